@@ -1,0 +1,128 @@
+"""`reprise VERB`: one verb a stage or tool. Nothing heavy is imported before a verb needs it."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from reprise.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Fine-tune a pretrained encoder so that anyone can do it again and get the same model.
+
+The recipe is params.yaml. `dvc repro` cooks it, stage by stage, and runs only what changed; the first five verbs are
+those stages and seldom typed by hand. `reprise recipe` makes params.yaml from the shelf in recipes/.""",
+)
+
+
+@app.command()
+def environment() -> None:
+    """Stage 1: check the installed software against the lock and write environment.json."""
+    from reprise.environment import ENVIRONMENT, describe, hardware
+    from reprise.outputs import write_json
+    from reprise.recipe import read_recipe
+
+    read_recipe()  # This stage runs on every `dvc repro`: a mistake anywhere in params.yaml is found before any work.
+    kind = hardware()
+    described = describe(kind)
+    write_json(ENVIRONMENT, described)
+    typer.echo(f"environment: {kind}, {len(described['packages'])} packages as locked")
+
+
+@app.command()
+def fetch() -> None:
+    """Stage 2: bring the raw data and the pretrained model, hash-checked. The only stage that uses the network."""
+    from reprise.fetch.stage import fetch
+    from reprise.recipe import read_recipe
+
+    recipe = read_recipe()
+    fetch(recipe.task.source, recipe.model.source)
+
+
+@app.command()
+def prepare() -> None:
+    """Stage 3: split, label and tokenize the raw data."""
+    _go_offline()
+    from reprise.prepare.stage import prepare
+    from reprise.recipe import read_recipe
+
+    recipe = read_recipe()
+    prepare(recipe.task, max_length=recipe.train.max_length)
+
+
+@app.command()
+def train() -> None:
+    """Stage 4: fine-tune the pretrained model, in as many processes as docker/<hardware>/accelerate.yaml says."""
+    _go_offline()
+    from reprise.environment import hardware
+    from reprise.recipe import read_recipe
+    from reprise.train.launch import launch
+
+    launch(read_recipe(), hardware())
+
+
+@app.command()
+def evaluate() -> None:
+    """Stage 5: judge the final model on the evaluation split: metrics with intervals, plots, predictions."""
+    _go_offline()
+    from reprise.environment import hardware
+    from reprise.evaluate.stage import evaluate
+    from reprise.recipe import read_recipe
+
+    recipe = read_recipe()
+    evaluate(recipe.task, recipe.evaluate, cpu=hardware() == "cpu")
+
+
+@app.command()
+def recipe(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[GROUP=CHOICE | KEY=VALUE]...", help="What differs from the defaults of the shelf."),
+    ] = None,
+) -> None:
+    """Compose params.yaml from the shelf; without arguments, list the shelf.
+
+    For example: reprise recipe task=mrpc model=bert-base-uncased train.learning_rate=3e-5
+    """
+    from reprise.recipe import PARAMS
+    from reprise.shelf import compose_recipe, list_shelf, write_recipe
+
+    if not overrides:
+        from reprise.summary import print_shelf
+
+        print_shelf(list_shelf())
+        return
+    for difference in write_recipe(compose_recipe(overrides), overrides, PARAMS) or ["nothing changed"]:
+        typer.echo(f"{PARAMS}: {difference}")
+
+
+@app.command()
+def summary() -> None:
+    """Show what the last cooking gave: metrics with intervals, the baseline, where the model lies."""
+    from reprise.summary import print_summary
+
+    print_summary()
+
+
+def _go_offline() -> None:
+    """Only fetch may use the network; the libraries read these when they are first imported."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+
+def run() -> None:
+    """Run the command line. Bad input is one line and exit code 2; Ctrl-C is one line and 130."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"reprise: error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("reprise: interrupted; earlier outputs are as they were", err=True)
+        sys.exit(130)

@@ -1,0 +1,69 @@
+"""The software that runs, as a dependency of the pipeline.
+
+`environment.json` holds what a colleague with the same lock on the same kind of hardware shares, nothing else: no host
+name, no processor model, no time. Train and evaluate depend on it, so another image retrains and the same does not.
+"""
+
+import hashlib
+import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from reprise.errors import InputError
+
+ENVIRONMENT = Path("environment.json")
+ROOMS = Path("docker")
+LOCKS = ("torch.txt", "requirements.txt")
+
+
+def hardware(rooms: Path = ROOMS) -> str:
+    """The kind of hardware that this environment was built for: `REPRISE_HARDWARE`, which images set, or cpu.
+
+    Raises:
+        InputError: docker/ has no room of that name.
+    """
+    kind = os.environ.get("REPRISE_HARDWARE", "cpu")
+    if not (rooms / kind / LOCKS[0]).is_file():
+        known = ", ".join(sorted(lock.parent.name for lock in rooms.glob(f"*/{LOCKS[0]}")))
+        raise InputError(f"REPRISE_HARDWARE: no lock {rooms / kind / LOCKS[0]}; expected one of {known}")
+    return kind
+
+
+def describe(kind: str, rooms: Path = ROOMS) -> dict[str, Any]:
+    """Describe the environment and check it against the lock of `kind`.
+
+    Raises:
+        InputError: an installed distribution is not the one that the lock names.
+    """
+    locks = [rooms / kind / name for name in LOCKS]
+    locked = {name: pinned for lock in locks for name, pinned in pinned_versions(lock.read_text()).items()}
+    for name, pinned in locked.items():
+        installed = installed_version(name)
+        if installed != pinned:
+            raise InputError(
+                f"{rooms / kind}: the lock says {name} {pinned}, installed is {installed or 'none'}; "
+                "expected them to agree: run `make setup`"
+            )
+    return {
+        "hardware": kind,
+        "machine": platform.machine(),
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "locks": {lock.name: hashlib.sha256(lock.read_bytes()).hexdigest() for lock in locks},
+        "packages": dict(sorted(locked.items())),
+    }
+
+
+def pinned_versions(lock: str) -> dict[str, str]:
+    """The `name==version` lines of a lock file in pip's format, names as written there."""
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock, flags=re.MULTILINE))
+
+
+def installed_version(name: str) -> str | None:
+    """The version of an installed distribution, None where there is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

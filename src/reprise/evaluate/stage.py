@@ -1,0 +1,121 @@
+"""From models/final/ and data/prepared/ to metrics/evaluate.json, plots/ and predictions/.
+
+The model is evaluated in fp32, as whoever loads it gets it, whatever precision it was trained in.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+
+from reprise.errors import InputError
+from reprise.evaluate.curves import calibration, confusion, expected_calibration_error, precision_recall, softmax
+from reprise.evaluate.intervals import interval
+from reprise.metrics import compute, score_function
+from reprise.modeling import Collator, load_classifier, load_tokenizer, predict, predictions_of
+from reprise.outputs import replacing_file, replacing_folder, write_json
+from reprise.places import FINAL, METRICS, PLOTS, PREDICTIONS, PREPARED, rows_of
+from reprise.recipe import Evaluate, Task
+
+# What a picture of a regression has instead of rows: DVC expects the file, and its columns say what would stand there.
+COLUMNS = {
+    "confusion.csv": ["actual", "predicted"],
+    "pr.csv": ["label", "recall", "precision", "threshold"],
+    "calibration.csv": ["confidence", "accuracy", "rows"],
+}
+
+
+def evaluate(task: Task, settings: Evaluate, *, cpu: bool) -> None:
+    """Judge the final model on the recipe's evaluation split.
+
+    Raises:
+        InputError: the split is not there, or its labels are hidden.
+    """
+    rows = _labelled_rows(settings.split)
+    torch.use_deterministic_algorithms(True)
+    accelerator = Accelerator(cpu=cpu)
+    model = accelerator.prepare_model(load_classifier(FINAL), evaluation_mode=True)
+    print(f"evaluate: {len(rows)} rows of the {settings.split} split", flush=True)
+    inputs = rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
+    logits = predict(accelerator, model, inputs, Collator(load_tokenizer(FINAL)), settings.batch_size)
+
+    predictions = predictions_of(logits, regression=task.regression)
+    references = np.asarray(rows["label"])
+    metrics = {
+        "split": settings.split,
+        "rows": len(rows),
+        **judge(task.metrics, predictions, references, labels=len(task.labels), resamples=settings.bootstrap),
+        "baseline": baseline(task, np.asarray(Dataset.from_file(str(rows_of("train")))["label"]), references),
+        "collapsed": bool(np.ptp(predictions) == 0),
+    }
+    pictures = {name: pd.DataFrame(columns=columns) for name, columns in COLUMNS.items()}
+    probabilities = None
+    if not task.regression:
+        probabilities = softmax(logits)
+        pictures["confusion.csv"] = confusion(predictions, references, task.labels)
+        pictures["pr.csv"] = precision_recall(probabilities, references, task.labels)
+        pictures["calibration.csv"] = calibration(probabilities, references)
+        metrics["calibration_error"] = expected_calibration_error(pictures["calibration.csv"])
+
+    with replacing_folder(PREDICTIONS) as folder:
+        table = prediction_table(rows, task.labels, predictions, probabilities)
+        pq.write_table(table, folder / f"{settings.split}.parquet")
+    for name, picture in pictures.items():
+        with replacing_file(PLOTS / name) as partial:
+            picture.to_csv(partial, index=False)
+    write_json(METRICS / "evaluate.json", metrics)
+
+
+def _labelled_rows(split: str) -> Dataset:
+    file: Path = rows_of(split, PREPARED)
+    if not file.is_file():
+        there = ", ".join(sorted(file.stem for file in PREPARED.glob("*.arrow")))
+        raise InputError(f"params.yaml: evaluate.split: no {split} split was prepared; expected one of {there}")
+    rows = Dataset.from_file(str(file))
+    if np.asarray(rows["label"]).min() < 0 and rows.features["label"].dtype == "int64":
+        raise InputError(
+            f"params.yaml: evaluate.split: the labels of the {split} split are hidden; expected validation"
+        )
+    return rows
+
+
+def judge(
+    names: Sequence[str], predictions: npt.NDArray[Any], references: npt.NDArray[Any], *, labels: int, resamples: int
+) -> dict[str, Any]:
+    """Each metric, and under `interval` the low and high end of its 95 % bootstrap interval."""
+    ends = {}
+    for name in names:
+        low, high = interval(score_function(name, labels=labels), predictions, references, resamples)
+        ends[name] = {"low": low, "high": high}
+    return {**compute(names, predictions, references, labels=labels), "interval": ends}
+
+
+def baseline(task: Task, training_labels: npt.NDArray[Any], references: npt.NDArray[Any]) -> dict[str, float]:
+    """What the metrics say of always predicting the commonest training label (in regression: the mean)."""
+    constant = training_labels.mean() if task.regression else np.bincount(training_labels).argmax()
+    return compute(task.metrics, np.full(len(references), constant), references, labels=len(task.labels))
+
+
+def prediction_table(
+    rows: Dataset, labels: list[str], predictions: npt.NDArray[Any], probabilities: npt.NDArray[np.float64] | None
+) -> pa.Table:
+    """Every row with its id, its text, its label, what was predicted and how sure the model was of each label.
+
+    Columns: id, text, text_pair (of sentence pairs), label and prediction (names, or fp64 in regression), and, for
+    labels, probabilities (a list of fp32 in the order of `labels`).
+    """
+    columns = {name: list(rows[name]) for name in ("id", "text", "text_pair") if name in rows.column_names}
+    references = np.asarray(rows["label"])
+    if probabilities is None:
+        return pa.table({**columns, "label": references, "prediction": predictions.astype(np.float64)})
+    names = np.array(labels)
+    listed = pa.array(probabilities.astype(np.float32).tolist(), pa.list_(pa.float32()))
+    return pa.table({**columns, "label": names[references], "prediction": names[predictions], "probabilities": listed})

@@ -1,0 +1,91 @@
+"""Tokenizer, model, batches and forward passes, as train and evaluate both need them.
+
+Everything is loaded from local folders: safetensors only, no code from a repository.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+# Their warnings (a new classification head, a tokenizer used through `pad`) and bars describe what is meant here.
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`."""
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def load_classifier(folder: Path, labels: list[str] | None = None) -> PreTrainedModel:
+    """The encoder in `folder` with a head on top, all in fp32.
+
+    Args:
+        folder: holds config.json and safetensors.
+        labels: the names of the head's outputs, [] for a single number (regression); the head is new where `folder`
+            has none of that size, drawn from torch's generator. None: as `folder` says.
+    """
+    head: dict[str, Any] = {}
+    if labels is not None:
+        names = labels or ["value"]
+        head = {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: number for number, name in enumerate(names)},
+            "problem_type": "single_label_classification" if labels else "regression",
+        }
+    return AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False, **head
+    )
+
+
+class Collator:
+    """Make a batch of prepared rows, padded to its longest; with labels as `labels`, without the columns of text."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.pad = DataCollatorWithPadding(tokenizer)
+        self.columns = {"input_ids", "token_type_ids", "label"}
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return input_ids, attention_mask and the like (int64, [rows, longest]) and labels (int64 or fp32, [rows])."""
+        return dict(self.pad([{name: row[name] for name in row if name in self.columns} for row in rows]))
+
+
+def predict(
+    accelerator: Accelerator, model: torch.nn.Module, rows: Dataset, collate: Collator, batch_size: int
+) -> npt.NDArray[np.float32]:
+    """Run the model over all rows, batched by length, over however many processes there are.
+
+    Returns:
+        The logits in the order of `rows`, the same on every process: fp32, shape [rows, outputs].
+    """
+    order = np.argsort(-np.asarray(rows["length"]), kind="stable")
+    loader = accelerator.prepare_data_loader(DataLoader(rows.select(order), batch_size=batch_size, collate_fn=collate))
+    model.eval()
+    logits = []
+    with torch.inference_mode():
+        for batch in loader:
+            batch.pop("labels")
+            logits.append(accelerator.gather_for_metrics(model(**batch).logits.float()).cpu().numpy())
+    in_order = np.empty((len(rows), logits[0].shape[1]), dtype=np.float32)
+    in_order[order] = np.concatenate(logits)
+    return in_order
+
+
+def predictions_of(logits: npt.NDArray[np.float32], *, regression: bool) -> npt.NDArray[Any]:
+    """The predicted label numbers (int64), or the predicted values (fp32) in regression: shape [rows]."""
+    return logits[:, 0] if regression else logits.argmax(axis=1)

@@ -1,0 +1,52 @@
+"""Outputs that are whole or absent: everything is written beside its place and moved into it at the end."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; on success it takes the place of `folder`, else `folder` stays as it was.
+
+    What a killed run left half-made (`.NAME.partial`) is removed by the next one.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+
+
+@contextmanager
+def replacing_file(file: Path) -> Iterator[Path]:
+    """Yield a path to write to; on success it takes the place of `file`, on any failure `file` stays as it was."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write `content` as JSON that people and diffs can read. NaN and infinity are refused: they are not JSON."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing_file(file) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object that another stage wrote."""
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content

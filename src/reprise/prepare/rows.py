@@ -1,0 +1,164 @@
+"""Raw tables as rows with standard columns: id, text, text_pair (for sentence pairs), label."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, Features, Value, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+from reprise.errors import InputError
+from reprise.recipe import Task
+from reprise.tables import READERS, check_file, columns, ending, separator
+
+# The columns of prepared rows that hold text.
+TEXTS = ("text", "text_pair")
+HIDDEN = -1  # the label id of rows whose label is not published, as in GLUE's test splits
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one split of the source; `name` is what an error calls it."""
+
+    split: str
+    name: str
+    rows: Dataset
+
+
+def read_tables(folder: Path, cache: Path) -> list[Table]:
+    """Read each split's files below `folder` into memory-mapped Arrow tables, which `datasets` keeps in `cache`.
+
+    Raises:
+        InputError: a file is not what its ending says, or the files of one split differ in format.
+    """
+    tables = []
+    for split in sorted(path for path in folder.iterdir() if path.is_dir()):
+        files = sorted(split.iterdir())
+        for file in files:
+            check_file(file)
+        tables.append(Table(split.name, str(files[0] if len(files) == 1 else split), _read(files, cache)))
+    return tables
+
+
+def _read(files: list[Path], cache: Path) -> Dataset:
+    reader = READERS[ending(files[0])]
+    options: dict[str, Any] = {}
+    if reader == "csv":
+        # Everything is text as written: no guessing that "NA" is missing or that "007" is a number.
+        features = Features({name: Value("string") for name in columns(files[0])})
+        options = {"sep": separator(files[0]), "na_filter": False, "features": features}
+    try:
+        return load_dataset(
+            reader, data_files={"rows": [str(file) for file in files]}, split="rows", cache_dir=str(cache), **options
+        )
+    except (DatasetGenerationError, ValueError, OSError, EOFError) as error:
+        cause = error.__cause__ or error
+        raise InputError(f"{files[0]}: cannot be read as {reader}: {' '.join(str(cause).split())[:200]}") from None
+
+
+def check_columns(table: Table, task: Task) -> None:
+    """Raise an InputError where a column that the recipe names is not there."""
+    named = {"task.label": [task.label], "task.text": task.text, "task.keep": [*(task.keep or {})]}
+    if task.id is not None:
+        named["task.id"] = [task.id]
+    if task.split and task.split.group_by is not None:
+        named["task.split.group_by"] = [task.split.group_by]
+    there = table.rows.column_names
+    for key, names in named.items():
+        for name in names:
+            if name not in there:
+                near = difflib.get_close_matches(name, there, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise InputError(f"{table.name}: no column {name!r} ({key}); {hint}its columns are {', '.join(there)}")
+
+
+def keep_rows(table: Table, keep: dict[str, list[str]] | None) -> Table:
+    """Only the rows whose columns hold one of the values to keep."""
+    rows = table.rows
+    for column, values in (keep or {}).items():
+        spell = _spelling(rows, column)
+        rows = rows.filter(lambda batch, c=column, v=set(values), s=spell: [s(x) in v for x in batch[c]], batched=True)
+    return replace(table, rows=rows)
+
+
+def standardise(table: Table, task: Task) -> Dataset:
+    """Bring a table to the columns id, text, text_pair (of sentence pairs), label and, where a split groups, group.
+
+    `label` is the label's number in `task.labels` (int64; HIDDEN where a test label is not published), or the value
+    itself (float64) in regression. `id` is the text of `task.id`, or the row's number.
+
+    Raises:
+        InputError: a text is missing, a label is unknown or missing, a number is none, an id stands twice.
+    """
+    spell = _spelling(table.rows, task.label)
+    number_of = {label: number for number, label in enumerate(task.labels)}
+    group_by = task.split.group_by if task.split else None
+
+    def convert(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        where = [f"{table.name}, row {number + 1}" for number in numbers]
+        label = _number if task.regression else lambda value, place: _label(spell(value), place, number_of, table.split)
+        columns: dict[str, list[Any]] = {"id": [str(value) for value in (batch[task.id] if task.id else numbers)]}
+        for name, column in zip(TEXTS, task.text, strict=False):
+            columns[name] = [_text(value, place, column) for value, place in zip(batch[column], where, strict=True)]
+        columns["label"] = [label(value, place) for value, place in zip(batch[task.label], where, strict=True)]
+        if group_by:
+            columns["group"] = [str(value) for value in batch[group_by]]
+        return columns
+
+    strings = ["id", *TEXTS[: len(task.text)], *(["group"] if group_by else [])]
+    kinds = {name: Value("string") for name in strings} | {"label": Value("float64" if task.regression else "int64")}
+    rows = table.rows.map(
+        convert, batched=True, with_indices=True, remove_columns=table.rows.column_names, features=Features(kinds)
+    )
+    if task.id:
+        _check_ids(rows, table.name, task.id)
+    return rows
+
+
+def _spelling(rows: Dataset, column: str) -> Callable[[Any], Any]:
+    """How a value of the column is spelled as a label: class numbers by their published name, the rest as text."""
+    feature = rows.features[column]
+    if isinstance(feature, ClassLabel):
+        return lambda value: value if value is None or value == HIDDEN else feature.int2str(value)
+    return lambda value: value if value is None else str(value)
+
+
+def _text(value: Any, place: str, column: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{place}: expected text in column {column!r}, got {value!r}")
+    return value
+
+
+def _label(name: Any, place: str, number_of: dict[str, int], split: str) -> int:
+    if name in number_of:
+        return number_of[name]
+    if split == "test" and str(name) == str(HIDDEN):
+        return HIDDEN
+    near = difflib.get_close_matches(str(name), number_of, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"{place}: unknown label {name!r}; {hint}expected one of task.labels: {', '.join(number_of)}")
+
+
+def _number(value: Any, place: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not np.isfinite(number):
+        raise InputError(f"{place}: expected a finite number as the label, since task.labels is empty; got {value!r}")
+    return number
+
+
+def _check_ids(rows: Dataset, name: str, column: str) -> None:
+    seen: dict[str, int] = {}
+    for batch in rows.select_columns(["id"]).iter(batch_size=10_000):
+        for value in batch["id"]:
+            if value in seen:
+                raise InputError(
+                    f"{name}: rows {seen[value] + 1} and {len(seen) + 1} have the same id {value!r} in column "
+                    f"{column!r} (task.id); expected different ids"
+                )
+            seen[value] = len(seen)

@@ -1,0 +1,134 @@
+"""From data/raw/ to data/prepared/: one Arrow file a split, and card.json, which says what is in them."""
+
+import hashlib
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from datasets import Dataset
+
+from reprise.errors import InputError
+from reprise.modeling import load_tokenizer
+from reprise.outputs import replacing_folder, write_json
+from reprise.places import PREPARED, PRETRAINED, RAW, card, rows_of
+from reprise.prepare.rows import HIDDEN, TEXTS, check_columns, keep_rows, read_tables, standardise
+from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, digest, group_rows, sample
+from reprise.recipe import Split, Task
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+
+
+def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PREPARED) -> None:
+    """Split, label and tokenize the raw tables.
+
+    The same input gives the same bytes, whatever the number of cores: the tokenizer's threads keep the order of the
+    rows, and one process writes. Tables are mapped, not read, so they may be larger than memory.
+
+    Raises:
+        InputError: the raw data is not what the recipe says.
+    """
+    datasets.disable_caching()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
+    if max_length > tokenizer.model_max_length:
+        raise InputError(f"params.yaml: train.max_length: expected at most the model's {tokenizer.model_max_length}")
+
+    def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        texts = [batch[name] for name in TEXTS[: len(task.text)]]
+        encoded = tokenizer(*texts, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
+        return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+
+    with TemporaryDirectory(prefix="reprise-prepare-") as cache, replacing_folder(prepared) as partial:
+        about: dict[str, Any] = {"task": task.name, "labels": task.labels, "max_length": max_length, "splits": {}}
+        for split, rows in _splits(task, raw, Path(cache)).items():
+            if task.limit:
+                rows = rows.select(sample(_digests(rows, TEXTS).ravel(), task.limit))
+            rows = rows.map(tokenize, batched=True, desc=f"tokenize {split}")
+            _write_arrow(rows, rows_of(split, partial))
+            about["splits"][split] = _describe(rows, rows_of(split, partial), task, max_length)
+            print(f"prepare: {split}: {len(rows)} rows", flush=True)
+        write_json(card(partial), about)
+
+
+def _splits(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
+    """The rows of each split in standard columns, every split with rows in it."""
+    tables = read_tables(raw, cache)
+    for table in tables:
+        check_columns(table, task)
+    rows = {table.split: standardise(keep_rows(table, task.keep), task) for table in tables}
+    if task.split and list(rows) not in (["all"], ["train"]):
+        raise InputError(f"params.yaml: task.split: expected null, since the source has splits: {', '.join(rows)}")
+    if task.split:
+        rows = _divide(next(iter(rows.values())), task.split)
+    if missing := {"train", "validation"} - rows.keys():
+        raise InputError(
+            f"params.yaml: task.split: the source has no {' and no '.join(sorted(missing))} split; "
+            "expected shares such as {validation: 0.1, test: 0.1}"
+        )
+    for split, part in rows.items():
+        if len(part) == 0:
+            because = "its share leaves nothing" if task.split else "nothing is left of its table"
+            raise InputError(
+                f"params.yaml: task.{'split' if task.split else 'source'}: the {split} split is empty: {because}"
+            )
+    return {
+        split: part.remove_columns([c for c in ("group",) if c in part.column_names]) for split, part in rows.items()
+    }
+
+
+def _divide(rows: Dataset, split: Split) -> dict[str, Dataset]:
+    """Divide one table in three, keeping together what shares a text or a value of `group_by`."""
+    if len(rows) == 0:
+        raise InputError("params.yaml: task.keep: no row is left")
+    texts = _digests(rows, TEXTS, each=True)
+    keys = [texts] if split.group_by is None else [texts, _digests(rows, ("group",))]
+    side = assign_splits(
+        group_rows(*keys), texts.min(axis=1), validation=split.validation, test=split.test, seed=split.seed
+    )
+    named = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+    return {name: rows.select(np.flatnonzero(side == number)) for name, number in named.items()}
+
+
+def _digests(rows: Dataset, columns: tuple[str, ...], *, each: bool = False) -> npt.NDArray[np.uint64]:
+    """A digest of each row's columns, [rows, 1], or of each of the columns, [rows, columns].
+
+    Case and white space do not count, so that a text does not pass for new because of them.
+    """
+    there = [column for column in columns if column in rows.column_names]
+    digests = []
+    for batch in rows.select_columns(there).iter(batch_size=10_000):
+        for values in zip(*(batch[column] for column in there), strict=True):
+            plain = [" ".join(value.casefold().split()) for value in values]
+            digests.append([digest(value) for value in plain] if each else [digest(*plain)])
+    return np.array(digests, dtype=np.uint64).reshape(len(rows), len(there) if each else 1)
+
+
+def _write_arrow(rows: Dataset, file: Path) -> None:
+    """Write an Arrow stream, which `Dataset.from_file` maps; `save_to_disk` would add a fingerprint of its own."""
+    batches = rows.with_format("arrow").iter(batch_size=1000)
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, rows.features.arrow_schema) as writer:
+        for table in batches:
+            writer.write_table(table.combine_chunks())
+
+
+def _describe(rows: Dataset, file: Path, task: Task, max_length: int) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    lengths, labels = np.asarray(rows["length"]), np.asarray(rows["label"])
+    about: dict[str, Any] = {
+        "rows": len(rows),
+        "tokens": int(lengths.sum()),
+        "length_quantiles": {str(q): int(np.quantile(lengths, q, method="lower")) for q in QUANTILES},
+        "rows_at_max_length": int((lengths == max_length).sum()),
+        "sha256": sha256,
+    }
+    if task.regression:
+        return about | {"label_mean": float(labels.mean()), "label_std": float(labels.std())}
+    counts = {label: int((labels == number).sum()) for number, label in enumerate(task.labels)}
+    return about | {"label_counts": counts, "hidden_labels": int((labels == HIDDEN).sum())}

@@ -1,0 +1,301 @@
+"""The recipe: what params.yaml may say. The only place that knows its keys.
+
+`read_recipe` turns the file into checked, frozen dataclasses, or raises one line that names the key and what was
+expected. How the file is composed from the shelf in recipes/ stands in shelf.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from reprise.errors import InputError
+
+PARAMS = Path("params.yaml")
+OWN_DATA = PurePosixPath("data/own")
+
+CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")
+REGRESSION_METRICS = ("pearson", "spearman")
+
+
+def _under_own_data(path: str) -> str:
+    if not PurePosixPath(path).is_relative_to(OWN_DATA) or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"a path under {OWN_DATA}/, the folder that DVC watches for changes")
+    return path
+
+
+def _as_text(label: object) -> object:
+    """Labels are compared as text, so that `labels: [0, 1]` and a column of integers mean the same as "0" and "1"."""
+    return str(label) if isinstance(label, int) and not isinstance(label, bool) else label
+
+
+Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
+Label = Annotated[Text, BeforeValidator(_as_text)]
+Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
+Revision = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{40}$")]
+OwnPath = Annotated[Text, AfterValidator(_under_own_data)]
+Positive = Annotated[int, Field(strict=True, gt=0)]
+Natural = Annotated[int, Field(strict=True, ge=0)]
+PositiveNumber = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NonNegativeNumber = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
+
+_section = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+
+
+@_section
+class PypiSource:
+    """A file or folder inside a pinned wheel, opened as a zip archive and never imported."""
+
+    kind: Literal["pypi"]
+    distribution: Text
+    version: Text
+    sha256: Sha256
+    path: Text
+
+
+@_section
+class HubTables:
+    """A dataset of the Hugging Face Hub at a full commit hash: the Parquet files in its folder `config`."""
+
+    kind: Literal["hub"]
+    repo: Text
+    config: Text
+    revision: Revision
+
+
+@_section
+class HubModel:
+    """A model of the Hugging Face Hub at a full commit hash."""
+
+    kind: Literal["hub"]
+    repo: Text
+    revision: Revision
+
+
+@_section
+class OwnTables:
+    """The user's own CSV, TSV, JSON lines or Parquet. A table that stands alone is divided by `task.split`."""
+
+    kind: Literal["files"]
+    train: OwnPath
+    validation: OwnPath | None = None
+    test: OwnPath | None = None
+
+
+@_section
+class OwnModel:
+    """The user's own pretrained model: a folder with config.json, safetensors and a tokenizer."""
+
+    kind: Literal["files"]
+    path: OwnPath
+
+
+TaskSource = Annotated[PypiSource | HubTables | OwnTables, Field(discriminator="kind")]
+ModelSource = Annotated[PypiSource | HubModel | OwnModel, Field(discriminator="kind")]
+
+
+@_section
+class Split:
+    """How one table becomes three. Rows that share a text or a value of `group_by` stay together."""
+
+    validation: Fraction
+    test: Fraction
+    group_by: Text | None = None
+    seed: Natural = 0
+
+
+@_section
+class Task:
+    """What is learned from which columns, and how it is judged."""
+
+    name: Text
+    source: TaskSource
+    text: Annotated[list[Text], Field(min_length=1, max_length=2)]
+    label: Text
+    labels: list[Label]
+    metrics: Annotated[list[Literal["accuracy", "f1", "matthews", "pearson", "spearman"]], Field(min_length=1)]
+    id: Text | None = None
+    keep: dict[Text, list[Label]] | None = None
+    split: Split | None = None
+    limit: Positive | None = None
+
+    @property
+    def regression(self) -> bool:
+        return not self.labels
+
+
+@_section
+class Model:
+    """Where training starts from."""
+
+    name: Text
+    source: ModelSource
+
+
+@_section
+class Train:
+    """The mathematics of the training. `batch_size` counts the examples of one optimizer step over all processes."""
+
+    epochs: Positive
+    batch_size: Positive
+    micro_batch_size: Positive | None
+    learning_rate: PositiveNumber
+    weight_decay: NonNegativeNumber
+    warmup: Share
+    schedule: Literal["linear", "cosine", "constant"]
+    max_grad_norm: PositiveNumber
+    max_length: Annotated[int, Field(strict=True, ge=4)]
+    precision: Literal["bf16", "fp32"]
+    select: Literal["best", "last"]
+    max_steps: Positive | None
+
+
+@_section
+class Evaluate:
+    """What is reported. `bootstrap` counts the resamples behind each interval."""
+
+    split: Literal["train", "validation", "test"]
+    batch_size: Positive
+    bootstrap: Annotated[int, Field(strict=True, ge=100)]
+
+
+@_section
+class Recipe:
+    """All of params.yaml."""
+
+    seed: Natural
+    task: Task
+    model: Model
+    train: Train
+    evaluate: Evaluate
+
+
+def read_recipe(path: Path = PARAMS) -> Recipe:
+    """Read and check params.yaml.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or says something that a recipe cannot mean.
+    """
+    try:
+        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: not found; run from the repository's root, or make it with `reprise recipe`"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = " ".join(str(error.problem or error.context).split())
+        raise InputError(f"{path}: {where}not valid YAML: {problem}") from None
+    except YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    return check_recipe(content, str(path))
+
+
+def check_recipe(content: Any, source: str) -> Recipe:
+    """Turn plain `content` into a recipe; `source` names where it came from in the error.
+
+    Raises:
+        InputError: the first thing that is wrong, unknown keys before anything else.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{source}: expected the sections seed, task, model, train and evaluate")
+    try:
+        recipe = TypeAdapter(Recipe).validate_python(content)
+    except ValidationError as error:
+        problems = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "unexpected_keyword_argument")
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(f"{source}: {_explain(problems[0])}{more}") from None
+    for problem in _contradictions(recipe):
+        raise InputError(f"{source}: {problem}")
+    return recipe
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    """What each key may say alone but not together with another."""
+    task, train = recipe.task, recipe.train
+    if len(set(task.text)) != len(task.text):
+        yield f"task.text: expected two different columns, got {task.text[0]!r} twice"
+    if len(task.labels) == 1 or len(set(task.labels)) != len(task.labels):
+        yield f"task.labels: expected at least two different labels, or [] for regression, got {task.labels}"
+    allowed = REGRESSION_METRICS if task.regression else CLASSIFICATION_METRICS
+    for metric in task.metrics:
+        if metric not in allowed:
+            kind = "regression (task.labels is empty)" if task.regression else "classification"
+            yield f"task.metrics: {metric!r} does not fit {kind}; expected {_listed(allowed)}"
+    if task.split and task.split.validation + task.split.test >= 1:
+        yield "task.split: expected validation + test below 1, so that rows are left to train on"
+    if train.micro_batch_size and train.micro_batch_size > train.batch_size:
+        yield (
+            f"train.micro_batch_size: expected at most train.batch_size ({train.batch_size}), "
+            f"got {train.micro_batch_size}"
+        )
+
+
+def _explain(problem: Any) -> str:
+    """One pydantic error as `key: what was expected, what was got`."""
+    location = [part for part in problem["loc"] if part not in ("pypi", "hub", "files")]
+    key = ".".join(str(part) for part in location)
+    given = problem["input"]
+    match problem["type"]:
+        case "unexpected_keyword_argument":
+            known = sorted({f.name for section in _sections_at(problem["loc"][:-1]) for f in fields(section)})
+            near = difflib.get_close_matches(str(location[-1]), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected {_listed(known)}"
+            return f"{key}: unknown key; {hint}"
+        case "missing":
+            return f"{key}: missing; every key of a recipe is written out"
+        case "union_tag_invalid":
+            return f"{key}.kind: expected {problem['ctx']['expected_tags']}, got {problem['ctx']['tag']!r}"
+        case "union_tag_not_found":
+            return f"{key}.kind: missing; expected 'pypi', 'hub' or 'files'"
+        case "dataclass_type" | "model_attributes_type":
+            return f"{key}: expected a section with keys of its own, got {given!r}"
+        case "string_pattern_mismatch":
+            digits = 64 if "{64}" in problem["ctx"]["pattern"] else 40
+            return f"{key}: expected {digits} hexadecimal digits (a pinned hash, no branch or tag), got {given!r}"
+        case "too_short" | "too_long":
+            bound = f"least {problem['ctx']['min_length']}" if "min_length" in problem["ctx"] else ""
+            bound = bound or f"most {problem['ctx']['max_length']}"
+            return f"{key}: expected a list of at {bound}, got {given!r}"
+    expected = re.sub(r"^(Input should be|Value error,) ", "", problem["msg"])
+    return f"{key}: expected {expected}, got {given!r}"
+
+
+def _sections_at(location: Sequence[Any]) -> list[type]:
+    """The dataclasses that may stand at a key's path, such as ("task", "source", "hub")."""
+    match list(location):
+        case ["task", "source", kind]:
+            return [{"pypi": PypiSource, "hub": HubTables, "files": OwnTables}[kind]]
+        case ["model", "source", kind]:
+            return [{"pypi": PypiSource, "hub": HubModel, "files": OwnModel}[kind]]
+        case ["task", "split"]:
+            return [Split]
+        case [name]:
+            return [{"task": Task, "model": Model, "train": Train, "evaluate": Evaluate}[name]]
+        case _:
+            return [Recipe]
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(str(name) for name in names)
+
+
+def as_plain(section: Any) -> Any:
+    """A recipe's section as dictionaries, lists and numbers, keys in the order of the dataclasses."""
+    if is_dataclass(section):
+        return {f.name: as_plain(getattr(section, f.name)) for f in fields(section)}
+    return section

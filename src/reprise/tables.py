@@ -1,0 +1,92 @@
+"""Tables in files: CSV, TSV, JSON lines and Parquet, read as `datasets` reads them, checked before."""
+
+import codecs
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reprise.errors import InputError
+
+# What a name may end on, and which reader of `datasets` takes it.
+READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
+COMPRESSIONS = (".bz2", ".gz", ".xz")
+
+
+def ending(file: Path) -> str:
+    """The ending that says the format, with a compression's own ending set aside: `.csv` of `reviews.csv.bz2`."""
+    return Path(file.stem).suffix if file.suffix in COMPRESSIONS else file.suffix
+
+
+def separator(file: Path) -> str:
+    """What stands between the columns of a CSV or TSV file."""
+    return "\t" if ending(file) == ".tsv" else ","
+
+
+def check_file(file: Path) -> None:
+    """Check that a file is what its ending says, reading it in pieces.
+
+    Raises:
+        InputError: an unknown ending, an empty file, text that is not UTF-8, or content of another format.
+    """
+    if ending(file) not in READERS or (ending(file) == ".parquet" and file.suffix != ".parquet"):
+        raise InputError(f"{file}: unknown ending; expected {', '.join(READERS)}, text ones also with .bz2, .gz or .xz")
+    if file.stat().st_size == 0:
+        raise InputError(f"{file}: empty")
+    if READERS[ending(file)] == "parquet":
+        try:
+            pq.read_schema(file)
+        except (pa.ArrowInvalid, OSError):
+            raise InputError(f"{file}: not Parquet, although its name says so") from None
+    elif file.suffix not in COMPRESSIONS:
+        _check_utf8(file)
+        if READERS[ending(file)] == "json":
+            _check_json_lines(file)
+        else:
+            columns(file)
+
+
+def _check_utf8(file: Path) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line = 1
+    with file.open("rb") as stream:
+        for piece in stream:
+            try:
+                decoder.decode(piece)
+            except UnicodeDecodeError:
+                raise InputError(f"{file}: line {line} is not UTF-8; convert it, for example with iconv") from None
+            if b"\0" in piece:
+                raise InputError(f"{file}: line {line} holds a zero byte: not a text file, although its name says so")
+            line += 1
+
+
+def _check_json_lines(file: Path) -> None:
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line) if line.strip() else {}
+            except json.JSONDecodeError as error:
+                raise InputError(
+                    f"{file}: line {number} is not JSON: {error.msg}; expected one object a line"
+                ) from None
+            if not isinstance(row, dict):
+                raise InputError(f"{file}: line {number}: expected a JSON object, got {line.strip()[:40]!r}")
+
+
+def columns(file: Path) -> list[str]:
+    """The column names in the first line of a CSV or TSV file.
+
+    Raises:
+        InputError: the line cannot be read, or names a column twice.
+    """
+    try:
+        names = (
+            pd.read_csv(file, sep=separator(file), nrows=1, header=None, dtype=str, na_filter=False).iloc[0].tolist()
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{file}: its first line names no columns: {' '.join(str(error).split())}") from None
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"{file}: expected different column names, got {sorted(twice)[0]!r} twice")
+    return [str(name) for name in names]

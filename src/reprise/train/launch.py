@@ -1,0 +1,74 @@
+"""`reprise train`: start the processes that docker/<hardware>/accelerate.yaml asks for, one or several.
+
+Several are started with torchrun, as `accelerate launch` runs a single one on the CPU whatever it is asked.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from reprise.environment import ROOMS
+from reprise.errors import InputError
+from reprise.places import PREPARED, PRETRAINED, card
+from reprise.recipe import Recipe
+
+# How the launcher tells its processes how many they should be; see check_world in stage.py.
+PROCESSES = "REPRISE_PROCESSES"
+
+
+def launch(recipe: Recipe, hardware: str) -> None:
+    """Train in this process, or in as many as the profile says.
+
+    Raises:
+        InputError: the profile or the prepared data cannot be used.
+        SystemExit: one of several processes failed; the status is its own.
+    """
+    processes = read_processes(ROOMS / hardware / "accelerate.yaml")
+    for needed in (card(PREPARED), PRETRAINED / "model"):
+        if not needed.exists():
+            raise InputError(f"{needed}: not found; expected what the stages before train make: run `dvc repro`")
+    if recipe.train.precision == "bf16" and hardware == "cpu" and not has_bf16(Path("/proc/cpuinfo")):
+        print(
+            "train: this processor has no bf16 instructions: the result is the recipe's, but expect it to take several "
+            "times longer; fp32 is faster here: dvc exp run -S train.precision=fp32",
+            flush=True,
+        )
+    if processes == 1:
+        from reprise.train.stage import run
+
+        run(recipe, hardware)
+        return
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    environment = {**os.environ, PROCESSES: str(processes)}
+    environment.setdefault("OMP_NUM_THREADS", str(threads))
+    if hardware == "cpu":
+        environment["ACCELERATE_USE_CPU"] = "1"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    finished = subprocess.run([*torchrun, "--module", "reprise.train.stage"], env=environment)
+    if finished.returncode:
+        print(f"reprise train: one of {processes} processes failed; its error stands above", file=sys.stderr)
+        sys.exit(finished.returncode)
+
+
+def read_processes(profile: Path) -> int:
+    """The number of processes in a profile that `accelerate config` would write."""
+    try:
+        processes = YAML(typ="safe").load(profile.read_text(encoding="utf-8"))["num_processes"]
+    except (OSError, YAMLError, KeyError, TypeError):
+        raise InputError(f"{profile}: expected an Accelerate profile with the key num_processes") from None
+    if not isinstance(processes, int) or processes < 1:
+        raise InputError(f"{profile}: num_processes: expected a whole number of at least 1, got {processes!r}")
+    return processes
+
+
+def has_bf16(cpuinfo: Path) -> bool:
+    """Whether the processor multiplies bf16 natively, by the flags that Linux lists (x86-64 and Arm)."""
+    try:
+        words = set(cpuinfo.read_text().split())
+    except OSError:
+        return True  # not Linux: nothing is known, so nothing is claimed
+    return not words.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})

@@ -1,0 +1,85 @@
+"""The fine-tuning loop, top to bottom.
+
+Read it with plan.py, which says which rows make a step. What is measured and shown along the way stands in record.py.
+"""
+
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from reprise.metrics import compute
+from reprise.modeling import Collator, load_classifier, predict, predictions_of
+from reprise.places import PRETRAINED
+from reprise.recipe import Recipe
+from reprise.train.optimizer import build_optimizer, build_schedule
+from reprise.train.plan import deal, plan_epoch, random_seed, weight
+from reprise.train.record import Record
+
+
+def train(
+    recipe: Recipe, accelerator: Accelerator, rows: Dataset, validation: Dataset, collate: Collator, record: Record
+) -> None:
+    """Fine-tune the pretrained model on `rows`; `record` keeps the figures, and the weights of the chosen epoch."""
+    settings, labels = recipe.train, recipe.task.labels
+    processes, process = accelerator.num_processes, accelerator.process_index
+    micro_batch_size = settings.micro_batch_size or -(-settings.batch_size // processes)
+    lengths = np.asarray(rows["length"])
+
+    torch.manual_seed(recipe.seed)  # draws the new head
+    model = load_classifier(PRETRAINED / "model", labels)
+    optimizer = build_optimizer(model, settings)
+    schedule = build_schedule(optimizer, settings, record.steps_in_all)
+    model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+
+    for epoch in range(settings.epochs):
+        steps = plan_epoch(
+            lengths, seed=recipe.seed, epoch=epoch, batch_size=settings.batch_size, micro_batch_size=micro_batch_size
+        )[: record.steps_left]
+        if not steps:
+            break
+        loader = DataLoader(rows, batch_sampler=deal(steps, processes), collate_fn=collate)
+        batches = iter(accelerator.prepare_data_loader(loader))
+        record.start_epoch(len(steps))
+        model.train()
+        for number, step in enumerate(steps):
+            loss = torch.zeros((), device=accelerator.device)
+            turns = -(-len(step.micro_batches) // processes)
+            for turn in range(turns):
+                micro_batch = turn * processes + process
+                batch = next(batches)
+                targets = batch.pop("labels")
+                torch.manual_seed(random_seed(recipe.seed, epoch, number, micro_batch))  # draws the dropout
+                # Gradients travel between processes once a step, with its last micro-batch.
+                with nullcontext() if turn == turns - 1 else accelerator.no_sync(model):
+                    part = summed_loss(model(**batch).logits, targets) * weight(step, micro_batch)
+                    accelerator.backward(part * processes)  # the mean over processes is taken; the sum is meant
+                loss += part.detach()
+            norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+            learning_rate = schedule.get_last_lr()[0]
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            record.step(epoch, step, loss, norm, learning_rate)
+
+        logits = predict(accelerator, model, validation, collate, recipe.evaluate.batch_size)
+        predictions = predictions_of(logits, regression=recipe.task.regression)
+        record.epoch(epoch, compute(recipe.task.metrics, predictions, validation["label"], labels=len(labels)))
+        if record.is_chosen(epoch):
+            record.save(accelerator.unwrap_model(model))
+
+
+def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The loss summed over rows: cross-entropy, or squared error where there is one output (regression).
+
+    Args:
+        logits: [rows, outputs].
+        labels: label numbers (int64) or values (fp32), [rows].
+    """
+    if logits.shape[1] == 1:
+        return functional.mse_loss(logits.squeeze(1).float(), labels.float(), reduction="sum")
+    return functional.cross_entropy(logits.float(), labels, reduction="sum")

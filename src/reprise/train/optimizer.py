@@ -1,0 +1,34 @@
+"""AdamW as BERT is fine-tuned with, and the schedule of its learning rate."""
+
+import math
+
+import torch
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_scheduler
+
+from reprise.recipe import Train
+
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+def build_optimizer(model: torch.nn.Module, train: Train) -> AdamW:
+    """AdamW (Loshchilov & Hutter 2019) with weight decay on matrices alone.
+
+    Biases and the gains of normalisation layers are the parameters of one dimension; to pull them to zero would not
+    regularise anything.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=train.learning_rate, fused=True)
+
+
+def build_schedule(optimizer: AdamW, train: Train, steps: int) -> LRScheduler:
+    """Rise linearly over the first `train.warmup` of `steps`, then follow `train.schedule` (to 0, but for constant)."""
+    schedule: LRScheduler = get_scheduler(
+        SCHEDULES[train.schedule], optimizer, num_warmup_steps=math.ceil(train.warmup * steps), num_training_steps=steps
+    )
+    return schedule

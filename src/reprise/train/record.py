@@ -1,0 +1,148 @@
+"""What a run leaves behind: curves, metrics, speed, the chosen weights; and what it shows while it goes on."""
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from reprise.errors import InputError
+from reprise.outputs import replacing_file, write_json
+from reprise.recipe import Train
+from reprise.train.plan import Step, steps_in_all
+
+# Figures stay on the device and are fetched together once in so many steps: a fetch waits for the device.
+FETCH_EVERY = 10
+LINE_SECONDS = 5.0
+
+
+class Record:
+    """The figures of one run. Every process keeps one and takes part in fetching; the first one shows and writes."""
+
+    def __init__(
+        self, accelerator: Accelerator, train: Train, metric: str, lengths: NDArray[np.int64], folder: Path
+    ) -> None:
+        """Keep the figures of a run over rows of these lengths; the chosen weights go to `folder`."""
+        self.accelerator, self.train, self.metric, self.folder = accelerator, train, metric, folder
+        self.lengths = lengths
+        self.steps_in_all = steps_in_all(
+            len(lengths), batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps
+        )
+        self.curve: list[dict[str, float]] = []
+        self.epochs: list[dict[str, float]] = []
+        self.chosen = 0
+        self.waiting: list[torch.Tensor] = []
+        self.rows = self.tokens = self.padded_tokens = 0
+        self.seconds = 0.0  # of whole epochs, validation left out
+        self.started = self.line_shown = time.perf_counter()
+        self.steps_of_epoch = 0
+        self.bar = tqdm(
+            total=self.steps_in_all, desc="train", unit="step", dynamic_ncols=True,
+            disable=not (accelerator.is_main_process and sys.stderr.isatty()),
+        )  # fmt: skip
+
+    @property
+    def steps_left(self) -> int:
+        return self.steps_in_all - len(self.curve)
+
+    def start_epoch(self, steps: int) -> None:
+        """An epoch of so many steps begins; the clock of speed.json runs until the last of them."""
+        self.steps_of_epoch = steps
+        self.started = time.perf_counter()
+
+    def step(self, epoch: int, step: Step, loss: torch.Tensor, norm: torch.Tensor, learning_rate: float) -> None:
+        """Take up an optimizer step: this process's share of the mean loss, and the gradient's norm before clipping."""
+        self.curve.append({"step": len(self.curve) + 1, "epoch": epoch + 1, "learning_rate": learning_rate})
+        self.waiting.append(torch.stack([loss, norm.float() / self.accelerator.num_processes]))
+        self.rows += step.rows
+        for rows in step.micro_batches:
+            self.tokens += int(self.lengths[rows].sum())
+            self.padded_tokens += int(self.lengths[rows].max()) * len(rows)
+        self.bar.update()
+        self.steps_of_epoch -= 1
+        if len(self.waiting) == FETCH_EVERY or self.steps_of_epoch == 0:
+            self._fetch()
+        if self.steps_of_epoch == 0:
+            self.seconds += time.perf_counter() - self.started
+
+    def _fetch(self) -> None:
+        figures = self.accelerator.reduce(torch.stack(self.waiting), "sum").tolist()
+        self.waiting.clear()
+        for row, (loss, norm) in zip(self.curve[-len(figures) :], figures, strict=True):
+            row |= {"loss": loss, "grad_norm": norm}
+        mean_loss = sum(loss for loss, _ in figures) / len(figures)
+        if not np.isfinite(mean_loss):
+            raise InputError(
+                f"params.yaml: train.learning_rate: {self.train.learning_rate} makes the loss {mean_loss} at step "
+                f"{len(self.curve)}; expected one that keeps it finite: try a tenth"
+            )
+        self._show(mean_loss)
+
+    def _show(self, loss: float) -> None:
+        now = time.perf_counter()
+        elapsed = self.seconds + now - self.started
+        speed, done = self.rows / elapsed, len(self.curve)
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:.0f} examples/s")
+        if self.bar.disable and self.accelerator.is_main_process and now - self.line_shown > LINE_SECONDS:
+            self.line_shown = now
+            left = tqdm.format_interval(elapsed / done * self.steps_left)
+            print(
+                f"train: epoch {self.curve[-1]['epoch']}/{self.train.epochs}, step {done}/{self.steps_in_all}, "
+                f"loss {loss:.3f}, {speed:.0f} examples/s, {left} left",
+                flush=True,
+            )
+
+    def epoch(self, epoch: int, scores: dict[str, float]) -> None:
+        """Take up an epoch's validation scores."""
+        losses = [row["loss"] for row in self.curve if row["epoch"] == epoch + 1]
+        self.epochs.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), **scores})
+        best = max(range(len(self.epochs)), key=lambda number: self.epochs[number][self.metric])
+        self.chosen = best if self.train.select == "best" else epoch
+        if self.accelerator.is_main_process:
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            self.bar.write(f"train: epoch {epoch + 1}/{self.train.epochs}: validation {shown}", file=sys.stdout)
+            sys.stdout.flush()
+
+    def is_chosen(self, epoch: int) -> bool:
+        """Whether the weights of this epoch are the ones to keep, of those seen so far."""
+        return self.chosen == epoch
+
+    def save(self, model: PreTrainedModel) -> None:
+        """Write the weights as safetensors, with the configuration, in the place of an earlier epoch's."""
+        if self.accelerator.is_main_process:
+            model.save_pretrained(self.folder)
+
+    def write(self, metrics: Path, plots: Path) -> None:
+        """Write metrics/train.json, metrics/speed.json, plots/train.csv and plots/validation.csv."""
+        self.bar.close()
+        chosen = self.epochs[self.chosen]
+        scores = {name: value for name, value in chosen.items() if name not in ("epoch", "loss")}
+        write_json(
+            metrics / "train.json",
+            {"epoch": chosen["epoch"], "steps": len(self.curve), "loss": chosen["loss"], "validation": scores},
+        )
+        write_json(metrics / "speed.json", self._speed())
+        for name, rows in (("train.csv", self.curve), ("validation.csv", self.epochs)):
+            with replacing_file(plots / name) as partial:
+                pd.DataFrame(rows).to_csv(partial, index=False)
+
+    def _speed(self) -> dict[str, Any]:
+        cuda = self.accelerator.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated() / 1024 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {
+            "train_seconds": round(self.seconds, 2),
+            "examples_per_second": round(self.rows / self.seconds, 1),
+            "tokens_per_second": round(self.tokens / self.seconds, 1),
+            "padding_share": round(1 - self.tokens / self.padded_tokens, 4),
+            "peak_memory_mib": round(peak / 1024),
+            "processes": self.accelerator.num_processes,
+            "threads": torch.get_num_threads(),
+        }
