@@ -15,9 +15,9 @@ def main() -> None:
     if here.is_dir() and not here.samefile(Path(__file__).parent) and "REPRISE_CHECKOUT" not in os.environ:
         environment = {**os.environ, "PYTHONPATH": "src", "REPRISE_CHECKOUT": "1"}
         os.execve(sys.executable, [sys.executable, "-m", "reprise", *sys.argv[1:]], environment)  # noqa: S606
-    from reprise.cli import run
+    from reprise.cli import app
 
-    run()
+    app(prog_name="reprise")
 
 
 if __name__ == "__main__":

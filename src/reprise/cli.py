@@ -1,14 +1,30 @@
 """`reprise VERB`: one verb a stage or tool. Nothing heavy is imported before a verb needs it."""
 
 import os
-import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from reprise.errors import InputError
 
+
+class Verbs(TyperGroup):
+    """The verbs, with one way to fail: bad input is one line and exit code 2, Ctrl-C one line and 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            typer.echo(f"reprise: error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo(f"reprise {ctx.invoked_subcommand}: interrupted; earlier results are kept", err=True)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=Verbs,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -114,15 +130,3 @@ def _go_offline() -> None:
     """Only fetch may use the network; the libraries read these when they are first imported."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_DATASETS_OFFLINE"] = "1"
-
-
-def run() -> None:
-    """Run the command line. Bad input is one line and exit code 2; Ctrl-C is one line and 130."""
-    try:
-        app()
-    except InputError as error:
-        typer.echo(f"reprise: error: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("reprise: interrupted; earlier outputs are as they were", err=True)
-        sys.exit(130)

@@ -1,7 +1,8 @@
 """Tables in files: CSV, TSV, JSON lines and Parquet, read as `datasets` reads them, checked before."""
 
-import codecs
 import json
+import lzma
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -49,12 +50,11 @@ def check_file(file: Path) -> None:
 
 
 def _check_utf8(file: Path) -> None:
-    decoder = codecs.getincrementaldecoder("utf-8")()
     line = 1
     with file.open("rb") as stream:
         for piece in stream:
             try:
-                decoder.decode(piece)
+                piece.decode("utf-8")
             except UnicodeDecodeError:
                 raise InputError(f"{file}: line {line} is not UTF-8; convert it, for example with iconv") from None
             if b"\0" in piece:
@@ -67,9 +67,9 @@ def _check_json_lines(file: Path) -> None:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line) if line.strip() else {}
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(
-                    f"{file}: line {number} is not JSON: {error.msg}; expected one object a line"
+                    f"{file}: line {number} is not JSON: {getattr(error, 'msg', error)}; expected one object a line"
                 ) from None
             if not isinstance(row, dict):
                 raise InputError(f"{file}: line {number}: expected a JSON object, got {line.strip()[:40]!r}")
@@ -85,7 +85,15 @@ def columns(file: Path) -> list[str]:
         names = (
             pd.read_csv(file, sep=separator(file), nrows=1, header=None, dtype=str, na_filter=False).iloc[0].tolist()
         )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+    except (
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+        UnicodeDecodeError,
+        OSError,
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
         raise InputError(f"{file}: its first line names no columns: {' '.join(str(error).split())}") from None
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"{file}: expected different column names, got {sorted(twice)[0]!r} twice")

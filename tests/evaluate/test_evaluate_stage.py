@@ -1,0 +1,331 @@
+"""The evaluate stage: its numbers, pictures and predictions agree with each other and with what was prepared."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from datasets import Dataset
+from sklearn.metrics import accuracy_score, f1_score
+
+from reprise.errors import InputError
+from reprise.evaluate.stage import evaluate
+from reprise.modeling import load_classifier, load_tokenizer
+from reprise.outputs import read_json
+from reprise.places import FINAL, METRICS, PLOTS, PREDICTIONS, PRETRAINED, RAW, rows_of
+from reprise.prepare.stage import prepare
+from reprise.recipe import Evaluate, Task, check_recipe
+from tiny import tiny_recipe, write_reviews
+
+RESULT = METRICS / "evaluate.json"
+# A task on rows that `lay` writes: columns text, pair and label, splits of their own.
+OWN_SPLITS = {"label": "label", "id": None, "keep": None, "split": None}
+REGRESSION = OWN_SPLITS | {"labels": [], "metrics": ["pearson", "spearman"]}
+TEXTS = ["dull and empty", "a bright film", "the film is funny", "a very hollow plot", "warm but lazy"]
+
+
+def task(**changes: Any) -> Task:
+    return check_recipe(tiny_recipe(**{f"task.{key}": value for key, value in changes.items()}), "recipe").task
+
+
+def settings(split: str = "test", batch_size: int = 8) -> Evaluate:
+    changes = {"evaluate.split": split, "evaluate.batch_size": batch_size}
+    return check_recipe(tiny_recipe(**changes), "recipe").evaluate
+
+
+def lay(**labels: list[Any]) -> None:
+    """Write a raw table a split with these labels, and texts in turn."""
+    for split, values in labels.items():
+        (RAW / split).mkdir(parents=True)
+        rows = [
+            {"text": TEXTS[number % 5], "pair": TEXTS[number % 3], "label": value}
+            for number, value in enumerate(values)
+        ]
+        (RAW / split / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def finish(labels: list[str], weights: float | None = None, biases: list[float] | None = None) -> None:
+    """Lay a model as train leaves it; with `weights` and `biases`, its head has those."""
+    torch.manual_seed(0)
+    model = load_classifier(PRETRAINED / "model", labels)
+    if biases is not None:
+        with torch.no_grad():
+            model.classifier.weight.fill_(weights)
+            model.classifier.bias.copy_(torch.tensor(biases))
+    model.save_pretrained(FINAL)
+    load_tokenizer(PRETRAINED / "tokenizer").save_pretrained(FINAL)
+
+
+def pictures() -> dict[str, list[list[str]]]:
+    """The lines of every picture's table, by its name."""
+    return {file.name: list(csv.reader(file.read_text().splitlines())) for file in sorted(PLOTS.iterdir())}
+
+
+def predictions(split: str = "test") -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = pq.read_table(PREDICTIONS / f"{split}.parquet").to_pydict()
+    return columns
+
+
+def outputs() -> dict[str, bytes]:
+    places = METRICS, PLOTS, PREDICTIONS
+    return {str(file): file.read_bytes() for place in places for file in place.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Offline as the command is, and torch's process-wide setting as it was."""
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture
+def kitchen_table(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in with the pretrained model at its place; the current directory of the test."""
+    for part in "model", "tokenizer":
+        shutil.copytree(tiny_model, tmp_path / PRETRAINED / part)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def reviews(kitchen_table: Path) -> Path:
+    """The made-up reviews prepared, and a final model that calls half of the test split fresh."""
+    (RAW / "all").mkdir(parents=True)
+    write_reviews(RAW / "all/reviews.csv")
+    prepare(task(), max_length=16)
+    finish(task().labels)
+    model, tokenizer = load_classifier(FINAL).eval(), load_tokenizer(FINAL)
+    texts = Dataset.from_file(str(rows_of("test")))["text"][:]
+    with torch.inference_mode():
+        logits = model(**tokenizer(texts, truncation=True, max_length=16, padding=True, return_tensors="pt")).logits
+        model.classifier.bias[0] += (logits[:, 1] - logits[:, 0]).quantile(0.5)
+    model.save_pretrained(FINAL)
+    return kitchen_table
+
+
+def test_metrics_pictures_and_predictions_are_written(reviews: Path) -> None:
+    evaluate(task(), settings(), cpu=True)
+    assert sorted(outputs()) == [
+        "metrics/evaluate.json",
+        "plots/calibration.csv",
+        "plots/confusion.csv",
+        "plots/pr.csv",
+        "predictions/test.parquet",
+    ]
+    assert list(read_json(RESULT)) == [
+        "split", "rows", "accuracy", "f1", "interval", "baseline", "collapsed", "calibration_error"
+    ]  # fmt: skip
+    assert {name: lines[0] for name, lines in pictures().items()} == {
+        "confusion.csv": ["actual", "predicted"],
+        "pr.csv": ["label", "recall", "precision", "threshold"],
+        "calibration.csv": ["confidence", "accuracy", "rows"],
+    }
+
+
+def test_the_metrics_are_those_of_the_written_predictions(reviews: Path) -> None:
+    evaluate(task(), settings(), cpu=True)
+    result, rows = read_json(RESULT), predictions()
+    assert (result["split"], result["rows"]) == ("test", 48)
+    assert result["accuracy"] == pytest.approx(accuracy_score(rows["label"], rows["prediction"]))
+    assert result["f1"] == pytest.approx(f1_score(rows["label"], rows["prediction"], pos_label="fresh"))
+    for name in "accuracy", "f1":
+        assert result["interval"][name]["low"] <= result[name] <= result["interval"][name]["high"]
+        assert result["interval"][name]["low"] < result["interval"][name]["high"]
+    assert result["collapsed"] is False
+    assert rows["prediction"].count("fresh") == 24
+
+
+def test_the_predictions_hold_every_row_as_it_was_prepared(reviews: Path) -> None:
+    evaluate(task(), settings(), cpu=True)
+    rows = predictions()
+    source = {line["number"]: line for line in csv.DictReader((RAW / "all/reviews.csv").open())}
+    assert list(rows) == ["id", "text", "label", "prediction", "probabilities"]
+    assert rows["text"] == [source[number]["text"] for number in rows["id"]]
+    assert rows["label"] == [source[number]["verdict"] for number in rows["id"]]
+
+
+def test_the_prediction_is_the_label_of_the_greatest_probability(reviews: Path) -> None:
+    evaluate(task(), settings(), cpu=True)
+    rows = predictions()
+    probabilities = np.array(rows["probabilities"])
+    assert np.array(["rotten", "fresh"])[probabilities.argmax(axis=1)].tolist() == rows["prediction"]
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    assert set(rows["prediction"]) == {"rotten", "fresh"}
+
+
+def test_the_probabilities_are_those_of_the_model_on_each_text_alone(reviews: Path) -> None:
+    evaluate(task(), settings(), cpu=True)
+    model, tokenizer = load_classifier(FINAL).eval(), load_tokenizer(FINAL)
+    rows = predictions()
+    for text, probabilities in zip(rows["text"], rows["probabilities"], strict=True):
+        with torch.inference_mode():
+            logits = model(**tokenizer(text, truncation=True, max_length=16, return_tensors="pt")).logits
+        assert logits.softmax(dim=1)[0].tolist() == pytest.approx(probabilities, abs=1e-5)
+
+
+def test_the_pictures_show_the_written_predictions(reviews: Path) -> None:
+    evaluate(task(), settings(), cpu=True)
+    rows, shown = predictions(), pictures()
+    assert shown["confusion.csv"][1:] == [list(pair) for pair in zip(rows["label"], rows["prediction"], strict=True)]
+    assert sum(int(line[2]) for line in shown["calibration.csv"][1:]) == 48
+    gaps = [
+        abs(float(confidence) - float(right)) * int(n) / 48 for confidence, right, n in shown["calibration.csv"][1:]
+    ]
+    assert read_json(RESULT)["calibration_error"] == pytest.approx(sum(gaps))
+    assert {line[0] for line in shown["pr.csv"][1:]} == {"fresh"}
+    # The first point is where everything passes for fresh.
+    recall, precision = map(float, shown["pr.csv"][1][1:3])
+    assert (recall, precision) == (1, pytest.approx(rows["label"].count("fresh") / 48))
+
+
+def test_two_runs_give_the_same_bytes(reviews: Path) -> None:
+    evaluate(task(), settings(), cpu=True)
+    first = outputs()
+    evaluate(task(), settings(), cpu=True)
+    assert outputs() == first
+
+
+def test_the_batch_size_does_not_change_the_result(reviews: Path) -> None:
+    evaluate(task(), settings(batch_size=1), cpu=True)
+    alone, rows_alone = read_json(RESULT), predictions()
+    evaluate(task(), settings(batch_size=100), cpu=True)
+    together, rows_together = read_json(RESULT), predictions()
+    assert together.pop("calibration_error") == pytest.approx(alone.pop("calibration_error"), abs=1e-5)
+    assert together == alone
+    np.testing.assert_allclose(rows_together.pop("probabilities"), rows_alone.pop("probabilities"), atol=1e-5)
+    assert rows_together == rows_alone
+
+
+def test_another_split_is_evaluated_on_request_and_replaces_the_first(reviews: Path) -> None:
+    evaluate(task(), settings("test"), cpu=True)
+    evaluate(task(), settings("train"), cpu=True)
+    assert (read_json(RESULT)["split"], read_json(RESULT)["rows"]) == ("train", 144)
+    assert [file.name for file in PREDICTIONS.iterdir()] == ["train.parquet"]
+    assert len(pictures()["confusion.csv"]) == 1 + 144
+
+
+def test_a_model_that_says_one_label_to_everything_is_told_as_collapsed(kitchen_table: Path) -> None:
+    lay(train=["fresh"] * 3 + ["rotten"], validation=["fresh"], test=["rotten"] * 3 + ["fresh"] * 2)
+    prepare(task(**OWN_SPLITS), max_length=16)
+    finish(["rotten", "fresh"], weights=0, biases=[1, 0])
+    evaluate(task(**OWN_SPLITS), settings(), cpu=True)
+    result = read_json(RESULT)
+    assert result["collapsed"] is True
+    assert (result["accuracy"], result["f1"]) == (0.6, 0)
+    np.testing.assert_allclose(predictions()["probabilities"], [[0.7310586, 0.2689414]] * 5, atol=1e-6)
+    assert predictions()["prediction"] == ["rotten"] * 5
+    ((confidence, right, rows),) = pictures()["calibration.csv"][1:]
+    assert (float(confidence), float(right), rows) == (pytest.approx(0.7310586), 0.6, "5")
+    assert result["calibration_error"] == pytest.approx(0.1310586)
+
+
+def test_the_baseline_always_says_the_commonest_training_label(kitchen_table: Path) -> None:
+    lay(train=["fresh"] * 3 + ["rotten"], validation=["fresh"], test=["rotten"] * 3 + ["fresh"] * 2)
+    prepare(task(**OWN_SPLITS), max_length=16)
+    finish(["rotten", "fresh"])
+    evaluate(task(**OWN_SPLITS | {"metrics": ["accuracy", "f1", "matthews"]}), settings(), cpu=True)
+    # "fresh" to all five: 2 true positives, 3 false ones.
+    assert read_json(RESULT)["baseline"] == {"accuracy": 0.4, "f1": pytest.approx(4 / 7), "matthews": 0}
+
+
+def test_three_labels_have_a_curve_each(kitchen_table: Path) -> None:
+    labels = ["bad", "fair", "good"]
+    lay(train=labels, validation=labels, test=labels * 4)
+    three = task(**OWN_SPLITS | {"labels": labels})
+    prepare(three, max_length=16)
+    finish(labels)
+    evaluate(three, settings(), cpu=True)
+    assert {line[0] for line in pictures()["pr.csv"][1:]} == set(labels)
+    rows = predictions()
+    assert {len(probabilities) for probabilities in rows["probabilities"]} == {3}
+    assert read_json(RESULT)["f1"] == pytest.approx(f1_score(rows["label"], rows["prediction"], average="macro"))
+
+
+def test_two_labels_of_which_the_second_does_not_occur_are_evaluated_too(kitchen_table: Path) -> None:
+    lay(train=["fresh", "rotten"], validation=["fresh"], test=["rotten"] * 3)
+    prepare(task(**OWN_SPLITS), max_length=16)
+    finish(["rotten", "fresh"], weights=0, biases=[1, 0])
+    evaluate(task(**OWN_SPLITS), settings(), cpu=True)
+    assert (read_json(RESULT)["accuracy"], read_json(RESULT)["f1"]) == (1, 0)
+    assert pictures()["pr.csv"] == [["label", "recall", "precision", "threshold"]]
+
+
+def test_sentence_pairs_are_judged_with_both_texts(kitchen_table: Path) -> None:
+    lay(train=["fresh", "rotten"], validation=["fresh"], test=["rotten", "fresh"] * 6)
+    pairs = task(**OWN_SPLITS | {"text": ["text", "pair"]})
+    prepare(pairs, max_length=16)
+    finish(pairs.labels)
+    evaluate(pairs, settings(), cpu=True)
+    rows = predictions()
+    assert list(rows) == ["id", "text", "text_pair", "label", "prediction", "probabilities"]
+    assert rows["text_pair"] == [TEXTS[number % 3] for number in range(12)]
+    # The same first text with another second one gets another probability.
+    assert rows["text"][0] == rows["text"][5]
+    assert rows["probabilities"][0] != pytest.approx(rows["probabilities"][5], abs=1e-5)
+
+
+def test_regression_has_values_and_pictures_of_headers_alone(kitchen_table: Path) -> None:
+    lay(train=[1, 2.5, 4], validation=[1], test=[3, 1, 2, 5, 4])
+    prepare(task(**REGRESSION), max_length=16)
+    finish([])
+    evaluate(task(**REGRESSION), settings(), cpu=True)
+    result, rows = read_json(RESULT), predictions()
+    assert pictures() == {
+        "calibration.csv": [["confidence", "accuracy", "rows"]],
+        "confusion.csv": [["actual", "predicted"]],
+        "pr.csv": [["label", "recall", "precision", "threshold"]],
+    }
+    assert list(rows) == ["id", "text", "label", "prediction"]
+    assert rows["label"] == [3, 1, 2, 5, 4]
+    assert result["pearson"] == pytest.approx(np.corrcoef(rows["prediction"], rows["label"])[0, 1], abs=1e-6)
+    assert result["baseline"] == {"pearson": 0, "spearman": 0}
+    assert result["collapsed"] is False
+    assert "calibration_error" not in result
+
+
+def test_a_regression_that_says_one_number_to_everything_is_collapsed(kitchen_table: Path) -> None:
+    lay(train=[1, 2.5, 4], validation=[1], test=[-3, 1, 2])
+    prepare(task(**REGRESSION), max_length=16)
+    finish([], weights=0, biases=[2.5])
+    evaluate(task(**REGRESSION), settings(), cpu=True)
+    assert predictions()["prediction"] == [2.5] * 3
+    assert predictions()["label"] == [-3, 1, 2]  # below zero and not hidden
+    assert (read_json(RESULT)["pearson"], read_json(RESULT)["collapsed"]) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        pytest.param(
+            ["-1", "fresh"],
+            "params.yaml: evaluate.split: the labels of the test split are hidden; expected validation",
+            id="a hidden label",
+        ),
+        pytest.param(
+            None,
+            "params.yaml: evaluate.split: no test split was prepared; expected one of train, validation",
+            id="no such split",
+        ),
+    ],
+)
+def test_a_split_that_cannot_be_judged_is_told_and_leaves_the_last_results(
+    kitchen_table: Path, test: list[str] | None, message: str
+) -> None:
+    lay(train=["fresh", "rotten"], validation=["fresh"], **({"test": test} if test else {}))
+    prepare(task(**OWN_SPLITS), max_length=16)
+    finish(["rotten", "fresh"])
+    evaluate(task(**OWN_SPLITS), settings("validation"), cpu=True)
+    before = outputs()
+    with pytest.raises(InputError) as caught:
+        evaluate(task(**OWN_SPLITS), settings("test"), cpu=True)
+    assert str(caught.value) == message
+    assert outputs() == before

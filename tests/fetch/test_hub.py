@@ -1,0 +1,372 @@
+"""The Hub as a source: its real client against a small Hub of our own, which writes down what it was asked for."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from tiny import write_params
+
+Fetch = Callable[..., dict[str, bytes | None]]
+Refuse = Callable[..., str]
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OTHER_COMMIT = "f" * 40
+
+TABLES = {
+    "mrpc/train-00000-of-00002.parquet": b"first rows to train on",
+    "mrpc/train-00001-of-00002.parquet": b"more rows to train on",
+    "mrpc/validation-00000-of-00001.parquet": b"rows to choose by",
+    "mrpc/test-00000-of-00001.parquet": b"rows to judge by",
+}
+MODEL_EXTRAS = {
+    "README.md": b"# A card",
+    "modeling_tiny.py": b"raise SystemExit('code of a model ran')",
+    "pytorch_model.bin": b"a pickle",
+    "tf_model.h5": b"weights for another library",
+    "generation_config.json": b"{}",
+    "1_Pooling/config.json": b"{}",
+}
+
+
+@dataclass
+class Repository:
+    """One repository at one commit."""
+
+    files: dict[str, bytes]
+    gated: bool = False  # its files are listed, but not given out
+
+
+@dataclass
+class LocalHub:
+    """As much of a Hub as its client needs to bring one commit."""
+
+    repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
+    requests: list[str] = field(
+        default_factory=list
+    )  # METHOD PATH of what concerns a repository, in the order they came
+    breaks_off: str | None = None  # "closed" or "reset": how a download ends in the middle
+    stalls: bool = False  # a download stops in the middle and goes on when `released`
+    stalled: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def add(self, kind: str, repo: str, files: dict[str, bytes], gated: bool = False) -> None:
+        self.repositories[kind, repo] = Repository(files, gated)
+
+    def downloads(self) -> set[str]:
+        """The files whose content was asked for."""
+        return {request.split(f"/{COMMIT}/")[1] for request in self.requests if re.match("GET /.+/resolve/", request)}
+
+    def asked_for(self) -> set[str]:
+        """The files about which anything was asked."""
+        return {request.split(f"/{COMMIT}/")[1] for request in self.requests if "/resolve/" in request}
+
+
+class Handler(BaseHTTPRequestHandler):
+    hub: LocalHub
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing on the terminal; `hub.requests` is the log."""
+
+    def do_GET(self) -> None:
+        self.handle_request()
+
+    def do_HEAD(self) -> None:
+        self.handle_request()
+
+    def handle_request(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        if listing := re.fullmatch(r"/api/(model|dataset)s/(.+)/tree/(\w+)", path):
+            kind, repo, commit = listing.groups()
+            name = None
+        elif file := re.fullmatch(r"/(?:(dataset)s/)?(.+)/resolve/(\w+)/(.+)", path):
+            kind, repo, commit, name = file.groups(default="model")
+        else:
+            self.answer(HTTPStatus.NOT_FOUND)  # the client also asks what the Hub knows about terminals
+            return
+        self.again = f"{self.command} {path}" in self.hub.requests
+        self.hub.requests.append(f"{self.command} {path}")
+        repository = self.hub.repositories.get((kind, repo))
+        if repository is None:
+            self.answer(HTTPStatus.NOT_FOUND, {"X-Error-Code": "RepoNotFound"})
+        elif commit != COMMIT:
+            self.answer(HTTPStatus.NOT_FOUND, {"X-Error-Code": "RevisionNotFound"})
+        elif name is None:
+            entries = [
+                {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for path, content in repository.files.items()
+            ]
+            self.answer(HTTPStatus.OK, {"Content-Type": "application/json"}, json.dumps(entries).encode())
+        elif repository.gated:
+            self.answer(HTTPStatus.FORBIDDEN, {"X-Error-Code": "GatedRepo"})
+        else:
+            content = repository.files[name]
+            etag = hashlib.sha1(content).hexdigest()
+            self.answer(HTTPStatus.OK, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}, content, download=True)
+
+    def answer(
+        self, status: HTTPStatus, headers: dict[str, str] | None = None, body: bytes = b"", download: bool = False
+    ) -> None:
+        troubled = download and self.command == "GET"
+        if troubled and self.hub.breaks_off and self.again:
+            return  # the line stays dead: whoever asks again is hung up on
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        half = len(body) // 2
+        self.wfile.write(body[:half])
+        if troubled and self.hub.stalls:
+            self.hub.stalled.set()
+            self.hub.released.wait(60)
+        if troubled and self.hub.breaks_off:
+            if self.hub.breaks_off == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+            return
+        with suppress(ConnectionError):  # a killed client is gone
+            self.wfile.write(body[half:])
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    """A Hub on this machine, empty at first, to which HF_ENDPOINT points."""
+    hub = LocalHub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    yield hub
+    hub.released.set()
+    server.shutdown()
+    server.server_close()
+
+
+def tables(config: str = "mrpc", revision: str = COMMIT, repo: str = "tiny/pairs") -> dict[str, Any]:
+    """The change to the recipe that takes the tables from the Hub."""
+    return {"task.source": {"kind": "hub", "repo": repo, "config": config, "revision": revision}}
+
+
+def model(revision: str = COMMIT, repo: str = "tiny/encoder") -> dict[str, Any]:
+    """The change to the recipe that takes the model from the Hub."""
+    return {"model.source": {"kind": "hub", "repo": repo, "revision": revision}}
+
+
+SOURCES = pytest.mark.parametrize(
+    ("kind", "key", "source"),
+    [("dataset", "task.source", tables), ("model", "model.source", model)],
+    ids=["dataset", "model"],
+)
+
+
+def test_a_dataset_comes_split_by_split(fetch: Fetch, hub: LocalHub) -> None:
+    hub.add("dataset", "tiny/pairs", TABLES)
+    fetched = fetch(**tables())
+    assert {name: content for name, content in fetched.items() if name.startswith("data/")} == {
+        f"data/raw/{Path(name).name.split('-')[0]}/{Path(name).name}": content for name, content in TABLES.items()
+    }
+
+
+def test_of_a_dataset_only_the_tables_of_the_configuration_are_asked_for(fetch: Fetch, hub: LocalHub) -> None:
+    others = {"README.md": b"# A card", "cola/train-00000-of-00001.parquet": b"others", "mrpc/script.py": b"code"}
+    hub.add("dataset", "tiny/pairs", TABLES | others)
+    fetch(**tables())
+    assert hub.asked_for() == hub.downloads() == set(TABLES)
+    assert [request for request in hub.requests if "/resolve/" not in request] == [
+        f"GET /api/datasets/tiny/pairs/tree/{COMMIT}"
+    ]
+
+
+def test_a_configuration_without_tables_is_named(refuse: Refuse, hub: LocalHub) -> None:
+    hub.add("dataset", "tiny/pairs", TABLES)
+    assert refuse(**tables(config="mrcp")) == (
+        f"task.source.config: no Parquet files in 'mrcp' of tiny/pairs at {COMMIT}"
+    )
+    assert hub.asked_for() == set()
+
+
+def test_of_a_model_only_configuration_safetensors_and_tokenizer_are_brought(
+    fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes]
+) -> None:
+    hub.add("model", "tiny/encoder", model_files | MODEL_EXTRAS)
+    fetched = fetch(**model())
+    assert {name: content for name, content in fetched.items() if name.startswith("models/")} == {
+        "models/pretrained/model/config.json": model_files["config.json"],
+        "models/pretrained/model/model.safetensors": model_files["model.safetensors"],
+        "models/pretrained/tokenizer/config.json": model_files["config.json"],
+        "models/pretrained/tokenizer/tokenizer.json": model_files["tokenizer.json"],
+        "models/pretrained/tokenizer/vocab.txt": model_files["vocab.txt"],
+    }
+    assert hub.asked_for() == hub.downloads() == set(model_files)
+
+
+def test_weights_in_several_files_come_with_their_index(
+    fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes]
+) -> None:
+    del model_files["model.safetensors"]
+    shards = {
+        "model-00001-of-00002.safetensors": b"one half",
+        "model-00002-of-00002.safetensors": b"the other half",
+        "model.safetensors.index.json": b"{}",
+    }
+    hub.add("model", "tiny/encoder", model_files | shards)
+    fetched = fetch(**model())
+    assert (
+        shards.items() <= {Path(name).name: content for name, content in fetched.items() if "/model/" in name}.items()
+    )
+
+
+def test_weights_in_folders_of_a_model_are_not_asked_for(
+    fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes]
+) -> None:
+    hub.add("model", "tiny/encoder", model_files | {"2_Dense/model.safetensors": b"weights of something else"})
+    fetch(**model())
+    assert hub.asked_for() == set(model_files)
+
+
+def test_a_model_without_safetensors_is_refused(refuse: Refuse, hub: LocalHub, model_files: dict[str, bytes]) -> None:
+    del model_files["model.safetensors"]
+    hub.add("model", "tiny/encoder", model_files | MODEL_EXTRAS)
+    assert refuse(**model()) == (
+        f"model.source: expected weights as *.safetensors (pickled ones are not loaded) in tiny/encoder at {COMMIT}"
+    )
+    assert "pytorch_model.bin" not in hub.asked_for()
+
+
+@SOURCES
+def test_an_unknown_repository_is_named(
+    refuse: Refuse, hub: LocalHub, kind: str, key: str, source: Callable[..., dict[str, Any]]
+) -> None:
+    hub.add(kind, "tiny/heard-of", TABLES)
+    message = refuse(**source(repo="tiny/unheard-of"))
+    assert message == f"{key}: tiny/unheard-of is not on the Hub, or is private and HF_TOKEN does not open it"
+
+
+def test_a_name_that_no_repository_can_have_is_refused(refuse: Refuse, hub: LocalHub) -> None:
+    message = refuse(**model(repo="tiny/encoder/main"))
+    assert message.startswith("model.source")
+    assert "tiny/encoder/main" in message
+    assert hub.requests == []
+
+
+@SOURCES
+def test_an_unknown_revision_is_named(
+    refuse: Refuse, hub: LocalHub, kind: str, key: str, source: Callable[..., dict[str, Any]]
+) -> None:
+    settings = source(revision=OTHER_COMMIT)
+    repo = settings[key]["repo"]
+    hub.add(kind, repo, TABLES)
+    assert refuse(**settings) == f"{key}: {repo} has no commit {OTHER_COMMIT}"
+
+
+def test_a_gated_repository_says_what_to_do(refuse: Refuse, hub: LocalHub, model_files: dict[str, bytes]) -> None:
+    hub.add("model", "tiny/encoder", model_files, gated=True)
+    message = refuse(**model())
+    assert message == "model.source: tiny/encoder is gated: accept its terms on the Hub and set HF_TOKEN"
+
+
+def test_without_a_network_the_message_names_the_address(refuse: Refuse, closed_port: str, hurried: None) -> None:
+    assert refuse(**tables()) == (
+        f"task.source: tiny/pairs cannot be reached at {closed_port}; fetch is the one stage that needs the network"
+    )
+
+
+@pytest.mark.parametrize("how", ["closed", "reset"])
+def test_a_download_that_breaks_off_leaves_nothing_half_made_and_succeeds_later(
+    refuse: Refuse, fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes], hurried: None, how: str
+) -> None:
+    hub.add("model", "tiny/encoder", model_files)
+    hub.breaks_off = how
+    assert refuse(**model()).startswith("model.source: tiny/encoder could not be downloaded")
+    hub.breaks_off = None
+    assert fetch(**model())["models/pretrained/model/model.safetensors"] == model_files["model.safetensors"]
+
+
+def test_a_second_fetch_asks_the_hub_nothing(fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes]) -> None:
+    hub.add("dataset", "tiny/pairs", TABLES)
+    hub.add("model", "tiny/encoder", model_files)
+    first = fetch(**tables(), **model())
+    assert hub.downloads() == set(TABLES) | set(model_files)
+    hub.requests.clear()
+    assert fetch(**tables(), **model()) == first
+    assert hub.requests == []
+
+
+@pytest.fixture
+def halfway(
+    hub: LocalHub,
+    place: Path,
+    earlier: None,
+    tmp_path: Path,
+    model_files: dict[str, bytes],
+) -> Iterator[subprocess.Popen[str]]:
+    """A fetch that hangs in the middle of the model's download, after an earlier run."""
+    hub.add("model", "tiny/encoder", model_files)
+    hub.stalls = True
+    write_params(place, **model())
+    fetching = subprocess.Popen(
+        [sys.executable, "-m", "reprise", "fetch"],
+        cwd=place,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(
+            signal.signal, signal.SIGINT, signal.SIG_DFL
+        ),  # Ctrl-C counts, even if the tests run in the background
+    )
+    with fetching:
+        assert hub.stalled.wait(60)
+        assert list(place.rglob("*.partial"))
+        yield fetching
+        fetching.kill()
+
+
+def assert_earlier_outputs(place: Path) -> None:
+    assert (place / "data/raw/all/earlier.csv").is_file()
+    assert (place / "models/pretrained/model/model.safetensors").read_bytes() == b"weights of an earlier run"
+
+
+def test_a_killed_fetch_leaves_the_earlier_outputs_and_the_next_one_clears_up(
+    halfway: subprocess.Popen[str], fetch: Fetch, hub: LocalHub, place: Path, model_files: dict[str, bytes]
+) -> None:
+    halfway.kill()
+    halfway.wait()
+    assert_earlier_outputs(place)
+    assert list(place.rglob("*.partial"))
+    hub.stalls = False
+    fetched = fetch(**model())
+    assert fetched["models/pretrained/model/model.safetensors"] == model_files["model.safetensors"]
+    assert "data/raw/all/earlier.csv" not in fetched
+
+
+def test_an_interrupted_fetch_says_that_nothing_changed_and_clears_up(
+    halfway: subprocess.Popen[str], hub: LocalHub, place: Path
+) -> None:
+    halfway.send_signal(signal.SIGINT)
+    hub.released.set()
+    _, stderr = halfway.communicate(timeout=60)
+    assert halfway.returncode == 130
+    assert len(stderr.splitlines()) == 1
+    assert stderr.startswith("reprise")
+    assert "interrupted" in stderr
+    assert not list(place.rglob("*.partial"))
+    assert_earlier_outputs(place)

@@ -1,0 +1,365 @@
+"""The prepare stage: whole or absent, the same bytes on every machine, and a card that says what is in them."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pytest
+from datasets import Dataset, Value
+from transformers import AutoTokenizer
+
+from reprise.errors import InputError
+from reprise.outputs import read_json
+from reprise.places import PREPARED, PRETRAINED, RAW, card, rows_of
+from reprise.prepare.stage import prepare
+from reprise.recipe import Task, check_recipe
+from tiny import FILLER, GOOD, Run, tiny_recipe, write_params, write_reviews
+
+SPLITS = ("train", "validation", "test")
+# A task on rows that `lay` writes: columns text and label, splits of their own.
+OWN_SPLITS = {"label": "label", "labels": ["a", "b"], "id": None, "keep": None, "split": None}
+PAIRS = {"text": ["text", "pair"]}
+REGRESSION = {"labels": [], "metrics": ["pearson"]}
+
+
+def task(**changes: Any) -> Task:
+    return check_recipe(tiny_recipe(**{f"task.{key}": value for key, value in changes.items()}), "recipe").task
+
+
+def row(text: str, label: str | float = "a", pair: str = "the end") -> dict[str, Any]:
+    return {"text": text, "label": label, "pair": pair}
+
+
+def lay(**splits: list[dict[str, Any]]) -> None:
+    """Write the rows of each split as the raw data."""
+    for split, rows in splits.items():
+        (RAW / split).mkdir(parents=True)
+        (RAW / split / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def prepared(split: str) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = Dataset.from_file(str(rows_of(split))).to_dict()
+    return columns
+
+
+def all_bytes(folder: Path = PREPARED) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the command sets it: without this, `datasets` counts each use of a reader on the Hub."""
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def kitchen_table(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in with the tokenizer at its place; the current directory of the test."""
+    tokenizer = tmp_path / PRETRAINED / "tokenizer"
+    tokenizer.mkdir(parents=True)
+    for name in "config.json", "tokenizer.json", "tokenizer_config.json":
+        shutil.copyfile(tiny_model / name, tokenizer / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def reviews(kitchen_table: Path) -> Path:
+    """The same folder with the made-up reviews as one raw table."""
+    (RAW / "all").mkdir(parents=True)
+    write_reviews(RAW / "all/reviews.csv")
+    return kitchen_table
+
+
+@pytest.fixture
+def nothing_changed(reviews: Path) -> Callable[[], bool]:
+    """The reviews prepared once; the function tells whether this is still what lies there, and nothing half-made."""
+    prepare(task(), max_length=16)
+    before = all_bytes()
+
+    def nothing_changed() -> bool:
+        return all_bytes() == before and [path.name for path in PREPARED.parent.iterdir() if path.name[0] == "."] == []
+
+    return nothing_changed
+
+
+def test_two_runs_give_the_same_bytes(reviews: Path) -> None:
+    prepare(task(), max_length=16)
+    first = all_bytes()
+    prepare(task(), max_length=16)
+    assert all_bytes() == first
+    assert sorted(first) == ["card.json", "test.arrow", "train.arrow", "validation.arrow"]
+
+
+def test_any_number_of_cores_gives_the_same_bytes(reviews: Path, run: Run) -> None:
+    prepare(task(), max_length=16)
+    here = all_bytes()
+    write_params(reviews)
+    cpu = str(min(os.sched_getaffinity(0)))
+    for command, threads in (["taskset", "-c", cpu], "1"), ([], "2"):
+        shutil.rmtree(PREPARED)
+        environment = {"RAYON_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true", "PYTHONHASHSEED": threads}
+        run(reviews, *command, "reprise", "prepare", env=environment)
+        assert all_bytes() == here
+
+
+def test_every_kept_review_comes_once_and_no_film_and_no_text_twice(reviews: Path) -> None:
+    prepare(task(), max_length=16)
+    columns = {split: prepared(split) for split in SPLITS}
+    numbers = [number for split in SPLITS for number in columns[split]["id"]]
+    assert len(numbers) == len(set(numbers)) == 240  # 40 films with 6 reviews; the rest are plots
+    film_of = {line.split(",")[0]: line.rsplit(",")[-1] for line in (RAW / "all/reviews.csv").read_text().splitlines()}
+    films = {split: {film_of[number] for number in columns[split]["id"]} for split in SPLITS}
+    assert sum(map(len, films.values())) == len(set.union(*films.values())) == 40
+    assert {split: len(columns[split]["id"]) for split in SPLITS} == {"train": 144, "validation": 48, "test": 48}
+
+
+def test_rows_keep_their_order_within_a_split(reviews: Path) -> None:
+    prepare(task(), max_length=16)
+    for split in SPLITS:
+        numbers = [int(number) for number in prepared(split)["id"]]
+        assert numbers == sorted(numbers)
+
+
+def test_another_order_of_the_table_puts_the_same_reviews_in_each_split(reviews: Path) -> None:
+    prepare(task(), max_length=16)
+    before = {split: set(prepared(split)["id"]) for split in SPLITS}
+    head, *lines = (RAW / "all/reviews.csv").read_text().splitlines()
+    (RAW / "all/reviews.csv").write_text("\n".join([head, *lines[::-1]]) + "\n")
+    prepare(task(), max_length=16)
+    assert {split: set(prepared(split)["id"]) for split in SPLITS} == before
+
+
+def test_texts_that_differ_in_case_and_white_space_alone_go_to_one_split(kitchen_table: Path) -> None:
+    texts = [f"{word} {other}" for word in FILLER[:5] for other in GOOD[:3]]
+    lay(all=[row(text) for text in texts] + [row(f" {text.upper()}  ", "b") for text in texts])
+    prepare(
+        task(**OWN_SPLITS | {"split": {"validation": 0.2, "test": 0.2, "group_by": None, "seed": 0}}), max_length=16
+    )
+    plain = {split: {" ".join(text.lower().split()) for text in prepared(split)["text"]} for split in SPLITS}
+    assert {split: len(texts) for split, texts in plain.items()} == {"train": 9, "validation": 3, "test": 3}
+    assert len(set.union(*plain.values())) == 15
+
+
+def test_a_text_is_tokenized_as_its_tokenizer_does_and_keeps_no_mask(kitchen_table: Path, tiny_model: Path) -> None:
+    lay(train=[row("the film is funny")], validation=[row("dull")])
+    prepare(task(**OWN_SPLITS), max_length=16)
+    columns = prepared("train")
+    ids = columns.pop("input_ids")
+    assert AutoTokenizer.from_pretrained(tiny_model).convert_ids_to_tokens(ids[0]) == [
+        "[CLS]", "the", "film", "is", "funny", "[SEP]"
+    ]  # fmt: skip
+    assert columns == {
+        "id": ["0"],
+        "text": ["the film is funny"],
+        "label": [0],
+        "token_type_ids": [[0] * 6],
+        "length": [6],
+    }
+
+
+def test_the_card_counts_what_is_there(kitchen_table: Path) -> None:
+    words = ["the"] * 20
+    lay(
+        train=[row(" ".join(words[:length]), label) for length, label in [(1, "a"), (2, "b"), (6, "b"), (9, "b")]],
+        validation=[row("dull")],
+        test=[row("dull", "-1"), row("funny", "b"), row("", "-1")],
+    )
+    prepare(task(**OWN_SPLITS), max_length=8)
+    about = read_json(card())
+    assert {key: about[key] for key in ("task", "labels", "max_length")} == {
+        "task": "reviews",
+        "labels": ["a", "b"],
+        "max_length": 8,
+    }
+    assert list(about["splits"]) == ["test", "train", "validation"]
+    hashes = {split: hashlib.sha256(rows_of(split).read_bytes()).hexdigest() for split in SPLITS}
+    assert {split: about["splits"][split].pop("sha256") for split in SPLITS} == hashes
+    assert about["splits"]["train"] == {
+        "rows": 4,
+        "tokens": 3 + 4 + 8 + 8,  # two more than words; 9 words are cut to 6
+        "length_quantiles": {
+            "0.0": 3, "0.25": 3, "0.5": 4, "0.75": 8, "0.9": 8, "0.95": 8, "0.99": 8, "1.0": 8
+        },
+        "rows_at_max_length": 2,
+        "label_counts": {"a": 1, "b": 3},
+        "hidden_labels": 0,
+    }  # fmt: skip
+    assert about["splits"]["test"]["label_counts"] == {"a": 0, "b": 1}
+    assert about["splits"]["test"]["hidden_labels"] == 2
+
+
+def test_no_row_is_longer_than_max_length(reviews: Path) -> None:
+    prepare(task(), max_length=8)
+    for split in SPLITS:
+        columns = prepared(split)
+        lengths = [len(ids) for ids in columns["input_ids"]]
+        assert columns["length"] == lengths
+        assert max(lengths) == 8
+        assert read_json(card())["splits"][split]["rows_at_max_length"] == lengths.count(8)
+
+
+def test_a_sentence_pair_is_tokenized_as_two_segments(kitchen_table: Path) -> None:
+    lay(train=[row("the film", pair="a very dull end")], validation=[row("dull")])
+    prepare(task(**OWN_SPLITS | PAIRS), max_length=16)
+    columns = prepared("train")
+    assert columns["text_pair"] == ["a very dull end"]
+    # [CLS] the film [SEP] a very dull end [SEP]
+    assert columns["token_type_ids"] == [[0, 0, 0, 0, 1, 1, 1, 1, 1]]
+
+
+def test_a_sentence_pair_is_cut_where_it_is_longest(kitchen_table: Path) -> None:
+    lay(train=[row("the film", pair="a very dull and flat and empty end")], validation=[row("dull")])
+    prepare(task(**OWN_SPLITS | PAIRS), max_length=8)
+    assert prepared("train")["token_type_ids"] == [[0, 0, 0, 0, 1, 1, 1, 1]]
+
+
+def test_pairs_that_share_a_text_in_either_column_go_to_one_split(kitchen_table: Path) -> None:
+    lay(
+        all=[
+            row(f"text {number // 2}", pair=f"text {(number + 1) // 2 + 100 * (number % 4 // 2)}")
+            for number in range(80)
+        ]
+    )
+    split = {"validation": 0.25, "test": 0.25, "group_by": None, "seed": 0}
+    prepare(task(**OWN_SPLITS | PAIRS | {"split": split}), max_length=16)
+    texts = {split: {*prepared(split)["text"], *prepared(split)["text_pair"]} for split in SPLITS}
+    assert sum(map(len, texts.values())) == len(set.union(*texts.values()))
+
+
+def test_regression_has_numbers_as_labels_and_their_spread_on_the_card(kitchen_table: Path) -> None:
+    lay(train=[row("dull", 1), row("flat", 2.5), row("warm", 4)], validation=[row("dull", 1)])
+    prepare(task(**OWN_SPLITS | REGRESSION), max_length=16)
+    assert prepared("train")["label"] == [1.0, 2.5, 4.0]
+    assert Dataset.from_file(str(rows_of("train"))).features["label"] == Value("float64")
+    about = read_json(card())["splits"]["train"]
+    assert (about["label_mean"], about["label_std"]) == (2.5, pytest.approx(1.5**0.5))
+    assert "label_counts" not in about
+
+
+def test_a_limit_leaves_that_many_rows_of_each_split_chosen_by_their_content(reviews: Path) -> None:
+    prepare(task(), max_length=16)
+    everything = {split: prepared(split)["id"] for split in SPLITS}
+    prepare(task(limit=10), max_length=16)
+    few = {split: prepared(split)["id"] for split in SPLITS}
+    prepare(task(limit=20), max_length=16)
+    more = {split: prepared(split)["id"] for split in SPLITS}
+    for split in SPLITS:
+        assert [len(few[split]), len(more[split])] == [10, 20]
+        assert set(few[split]) < set(more[split]) < set(everything[split])
+        assert few[split] != everything[split][:10]
+    assert read_json(card())["splits"]["train"]["rows"] == 20
+
+
+def test_a_limit_above_the_rows_leaves_them_all(reviews: Path) -> None:
+    prepare(task(), max_length=16)
+    before = all_bytes()
+    prepare(task(limit=1000), max_length=16)
+    assert all_bytes() == before
+
+
+def test_a_source_with_splits_needs_no_test_split(kitchen_table: Path) -> None:
+    lay(train=[row("dull")], validation=[row("warm")])
+    prepare(task(**OWN_SPLITS), max_length=16)
+    assert sorted(all_bytes()) == ["card.json", "train.arrow", "validation.arrow"]
+
+
+def test_one_table_named_train_is_divided_too(kitchen_table: Path) -> None:
+    lay(train=[row(f"{number} film") for number in range(10)])
+    prepare(
+        task(**OWN_SPLITS | {"split": {"validation": 0.2, "test": 0.3, "group_by": None, "seed": 0}}), max_length=16
+    )
+    assert {split: len(prepared(split)["id"]) for split in SPLITS} == {"train": 5, "validation": 2, "test": 3}
+
+
+def test_prepared_rows_are_written_in_batches_that_can_be_mapped(reviews: Path) -> None:
+    prepare(task(), max_length=16)
+    with pa.memory_map(str(rows_of("train"))) as mapped, pa.ipc.open_stream(mapped) as stream:
+        rows = stream.read_all()
+    assert np.asarray(rows["length"]).sum() == read_json(card())["splits"]["train"]["tokens"]
+    (mapped_file,) = Dataset.from_file(str(rows_of("train"))).cache_files
+    assert mapped_file["filename"] == str(rows_of("train").absolute())
+
+
+@pytest.mark.parametrize(
+    ("changes", "max_length", "message"),
+    [
+        pytest.param(
+            {"split": {"validation": 0.2, "test": 0.001, "group_by": "film", "seed": 0}},
+            16,
+            "params.yaml: task.split: the test split is empty: its share leaves nothing",
+            id="a share that leaves nothing",
+        ),
+        pytest.param(
+            {"split": None},
+            16,
+            "params.yaml: task.split: the source has no train and no validation split; "
+            "expected shares such as {validation: 0.1, test: 0.1}",
+            id="one table and no shares",
+        ),
+        pytest.param(
+            {"keep": {"verdict": ["raw"]}}, 16, "params.yaml: task.keep: no row is left", id="nothing to keep"
+        ),
+        pytest.param(
+            {"label": "verdit"}, 16, "data/raw/all/reviews.csv: no column 'verdit' (task.label)", id="no label"
+        ),
+        pytest.param({"labels": ["rotten", "ripe"]}, 16, "data/raw/all/reviews.csv, row ", id="another label"),
+        pytest.param(
+            {}, 65, "params.yaml: train.max_length: expected at most the model's 64", id="longer than the model takes"
+        ),
+    ],
+)
+def test_bad_input_is_told_in_one_line_and_leaves_what_was_there(
+    nothing_changed: Callable[[], bool], changes: dict[str, Any], max_length: int, message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        prepare(task(**changes), max_length=max_length)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+    assert nothing_changed()
+
+
+@pytest.mark.parametrize(
+    ("splits", "changes", "message"),
+    [
+        pytest.param(
+            ["train", "validation"],
+            {"split": {"validation": 0.2, "test": 0.2, "group_by": None, "seed": 0}},
+            "params.yaml: task.split: expected null, since the source has splits: train, validation",
+            id="shares for a source with splits",
+        ),
+        pytest.param(
+            ["train", "test"],
+            {},
+            "params.yaml: task.split: the source has no validation split; expected shares",
+            id="no validation split",
+        ),
+        pytest.param(
+            ["train", "validation"],
+            {"keep": {"text": ["the train film"]}},
+            "params.yaml: task.source: the validation split is empty: nothing is left of its table",
+            id="a split of which nothing is kept",
+        ),
+    ],
+)
+def test_splits_that_do_not_fit_the_recipe_are_told_and_leave_nothing(
+    kitchen_table: Path, splits: list[str], changes: dict[str, Any], message: str
+) -> None:
+    lay(**{split: [row(f"the {split} film")] for split in splits})
+    with pytest.raises(InputError) as caught:
+        prepare(task(**OWN_SPLITS | changes), max_length=16)
+    assert str(caught.value).startswith(message)
+    assert [path.name for path in PREPARED.parent.iterdir()] == ["raw"]
+
+
+def test_the_greatest_length_that_the_model_takes_is_allowed(kitchen_table: Path) -> None:
+    lay(train=[row("the " * 100)], validation=[row("dull")])
+    prepare(task(**OWN_SPLITS), max_length=64)
+    assert prepared("train")["length"] == [64]

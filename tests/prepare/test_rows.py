@@ -1,0 +1,357 @@
+"""Rows: every format is read as written, labels are numbered by name, and a mistake is told by its row and column."""
+
+import bz2
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from reprise.errors import InputError
+from reprise.prepare.rows import HIDDEN, Table, check_columns, keep_rows, read_tables, standardise
+from reprise.recipe import Task, check_recipe
+from tiny import tiny_recipe
+
+# What a test says of the task; the columns are text and label unless it says otherwise.
+PLAIN = {"text": ["text"], "label": "label", "labels": ["a", "b"], "id": None, "keep": None, "split": None}
+REGRESSION = {"labels": [], "metrics": ["pearson"]}
+
+Read = Callable[..., Dataset]
+
+
+def task(**changes: Any) -> Task:
+    changes = {f"task.{key}": value for key, value in (PLAIN | changes).items()}
+    return check_recipe(tiny_recipe(**changes), "recipe").task
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the command sets it: without this, `datasets` counts each use of a reader on the Hub."""
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def read_table(tmp_path: Path) -> Callable[..., Table]:
+    """Lay a file as the only one and read it: `read_table("a.csv", "text,label…")`."""
+
+    def read_table(name: str, content: str | bytes | Dataset) -> Table:
+        file = tmp_path / "raw/all" / name
+        file.parent.mkdir(parents=True)
+        if isinstance(content, Dataset):
+            content.to_parquet(file)
+        else:
+            file.write_bytes(content.encode() if isinstance(content, str) else content)
+        (table,) = read_tables(tmp_path / "raw", tmp_path / "cache")
+        return table
+
+    return read_table
+
+
+@pytest.fixture
+def read(read_table: Callable[..., Table]) -> Read:
+    """Read a file to rows in standard columns, as prepare does: `read("a.csv", "text,label…", labels=["a", "b"])`."""
+
+    def read(name: str, content: str | bytes | Dataset, **changes: Any) -> Dataset:
+        table, said = read_table(name, content), task(**changes)
+        check_columns(table, said)
+        return standardise(keep_rows(table, said.keep), said)
+
+    return read
+
+
+def classes(names: list[str], labels: list[int]) -> Dataset:
+    """A table whose labels are numbers with published names, as datasets on the Hub have them."""
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    return Dataset.from_dict({"text": [f"text {number}" for number in range(len(labels))], "label": labels}, features)
+
+
+def json_lines(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+CSV = 'text,label\nNA,a\n007,b\nnull,a\n"one, ""two""\nthree",b\n,a\n'
+CSV_TEXTS = ["NA", "007", "null", 'one, "two"\nthree', ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", CSV.encode()),
+        ("a.csv.bz2", bz2.compress(CSV.encode())),
+        ("a.tsv", CSV.replace(",", "\t").replace("one\t", "one,").encode()),
+    ],
+)
+def test_texts_are_kept_as_written(read: Read, name: str, content: bytes) -> None:
+    rows = read(name, content)
+    assert rows["text"][:] == CSV_TEXTS
+    assert rows["label"][:] == [0, 1, 0, 1, 0]
+
+
+def test_json_lines_are_read(read: Read) -> None:
+    rows = read("a.jsonl", json_lines({"text": "NA", "label": "b"}, {"text": "naïve 🎬", "label": "a"}))
+    assert rows.to_dict() == {"id": ["0", "1"], "text": ["NA", "naïve 🎬"], "label": [1, 0]}
+
+
+def test_parquet_is_read(read: Read) -> None:
+    rows = read("a.parquet", Dataset.from_dict({"text": ["NA", "x"], "label": ["b", "a"], "other": [1, 2]}))
+    assert rows.to_dict() == {"id": ["0", "1"], "text": ["NA", "x"], "label": [1, 0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", CSV),
+        ("a.jsonl", json_lines({"text": "x", "label": "a"})),
+        ("a.parquet", Dataset.from_dict({"text": ["x"], "label": ["a"]})),
+    ],
+)
+def test_rows_are_mapped_from_disk_from_reading_to_standard_columns(
+    read_table: Callable[..., Table], name: str, content: str | Dataset
+) -> None:
+    table = read_table(name, content)
+    standard = standardise(keep_rows(table, {"label": ["a", "b"]}), task())
+    for rows in table.rows, standard:
+        assert [Path(file["filename"]).suffix for file in rows.cache_files] == [".arrow"]
+
+
+def test_each_split_is_a_table_named_after_its_file(tmp_path: Path) -> None:
+    for split in "validation", "train":
+        (tmp_path / "raw" / split).mkdir(parents=True)
+        (tmp_path / "raw" / split / "a.csv").write_text(f"text,label\n{split},a\n")
+    train, validation = read_tables(tmp_path / "raw", tmp_path / "cache")
+    assert (train.split, train.name) == ("train", str(tmp_path / "raw/train/a.csv"))
+    assert (validation.split, validation.rows["text"][:]) == ("validation", ["validation"])
+
+
+def test_files_of_one_split_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "raw/train").mkdir(parents=True)
+    for number in 2, 0, 1:
+        Dataset.from_dict({"text": [f"part {number}"]}).to_parquet(tmp_path / f"raw/train/{number}.parquet")
+    (table,) = read_tables(tmp_path / "raw", tmp_path / "cache")
+    assert table.rows["text"][:] == ["part 0", "part 1", "part 2"]
+    assert table.name == str(tmp_path / "raw/train")
+
+
+@pytest.mark.parametrize(("labels", "numbers"), [(["a", "b"], [0, 1, 0]), (["b", "a"], [1, 0, 1])])
+def test_labels_are_numbered_in_the_order_of_the_recipe(read: Read, labels: list[str], numbers: list[int]) -> None:
+    assert read("a.csv", "text,label\nx,a\ny,b\nz,a\n", labels=labels)["label"][:] == numbers
+
+
+@pytest.mark.parametrize(("names", "stored"), [(["a", "b"], [0, 1, 1]), (["b", "a"], [1, 0, 0])])
+def test_class_numbers_are_mapped_by_their_published_names(read: Read, names: list[str], stored: list[int]) -> None:
+    assert read("a.parquet", classes(names, stored), labels=["a", "b"])["label"][:] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "text,label\nx,1\ny,0\n"),
+        ("a.jsonl", json_lines({"text": "x", "label": 1}, {"text": "y", "label": 0})),
+        ("a.parquet", Dataset.from_dict({"text": ["x", "y"], "label": [1, 0]})),
+    ],
+)
+def test_integer_labels_mean_the_same_in_every_format(read: Read, name: str, content: str | Dataset) -> None:
+    assert read(name, content, labels=[0, 1])["label"][:] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "labels"),
+    [
+        (classes(["a", "b"], [1, HIDDEN]), ["a", "b"]),
+        (Dataset.from_dict({"text": ["x", "y"], "label": [1, HIDDEN]}), [0, 1]),
+    ],
+)
+def test_a_hidden_label_is_allowed_in_the_test_split_alone(
+    tmp_path: Path, content: Dataset, labels: list[str | int]
+) -> None:
+    for split in "train", "test":
+        (tmp_path / "raw" / split).mkdir(parents=True)
+        content.to_parquet(tmp_path / "raw" / split / "a.parquet")
+    test, train = read_tables(tmp_path / "raw", tmp_path / "cache")
+    assert standardise(test, task(labels=labels))["label"][:] == [1, HIDDEN]
+    with pytest.raises(InputError, match=r"raw/train/a\.parquet, row 2: unknown label '?-1'?; "):
+        standardise(train, task(labels=labels))
+
+
+def test_regression_takes_the_number_itself(read: Read) -> None:
+    rows = read("a.csv", "text,label\nx,2.5\ny,-3\nz,1e-2\n", **REGRESSION)
+    assert rows["label"][:] == [2.5, -3.0, 0.01]
+    assert rows.features["label"] == Value("float64")
+
+
+def test_sentence_pairs_have_two_texts_in_the_order_of_the_recipe(read: Read) -> None:
+    rows = read("a.csv", "one,two,label\nx,y,a\n", text=["two", "one"])
+    assert (rows["text"][:], rows["text_pair"][:]) == (["y"], ["x"])
+
+
+def test_a_column_that_groups_the_split_is_kept_as_text(read: Read) -> None:
+    split = {"validation": 0.1, "test": 0.1, "group_by": "film", "seed": 0}
+    assert read("a.jsonl", json_lines({"text": "x", "label": "a", "film": 7}), split=split)["group"][:] == ["7"]
+
+
+def test_ids_are_taken_from_their_column_as_text(read: Read) -> None:
+    assert read("a.jsonl", json_lines({"text": "x", "label": "a", "n": 30}), id="n")["id"][:] == ["30"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "texts"),
+    [
+        (None, ["u", "v", "x", "y"]),
+        ({"label": ["a", "b"]}, ["u", "v", "y"]),
+        ({"label": ["a", "b"], "year": [1999]}, ["v", "y"]),
+        ({"year": [2001]}, ["u"]),
+    ],
+)
+def test_rows_are_kept_that_hold_a_wanted_value_in_every_named_column(
+    read_table: Callable[..., Table], keep: dict[str, list[str]] | None, texts: list[str]
+) -> None:
+    table = read_table("a.csv", "text,label,year\nu,a,2001\nv,b,1999\nx,plot,1999\ny,b,1999\n")
+    assert keep_rows(table, task(keep=keep).keep).rows["text"][:] == texts
+
+
+def test_class_numbers_are_kept_by_their_names(read: Read) -> None:
+    rows = read("a.parquet", classes(["plot", "b", "a"], [0, 1, 2]), keep={"label": ["a", "b"]})
+    assert rows["label"][:] == [1, 0]
+
+
+def test_a_row_without_an_id_is_named_by_its_number_in_the_file(read: Read) -> None:
+    rows = read("a.csv", "text,label\nu,plot\nv,b\nx,plot\ny,a\n", keep={"label": ["a", "b"]})
+    assert rows.to_dict() == {"id": ["1", "3"], "text": ["v", "y"], "label": [1, 0]}
+
+
+@pytest.mark.parametrize("named", [None, "n"])
+def test_keeping_nothing_leaves_no_rows(read: Read, named: str | None) -> None:
+    assert len(read("a.csv", "n,text,label\n1,x,a\n", keep={"label": ["other"]}, id=named)) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "changes", "message"),
+    [
+        pytest.param(
+            "a.csv",
+            "text,label\nx,a\ny,frehs\n",
+            {"labels": ["rotten", "fresh", "a"]},
+            "a.csv, row 2: unknown label 'frehs'; did you mean 'fresh'? expected one of task.labels: rotten, fresh, a",
+            id="a label of another name",
+        ),
+        pytest.param(
+            "a.jsonl",
+            json_lines({"text": "x", "label": "a"}, {"text": "y", "label": None}),
+            {},
+            "a.jsonl, row 2: unknown label None; expected one of task.labels: a, b",
+            id="no label",
+        ),
+        pytest.param(
+            "a.parquet",
+            classes(["a", "b", "c"], [0, 2]),
+            {},
+            "a.parquet, row 2: unknown label 'c'; expected one of task.labels: a, b",
+            id="a class of another name",
+        ),
+        pytest.param(
+            "a.jsonl",
+            json_lines({"text": "x", "label": "a"}, {"text": None, "label": "a"}),
+            {},
+            "a.jsonl, row 2: expected text in column 'text', got None",
+            id="no text",
+        ),
+        pytest.param(
+            "a.jsonl",
+            json_lines({"text": 12, "label": "a"}),
+            {},
+            "a.jsonl, row 1: expected text in column 'text', got 12",
+            id="a number for a text",
+        ),
+        *(
+            pytest.param(
+                "a.csv",
+                f"text,label\nx,1.5\ny,{value}\n",
+                REGRESSION,
+                "a.csv, row 2: expected a finite number as the label, since task.labels is empty; got " + repr(value),
+                id=f"{value or 'nothing'} for a number",
+            )
+            for value in ("nan", "inf", "-inf", "high", "")
+        ),
+        pytest.param(
+            "a.jsonl",
+            json_lines({"text": "x", "label": None}),
+            REGRESSION,
+            "a.jsonl, row 1: expected a finite number as the label, since task.labels is empty; got None",
+            id="no number",
+        ),
+        pytest.param(
+            "a.csv",
+            "n,text,label\n4,x,a\n5,y,a\n4,z,b\n",
+            {"id": "n"},
+            "a.csv: rows 1 and 3 have the same id '4' in column 'n' (task.id); expected different ids",
+            id="an id twice",
+        ),
+        pytest.param(
+            "a.csv",
+            "n,text,label\n1,u,plot\n2,v,plot\n3,x,A\n",
+            {"keep": {"label": ["a", "b", "A"]}},
+            "a.csv, row 3: unknown label 'A'",
+            id="a label after rows that are left out",
+        ),
+        pytest.param(
+            "a.csv",
+            "n,text,label\n1,u,plot\n7,v,a\n2,w,plot\n7,x,b\n",
+            {"keep": {"label": ["a", "b"]}, "id": "n"},
+            "a.csv: rows 2 and 4 have the same id '7'",
+            id="an id twice after rows that are left out",
+        ),
+    ],
+)
+def test_a_mistake_in_a_row_names_the_row_as_it_stands_in_the_file(
+    read: Read, name: str, content: str | Dataset, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        read(name, content, **changes)
+    assert f"/raw/all/{message}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": "lable"}, "no column 'lable' (task.label); did you mean 'label'? its columns are text, label, film"),
+        ({"text": ["review"]}, "no column 'review' (task.text); its columns are text, label, film"),
+        ({"text": ["text", "txet"]}, "no column 'txet' (task.text); did you mean 'text'?"),
+        ({"keep": {"flim": ["x"]}}, "no column 'flim' (task.keep); did you mean 'film'?"),
+        ({"id": "number"}, "no column 'number' (task.id); its columns are"),
+        (
+            {"split": {"validation": 0.1, "test": 0.1, "group_by": "films", "seed": 0}},
+            "no column 'films' (task.split.group_by); did you mean 'film'?",
+        ),
+    ],
+)
+def test_a_missing_column_is_told_with_its_key_and_the_nearest_name(
+    read: Read, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        read("a.csv", "text,label,film\nx,a,f\n", **changes)
+    assert f"/raw/all/a.csv: {message}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("a.csv", "text,label\nx,a\ny,b,c\n", id="a field too many"),
+        pytest.param("a.csv", "text,label\nx,a,1\ny,b,2\n", id="a field too many in every row"),
+        pytest.param("a.csv", "text,label\nx,a,\ny,b,\n", id="a comma at the end of every row"),
+        pytest.param("a.csv", 'text,label\n"x,a\ny,b\n', id="a quote that does not end"),
+        pytest.param("a.csv.bz2", bz2.compress("text,label\ncafé,a\n".encode("latin-1")), id="not UTF-8, compressed"),
+        pytest.param("a.jsonl.bz2", bz2.compress(b'{"text": "x"\n'), id="no JSON, compressed"),
+        pytest.param("a.csv", "text,label\n", id="no rows"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_by_its_name_in_one_line(
+    read: Read, name: str, content: str | bytes
+) -> None:
+    with pytest.raises(InputError) as caught:
+        read(name, content)
+    assert f"/raw/all/{name}: " in str(caught.value)
+    assert "\n" not in str(caught.value)

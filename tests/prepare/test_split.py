@@ -1,0 +1,152 @@
+"""Splits: what belongs together stays together, the shares are met, and the order of the rows does not matter."""
+
+import subprocess
+import sys
+from collections import defaultdict
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, digest, group_rows, sample
+
+# A row for the tests: its first text, its second text, its film.
+Row = tuple[int, int, int]
+Rows = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(0, 12)), min_size=1, max_size=60)
+Shares = st.tuples(st.floats(0.05, 0.45), st.floats(0.05, 0.45))
+
+
+def texts_and_films(rows: list[Row]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    texts = np.array([[digest("text", first), digest("text", second)] for first, second, _ in rows], dtype=np.uint64)
+    films = np.array([[digest("film", film)] for *_, film in rows], dtype=np.uint64)
+    return texts, films
+
+
+def divide(rows: list[Row], validation: float, test: float, seed: int = 0) -> npt.NDArray[np.int8]:
+    texts, films = texts_and_films(rows)
+    return assign_splits(group_rows(texts, films), texts.min(axis=1), validation=validation, test=test, seed=seed)
+
+
+def single_rows(count: int) -> list[Row]:
+    """Rows that share nothing."""
+    return [(2 * number, 2 * number + 1, number) for number in range(count)]
+
+
+@given(Rows, Shares, st.integers(0, 1000))
+def test_no_text_and_no_film_stands_in_two_splits(rows: list[Row], shares: tuple[float, float], seed: int) -> None:
+    splits_of = defaultdict(set)
+    for (first, second, film), split in zip(rows, divide(rows, *shares, seed).tolist(), strict=True):
+        for value in ("text", first), ("text", second), ("film", film):
+            splits_of[value].add(split)
+    assert {value: splits for value, splits in splits_of.items() if len(splits) > 1} == {}
+
+
+@given(Rows, Shares, st.integers(0, 1000), st.randoms(use_true_random=False))
+def test_the_same_rows_in_another_order_get_the_same_splits(
+    rows: list[Row], shares: tuple[float, float], seed: int, random: Random
+) -> None:
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    shuffled = divide([rows[number] for number in order], *shares, seed)
+    assert shuffled.tolist() == divide(rows, *shares, seed)[order].tolist()
+
+
+@given(Rows, Shares, st.integers(0, 1000))
+def test_each_border_lies_within_half_a_group_of_the_wished_share(
+    rows: list[Row], shares: tuple[float, float], seed: int
+) -> None:
+    validation, test = shares
+    splits = divide(rows, validation, test, seed)
+    half_a_group = np.bincount(group_rows(*texts_and_films(rows))).max() / 2 + 1e-9
+    assert abs((splits == TEST).sum() - test * len(rows)) <= half_a_group
+    assert abs((splits != TRAIN).sum() - (test + validation) * len(rows)) <= half_a_group
+
+
+@given(Rows, Shares)
+def test_every_row_gets_exactly_one_of_the_three_splits(rows: list[Row], shares: tuple[float, float]) -> None:
+    splits = divide(rows, *shares)
+    assert splits.shape == (len(rows),)
+    assert set(splits.tolist()) <= {TRAIN, VALIDATION, TEST}
+
+
+def test_rows_that_share_nothing_are_divided_to_the_row() -> None:
+    assert np.bincount(divide(single_rows(1000), validation=0.1, test=0.2)).tolist() == [700, 100, 200]
+
+
+def test_another_seed_gives_another_split_of_the_same_sizes() -> None:
+    one, other = (divide(single_rows(1000), validation=0.1, test=0.2, seed=seed) for seed in (0, 1))
+    assert np.bincount(one).tolist() == np.bincount(other).tolist()
+    # Two independent splits agree on 0.7² + 0.1² + 0.2² = 54 % of the rows.
+    assert 0.48 < (one == other).mean() < 0.60
+
+
+def test_adding_rows_moves_few_of_the_others() -> None:
+    before, after = divide(single_rows(1000), validation=0.1, test=0.2), divide(single_rows(1010), 0.1, 0.2)
+    assert (before != after[:1000]).mean() < 0.03
+
+
+def test_no_rows_have_no_splits() -> None:
+    nothing = np.array([], dtype=np.int64)
+    assert assign_splits(nothing, nothing.astype(np.uint64), validation=0.1, test=0.1, seed=0).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups"),
+    [
+        pytest.param([(0, 1, 0), (2, 3, 1), (4, 5, 2)], [0, 1, 2], id="nothing in common"),
+        pytest.param([(0, 1, 0), (0, 3, 1), (4, 5, 2)], [0, 0, 1], id="a first text"),
+        pytest.param([(0, 1, 0), (1, 2, 1), (4, 5, 2)], [0, 0, 1], id="first text in one, second in the other"),
+        pytest.param([(0, 1, 0), (0, 3, 1), (4, 5, 1)], [0, 0, 0], id="A and B by a text, B and C by a film"),
+        pytest.param([(0, 1, 0), (2, 3, 1), (4, 2, 2), (1, 4, 3)], [0, 0, 0, 0], id="a chain of texts"),
+        pytest.param([(0, 0, 5), (5, 5, 0)], [0, 1], id="a text and a film of the same name are not the same"),
+    ],
+)
+def test_rows_are_grouped_by_whatever_they_share_directly_or_through_others(rows: list[Row], groups: list[int]) -> None:
+    assert group_rows(*texts_and_films(rows)).tolist() == groups
+
+
+@given(Rows)
+def test_groups_are_numbered_from_zero_without_gaps(rows: list[Row]) -> None:
+    groups = group_rows(*texts_and_films(rows))
+    assert np.unique(groups).tolist() == list(range(groups.max() + 1))
+
+
+@given(
+    st.lists(st.integers(0, 2**64 - 1), unique=True, max_size=50), st.integers(1, 60), st.randoms(use_true_random=False)
+)
+def test_a_sample_is_the_same_rows_whatever_their_order(keys: list[int], limit: int, random: Random) -> None:
+    shuffled = list(keys)
+    random.shuffle(shuffled)
+    chosen = {keys[number] for number in sample(np.array(keys, dtype=np.uint64), limit)}
+    assert {shuffled[number] for number in sample(np.array(shuffled, dtype=np.uint64), limit)} == chosen
+    assert len(chosen) == min(limit, len(keys))
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=50), st.integers(1, 60))
+def test_a_sample_keeps_the_order_of_the_rows(keys: list[int], limit: int) -> None:
+    numbers = sample(np.array(keys, dtype=np.uint64), limit).tolist()
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == min(limit, len(keys))
+
+
+def test_a_sample_takes_the_smallest_digests() -> None:
+    assert sample(np.array([50, 10, 40, 20, 30], dtype=np.uint64), 3).tolist() == [1, 3, 4]
+
+
+def test_a_digest_is_a_fixed_number() -> None:
+    assert digest("a", "b") == 17891760522800452624
+    assert digest(0, 17) == 5780446734462527169
+
+
+def test_a_digest_tells_where_one_part_ends_and_the_next_begins() -> None:
+    assert len({digest("ab", "c"), digest("a", "bc"), digest("abc"), digest("abc", "")}) == 4
+
+
+@pytest.mark.parametrize("salt", ["1", "2"])
+def test_a_digest_does_not_depend_on_the_process(salt: str) -> None:
+    code = "from reprise.prepare.split import digest; print(digest('a text', 3))"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": salt}, capture_output=True, text=True)
+    assert int(done.stdout) == digest("a text", 3)

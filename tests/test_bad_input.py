@@ -1,0 +1,281 @@
+"""Bad input of every kind, typed for real: one clear line, exit code 2, and not a byte of the folder changed."""
+
+import hashlib
+import re
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tiny import ROOT, Run, write_params, write_reviews
+
+REVIEWS = Path("data/raw/all/reviews.csv")
+OWN = Path("data/own/reviews.csv")
+
+# Nothing of the machine's own set-up of pip counts: an empty value is none.
+PIP = dict.fromkeys(("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX"), "")
+PIP |= {"PIP_CONFIG_FILE": "/dev/null", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1", "REPRISE_HARDWARE": "cpu"}
+
+WHEEL = {"kind": "pypi", "distribution": "made-up-reviews", "version": "1.0", "sha256": "0" * 64, "path": "reviews.csv"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is done to the folder, what is typed then, and what the one line must say (`…` stands for anything)."""
+
+    verb: str
+    arrange: Callable[[Path], object]
+    line: str
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def params(**changes: Any) -> Callable[[Path], None]:
+    """Write the tiny recipe with changes by dotted key, `__` standing for the dot."""
+    return lambda folder: write_params(folder, **{key.replace("__", "."): value for key, value in changes.items()})
+
+
+def replaced(file: str | Path, old: str, new: str) -> Callable[[Path], None]:
+    """Replace a text in a file, every time that it stands there."""
+
+    def arrange(folder: Path) -> None:
+        text = (folder / file).read_text(encoding="utf-8")
+        assert old in text
+        (folder / file).write_text(text.replace(old, new), encoding="utf-8")
+
+    return arrange
+
+
+def content(file: str | Path, written: str | bytes) -> Callable[[Path], None]:
+    """Let a file hold something else."""
+    return lambda folder: (folder / file).write_bytes(written if isinstance(written, bytes) else written.encode())
+
+
+def removed(place: str) -> Callable[[Path], None]:
+    return lambda folder: shutil.rmtree(folder / place) if (folder / place).is_dir() else (folder / place).unlink()
+
+
+def own_table(name: str, written: bytes) -> Callable[[Path], None]:
+    """Let the recipe name a table of the user's own that holds `written`."""
+
+    def arrange(folder: Path) -> None:
+        write_params(folder, **{"task.source.train": f"data/own/{name}"})
+        (folder / "data/own" / name).write_bytes(written)
+
+    return arrange
+
+
+def other_version(folder: Path) -> None:
+    """Let the lock ask for another numpy than the installed one."""
+    lock = folder / "docker/cpu/requirements.txt"
+    text, count = re.subn(r"(?m)^numpy==\S+", "numpy==0.0.1", lock.read_text(encoding="utf-8"))
+    assert count == 1
+    lock.write_text(text, encoding="utf-8")
+
+
+def own_splits(folder: Path) -> None:
+    """A source with splits of its own, of which the validation split has no row to keep."""
+    write_params(folder, **{"task.split": None})
+    for split in ("train", "validation"):
+        (folder / "data/raw" / split).mkdir()
+        shutil.copy(folder / REVIEWS, folder / "data/raw" / split / "reviews.csv")
+    shutil.rmtree(folder / "data/raw/all")
+    validation = folder / "data/raw/validation/reviews.csv"
+    head, *rows = validation.read_text(encoding="utf-8").splitlines()
+    validation.write_text("\n".join([head, *(row for row in rows if ",plot," in row)]) + "\n", encoding="utf-8")
+
+
+def wheel(folder: Path) -> None:
+    """A wheel that pip finds in the folder, and a recipe that pins another hash."""
+    write_params(folder, **{"task.source": WHEEL})
+    parts = {
+        "reviews.csv": "number,text,verdict,film\n",
+        "made_up_reviews-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: made-up-reviews\nVersion: 1.0\n",
+        "made_up_reviews-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "made_up_reviews-1.0.dist-info/RECORD": "",
+    }
+    (folder / "wheels").mkdir()
+    with zipfile.ZipFile(folder / "wheels/made_up_reviews-1.0-py3-none-any.whl", "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
+
+
+CASES = {
+    # What params.yaml says; the first stage of every `dvc repro` reads all of it.
+    "malformed YAML": Case(
+        "environment",
+        content("params.yaml", "seed: 42\ntask: [unclosed\n"),
+        "params.yaml: line 3, column 1: not valid YAML: …",
+    ),
+    "a recipe that is not UTF-8": Case(
+        "environment", content("params.yaml", b"seed: 42\nname: caf\xe9\n"), "params.yaml: not UTF-8 at byte 18"
+    ),
+    "no recipe": Case("environment", removed("params.yaml"), "params.yaml: not found; …`reprise recipe`"),
+    "unknown key": Case(
+        "environment",
+        params(train__lerning_rate=1e-4),
+        "params.yaml: train.lerning_rate: unknown key; did you mean learning_rate?",
+    ),
+    "unknown key in fetch": Case(
+        "fetch", params(task__limits=3), "params.yaml: task.limits: unknown key; did you mean limit?"
+    ),
+    "wrong type": Case(
+        "environment", params(train__epochs="two"), "params.yaml: train.epochs: expected a valid integer, got 'two'"
+    ),
+    "value out of range": Case(
+        "environment", params(train__warmup=1.5), "params.yaml: train.warmup: expected less than 1, got 1.5"
+    ),
+    "nothing to train on": Case(
+        "environment",
+        params(task__split={"validation": 0.5, "test": 0.6}),
+        "params.yaml: task.split: expected validation + test below 1, so that rows are left to train on",
+    ),
+    # What is installed
+    "lock and installed packages apart": Case(
+        "environment", other_version, "docker/cpu: the lock says numpy 0.0.1, installed is …: run `make setup`"
+    ),
+    "unknown hardware": Case(
+        "environment",
+        params(),
+        "REPRISE_HARDWARE: no lock docker/abacus/torch.txt; expected one of …",
+        {"REPRISE_HARDWARE": "abacus"},
+    ),
+    "a lock that is missing": Case(
+        "environment", removed("docker/cpu/requirements.txt"), "…docker/cpu/requirements.txt…"
+    ),
+    # What fetch is given
+    "own table missing": Case("fetch", removed(str(OWN)), "data/own/reviews.csv: not found (task.source.train)"),
+    "own table not UTF-8": Case(
+        "fetch",
+        content(OWN, b"number,text,verdict,film\n1,good,fresh,a\n2,caf\xe9,fresh,a\n"),
+        "data/own/reviews.csv: line 3 is not UTF-8; …",
+    ),
+    "own table that ends within a character": Case(
+        "fetch",
+        content(OWN, b"number,text,verdict,film\n1,good,fresh,caf\xc3"),
+        "data/own/reviews.csv: line 2 is not UTF-8; …",
+    ),
+    "own table that is empty": Case("fetch", content(OWN, b""), "data/own/reviews.csv: empty"),
+    "own table with a column twice": Case(
+        "fetch",
+        content(OWN, b"text,text\na,b\n"),
+        "data/own/reviews.csv: expected different column names, got 'text' twice",
+    ),
+    "CSV that is called Parquet": Case(
+        "fetch",
+        own_table("reviews.parquet", b"number,text,verdict,film\n1,good,fresh,a\n"),
+        "data/own/reviews.parquet: not Parquet, although its name says so",
+    ),
+    "JSON lines that are none": Case(
+        "fetch",
+        own_table("reviews.jsonl", b'{"text": "good"}\n{"text": good}\n'),
+        "data/own/reviews.jsonl: line 2 is not JSON: …; expected one object a line",
+    ),
+    "unknown ending": Case(
+        "fetch", own_table("reviews.xlsx", b"PK"), "data/own/reviews.xlsx: unknown ending; expected .csv, …"
+    ),
+    "own model missing": Case("fetch", removed("data/own/tiny"), "data/own/tiny: not found (model.source.path); …"),
+    "own model without weights": Case(
+        "fetch",
+        removed("data/own/tiny/model.safetensors"),
+        "model.source: expected weights as *.safetensors … in data/own/tiny",
+    ),
+    "wrong hash": Case(
+        "fetch",
+        wheel,
+        f"…made-up-reviews==1.0: wrong hash: expected sha256 {'0' * 64}, got …",
+        {**PIP, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "wheels"},
+    ),
+    "no network": Case(
+        "fetch",
+        params(task__source=WHEEL),
+        "…made-up-reviews==1.0: cannot be downloaded: no connection …; fetch is the one stage that needs the network",
+        {**PIP, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"},
+    ),
+    # What prepare finds
+    "missing column": Case(
+        "prepare",
+        replaced(REVIEWS, "number,text,verdict,film", "number,review,verdict,film"),
+        f"{REVIEWS}: no column 'text' (task.text); …its columns are number, review, verdict, film",
+    ),
+    "unknown label": Case(
+        "prepare",
+        params(task__keep=None, task__labels=["rotten", "fresh"]),
+        f"{REVIEWS}, row 7: unknown label 'plot'; expected one of task.labels: rotten, fresh",
+    ),
+    "duplicate ids": Case(
+        "prepare",
+        replaced(REVIEWS, "\n2,", "\n1,"),
+        f"{REVIEWS}: rows 1 and 2 have the same id '1' in column 'number' (task.id); expected different ids",
+    ),
+    "empty split": Case(
+        "prepare", own_splits, "params.yaml: task.source: the validation split is empty: nothing is left of its table"
+    ),
+    "split fraction that leaves nothing": Case(
+        "prepare",
+        params(task__split={"validation": 0.001, "test": 0.2, "group_by": "film"}),
+        "params.yaml: task.split: the validation split is empty: its share leaves nothing",
+    ),
+    # What the later verbs find
+    "nothing prepared": Case("train", removed("data/prepared"), "data/prepared/card.json: not found; …`dvc repro`"),
+    "a profile without processes": Case(
+        "train",
+        content("docker/cpu/accelerate.yaml", "use_cpu: true\n"),
+        "docker/cpu/accelerate.yaml: expected an Accelerate profile with the key num_processes",
+    ),
+    "nothing cooked": Case("summary", params(), "metrics/evaluate.json: not found; expected the result of `dvc repro`"),
+    "a choice that is not on the shelf": Case(
+        "recipe task=nothing",
+        params(),
+        "recipe: task=nothing: not on the shelf; expected one of mrpc, rotten-tomatoes",
+    ),
+    "a recipe in place of a malformed one": Case(
+        "recipe task=mrpc", content("params.yaml", "seed: [\n"), "params.yaml: line 2, column 1: not valid YAML: …"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def pantry(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """What a repository holds before prepare, and something in every place that a stage writes. Do not change."""
+    folder = tmp_path_factory.mktemp("pantry")
+    for name in ("docker", "recipes"):
+        shutil.copytree(ROOT / name, folder / name)
+    write_params(folder)
+    for part in ("data/own/tiny", "models/pretrained/model", "models/pretrained/tokenizer"):
+        shutil.copytree(tiny_model, folder / part)
+    for table in (OWN, REVIEWS):
+        (folder / table).parent.mkdir(parents=True, exist_ok=True)
+        write_reviews(folder / table, films=20, reviews=6)
+    for earlier in ("data/prepared/card.json", "data/raw/earlier", "models/final/earlier", "environment.json"):
+        (folder / earlier).parent.mkdir(parents=True, exist_ok=True)
+        (folder / earlier).write_text("{}", encoding="utf-8")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below a folder with its digest, and every folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_bad_input_is_one_clear_line_and_changes_nothing(case: Case, pantry: Path, tmp_path: Path, run: Run) -> None:
+    folder = Path(shutil.copytree(pantry, tmp_path / "pantry"))
+    case.arrange(folder)
+    before = contents(folder)
+    assert before, "there is something to lose"
+
+    done = run(folder, sys.executable, "-m", "reprise", *case.verb.split(), code=2, env={**SOURCE, **case.env})
+
+    (line,) = done.stderr.splitlines()
+    expected = "reprise: error: " + case.line
+    assert re.fullmatch(".*".join(map(re.escape, expected.split("…"))), line), f"{line}\n{expected}"
+    assert contents(folder) == before

@@ -1,0 +1,108 @@
+"""The command line as a user meets it: its verbs, its help, its exit codes, and whose code it runs."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tiny import ROOT, Run, write_params
+
+SCRIPT = str(Path(sys.executable).parent / "reprise")
+MODULE = (sys.executable, "-m", "reprise")
+VERBS = ("environment", "fetch", "prepare", "train", "evaluate", "recipe", "summary")
+SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def verbs_in(text: str) -> list[str]:
+    """The verbs that a help text lists."""
+    return re.findall(r"^  (\w+)  +\S", text.partition("Commands:")[2], flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [(SCRIPT,), MODULE], ids=["reprise", "python -m reprise"])
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_the_help_lists_every_verb(tmp_path: Path, run: Run, command: tuple[str, ...], flag: str) -> None:
+    shown = run(tmp_path, *command, flag)
+    assert tuple(verbs_in(shown.stdout)) == VERBS
+    assert "dvc repro" in shown.stdout
+    assert shown.stderr == ""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_says_what_it_does(tmp_path: Path, run: Run, verb: str) -> None:
+    shown = run(tmp_path, *MODULE, verb, "--help", env=SOURCE).stdout
+    usage, sentence = [line for line in shown.splitlines() if line.strip()][:2]
+    assert f"reprise {verb}" in usage
+    assert len(sentence.split()) > 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_of_recipe_shows_an_example(tmp_path: Path, run: Run) -> None:
+    assert (
+        "reprise recipe task=mrpc model=bert-base-uncased" in run(tmp_path, *MODULE, "recipe", "-h", env=SOURCE).stdout
+    )
+
+
+def test_the_help_imports_nothing_heavy(tmp_path: Path, run: Run) -> None:
+    shown = run(tmp_path, sys.executable, "-X", "importtime", "-m", "reprise", "--help", env=SOURCE)
+    imported = set(re.findall(r"\| +(\S+)$", shown.stderr, flags=re.MULTILINE))
+    heavy = {"torch", "transformers", "datasets", "accelerate", "pydantic", "hydra", "numpy", "pandas", "rich.table"}
+    assert imported & heavy == set()
+    assert {"reprise.cli", "typer"} <= imported
+
+
+@pytest.mark.parametrize("arguments", [("cook",), ("--cook",), ("train", "--cook"), ("train", "now")], ids=" ".join)
+def test_what_is_no_verb_or_option_exits_with_two(tmp_path: Path, run: Run, arguments: tuple[str, ...]) -> None:
+    refused = run(tmp_path, *MODULE, *arguments, code=2, env=SOURCE)
+    assert refused.stdout == ""
+    assert arguments[-1] in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_an_interrupted_verb_exits_with_130_and_leaves_the_earlier_output(tmp_path: Path, run: Run) -> None:
+    shutil.copytree(ROOT / "docker", tmp_path / "docker")
+    write_params(tmp_path)
+    (tmp_path / "environment.json").write_text("earlier")
+    program = (
+        "import os, signal, sys, time\n"
+        "from reprise import environment\n"
+        "from reprise.__main__ import main\n"
+        "def describe(kind):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(30)\n"
+        "environment.describe = describe\n"
+        "sys.argv = ['reprise', 'environment']\n"
+        "main()\n"
+    )
+    stopped = run(tmp_path, sys.executable, "-c", program, code=130, env=SOURCE)
+    assert re.fullmatch(r"reprise environment: interrupted; [^\n]+\n", stopped.stderr)
+    assert stopped.stdout == ""
+    assert (tmp_path / "environment.json").read_text() == "earlier"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder that holds a copy of the source, the words of its help changed."""
+    shutil.copytree(ROOT / "src/reprise", tmp_path / "src/reprise", ignore=shutil.ignore_patterns("__pycache__"))
+    cli = tmp_path / "src/reprise/cli.py"
+    text = cli.read_text(encoding="utf-8")
+    assert text.count("Fine-tune a pretrained encoder") == 1
+    cli.write_text(text.replace("Fine-tune a pretrained encoder", "The copy speaks"), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [(SCRIPT,), MODULE], ids=["reprise", "python -m reprise"])
+def test_in_a_copy_of_the_repository_the_code_of_the_copy_runs(
+    checkout: Path, tmp_path_factory: pytest.TempPathFactory, run: Run, command: tuple[str, ...]
+) -> None:
+    assert "The copy speaks" in run(checkout, *command, "--help").stdout
+    elsewhere = run(tmp_path_factory.mktemp("elsewhere"), *command, "--help").stdout
+    assert "Fine-tune a pretrained encoder" in elsewhere
+
+
+def test_the_copy_gets_the_arguments_and_gives_its_exit_code(checkout: Path, run: Run) -> None:
+    refused = run(checkout, SCRIPT, "environment", code=2)
+    assert refused.stderr.startswith("reprise: error: params.yaml: not found")
+    shown = run(checkout, SCRIPT, "recipe", "--help").stdout
+    assert "Compose params.yaml from the shelf" in shown

@@ -1,0 +1,182 @@
+"""Models and batches: logits in the order of the rows, heads from the seed, nothing pickled and no foreign code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from reprise.modeling import Collator, load_classifier, load_tokenizer, predict, predictions_of
+
+LABELS = ["bad", "fair", "good"]
+
+
+def head(model: PreTrainedModel) -> torch.Tensor:
+    weight: torch.Tensor = model.classifier.weight.detach()
+    return weight
+
+
+@pytest.fixture(scope="module")
+def rows() -> Dataset:
+    """Made-up rows of many lengths in no order, as prepare leaves them without the columns of text."""
+    random = np.random.default_rng(0)
+    lengths = [*random.permutation(np.arange(3, 33)).tolist(), 5, 5, 40]
+    ids = [random.integers(5, 40, length).tolist() for length in lengths]
+    types = [[0] * (length // 2) + [1] * (length - length // 2) for length in lengths]
+    columns = {"input_ids": ids, "token_type_ids": types, "length": lengths, "label": [0] * len(lengths)}
+    return Dataset.from_dict(columns)
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return load_classifier(tiny_model, LABELS)
+
+
+@pytest.fixture
+def collate(tiny_model: Path) -> Collator:
+    return Collator(load_tokenizer(tiny_model))
+
+
+@pytest.fixture
+def pickled(model: PreTrainedModel, tmp_path: Path) -> Path:
+    """A folder that lacks nothing but safetensors: its weights are pickled."""
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    return tmp_path
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 64])
+def test_logits_come_in_the_order_of_the_rows_whatever_the_batches(
+    model: PreTrainedModel, collate: Collator, rows: Dataset, batch_size: int
+) -> None:
+    logits = predict(Accelerator(cpu=True), model, rows, collate, batch_size)
+    with torch.inference_mode():
+        alone = [
+            model(
+                input_ids=torch.tensor([row["input_ids"]]), token_type_ids=torch.tensor([row["token_type_ids"]])
+            ).logits[0]
+            for row in rows
+        ]
+    assert logits.dtype == np.float32
+    assert logits.shape == (33, 3)
+    np.testing.assert_allclose(logits, torch.stack(alone).numpy(), atol=1e-5)
+    assert np.ptp(logits, axis=0).min() > 1e-3  # rows in another order would be noticed
+
+
+def test_predicting_switches_dropout_off(model: PreTrainedModel, collate: Collator, rows: Dataset) -> None:
+    model.train()
+    first, second = (predict(Accelerator(cpu=True), model, rows, collate, batch_size=8) for _ in range(2))
+    assert first.tolist() == second.tolist()
+
+
+def test_predictions_are_the_greatest_logit_or_the_value_itself() -> None:
+    logits = np.array([[0.1, 0.3, -1], [2, 1, 1.5]], dtype=np.float32)
+    assert predictions_of(logits, regression=False).tolist() == [1, 0]
+    assert predictions_of(np.array([[0.5], [-2]], dtype=np.float32), regression=True).tolist() == [0.5, -2]
+
+
+def test_a_batch_is_padded_to_its_longest_row_and_leaves_texts_out(collate: Collator) -> None:
+    text = {"id": "7", "text": "the film", "text_pair": "dull", "length": 4}
+    batch = collate(
+        [
+            {"input_ids": [2, 9, 3], "token_type_ids": [0, 0, 1], "label": 1, **text},
+            {"input_ids": [2, 9, 8, 7, 3], "token_type_ids": [0, 0, 0, 1, 1], "label": 0, **text},
+        ]
+    )
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+        "input_ids": [[2, 9, 3, 0, 0], [2, 9, 8, 7, 3]],
+        "token_type_ids": [[0, 0, 1, 0, 0], [0, 0, 0, 1, 1]],
+        "attention_mask": [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]],
+        "labels": [1, 0],
+    }
+    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+
+
+def test_labels_of_a_regression_stay_fractions(collate: Collator) -> None:
+    rows: list[dict[str, Any]] = [{"input_ids": [2, 3], "label": 2.5}, {"input_ids": [2, 3], "label": -1.0}]
+    labels = collate(rows)["labels"]
+    assert labels.dtype == torch.float32
+    assert labels.tolist() == [2.5, -1.0]
+
+
+def test_a_head_is_drawn_from_the_seed(tiny_model: Path) -> None:
+    heads = []
+    for seed in 1, 1, 2:
+        torch.manual_seed(seed)
+        heads.append(head(load_classifier(tiny_model, LABELS)))
+    assert heads[0].shape == (3, 32)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_an_encoder_is_loaded_as_it_was_pretrained(tiny_model: Path) -> None:
+    torch.manual_seed(1)
+    one = load_classifier(tiny_model, LABELS).bert.state_dict()
+    torch.manual_seed(2)
+    other = load_classifier(tiny_model, LABELS).bert.state_dict()
+    assert {name for name in one if not torch.equal(one[name], other[name])} == set()
+    assert one["embeddings.word_embeddings.weight"][5, :8].mean() > 0.9  # a word that the tiny model knows as kind
+
+
+def test_a_head_has_an_output_for_each_label_by_name(model: PreTrainedModel) -> None:
+    assert model.config.id2label == {0: "bad", 1: "fair", 2: "good"}
+    assert model.config.label2id == {"bad": 0, "fair": 1, "good": 2}
+    assert model.config.problem_type == "single_label_classification"
+
+
+def test_a_head_for_regression_has_one_output(tiny_model: Path) -> None:
+    model = load_classifier(tiny_model, [])
+    assert head(model).shape == (1, 32)
+    assert model.config.problem_type == "regression"
+
+
+def test_a_trained_head_is_loaded_as_it_was_saved(model: PreTrainedModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    torch.manual_seed(99)
+    again = load_classifier(tmp_path)
+    assert torch.equal(head(again), head(model))
+    assert again.config.id2label == {0: "bad", 1: "fair", 2: "good"}
+
+
+def test_a_trained_head_of_another_size_is_replaced_by_a_new_one(model: PreTrainedModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    heads = []
+    for seed in 1, 1, 2:
+        torch.manual_seed(seed)
+        heads.append(head(load_classifier(tmp_path, ["rotten", "fresh"])))
+    assert heads[0].shape == (2, 32)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_weights_of_half_precision_are_loaded_in_full(model: PreTrainedModel, tmp_path: Path) -> None:
+    model.bfloat16().save_pretrained(tmp_path)
+    assert {parameter.dtype for parameter in load_classifier(tmp_path).parameters()} == {torch.float32}
+
+
+def test_pickled_weights_are_refused(pickled: Path) -> None:
+    with pytest.raises(OSError, match="safetensors"):
+        load_classifier(pickled)
+    # It is the pickle that is refused: transformers itself would load it.
+    assert AutoModelForSequenceClassification.from_pretrained(pickled).config.num_labels == 3
+
+
+def test_code_beside_the_weights_is_not_run(model: PreTrainedModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForSequenceClassification": "foreign.Foreign"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "foreign.py").write_text("raise SystemExit('foreign code was run')\n")
+    assert type(load_classifier(tmp_path)) is type(model)
+
+
+def test_a_tokenizer_is_loaded_with_the_length_that_its_model_takes(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    assert tokenizer.model_max_length == 64
+    assert tokenizer.convert_ids_to_tokens(tokenizer("the film").input_ids) == ["[CLS]", "the", "film", "[SEP]"]

@@ -1,0 +1,168 @@
+"""Outputs are whole or absent, whatever stops the one who writes them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reprise.errors import InputError
+from reprise.outputs import read_json, replacing_file, replacing_folder, write_json
+from tiny import ROOT
+
+STOPPED = [RuntimeError, InputError, KeyboardInterrupt, SystemExit, MemoryError]
+
+Replacing = Callable[[Path], AbstractContextManager[Path]]
+
+
+def names(folder: Path) -> list[str]:
+    """Everything below a folder, hidden files too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def old_folder(tmp_path: Path) -> Path:
+    """A folder with an earlier output in it."""
+    folder = tmp_path / "out"
+    (folder / "below").mkdir(parents=True)
+    (folder / "below/old.txt").write_text("old")
+    return folder
+
+
+@pytest.fixture
+def old_file(tmp_path: Path) -> Path:
+    """A file with an earlier output in it."""
+    file = tmp_path / "out.txt"
+    file.write_text("old")
+    return file
+
+
+def test_a_new_folder_takes_the_place_of_the_old_one_with_all_that_was_in_it(old_folder: Path) -> None:
+    with replacing_folder(old_folder) as partial:
+        assert list(partial.iterdir()) == []
+        (partial / "new.txt").write_text("new")
+        assert (old_folder / "below/old.txt").read_text() == "old", "the old one stays until the new one is whole"
+    assert names(old_folder.parent) == ["out", "out/new.txt"]
+
+
+def test_a_folder_is_made_where_there_was_none_with_the_folders_above_it(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "a/b/out") as partial:
+        (partial / "new.txt").write_text("new")
+        assert not (tmp_path / "a/b/out").exists()
+    assert names(tmp_path / "a/b") == ["out", "out/new.txt"]
+
+
+@pytest.mark.parametrize("stopped", STOPPED)
+def test_the_old_folder_stays_where_filling_the_new_one_stops(old_folder: Path, stopped: type[BaseException]) -> None:
+    with pytest.raises(stopped), replacing_folder(old_folder) as partial:  # noqa: PT012 - both belong to it
+        (partial / "half.txt").write_text("half")
+        raise stopped
+    assert names(old_folder.parent) == ["out", "out/below", "out/below/old.txt"]
+    assert (old_folder / "below/old.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("stopped", STOPPED)
+def test_no_folder_appears_where_filling_the_first_one_stops(tmp_path: Path, stopped: type[BaseException]) -> None:
+    with pytest.raises(stopped), replacing_folder(tmp_path / "out") as partial:  # noqa: PT012
+        (partial / "half.txt").write_text("half")
+        raise stopped
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("stopped", STOPPED)
+def test_the_old_file_stays_where_writing_the_new_one_stops(old_file: Path, stopped: type[BaseException]) -> None:
+    with pytest.raises(stopped), replacing_file(old_file) as partial:  # noqa: PT012
+        partial.write_text("half")
+        raise stopped
+    assert names(old_file.parent) == ["out.txt"]
+    assert old_file.read_text() == "old"
+
+
+@pytest.mark.parametrize("stopped", STOPPED)
+def test_no_file_appears_where_writing_the_first_one_stops(tmp_path: Path, stopped: type[BaseException]) -> None:
+    with pytest.raises(stopped), replacing_file(tmp_path / "out.txt") as partial:  # noqa: PT012
+        partial.write_text("half")
+        raise stopped
+    assert names(tmp_path) == []
+
+
+def test_a_new_file_takes_the_place_of_the_old_one(old_file: Path) -> None:
+    with replacing_file(old_file) as partial:
+        partial.write_text("new")
+        assert old_file.read_text() == "old"
+    assert names(old_file.parent) == ["out.txt"]
+    assert old_file.read_text() == "new"
+
+
+def test_a_file_is_made_with_the_folders_above_it(tmp_path: Path) -> None:
+    with replacing_file(tmp_path / "a/b/out.txt") as partial:
+        partial.write_text("new")
+    assert names(tmp_path) == ["a", "a/b", "a/b/out.txt"]
+
+
+def test_the_old_file_stays_where_nothing_was_written(old_file: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing_file(old_file):
+        pass
+    assert old_file.read_text() == "old"
+
+
+@pytest.mark.parametrize("replacing", [replacing_folder, replacing_file])
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, replacing: Replacing) -> None:
+    place = tmp_path / "out"
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        f"from reprise.outputs import {replacing.__name__} as replacing\n"
+        "with replacing(Path(sys.argv[1])) as partial:\n"
+        "    (partial / 'half' if partial.is_dir() else partial).write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    killed = subprocess.run([sys.executable, "-c", program, str(place)], env=environment, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert not place.exists()
+    assert ".out.partial" in names(tmp_path)
+
+    with replacing(place) as partial:
+        (partial / "new" if partial.is_dir() else partial).write_text("new")
+    assert names(tmp_path) == (["out", "out/new"] if place.is_dir() else ["out"])
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_json_refuses_what_is_no_number_and_keeps_the_old_file(old_file: Path, number: float) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(old_file, {"deep": [{"accuracy": number}]})
+    assert names(old_file.parent) == ["out.txt"]
+    assert old_file.read_text() == "old"
+
+
+def test_json_is_written_for_people_and_diffs(tmp_path: Path) -> None:
+    write_json(tmp_path / "metrics/out.json", {"label": "süß", "accuracy": 0.5})
+    written = (tmp_path / "metrics/out.json").read_text(encoding="utf-8")
+    assert written == '{\n  "label": "süß",\n  "accuracy": 0.5\n}\n'
+
+
+@given(
+    content=st.dictionaries(
+        st.text(),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+            max_leaves=5,
+        ),
+        max_size=4,
+    )
+)
+def test_json_reads_back_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, content: dict[str, object]
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.json"
+    write_json(file, content)
+    assert read_json(file) == content == json.loads(file.read_bytes())

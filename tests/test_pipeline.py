@@ -1,0 +1,206 @@
+"""The pipeline as its users drive it: every DVC verb of the README, on the tiny recipe, typed for real."""
+
+import hashlib
+import json
+import re
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tiny import Run, write_params
+
+STAGES = ("environment", "fetch", "prepare", "train", "evaluate")
+
+
+def ran(output: str) -> list[str]:
+    """The stages that DVC ran, by what it printed."""
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def digests(folder: Path, *places: str) -> dict[str, str]:
+    files = [file for place in places for file in sorted((folder / place).rglob("*")) if file.is_file()]
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def results(folder: Path) -> dict[str, str]:
+    """Everything whose bits the recipe fixes."""
+    found = digests(folder, "data/prepared", "models/final", "metrics", "plots", "predictions")
+    del found["metrics/speed.json"]
+    return found
+
+
+def test_the_graph_tells_the_story(kitchen: Path, run: Run) -> None:
+    graph = run(kitchen, "dvc", "dag", "--dot").stdout
+    edges = set(re.findall(r'"(\w+)" -> "(\w+)"', graph))
+    assert edges == {
+        ("fetch", "prepare"),
+        ("fetch", "train"),
+        ("prepare", "train"),
+        ("prepare", "evaluate"),
+        ("train", "evaluate"),
+        ("environment", "train"),
+        ("environment", "evaluate"),
+    }
+
+
+def test_the_recipe_is_learned(cooked: Path) -> None:
+    judged = json.loads((cooked / "metrics/evaluate.json").read_text())
+    assert judged["accuracy"] > judged["baseline"]["accuracy"] + 0.3
+    assert judged["collapsed"] is False
+    assert judged["interval"]["accuracy"]["low"] <= judged["accuracy"] <= judged["interval"]["accuracy"]["high"]
+
+
+def test_cooking_again_runs_nothing_but_environment(served: Path, run: Run) -> None:
+    before = results(served)
+    assert ran(run(served, "dvc", "repro").stdout) == ["environment"]
+    assert results(served) == before
+    assert run(served, "git", "status", "--porcelain").stdout == ""
+
+
+def test_cooking_from_nothing_gives_the_same_bits(kitchen: Path, cooked: Path, run: Run, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "-q", str(kitchen), str(clone))
+    assert set(ran(run(clone, "dvc", "repro").stdout)) == set(STAGES)
+    assert results(clone) == results(cooked)
+
+
+def test_a_change_in_evaluate_never_retrains(served: Path, run: Run) -> None:
+    with (served / "src/reprise/evaluate/curves.py").open("a") as file:
+        file.write("# a thought\n")
+    assert ran(run(served, "dvc", "repro").stdout) == ["environment", "evaluate"]
+
+
+def test_another_lock_retrains_and_going_back_restores_from_the_run_cache(served: Path, run: Run) -> None:
+    before = results(served)
+    lock = served / "docker/cpu/requirements.txt"
+    original = lock.read_text()
+    lock.write_text(original + "# rebuilt\n")
+    assert ran(run(served, "dvc", "repro").stdout) == ["environment", "train", "evaluate"]
+    lock.write_text(original)
+    back = run(served, "dvc", "repro").stdout
+    assert ran(back) == ["environment"]
+    assert "Stage 'train' is cached - skipping run" in back
+    assert results(served) == before
+
+
+def test_a_change_in_the_users_own_data_is_seen(served: Path, run: Run) -> None:
+    with (served / "data/own/reviews.csv").open("a") as file:
+        file.write('9999,"a warm and clever end",fresh,film 7\n')
+    status = json.loads(run(served, "dvc", "status", "--json").stdout)
+    assert {"data/own": "modified"} in [
+        change.get("changed deps") for change in status["fetch"] if isinstance(change, dict)
+    ]
+    assert ran(run(served, "dvc", "repro", "prepare").stdout) == ["fetch", "prepare"]
+    card = json.loads((served / "data/prepared/card.json").read_text())
+    assert sum(split["rows"] for split in card["splits"].values()) == 241
+
+
+def test_everything_after_fetch_works_with_networking_off(
+    kitchen: Path, cooked: Path, run: Run, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "-q", str(kitchen), str(clone))
+    run(clone, "dvc", "repro", "fetch")
+    # A network namespace of its own has no interface but loopback, and that is down.
+    alone = ["unshare", "--user", "--map-root-user", "--net"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connect = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 2)"
+        run(clone, sys.executable, "-c", connect)
+        assert "Network is unreachable" in run(clone, *alone, sys.executable, "-c", connect, code=1).stderr
+    # The user of the namespace is not the owner of the files for git, unless told so.
+    safe = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+    assert ran(run(clone, *alone, "dvc", "repro", env=safe).stdout) == ["environment", "prepare", "train", "evaluate"]
+    assert results(clone) == results(cooked)
+
+
+def test_a_stage_that_fails_loses_nothing_and_the_mended_recipe_is_restored(served: Path, run: Run) -> None:
+    before = results(served)
+    write_params(served, **{"task.labels": ["rotten", "freesh"]})
+    failed = run(served, "dvc", "repro", code=None)
+    assert failed.returncode != 0
+    assert "unknown label 'fresh'; did you mean 'freesh'?" in failed.stderr
+    after = results(served)
+    # DVC takes the output of the stage that failed out of the way; it is in its cache, and what comes after is in place.
+    assert after == {name: digest for name, digest in before.items() if not name.startswith("data/prepared")}
+    write_params(served)
+    mended = run(served, "dvc", "repro").stdout
+    assert ran(mended) == ["environment"]
+    assert "Stage 'prepare' is cached - skipping run" in mended
+    assert results(served) == before
+
+
+def test_a_mistake_anywhere_in_the_recipe_is_found_before_any_work(served: Path, run: Run) -> None:
+    before = results(served)
+    with (served / "params.yaml").open("a") as file:
+        file.write("sead: 3\n")
+    failed = run(served, "dvc", "repro", code=None)
+    assert failed.returncode != 0
+    assert "reprise: error: params.yaml: sead: unknown key; did you mean seed?" in failed.stderr
+    assert ran(failed.stdout) == ["environment"]
+    assert results(served) == before
+
+
+def test_params_and_metrics_are_compared(served: Path, run: Run) -> None:
+    write_params(served, **{"train.learning_rate": 1e-3})
+    (change,) = json.loads(run(served, "dvc", "params", "diff", "--json").stdout)["params.yaml"].items()
+    assert change == ("train.learning_rate", {"old": 5e-3, "new": 1e-3, "diff": pytest.approx(-4e-3)})
+    assert ran(run(served, "dvc", "repro").stdout) == ["environment", "train", "evaluate"]
+    shown = json.loads(run(served, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    assert set(shown) == {"metrics/train.json", "metrics/speed.json", "metrics/evaluate.json"}
+    compared = json.loads(run(served, "dvc", "metrics", "diff", "--json").stdout)
+    assert "calibration_error" in compared["metrics/evaluate.json"]
+
+
+def test_the_plots_are_drawn(served: Path, run: Run) -> None:
+    drawn = json.loads(run(served, "dvc", "plots", "show", "--json").stdout)["data"]
+    assert {name.removeprefix("dvc.yaml::") for name in drawn} == {
+        f"plots/{name}.csv" for name in ("train", "validation", "confusion", "pr", "calibration")
+    }
+    for name, plots in drawn.items():
+        (plot,) = plots
+        assert plot["content"]["$schema"].endswith("v5.json"), name
+        assert "<DVC_METRIC" not in json.dumps(plot["content"]), name
+    run(served, "dvc", "plots", "show")
+    assert (served / "dvc_plots/index.html").read_text().count("vega") > 0
+
+
+def test_an_experiment_changes_a_parameter_and_is_listed(served: Path, run: Run) -> None:
+    done = run(served, "dvc", "exp", "run", "-n", "slower", "-S", "train.learning_rate=1e-3")
+    assert ran(done.stdout) == ["environment", "train", "evaluate"]
+    table = run(served, "dvc", "exp", "show", "--csv").stdout
+    assert "slower" in table
+    assert "learning_rate: 0.001" in (served / "params.yaml").read_text()
+
+
+def test_queued_experiments_cook_in_copies_with_their_own_code(served: Path, run: Run) -> None:
+    with (served / "src/reprise/train/launch.py").open("a") as file:
+        file.write("# of this copy\n")
+    run(served, "dvc", "exp", "run", "--queue", "-S", "train.learning_rate=2e-3,1e-3", "-S", "train.epochs=1")
+    # An edit after queueing must not reach what was queued.
+    with (served / "src/reprise/train/launch.py").open("a") as file:
+        file.write("raise SystemExit('the code of the working tree, not of the experiment')\n")
+    run(served, "dvc", "queue", "start")
+    until = time.monotonic() + 240
+    while time.monotonic() < until:
+        states = re.findall(r"Success|Failed|Running|Queued", run(served, "dvc", "queue", "status").stdout)
+        if states and not {"Running", "Queued"} & set(states):
+            break
+        time.sleep(3)
+    assert states == ["Success", "Success"]
+    rows = run(served, "dvc", "exp", "show", "--csv").stdout
+    assert "0.002" in rows
+    assert "0.001" in rows
+
+
+def test_a_colleague_pulls_and_has_nothing_to_run(served: Path, run: Run, tmp_path: Path) -> None:
+    remote, clone = tmp_path / "remote", tmp_path / "clone"
+    run(served, "dvc", "remote", "add", "--default", "local", str(remote))
+    run(served, "git", "commit", "-qam", "Share it")
+    run(served, "dvc", "push")
+    run(tmp_path, "git", "clone", "-q", str(served), str(clone))
+    run(clone, "dvc", "pull")
+    assert ran(run(clone, "dvc", "repro").stdout) == ["environment"]
+    assert results(clone) == results(served)

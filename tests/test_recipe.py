@@ -1,0 +1,308 @@
+"""params.yaml: what it may say, and the one line that answers what it may not."""
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.utils.serialize import load_yaml
+
+from reprise.errors import InputError
+from reprise.recipe import HubModel, OwnTables, Recipe, as_plain, check_recipe, read_recipe
+from reprise.shelf import compose_recipe, write_recipe
+from tiny import ROOT, tiny_recipe, write_params
+
+ABSENT = object()
+
+WHEEL = {"kind": "pypi", "distribution": "d", "version": "1.0", "sha256": "0" * 64, "path": "p"}
+HUB_TABLES = {"kind": "hub", "repo": "a/b", "config": "c", "revision": "0" * 40}
+HUB_MODEL = {"kind": "hub", "repo": "a/b", "revision": "0" * 40}
+
+
+def recipe_with(changes: dict[str, Any]) -> dict[str, Any]:
+    """The tiny recipe with changes by dotted key; ABSENT takes the key out."""
+    recipe = tiny_recipe(**{key: value for key, value in changes.items() if value is not ABSENT})
+    for key in (key for key, value in changes.items() if value is ABSENT):
+        *sections, last = key.split(".")
+        section = recipe
+        for name in sections:
+            section = section[name]
+        del section[last]
+    return recipe
+
+
+def refusal(content: Any) -> str:
+    """The message with which `content` is refused as params.yaml."""
+    with pytest.raises(InputError) as refused:
+        check_recipe(content, "params.yaml")
+    return str(refused.value)
+
+
+def refusal_of_text(folder: Path, text: str | bytes) -> str:
+    """The message with which a params.yaml that holds `text` is refused, the folder's own name left out."""
+    file = folder / "params.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError) as refused:
+        read_recipe(file)
+    return str(refused.value).replace(str(file), "params.yaml")
+
+
+def head_overrides() -> list[str]:
+    """The overrides in the comment at the head of the committed params.yaml."""
+    head = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()[0]
+    command = shlex.split(head.removeprefix("# Made by: "))
+    assert command[:2] == ["reprise", "recipe"]
+    return command[2:]
+
+
+@pytest.mark.parametrize("overrides", [[], head_overrides()], ids=["defaults", "head comment"])
+def test_the_committed_recipe_is_what_the_shelf_composes(overrides: list[str]) -> None:
+    assert as_plain(read_recipe(ROOT / "params.yaml")) == compose_recipe(overrides, ROOT / "recipes")
+
+
+def test_the_committed_file_is_byte_for_byte_what_its_head_comment_makes(tmp_path: Path) -> None:
+    written = tmp_path / "params.yaml"
+    write_recipe(compose_recipe(head_overrides(), ROOT / "recipes"), head_overrides(), written)
+    assert written.read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+@pytest.mark.parametrize(("spelled", "number"), [("5e-5", 5e-5), ("5E-5", 5e-5), ("5.0e-05", 5e-5), ("1", 1.0)])
+def test_a_number_without_a_dot_is_a_number_to_us_and_to_dvc(tmp_path: Path, spelled: str, number: float) -> None:
+    write_params(tmp_path)
+    file = tmp_path / "params.yaml"
+    text, count = re.subn("learning_rate: .*", f"learning_rate: {spelled}", file.read_text())
+    assert count == 1
+    file.write_text(text)
+    assert read_recipe(file).train.learning_rate == number
+    assert load_yaml(str(file))["train"]["learning_rate"] == number
+
+
+def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
+    write_params(tmp_path)
+    recipe = read_recipe(tmp_path / "params.yaml")
+    assert as_plain(recipe) == tiny_recipe()
+    assert isinstance(recipe.task.source, OwnTables)
+    assert not recipe.task.regression
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        # A key that is not known, with the nearest one that is
+        ({"train.lerning_rate": 1e-4}, "train.lerning_rate: unknown key; did you mean learning_rate?"),
+        ({"train.epoch": 3, "train.epochs": ABSENT}, "train.epoch: unknown key; did you mean epochs? (and 1 more)"),
+        ({"sed": 1}, "sed: unknown key; did you mean seed?"),
+        ({"zzz": 1}, "zzz: unknown key; expected evaluate, model, seed, task, train"),
+        ({"task.split.validatio": 0.1}, "task.split.validatio: unknown key; did you mean validation?"),
+        ({"task.source.valid": "x"}, "task.source.valid: unknown key; did you mean validation?"),
+        ({"evaluate.files": 1}, "evaluate.files: unknown key; expected batch_size, bootstrap, split"),
+        ({"files": 1}, "files: unknown key; expected evaluate, model, seed, task, train"),
+        (
+            {"model.source": {**HUB_MODEL, "config": "c"}},
+            "model.source.config: unknown key; expected kind, repo, revision",
+        ),
+        # A key that is missing
+        ({"seed": ABSENT}, "seed: missing; every key of a recipe is written out"),
+        ({"train": ABSENT}, "train: missing; every key of a recipe is written out"),
+        ({"train.epochs": ABSENT}, "train.epochs: missing; every key of a recipe is written out"),
+        ({"task.split.test": ABSENT}, "task.split.test: missing; every key of a recipe is written out"),
+        ({"model.source.path": ABSENT}, "model.source.path: missing; every key of a recipe is written out"),
+        ({"task.source": HUB_MODEL}, "task.source.config: missing; every key of a recipe is written out"),
+        ({"task.source.kind": ABSENT}, "task.source.kind: missing; expected 'pypi', 'hub' or 'files'"),
+        # A value of the wrong type
+        ({"train.epochs": "2"}, "train.epochs: expected a valid integer, got '2'"),
+        ({"train.epochs": 1.5}, "train.epochs: expected a valid integer, got 1.5"),
+        ({"train.epochs": True}, "train.epochs: expected a valid integer, got True"),
+        ({"train.learning_rate": "5e-5x"}, "train.learning_rate: expected a valid number, got '5e-5x'"),
+        ({"train.learning_rate": "1\n2"}, "train.learning_rate: expected a valid number, got '1\\n2'"),
+        ({"task": None}, "task: expected a section with keys of its own, got None"),
+        ({"task": "mrpc"}, "task: expected a section with keys of its own, got 'mrpc'"),
+        ({"task.split": 0.1}, "task.split: expected a section with keys of its own, got 0.1"),
+        ({"task.source": "data.csv"}, "task.source: expected a section with keys of its own, got 'data.csv'"),
+        ({"task.name": 3}, "task.name: expected a valid string, got 3"),
+        ({"task.text": "text"}, "task.text: expected a valid list, got 'text'"),
+        ({"task.labels": None}, "task.labels: expected a valid list, got None"),
+        ({"task.labels": [True, False]}, "task.labels.0: expected a valid string, got True (and 1 more)"),
+        ({"task.keep": {"verdict": "fresh"}}, "task.keep.verdict: expected a valid list, got 'fresh'"),
+        ({"task.source": {**WHEEL, "version": 1.0}}, "task.source.version: expected a valid string, got 1.0"),
+        # A value out of its range
+        ({"seed": -1}, "seed: expected greater than or equal to 0, got -1"),
+        ({"train.epochs": 0}, "train.epochs: expected greater than 0, got 0"),
+        ({"train.learning_rate": 0}, "train.learning_rate: expected greater than 0, got 0"),
+        ({"train.learning_rate": float("nan")}, "train.learning_rate: expected a finite number, got nan"),
+        ({"train.learning_rate": float("inf")}, "train.learning_rate: expected a finite number, got inf"),
+        ({"train.weight_decay": -0.1}, "train.weight_decay: expected greater than or equal to 0, got -0.1"),
+        ({"train.warmup": 1.0}, "train.warmup: expected less than 1, got 1.0"),
+        ({"train.max_length": 3}, "train.max_length: expected greater than or equal to 4, got 3"),
+        ({"train.max_steps": 0}, "train.max_steps: expected greater than 0, got 0"),
+        ({"train.schedule": "step"}, "train.schedule: expected 'linear', 'cosine' or 'constant', got 'step'"),
+        ({"train.precision": "fp16"}, "train.precision: expected 'bf16' or 'fp32', got 'fp16'"),
+        ({"train.select": "first"}, "train.select: expected 'best' or 'last', got 'first'"),
+        ({"evaluate.split": "dev"}, "evaluate.split: expected 'train', 'validation' or 'test', got 'dev'"),
+        ({"evaluate.bootstrap": 10}, "evaluate.bootstrap: expected greater than or equal to 100, got 10"),
+        ({"task.limit": 0}, "task.limit: expected greater than 0, got 0"),
+        ({"task.split.validation": 0}, "task.split.validation: expected greater than 0, got 0"),
+        ({"task.text": []}, "task.text: expected a list of at least 1, got []"),
+        ({"task.text": ["a", "b", "c"]}, "task.text: expected a list of at most 2, got ['a', 'b', 'c']"),
+        ({"task.metrics": []}, "task.metrics: expected a list of at least 1, got []"),
+        (
+            {"task.metrics": ["acc"]},
+            "task.metrics.0: expected 'accuracy', 'f1', 'matthews', 'pearson' or 'spearman', got 'acc'",
+        ),
+        # A source that is none, or is not pinned
+        ({"task.source.kind": "git"}, "task.source.kind: expected 'pypi', 'hub', 'files', got 'git'"),
+        (
+            {"model.source": {**HUB_MODEL, "revision": "main"}},
+            "model.source.revision: expected 40 hexadecimal digits (a pinned hash, no branch or tag), got 'main'",
+        ),
+        (
+            {"task.source": {**HUB_TABLES, "revision": "v1.0"}},
+            "task.source.revision: expected 40 hexadecimal digits (a pinned hash, no branch or tag), got 'v1.0'",
+        ),
+        (
+            {"task.source": {**WHEEL, "sha256": "ABC"}},
+            "task.source.sha256: expected 64 hexadecimal digits (a pinned hash, no branch or tag), got 'ABC'",
+        ),
+        (
+            {"task.source.train": "reviews.csv"},
+            "task.source.train: expected a path under data/own/, the folder that DVC watches for changes, "
+            "got 'reviews.csv'",
+        ),
+        (
+            {"model.source.path": "data/own/../../elsewhere"},
+            "model.source.path: expected a path under data/own/, the folder that DVC watches for changes, "
+            "got 'data/own/../../elsewhere'",
+        ),
+        # Values that contradict each other
+        (
+            {"task.metrics": ["accuracy", "pearson"]},
+            "task.metrics: 'pearson' does not fit classification; expected accuracy, f1, matthews",
+        ),
+        (
+            {"task.labels": []},
+            "task.metrics: 'accuracy' does not fit regression (task.labels is empty); expected pearson, spearman",
+        ),
+        ({"task.text": ["a", "a"]}, "task.text: expected two different columns, got 'a' twice"),
+        (
+            {"task.labels": ["fresh"]},
+            "task.labels: expected at least two different labels, or [] for regression, got ['fresh']",
+        ),
+        (
+            {"task.labels": [0, "0"]},
+            "task.labels: expected at least two different labels, or [] for regression, got ['0', '0']",
+        ),
+        (
+            {"task.split.validation": 0.5, "task.split.test": 0.5},
+            "task.split: expected validation + test below 1, so that rows are left to train on",
+        ),
+        (
+            {"train.micro_batch_size": 17},
+            "train.micro_batch_size: expected at most train.batch_size (16), got 17",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_value_that_a_recipe_cannot_mean_is_refused_by_its_key(changes: dict[str, Any], message: str) -> None:
+    assert refusal(recipe_with(changes)) == f"params.yaml: {message}"
+
+
+def test_an_empty_text_is_refused_in_words_of_its_own() -> None:
+    message = refusal(recipe_with({"task.name": ""}))
+    assert message.startswith("params.yaml: task.name: expected ")
+    assert message.endswith("at least 1 character, got ''")
+
+
+@pytest.mark.parametrize("content", [None, [], "seed: 42", 42], ids=repr)
+def test_what_has_no_sections_is_told_which_ones_were_expected(content: object) -> None:
+    assert refusal(content) == "params.yaml: expected the sections seed, task, model, train and evaluate"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "value"),
+    [
+        ({"task.source": WHEEL}, "task.source.kind", "pypi"),
+        ({"task.source": HUB_TABLES}, "task.source.config", "c"),
+        ({"model.source": HUB_MODEL}, "model.source.revision", "0" * 40),
+        ({"task.split": None}, "task.split", None),
+        ({"task.labels": [], "task.metrics": ["pearson", "spearman"]}, "task.regression", True),
+        ({"train.micro_batch_size": 16}, "train.micro_batch_size", 16),
+        ({"train.warmup": 0}, "train.warmup", 0.0),
+        ({"train.weight_decay": 0}, "train.weight_decay", 0.0),
+    ],
+)
+def test_what_stands_at_the_edge_of_its_range_is_taken(changes: dict[str, Any], field: str, value: object) -> None:
+    found: Any = check_recipe(recipe_with(changes), "params.yaml")
+    for name in field.split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
+def test_labels_given_as_integers_are_read_as_their_text() -> None:
+    recipe = check_recipe(tiny_recipe(**{"task.labels": [0, 1], "task.keep": {"verdict": [0, "1"]}}), "params.yaml")
+    assert recipe.task.labels == ["0", "1"]
+    assert recipe.task.keep == {"verdict": ["0", "1"]}
+
+
+def test_yes_and_no_are_labels_and_not_truths(tmp_path: Path) -> None:
+    write_params(tmp_path, **{"task.keep": None})
+    file = tmp_path / "params.yaml"
+    text, count = re.subn(r"labels:\n *- rotten\n *- fresh", "labels: [no, yes]", file.read_text())
+    assert count == 1
+    file.write_text(text)
+    assert read_recipe(file).task.labels == ["no", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 42\ntask: [text\n", "params.yaml: line 3, column 1: not valid YAML: "),
+        ("seed: 42\n\ttask: 1\n", "params.yaml: line 2, column 1: not valid YAML: "),
+        ("seed: *nothing\n", "params.yaml: line 1, column 7: not valid YAML: found undefined alias 'nothing'"),
+        ("seed: 1\n---\nseed: 2\n", "params.yaml: line 2, column 1: not valid YAML: "),
+        ("seed: !!python/object:os.system x\n", "params.yaml: line 1, column 7: not valid YAML: "),
+        ("seed: \x01\n", "params.yaml: not valid YAML: unacceptable character #x0001"),
+    ],
+)
+def test_malformed_yaml_is_told_by_line_and_column(tmp_path: Path, text: str, message: str) -> None:
+    refused = refusal_of_text(tmp_path, text)
+    assert refused.startswith(message)
+    assert "\n" not in refused
+
+
+def test_a_key_that_stands_twice_is_refused_where_it_stands_again(tmp_path: Path) -> None:
+    refused = refusal_of_text(tmp_path, "seed: 1\nseed: 2\n")
+    assert refused.startswith('params.yaml: line 2, column 1: not valid YAML: found duplicate key "seed"')
+
+
+def test_a_file_that_is_not_utf8_is_told_by_its_byte(tmp_path: Path) -> None:
+    assert refusal_of_text(tmp_path, "name: café\n".encode("latin-1")) == "params.yaml: not UTF-8 at byte 9"
+
+
+def test_a_missing_file_is_told_with_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"params\.yaml: not found; .*`reprise recipe`$"):
+        read_recipe(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("section", ["", "task", "task.source", "task.split", "model", "train", "evaluate"])
+def test_a_recipe_that_was_read_cannot_be_changed(section: str) -> None:
+    part: Any = check_recipe(tiny_recipe(), "params.yaml")
+    for name in filter(None, section.split(".")):
+        part = getattr(part, name)
+    field = dataclasses.fields(part)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(part, field, getattr(part, field))
+
+
+def test_equal_files_give_equal_recipes() -> None:
+    first, second, other = (check_recipe(tiny_recipe(seed=seed), "params.yaml") for seed in (1, 1, 2))
+    assert isinstance(first, Recipe)
+    assert first == second != other
+
+
+def test_the_order_of_the_keys_in_the_file_does_not_matter() -> None:
+    backwards = dict(reversed(tiny_recipe(**{"model.source": HUB_MODEL}).items()))
+    recipe = check_recipe(backwards, "params.yaml")
+    assert list(as_plain(recipe)) == ["seed", "task", "model", "train", "evaluate"]
+    assert isinstance(recipe.model.source, HubModel)

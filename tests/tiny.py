@@ -1,0 +1,84 @@
+"""A tiny recipe and made-up reviews, for tests that need something to cook in seconds."""
+
+import copy
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+# `run(folder, "dvc", "repro", code=0, env={})`: the fixture of conftest.py that types a command.
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+ROOT = Path(__file__).parents[1]
+
+GOOD = ["bright", "funny", "moving", "tender", "clever", "warm", "gripping", "lively"]
+BAD = ["dull", "empty", "clumsy", "tired", "lazy", "flat", "hollow", "tedious"]
+FILLER = ["the", "film", "story", "plot", "cast", "scene", "music", "end", "is", "was", "and", "but", "very"]
+
+# A recipe as params.yaml says it, of the tiny model on the tiny data.
+TINY_RECIPE: dict[str, Any] = {
+    "seed": 42,
+    "task": {
+        "name": "reviews",
+        "source": {"kind": "files", "train": "data/own/reviews.csv", "validation": None, "test": None},
+        "text": ["text"],
+        "label": "verdict",
+        "labels": ["rotten", "fresh"],
+        "metrics": ["accuracy", "f1"],
+        "id": "number",
+        "keep": {"verdict": ["rotten", "fresh"]},
+        "split": {"validation": 0.2, "test": 0.2, "group_by": "film", "seed": 0},
+        "limit": None,
+    },
+    "model": {"name": "tiny", "source": {"kind": "files", "path": "data/own/tiny"}},
+    "train": {
+        "epochs": 2,
+        "batch_size": 16,
+        "micro_batch_size": None,
+        "learning_rate": 5e-3,
+        "weight_decay": 0.01,
+        "warmup": 0.1,
+        "schedule": "linear",
+        "max_grad_norm": 1.0,
+        "max_length": 16,
+        "precision": "fp32",
+        "select": "best",
+        "max_steps": None,
+    },
+    "evaluate": {"split": "test", "batch_size": 32, "bootstrap": 100},
+}
+
+
+def tiny_recipe(**changes: Any) -> dict[str, Any]:
+    """TINY_RECIPE with changes by dotted key, such as `tiny_recipe(**{"train.epochs": 1})`."""
+    recipe = copy.deepcopy(TINY_RECIPE)
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        section = recipe
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    return recipe
+
+
+def write_params(folder: Path, **changes: Any) -> None:
+    """Write the tiny recipe, changed, as params.yaml of `folder`."""
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML().dump(tiny_recipe(**changes), file)
+
+
+def write_reviews(file: Path, films: int = 40, reviews: int = 6) -> None:
+    """Write a CSV of made-up reviews: columns number, text, verdict, film; a few rows of another kind to leave out."""
+    draw = random.Random(0)
+    lines = ["number,text,verdict,film"]
+    for film in range(films):
+        for _ in range(reviews):
+            verdict = draw.choice(["rotten", "fresh"])
+            words = draw.choices(FILLER, k=draw.randint(2, 9)) + draw.choices(GOOD if verdict == "fresh" else BAD, k=2)
+            draw.shuffle(words)
+            lines.append(f'{len(lines)},"{" ".join(words)}, {len(lines)}",{verdict},film {film}')
+        lines.append(f"{len(lines)},what happens in film {film},plot,film {film}")
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")

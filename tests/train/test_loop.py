@@ -1,0 +1,124 @@
+"""The loop's mathematics: what a step is does not depend on how it is split."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import torch
+
+from reprise.train.loop import summed_loss
+from tiny import Run, write_params
+
+Cook = Callable[..., object]
+
+
+def losses(folder: Path) -> npt.NDArray[np.float64]:
+    return pd.read_csv(folder / "plots/train.csv")["loss"].to_numpy()
+
+
+def weights(folder: Path) -> str:
+    return hashlib.sha256((folder / "models/final/model.safetensors").read_bytes()).hexdigest()
+
+
+def set_processes(folder: Path, processes: int) -> None:
+    (folder / "docker/cpu/accelerate.yaml").write_text(f"num_processes: {processes}\n")
+
+
+def switch_dropout_off(folder: Path) -> None:
+    file = folder / "models/pretrained/model/config.json"
+    config = json.loads(file.read_text()) | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    file.write_text(json.dumps(config))
+
+
+def test_the_loss_falls_to_known_values(cook: Cook, at: Path) -> None:
+    cook()
+    curve = losses(at)
+    assert len(curve) == 18
+    assert curve[[0, 1, -1]] == pytest.approx([0.69330, 0.68977, 0.44950], abs=2e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_two_runs_give_the_same_bits(cook: Cook, at: Path, precision: str) -> None:
+    results = []
+    for _ in range(2):
+        cook(**{"train.precision": precision})
+        files = [*Path("plots").iterdir(), Path("metrics/train.json"), *Path("models/final").iterdir()]
+        results.append({str(file): file.read_bytes() for file in sorted(files)})
+    assert results[0] == results[1]
+
+
+def test_another_seed_gives_another_model(cook: Cook, at: Path) -> None:
+    cook()
+    first = weights(at)
+    cook(seed=43)
+    assert weights(at) != first
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
+def test_the_micro_batch_size_does_not_change_the_losses(cook: Cook, at: Path, micro_batch_size: int) -> None:
+    switch_dropout_off(at)
+    cook()
+    whole = losses(at)
+    cook(**{"train.micro_batch_size": micro_batch_size})
+    assert losses(at) == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_give_the_losses_of_one_with_dropout_on(at: Path, run: Run, processes: int) -> None:
+    # 16 rows in micro-batches of 4: with three processes the second turn of each step is filled up.
+    write_params(at, **{"train.micro_batch_size": 4, "train.epochs": 1})
+    run(at, "reprise", "train")
+    alone = losses(at)
+    set_processes(at, processes)
+    run(at, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
+    assert json.loads((at / "metrics/speed.json").read_text())["processes"] == processes
+    assert losses(at) == pytest.approx(alone, rel=1e-5)
+
+
+def test_the_best_epoch_is_kept_or_the_last(cook: Cook, at: Path) -> None:
+    # A learning rate that spoils what the first epoch learned.
+    changes = {"train.learning_rate": 0.02, "train.schedule": "constant", "train.epochs": 3, "seed": 1}
+    cook(**changes)
+    scores = pd.read_csv(at / "plots/validation.csv")["accuracy"].tolist()
+    assert json.loads((at / "metrics/train.json").read_text())["epoch"] == 1 + int(np.argmax(scores))
+    best = weights(at)
+    cook(**changes, **{"train.select": "last"})
+    assert json.loads((at / "metrics/train.json").read_text())["epoch"] == 3
+    assert (weights(at) == best) == (int(np.argmax(scores)) == 2)
+
+
+def test_training_stops_after_max_steps(cook: Cook, at: Path) -> None:
+    cook(**{"train.max_steps": 11})
+    curve = pd.read_csv(at / "plots/train.csv")
+    assert curve["step"].tolist() == list(range(1, 12))
+    assert curve["epoch"].tolist() == [1] * 9 + [2] * 2
+
+
+def test_the_curve_holds_the_learning_rate_of_each_step(cook: Cook, at: Path) -> None:
+    cook()
+    rates = pd.read_csv(at / "plots/train.csv")["learning_rate"].to_numpy()
+    # 18 steps, 2 of them of warm-up from 0 to 5e-3, then linearly towards 0.
+    assert rates[[0, 1, 2, 3, 17]] == pytest.approx([0, 2.5e-3, 5e-3, 5e-3 * 15 / 16, 5e-3 / 16])
+
+
+def test_a_learning_rate_that_blows_up_is_told_and_leaves_the_earlier_model(cook: Cook, at: Path) -> None:
+    from reprise.errors import InputError
+
+    cook()
+    before = weights(at)
+    with pytest.raises(InputError, match=r"params.yaml: train.learning_rate: .* makes the loss (nan|inf)"):
+        cook(**{"train.learning_rate": 1e30, "train.warmup": 0.0})
+    assert weights(at) == before
+    assert not list(at.rglob("*.partial"))
+
+
+def test_the_summed_loss_is_cross_entropy_or_squared_error() -> None:
+    two = summed_loss(torch.tensor([[0.0, 0.0], [np.log(3.0), 0.0]]), torch.tensor([0, 1]))
+    assert two.item() == pytest.approx(np.log(2) + np.log(4))
+    one = summed_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([0.0, 1.0]))
+    assert one.item() == pytest.approx(5.0)

@@ -1,0 +1,109 @@
+"""The optimizer: what decays, and the learning rate of each step."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reprise.modeling import load_classifier
+from reprise.recipe import Train, check_recipe
+from reprise.train.optimizer import build_optimizer, build_schedule
+from tiny import tiny_recipe
+
+
+def settings(**changes: Any) -> Train:
+    return check_recipe(tiny_recipe(**{f"train.{key}": value for key, value in changes.items()}), "recipe").train
+
+
+def learning_rates(steps: int, **changes: Any) -> list[float]:
+    """The learning rate of each step, and the one after the last."""
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), settings(**changes))
+    schedule = build_schedule(optimizer, settings(**changes), steps)
+    rates = []
+    for _ in range(steps + 1):
+        rates.append(schedule.get_last_lr()[0])
+        assert {group["lr"] for group in optimizer.param_groups} == {rates[-1]}
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return load_classifier(tiny_model, ["rotten", "fresh"])
+
+
+def test_matrices_decay_and_biases_and_normalisations_do_not(model: torch.nn.Module) -> None:
+    optimizer = build_optimizer(model, settings(weight_decay=0.01))
+    decay_of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    decays = {name: decay_of[id(parameter)] for name, parameter in model.named_parameters()}
+    spared = {name for name in decays if name.endswith(".bias") or "LayerNorm" in name}
+    assert {name: decay for name, decay in decays.items() if decay != (0 if name in spared else 0.01)} == {}
+    assert decays["classifier.weight"] == 0.01
+    assert decays["classifier.bias"] == 0
+    assert decays["bert.embeddings.word_embeddings.weight"] == 0.01
+    assert decays["bert.embeddings.LayerNorm.weight"] == 0
+
+
+def test_every_trainable_parameter_is_optimized_once(model: torch.nn.Module) -> None:
+    frozen = model.get_parameter("bert.embeddings.word_embeddings.weight").requires_grad_(False)
+    optimizer = build_optimizer(model, settings())
+    optimized = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    trainable = [id(parameter) for parameter in model.parameters() if parameter is not frozen]
+    assert sorted(optimized) == sorted(trainable)
+
+
+def test_decay_shrinks_a_matrix_by_learning_rate_times_decay() -> None:
+    layer = torch.nn.Linear(3, 2)
+    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+    optimizer = build_optimizer(layer, settings(learning_rate=0.1, weight_decay=0.5))
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(layer.weight.detach(), weight * 0.95)
+    torch.testing.assert_close(layer.bias.detach(), bias)
+
+
+def test_the_first_step_moves_by_the_learning_rate_against_the_gradient() -> None:
+    layer = torch.nn.Linear(2, 1)
+    bias = layer.bias.detach().clone()
+    optimizer = build_optimizer(layer, settings(learning_rate=0.1, weight_decay=0.0))
+    for parameter in layer.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    optimizer.step()
+    torch.testing.assert_close(layer.bias.detach(), bias - 0.1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", [0, 0.5, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0]),
+        ("cosine", [0, 0.5, *(0.5 + 0.5 * math.cos(math.pi * eighths / 8) for eighths in range(9))]),
+        ("constant", [0, 0.5, *[1] * 9]),
+    ],
+)
+def test_the_learning_rate_rises_over_the_warmup_and_then_follows_its_schedule(
+    schedule: str, expected: list[float]
+) -> None:
+    rates = learning_rates(10, schedule=schedule, warmup=0.2, learning_rate=2e-5)
+    assert rates == pytest.approx([2e-5 * share for share in expected], abs=1e-12)
+
+
+def test_the_cosine_passes_its_middle_and_its_quarters_at_known_values() -> None:
+    rates = learning_rates(10, schedule="cosine", warmup=0.2, learning_rate=1.0)
+    assert [rates[2], rates[4], rates[6], rates[8]] == pytest.approx([1, 0.8535534, 0.5, 0.1464466], abs=1e-7)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_without_warmup_the_first_step_has_the_full_rate(schedule: str) -> None:
+    assert learning_rates(4, schedule=schedule, warmup=0.0, learning_rate=0.5)[0] == 0.5
+
+
+@pytest.mark.parametrize(("steps", "peak"), [(10, 1), (11, 2), (20, 2), (21, 3)])
+def test_the_warmup_takes_its_share_of_the_steps_rounded_up(steps: int, peak: int) -> None:
+    rates = learning_rates(steps, schedule="linear", warmup=0.1, learning_rate=1.0)
+    assert rates.index(max(rates)) == peak
+    assert rates[1] == pytest.approx(1 / peak)

@@ -1,0 +1,179 @@
+"""The plan of an epoch: every row once, steps that do not depend on how they are split, little padding."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reprise.train.plan import WINDOW, Step, deal, plan_epoch, random_seed, steps_in_all, weight
+
+Lengths = npt.NDArray[np.int64]
+
+
+def random_lengths(rows: int) -> Lengths:
+    """Lengths like those of texts: most are short, some long, none above 128."""
+    random = np.random.default_rng(0)
+    return np.clip(random.lognormal(3.3, 0.5, rows).astype(np.int64) + 2, 3, 128)
+
+
+def plan(
+    lengths: Lengths, *, seed: int = 0, epoch: int = 0, batch_size: int = 32, micro_batch_size: int = 32
+) -> list[Step]:
+    return plan_epoch(lengths, seed=seed, epoch=epoch, batch_size=batch_size, micro_batch_size=micro_batch_size)
+
+
+def rows_of(step: Step) -> list[int]:
+    return [row for micro_batch in step.micro_batches for row in micro_batch]
+
+
+def padding_share(batches: list[list[int]], lengths: Lengths) -> float:
+    """Of all tokens that a model sees, those that only fill rows up to the longest of their batch."""
+    seen = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
+    return 1 - int(lengths.sum()) / seen
+
+
+@given(st.lists(st.integers(3, 128), min_size=1, max_size=200), st.integers(1, 12), st.integers(1, 12))
+def test_every_row_comes_exactly_once_in_full_steps_and_one_remainder(
+    lengths: list[int], batch_size: int, micro_batch_size: int
+) -> None:
+    steps = plan(np.array(lengths), batch_size=batch_size, micro_batch_size=min(micro_batch_size, batch_size))
+    assert sorted(row for step in steps for row in rows_of(step)) == list(range(len(lengths)))
+    full, rest = divmod(len(lengths), batch_size)
+    assert sorted(step.rows for step in steps) == [*([rest] if rest else []), *[batch_size] * full]
+
+
+@given(st.integers(1, 100), st.integers(1, 12), st.integers(1, 12))
+def test_micro_batches_are_full_but_for_the_last_of_a_step(rows: int, batch_size: int, micro_batch_size: int) -> None:
+    micro_batch_size = min(micro_batch_size, batch_size)
+    for step in plan(random_lengths(rows), batch_size=batch_size, micro_batch_size=micro_batch_size):
+        *full, last = map(len, step.micro_batches)
+        assert set(full) <= {micro_batch_size}
+        assert 1 <= last <= micro_batch_size
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 5, 8, 31])
+def test_the_rows_of_each_step_do_not_depend_on_the_micro_batches(micro_batch_size: int) -> None:
+    lengths = random_lengths(500)
+    split = plan(lengths, micro_batch_size=micro_batch_size)
+    assert [rows_of(step) for step in split] == [rows_of(step) for step in plan(lengths)]
+    assert [len(step.micro_batches) for step in split] == [-(-step.rows // micro_batch_size) for step in split]
+
+
+def test_the_same_arguments_give_the_same_plan() -> None:
+    lengths = random_lengths(500)
+    before = lengths.copy()
+    np.random.seed(1)  # noqa: NPY002 - the state that a careless implementation would draw from
+    first = plan(lengths)
+    np.random.seed(2)  # noqa: NPY002
+    assert plan(lengths) == first
+    assert lengths.tolist() == before.tolist()
+
+
+def test_a_plan_is_the_same_on_every_machine() -> None:
+    steps = plan(np.array([5, 3, 9, 4, 7]), seed=1, batch_size=2, micro_batch_size=1)
+    assert steps == [Step([[0], [4]]), Step([[1], [3]]), Step([[2]])]
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"epoch": 1}, {"seed": 1, "epoch": 1}])
+def test_another_seed_or_epoch_gives_other_steps_in_another_order(changes: dict[str, int]) -> None:
+    # More than one window, so that the rows of a step change too.
+    lengths = random_lengths(WINDOW * 8 * 3)
+    one, other = plan(lengths, batch_size=8), plan(lengths, batch_size=8, **changes)
+    same = {tuple(sorted(rows_of(step))) for step in one} & {tuple(sorted(rows_of(step))) for step in other}
+    assert len(same) < 3
+    assert [step.rows for step in one] == [step.rows for step in other]
+
+
+def test_seed_and_epoch_are_not_added_up() -> None:
+    lengths = random_lengths(100)
+    assert plan(lengths, seed=1, epoch=0) != plan(lengths, seed=0, epoch=1)
+
+
+def test_steps_of_similar_lengths_pad_little() -> None:
+    lengths = random_lengths(5000)
+    grouped = [rows_of(step) for step in plan(lengths)]
+    shuffled = np.random.default_rng(0).permutation(5000)
+    assert padding_share(grouped, lengths) < 0.06
+    assert padding_share([shuffled[start : start + 32].tolist() for start in range(0, 5000, 32)], lengths) > 0.5
+
+
+def test_steps_do_not_come_in_the_order_of_their_lengths() -> None:
+    lengths = random_lengths(WINDOW * 32)
+    means = [lengths[rows_of(step)].mean() for step in plan(lengths)]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "max_steps", "steps"),
+    [(100, 1, None, 4), (96, 1, None, 3), (100, 3, None, 12), (100, 3, 5, 5), (100, 3, 50, 12), (1, 2, None, 2)],
+)
+def test_steps_are_counted_over_all_epochs_up_to_the_limit(
+    rows: int, epochs: int, max_steps: int | None, steps: int
+) -> None:
+    assert steps_in_all(rows, batch_size=32, epochs=epochs, max_steps=max_steps) == steps
+
+
+def test_the_steps_of_a_run_are_those_of_its_epochs() -> None:
+    lengths = random_lengths(333)
+    planned = sum(len(plan(lengths, epoch=epoch)) for epoch in range(3))
+    assert steps_in_all(333, batch_size=32, epochs=3, max_steps=None) == planned == 33
+
+
+@pytest.mark.parametrize(
+    ("processes", "dealt"),
+    [
+        (1, [[4, 5], [6, 7], [8], [1, 2]]),
+        (2, [[4, 5], [6, 7], [8], [4], [1, 2], [1]]),
+        (3, [[4, 5], [6, 7], [8], [1, 2], [1], [1]]),
+    ],
+)
+def test_micro_batches_go_round_the_processes_and_steps_are_filled_up(processes: int, dealt: list[list[int]]) -> None:
+    assert deal([Step([[4, 5], [6, 7], [8]]), Step([[1, 2]])], processes) == dealt
+
+
+@given(st.integers(1, 80), st.integers(1, 12), st.integers(1, 12), st.integers(1, 5))
+def test_every_process_takes_part_in_every_step_and_the_rows_of_a_step_weigh_one(
+    rows: int, batch_size: int, micro_batch_size: int, processes: int
+) -> None:
+    steps = plan(random_lengths(rows), batch_size=batch_size, micro_batch_size=min(micro_batch_size, batch_size))
+    dealt = deal(steps, processes)
+    assert len(dealt) % processes == 0
+    start = 0
+    for step in steps:
+        turns = -(-len(step.micro_batches) // processes)
+        share = dealt[start : start + turns * processes]
+        start += turns * processes
+        weights = [weight(step, number) for number in range(len(share))]
+        assert sum(w * len(batch) for w, batch in zip(weights, share, strict=True)) == pytest.approx(1)
+        # What weighs something are the micro-batches of the step, each once; what fills it up is a row of its own.
+        assert [batch for w, batch in zip(weights, share, strict=True) if w > 0] == step.micro_batches
+        fillers = [batch for w, batch in zip(weights, share, strict=True) if w == 0]
+        assert all(len(batch) == 1 and batch[0] in rows_of(step) for batch in fillers)
+        assert len(fillers) < processes
+    assert start == len(dealt)
+
+
+def test_each_row_of_a_step_weighs_the_same_however_the_step_is_split() -> None:
+    for step in Step([[0, 1, 2, 3]]), Step([[0, 1, 2], [3]]), Step([[0], [1], [2], [3]]):
+        assert [weight(step, number) for number in range(5)] == [0.25] * len(step.micro_batches) + [0.0] * (
+            5 - len(step.micro_batches)
+        )
+
+
+def test_a_random_seed_is_a_fixed_number() -> None:
+    assert random_seed(42, 0, 0, 0) == 5732826375231505755
+    assert random_seed(42, 1, 2, 3) == 3973600423109162145
+
+
+def test_random_seeds_differ_over_every_argument() -> None:
+    seeds = [
+        random_seed(seed, epoch, step, micro_batch)
+        for seed in range(4)
+        for epoch in range(4)
+        for step in range(4)
+        for micro_batch in range(4)
+    ]
+    assert len(set(seeds)) == 256
+    assert min(seeds) >= 0
+    assert max(seeds) < 2**63
