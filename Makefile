@@ -33,7 +33,7 @@ test: $(VENV)/.dev  ## Run the tests and measure their coverage
 	pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=10
 
 test-default: $(VENV)/.dev  ## Cook the default recipe in a new clone, without the network after fetch, and check the result
-	pytest -m default --run-default -s
+	pytest -m default -s
 
 lint: $(VENV)/.dev  ## Check style and types: ruff and mypy
 	ruff check .
@@ -44,7 +44,7 @@ format: $(VENV)/.dev  ## Format the code
 	ruff check --fix .
 	ruff format .
 
-lock: $(VENV)/.installed  ## Renew the hash locks from docker/*/*.in (needs uv)
+lock:  ## Renew the hash locks from docker/*/*.in (needs uv)
 	@command -v uv >/dev/null || { echo "make lock: uv is not installed: see its documentation, or pip install uv" >&2; exit 2; }
 	for room in docker/*/; do for lock in requirements dev; do [ ! -f $$room$$lock.in ] || uv pip compile --quiet \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header \

@@ -14,6 +14,11 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 ROOT = Path(__file__).parents[1]
 
+# In front of a command: a network namespace of its own, which has no interface but loopback, and that is down.
+ALONE = ("unshare", "--user", "--map-root-user", "--net")
+# There the files are not git's user's own; this says that they may be trusted.
+OWNER = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+
 GOOD = ["bright", "funny", "moving", "tender", "clever", "warm", "gripping", "lively"]
 BAD = ["dull", "empty", "clumsy", "tired", "lazy", "flat", "hollow", "tedious"]
 FILLER = ["the", "film", "story", "plot", "cast", "scene", "music", "end", "is", "was", "and", "but", "very"]

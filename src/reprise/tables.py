@@ -14,6 +14,8 @@ from reprise.errors import InputError
 # What a name may end on, and which reader of `datasets` takes it.
 READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 COMPRESSIONS = (".bz2", ".gz", ".xz")
+# What reading a damaged compressed file raises.
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 def ending(file: Path) -> str:
@@ -82,19 +84,10 @@ def columns(file: Path) -> list[str]:
         InputError: the line cannot be read, or names a column twice.
     """
     try:
-        names = (
-            pd.read_csv(file, sep=separator(file), nrows=1, header=None, dtype=str, na_filter=False).iloc[0].tolist()
-        )
-    except (
-        pd.errors.ParserError,
-        pd.errors.EmptyDataError,
-        UnicodeDecodeError,
-        OSError,
-        EOFError,
-        zlib.error,
-        lzma.LZMAError,
-    ) as error:
+        line = pd.read_csv(file, sep=separator(file), nrows=1, header=None, dtype=str, na_filter=False)
+    except (*DAMAGED, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: its first line names no columns: {' '.join(str(error).split())}") from None
+    names = [str(name) for name in line.iloc[0]]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"{file}: expected different column names, got {sorted(twice)[0]!r} twice")
-    return [str(name) for name in names]
+        raise InputError(f"{file}: expected different column names, got {min(twice)!r} twice")
+    return names

@@ -1,7 +1,7 @@
 """The Hugging Face Hub as a source: the needed files of one repository at one commit hash.
 
-Its client keeps whole files in a cache of its own, so a download that was interrupted goes on with the first file that is
-missing. A token comes from the environment (HF_TOKEN), a mirror through HF_ENDPOINT.
+Its client keeps whole files in a cache of its own, so a download that was interrupted goes on with the first missing
+file. A token comes from the environment (HF_TOKEN), a mirror through HF_ENDPOINT.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from huggingface_hub.utils import logging
 from reprise.errors import InputError
 from reprise.recipe import HubModel, HubTables
 
-logging.set_verbosity_error()  # what goes wrong is told once, in our own line
+logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what goes wrong is told once, in our own line
 
 
 def tables(source: HubTables) -> list[tuple[str, Path]]:
@@ -38,7 +38,7 @@ def tables(source: HubTables) -> list[tuple[str, Path]]:
 
 
 def model(source: HubModel, patterns: Sequence[str]) -> Path:
-    """Download the files at the top of a model's repository that match `patterns`; return the folder that holds them."""
+    """Download the files at the top of a model's repository that match `patterns`; return their folder."""
     return _snapshot(source, "model", patterns, ["*/*"])
 
 

@@ -1,0 +1,55 @@
+"""The main job on the real data: the default recipe, cooked in a new clone, without the network after fetch."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tiny import ALONE, OWNER, ROOT
+
+pytestmark = [pytest.mark.default, pytest.mark.timeout(1500)]
+
+
+def cook(clone: Path, *command: str) -> tuple[str, float]:
+    """Run a command in the clone, showing what it prints as a user sees it; return that and the seconds."""
+    environment = {**os.environ, **OWNER, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment.pop("OMP_NUM_THREADS")  # conftest's, for tiny tensors; here all cores count
+    start, lines = time.monotonic(), []
+    with subprocess.Popen(command, cwd=clone, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    assert running.returncode == 0, command
+    return "".join(lines), time.monotonic() - start
+
+
+def model_digest(folder: Path) -> str:
+    (out,) = YAML(typ="safe").load((folder / "dvc.lock").read_text())["stages"]["train"]["outs"][:1]
+    return str(out["md5"])
+
+
+def test_the_default_recipe_reaches_its_accuracy_and_cooks_once(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    committed = model_digest(clone)
+
+    _, fetching = cook(clone, "dvc", "repro", "fetch")
+    _, cooking = cook(clone, *ALONE, "dvc", "repro")
+    again, repeating = cook(clone, *ALONE, "dvc", "repro")
+    cook(clone, "reprise", "summary")
+    print(f"fetch: {fetching:.0f} s; everything else: {cooking:.0f} s; again: {repeating:.1f} s")
+    print(f"the model has the bits of the committed dvc.lock: {'yes' if model_digest(clone) == committed else 'no'}")
+
+    assert re.findall(r"Running stage '(\w+)'", again) == ["environment"]
+    judged = json.loads((clone / "metrics/evaluate.json").read_text())
+    assert judged["accuracy"] >= 0.84
+    assert judged["collapsed"] is False
+    assert judged["rows"] == 1273
+    assert judged["baseline"]["accuracy"] < 0.6
