@@ -119,7 +119,7 @@ def test_a_stage_that_fails_loses_nothing_and_the_mended_recipe_is_restored(serv
     assert failed.returncode != 0
     assert "unknown label 'fresh'; did you mean 'freesh'?" in failed.stderr
     after = results(served)
-    # DVC takes the output of the stage that failed out of the way; it is in its cache, and what comes after is in place.
+    # DVC takes the output of the stage that failed out of the way (it stays in its cache), and nothing else.
     assert after == {name: digest for name, digest in before.items() if not name.startswith("data/prepared")}
     write_params(served)
     mended = run(served, "dvc", "repro").stdout

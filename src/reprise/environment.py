@@ -26,9 +26,10 @@ def hardware(rooms: Path = ROOMS) -> str:
         InputError: docker/ has no room of that name.
     """
     kind = os.environ.get("REPRISE_HARDWARE", "cpu")
-    if not (rooms / kind / LOCKS[0]).is_file():
-        known = ", ".join(sorted(lock.parent.name for lock in rooms.glob(f"*/{LOCKS[0]}")))
-        raise InputError(f"REPRISE_HARDWARE: no lock {rooms / kind / LOCKS[0]}; expected one of {known}")
+    for lock in LOCKS:
+        if not (rooms / kind / lock).is_file():
+            known = ", ".join(sorted(found.parent.name for found in rooms.glob(f"*/{lock}")))
+            raise InputError(f"REPRISE_HARDWARE: no lock {rooms / kind / lock}; expected one of {known}")
     return kind
 
 

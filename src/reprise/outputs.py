@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from reprise.errors import InputError
+
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
@@ -47,6 +49,15 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object that another stage wrote."""
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    """Read a JSON object that another stage wrote.
+
+    Raises:
+        InputError: the file is not there, or was damaged since.
+    """
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{file}: not found; expected the result of `dvc repro`") from None
+    except ValueError:
+        raise InputError(f"{file}: not JSON; expected the result of `dvc repro`, which makes it anew") from None
     return content

@@ -44,7 +44,7 @@ Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$"
 Revision = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{40}$")]
 OwnPath = Annotated[Text, AfterValidator(_under_own_data)]
 Positive = Annotated[int, Field(strict=True, gt=0)]
-Natural = Annotated[int, Field(strict=True, ge=0)]
+Natural = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 PositiveNumber = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NonNegativeNumber = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
@@ -187,8 +187,17 @@ def read_recipe(path: Path = PARAMS) -> Recipe:
     Raises:
         InputError: the file is missing, is not YAML, or says something that a recipe cannot mean.
     """
+    return check_recipe(load_params(path), str(path))
+
+
+def load_params(path: Path) -> Any:
+    """What params.yaml says, unchecked.
+
+    Raises:
+        InputError: the file is missing, or is not YAML.
+    """
     try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
             f"{path}: not found; run from the repository's root, or make it with `reprise recipe`"
@@ -202,7 +211,6 @@ def read_recipe(path: Path = PARAMS) -> Recipe:
         raise InputError(f"{path}: {where}not valid YAML: {problem}") from None
     except YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return check_recipe(content, str(path))
 
 
 def check_recipe(content: Any, source: str) -> Recipe:
@@ -247,7 +255,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
 
 def _explain(problem: Any) -> str:
     """One pydantic error as `key: what was expected, what was got`."""
-    location = [part for part in problem["loc"] if part not in ("pypi", "hub", "files")]
+    # The third part of a source's key is the union's tag, which the file does not have as a key.
+    location = [part for place, part in enumerate(problem["loc"]) if place != 2 or problem["loc"][1] != "source"]
     key = ".".join(str(part) for part in location)
     given = problem["input"]
     match problem["type"]:
@@ -271,6 +280,8 @@ def _explain(problem: Any) -> str:
             bound = f"least {problem['ctx']['min_length']}" if "min_length" in problem["ctx"] else ""
             bound = bound or f"most {problem['ctx']['max_length']}"
             return f"{key}: expected a list of at {bound}, got {given!r}"
+        case "string_too_short":
+            return f"{key}: expected a text of at least 1 character, got {given!r}"
     expected = re.sub(r"^(Input should be|Value error,) ", "", problem["msg"])
     return f"{key}: expected {expected}, got {given!r}"
 

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ruamel.yaml import YAML
 
 from reprise.errors import InputError
 from reprise.outputs import replacing_file
-from reprise.recipe import as_plain, check_recipe
+from reprise.recipe import as_plain, check_recipe, load_params
 
 SHELF = Path("recipes")
 GROUPS = ("task", "model", "train")
@@ -42,10 +43,13 @@ def compose_recipe(overrides: Sequence[str], shelf: Path = SHELF) -> dict[str, A
     """
     if not (shelf / "config.yaml").is_file():
         raise InputError(f"{shelf}/config.yaml: not found; run from the repository's root")
+    for override in overrides:
+        if not override.isprintable():  # the head of the file takes one line
+            raise InputError(f"recipe: {override!r}: expected GROUP=CHOICE or KEY=VALUE in one line")
     try:
         with initialize_config_dir(str(shelf.resolve()), version_base="1.3"):
             composed = OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(f"recipe: {_first_sentence(error, shelf)}") from None
     # Through the dataclasses and back: checked, every key written out, in their order.
     return dict(as_plain(check_recipe(composed, "recipe")))
@@ -57,6 +61,8 @@ def _first_sentence(error: Exception, shelf: Path) -> str:
     if unknown := re.match(r"Could not override '([^']+)'", lines[0]):
         near = difflib.get_close_matches(unknown[1], _flat(compose_recipe([], shelf)), n=1)
         return f"{unknown[1]}: unknown key" + (f"; did you mean {near[0]}?" if near else "; params.yaml lists them all")
+    if malformed := re.match(r"Error parsing override '(.*)'", lines[0]):
+        return f"{malformed[1]!r}: expected GROUP=CHOICE or KEY=VALUE"
     if unknown := re.match(r"In 'config': Could not find '(\w+)/([^']*)'", lines[0]):
         group, choice = unknown.groups()
         choices = ", ".join(name for name, _ in list_shelf(shelf).get(group, []))
@@ -74,7 +80,7 @@ def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -
     yaml.representer.add_representer(
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
-    before: Any = YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before: Any = load_params(path) if path.exists() else {}
     with replacing_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(f"# Made by: {command_line(overrides)}\n")
         file.write(
@@ -91,7 +97,7 @@ def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -
 
 def command_line(overrides: Sequence[str]) -> str:
     """The command that composes this recipe again."""
-    return " ".join(["reprise recipe", *(overrides or ["task=rotten-tomatoes"])])
+    return shlex.join(["reprise", "recipe", *(overrides or ["task=rotten-tomatoes"])])
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from reprise.errors import InputError
 from reprise.outputs import read_json
 from reprise.places import FINAL, METRICS
 from reprise.recipe import read_recipe
@@ -24,13 +24,11 @@ def print_summary(metrics: Path = METRICS) -> None:
     Raises:
         InputError: nothing was cooked yet.
     """
-    if not (metrics / "evaluate.json").is_file():
-        raise InputError(f"{metrics / 'evaluate.json'}: not found; expected the result of `dvc repro`")
     judged, trained, speed = (read_json(metrics / f"{name}.json") for name in ("evaluate", "train", "speed"))
     recipe = read_recipe()
     console = Console(highlight=False)
     table = Table(
-        title=f"{recipe.model.name} on {recipe.task.name}: {judged['rows']} rows of the {judged['split']} split"
+        title=Text(f"{recipe.model.name} on {recipe.task.name}: {judged['rows']} rows of the {judged['split']} split")
     )
     for heading in ("metric", "value", "95 % interval", "baseline"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")

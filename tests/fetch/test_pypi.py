@@ -115,18 +115,18 @@ def test_a_source_archive_whose_build_would_run_is_not_taken(refuse: Refuse, she
             tar.addfile(entry, io.BytesIO(text.encode()))
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
     message = refuse(**table({"kind": "pypi", "distribution": "corpus", "version": "1.0", "sha256": sha256}))
-    assert message.startswith("corpus==1.0: cannot be downloaded: ")
+    assert message.startswith("task.source: corpus==1.0: cannot be downloaded: ")
     assert not (tmp_path / "mark").exists()
 
 
 def test_a_wrong_hash_names_both_hashes(refuse: Refuse, corpus: dict[str, str]) -> None:
     message = refuse(**table(corpus, sha256="0" * 64))
-    assert message == f"corpus==1.0: wrong hash: expected sha256 {'0' * 64}, got {corpus['sha256']}"
+    assert message == f"task.source: corpus==1.0: wrong hash: expected sha256 {'0' * 64}, got {corpus['sha256']}"
 
 
 @pytest.mark.parametrize("path", ["corpus/data/revews.csv", "corpus/dat"])
 def test_a_path_that_is_not_in_the_wheel_is_named(refuse: Refuse, corpus: dict[str, str], path: str) -> None:
-    assert refuse(**table(corpus, path)) == f"corpus-1.0-py3-none-any.whl: nothing at {path!r} (source.path) in it"
+    assert refuse(**table(corpus, path)) == f"task.source.path: nothing at {path!r} in corpus-1.0-py3-none-any.whl"
 
 
 def test_a_table_that_is_a_folder_is_refused(refuse: Refuse, corpus: dict[str, str]) -> None:
@@ -145,7 +145,7 @@ def test_a_package_that_does_not_exist_is_named(refuse: Refuse, corpus: dict[str
     message = refuse(**table(corpus, **wrong))
     pinned = f"{wrong.get('distribution', 'corpus')}=={wrong.get('version', '1.0')}"
     assert message.startswith(
-        f"{pinned}: cannot be downloaded: Could not find a version that satisfies the requirement {pinned}"
+        f"task.source: {pinned}: cannot be downloaded: Could not find a version that satisfies the requirement {pinned}"
     )
 
 
@@ -157,6 +157,6 @@ def test_without_a_network_the_message_says_so(
     monkeypatch.setenv("PIP_INDEX_URL", f"{closed_port}/simple")
     monkeypatch.setenv("PIP_RETRIES", "1")  # pip says that the connection failed where it tries again, and only there
     assert refuse(**table(corpus)) == (
-        "corpus==1.0: cannot be downloaded: no connection to the package index; "
+        "task.source: corpus==1.0: cannot be downloaded: no connection to the package index; "
         "fetch is the one stage that needs the network"
     )

@@ -215,10 +215,19 @@ def test_a_sentence_pair_is_tokenized_as_two_segments(kitchen_table: Path) -> No
     assert columns["token_type_ids"] == [[0, 0, 0, 0, 1, 1, 1, 1, 1]]
 
 
-def test_a_sentence_pair_is_cut_where_it_is_longest(kitchen_table: Path) -> None:
-    lay(train=[row("the film", pair="a very dull and flat and empty end")], validation=[row("dull")])
+@pytest.mark.parametrize(
+    ("text", "pair", "segments"),
+    [
+        ("the film", "a very dull and flat and empty end", [0, 0, 0, 0, 1, 1, 1, 1]),
+        ("a very dull and flat and empty end", "the film", [0, 0, 0, 0, 0, 1, 1, 1]),
+    ],
+)
+def test_a_sentence_pair_is_cut_where_it_is_longest(
+    kitchen_table: Path, text: str, pair: str, segments: list[int]
+) -> None:
+    lay(train=[row(text, pair=pair)], validation=[row("dull")])
     prepare(task(**OWN_SPLITS | PAIRS), max_length=8)
-    assert prepared("train")["token_type_ids"] == [[0, 0, 0, 0, 1, 1, 1, 1]]
+    assert prepared("train")["token_type_ids"] == [segments]
 
 
 def test_pairs_that_share_a_text_in_either_column_go_to_one_split(kitchen_table: Path) -> None:

