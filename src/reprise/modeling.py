@@ -46,6 +46,7 @@ def load_classifier(folder: Path, labels: list[str] | None = None) -> PreTrained
             "num_labels": len(names),
             "id2label": dict(enumerate(names)),
             "label2id": {name: number for number, name in enumerate(names)},
+            "ignore_mismatched_sizes": True,  # a trained head for other labels gives way to a new one
             "problem_type": "single_label_classification" if labels else "regression",
         }
     return AutoModelForSequenceClassification.from_pretrained(

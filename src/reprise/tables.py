@@ -80,13 +80,17 @@ def _check_json_lines(file: Path) -> None:
 def columns(file: Path) -> list[str]:
     """The column names in the first line of a CSV or TSV file.
 
+    The second line is read too: pandas would take a field more than there are names for a column without one.
+
     Raises:
         InputError: the line cannot be read, or names a column twice.
     """
     try:
-        line = pd.read_csv(file, sep=separator(file), nrows=1, header=None, dtype=str, na_filter=False)
+        line = pd.read_csv(file, sep=separator(file), nrows=2, header=None, dtype=str, na_filter=False)
     except (*DAMAGED, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: its first line names no columns: {' '.join(str(error).split())}") from None
+        raise InputError(
+            f"{file}: not a table whose first line names its columns: {' '.join(str(error).split())}"
+        ) from None
     names = [str(name) for name in line.iloc[0]]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"{file}: expected different column names, got {min(twice)!r} twice")

@@ -52,7 +52,7 @@ def lay(**labels: list[Any]) -> None:
 
 
 def finish(labels: list[str], weights: float | None = None, biases: list[float] | None = None) -> None:
-    """Lay a model as train leaves it, one that tells texts well apart; with `weights` and `biases`, its head has those."""
+    """Lay a model as train leaves it, which tells texts well apart; its head has `weights` and `biases` where given."""
     torch.manual_seed(0)
     model = load_classifier(PRETRAINED / "model", labels)
     with torch.no_grad():

@@ -11,7 +11,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from reprise.errors import InputError
-from reprise.prepare.rows import HIDDEN, Table, check_columns, keep_rows, read_tables, standardise
+from reprise.prepare.rows import HIDDEN, Table, check_columns, read_tables, standardise
 from reprise.recipe import Task, check_recipe
 from tiny import tiny_recipe
 
@@ -57,7 +57,7 @@ def read(read_table: Callable[..., Table]) -> Read:
     def read(name: str, content: str | bytes | Dataset, **changes: Any) -> Dataset:
         table, said = read_table(name, content), task(**changes)
         check_columns(table, said)
-        return standardise(keep_rows(table, said.keep), said)
+        return standardise(table, said).remove_columns("row")
 
     return read
 
@@ -112,7 +112,7 @@ def test_rows_are_mapped_from_disk_from_reading_to_standard_columns(
     read_table: Callable[..., Table], name: str, content: str | Dataset
 ) -> None:
     table = read_table(name, content)
-    standard = standardise(keep_rows(table, {"label": ["a", "b"]}), task())
+    standard = standardise(table, task(keep={"label": ["a", "b"]}))
     for rows in table.rows, standard:
         assert [Path(file["filename"]).suffix for file in rows.cache_files] == [".arrow"]
 
@@ -209,7 +209,7 @@ def test_rows_are_kept_that_hold_a_wanted_value_in_every_named_column(
     read_table: Callable[..., Table], keep: dict[str, list[str]] | None, texts: list[str]
 ) -> None:
     table = read_table("a.csv", "text,label,year\nu,a,2001\nv,b,1999\nx,plot,1999\ny,b,1999\n")
-    assert keep_rows(table, task(keep=keep).keep).rows["text"][:] == texts
+    assert standardise(table, task(keep=keep, labels=["a", "b", "plot"]))["text"][:] == texts
 
 
 def test_class_numbers_are_kept_by_their_names(read: Read) -> None:

@@ -35,7 +35,7 @@ def precision_recall(probabilities: Probabilities, references: Numbers, labels: 
     Returns:
         Columns label, recall, precision, threshold, at most POINTS rows a label.
     """
-    curves = []
+    curves = [pd.DataFrame(columns=["label", "recall", "precision", "threshold"])]
     for number in [1] if len(labels) == 2 else range(len(labels)):
         actual = references == number
         if not actual.any():
@@ -53,7 +53,7 @@ def precision_recall(probabilities: Probabilities, references: Numbers, labels: 
                 }
             )
         )
-    return pd.concat(curves, ignore_index=True)
+    return pd.concat(curves[1:] or curves, ignore_index=True)
 
 
 def calibration(probabilities: Probabilities, references: Numbers) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,29 +75,24 @@ def check_columns(table: Table, task: Task) -> None:
                 raise InputError(f"{table.name}: no column {name!r} ({key}); {hint}its columns are {', '.join(there)}")
 
 
-def keep_rows(table: Table, keep: dict[str, list[str]] | None) -> Table:
-    """Only the rows whose columns hold one of the values to keep."""
-    rows = table.rows
-    for column, values in (keep or {}).items():
-        spell = _spelling(rows, column)
-        rows = rows.filter(lambda batch, c=column, v=set(values), s=spell: [s(x) in v for x in batch[c]], batched=True)
-    return replace(table, rows=rows)
-
-
 def standardise(table: Table, task: Task) -> Dataset:
-    """Bring a table to the columns id, text, text_pair (of sentence pairs), label and, where a split groups, group.
+    """Bring the rows to keep to standard columns.
 
-    `label` is the label's number in `task.labels` (int64; HIDDEN where a test label is not published), or the value
-    itself (float64) in regression. `id` is the text of `task.id`, or the row's number.
+    id: the text of `task.id`, or the row's number; text, text_pair (of sentence pairs); label: the label's number in
+    `task.labels` (int64; HIDDEN where a test label is not published), or the value itself (float64) in regression;
+    row: the row's number in its table (int64); group, where the recipe's split names one.
 
     Raises:
         InputError: a text is missing, a label is unknown or missing, a number is none, an id stands twice.
     """
-    spell = _spelling(table.rows, task.label)
     number_of = {label: number for number, label in enumerate(task.labels)}
+    spell = _spelling(table.rows, task.label)
+    keep = {column: (_spelling(table.rows, column), set(values)) for column, values in (task.keep or {}).items()}
     group_by = task.split.group_by if task.split else None
 
     def convert(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        kept = [n for n in range(len(numbers)) if all(as_text(batch[c][n]) in v for c, (as_text, v) in keep.items())]
+        batch, numbers = {c: [values[n] for n in kept] for c, values in batch.items()}, [numbers[n] for n in kept]
         where = [f"{table.name}, row {number + 1}" for number in numbers]
         label = _number if task.regression else lambda value, place: _label(spell(value), place, number_of, table.split)
         columns: dict[str, list[Any]] = {"id": [str(value) for value in (batch[task.id] if task.id else numbers)]}
@@ -106,12 +101,13 @@ def standardise(table: Table, task: Task) -> Dataset:
         columns["label"] = [label(value, place) for value, place in zip(batch[task.label], where, strict=True)]
         if group_by:
             columns["group"] = [str(value) for value in batch[group_by]]
-        return columns
+        return columns | {"row": numbers}
 
     strings = ["id", *TEXTS[: len(task.text)], *(["group"] if group_by else [])]
-    kinds = {name: Value("string") for name in strings} | {"label": Value("float64" if task.regression else "int64")}
+    kinds = {"label": Value("float64" if task.regression else "int64"), "row": Value("int64")}
+    features = Features({name: Value("string") for name in strings} | kinds)
     rows = table.rows.map(
-        convert, batched=True, with_indices=True, remove_columns=table.rows.column_names, features=Features(kinds)
+        convert, batched=True, with_indices=True, remove_columns=table.rows.column_names, features=features
     )
     if task.id and len(rows):  # a table without rows has no columns either
         _check_ids(rows, table.name, task.id)
@@ -154,11 +150,11 @@ def _number(value: Any, place: str) -> float:
 
 def _check_ids(rows: Dataset, name: str, column: str) -> None:
     seen: dict[str, int] = {}
-    for batch in rows.select_columns(["id"]).iter(batch_size=10_000):
-        for value in batch["id"]:
+    for batch in rows.select_columns(["id", "row"]).iter(batch_size=10_000):
+        for value, row in zip(batch["id"], batch["row"], strict=True):
             if value in seen:
                 raise InputError(
-                    f"{name}: rows {seen[value] + 1} and {len(seen) + 1} have the same id {value!r} in column "
+                    f"{name}: rows {seen[value] + 1} and {row + 1} have the same id {value!r} in column "
                     f"{column!r} (task.id); expected different ids"
                 )
-            seen[value] = len(seen)
+            seen[value] = row

@@ -16,7 +16,7 @@ from reprise.errors import InputError
 from reprise.modeling import load_tokenizer
 from reprise.outputs import replacing_folder, write_json
 from reprise.places import PREPARED, PRETRAINED, RAW, card, rows_of
-from reprise.prepare.rows import HIDDEN, TEXTS, check_columns, keep_rows, read_tables, standardise
+from reprise.prepare.rows import HIDDEN, TEXTS, check_columns, read_tables, standardise
 from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, digest, group_rows, sample
 from reprise.recipe import Split, Task
 
@@ -64,7 +64,7 @@ def _splits(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
     tables = read_tables(raw, cache)
     for table in tables:
         check_columns(table, task)
-    rows = {table.split: standardise(keep_rows(table, task.keep), task) for table in tables}
+    rows = {table.split: standardise(table, task) for table in tables}
     if task.split and list(rows) not in (["all"], ["train"]):
         raise InputError(f"params.yaml: task.split: expected null, since the source has splits: {', '.join(rows)}")
     if task.split:
@@ -81,7 +81,8 @@ def _splits(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
                 f"params.yaml: task.{'split' if task.split else 'source'}: the {split} split is empty: {because}"
             )
     return {
-        split: part.remove_columns([c for c in ("group",) if c in part.column_names]) for split, part in rows.items()
+        split: part.remove_columns([c for c in ("group", "row") if c in part.column_names])
+        for split, part in rows.items()
     }
 
 
