@@ -134,7 +134,8 @@ def test_a_column_named_twice_is_named(write: Write, name: str) -> None:
 
 @pytest.mark.parametrize("content", [b"\n\n", b'text,"verdict\nwarm,fresh\n'], ids=["blank", "open-quote"])
 def test_a_first_line_without_columns_is_refused(write: Write, content: bytes) -> None:
-    assert complaint(check_file, write("reviews.csv", content)).startswith("not a table whose first line names its columns: ")
+    message = complaint(check_file, write("reviews.csv", content))
+    assert message.startswith("not a table whose first line names its columns: ")
 
 
 @pytest.mark.parametrize("packing", ["", ".bz2", ".gz", ".xz"])

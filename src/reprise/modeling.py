@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -79,7 +80,8 @@ def predict(
     model.eval()
     logits = []
     with torch.inference_mode():
-        for batch in loader:
+        # disable=None: a bar in a terminal, nothing elsewhere
+        for batch in tqdm(loader, desc="predict", leave=False, disable=None if accelerator.is_main_process else True):
             batch.pop("labels")
             logits.append(accelerator.gather_for_metrics(model(**batch).logits.float()).cpu().numpy())
     in_order = np.empty((len(rows), logits[0].shape[1]), dtype=np.float32)

@@ -189,7 +189,13 @@ def test_sentence_pairs_have_two_texts_in_the_order_of_the_recipe(read: Read) ->
 
 def test_a_column_that_groups_the_split_is_kept_as_text(read: Read) -> None:
     split = {"validation": 0.1, "test": 0.1, "group_by": "film", "seed": 0}
-    assert read("a.jsonl", json_lines({"text": "x", "label": "a", "film": 7}), split=split)["group"][:] == ["7"]
+    assert read("a.jsonl", json_lines({"text": "x", "label": "a", "film": 7}), split=split)["group"][:] == ["=7"]
+
+
+def test_rows_whose_group_is_not_known_are_groups_of_their_own(read: Read) -> None:
+    split = {"validation": 0.1, "test": 0.1, "group_by": "film", "seed": 0}
+    rows = read("a.csv", "text,label,film\nu,a,\nv,b,row 0\nx,a,\n", split=split)
+    assert len(set(rows["group"])) == 3
 
 
 def test_ids_are_taken_from_their_column_as_text(read: Read) -> None:

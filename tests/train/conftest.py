@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from accelerate.state import AcceleratorState
 
@@ -26,6 +27,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     recipe = check_recipe(tiny.tiny_recipe(), "test")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         prepare(recipe.task, max_length=recipe.train.max_length)
     return folder
 

@@ -43,7 +43,7 @@ def evaluate(task: Task, settings: Evaluate, *, cpu: bool) -> None:
     torch.use_deterministic_algorithms(True)
     accelerator = Accelerator(cpu=cpu)
     model = accelerator.prepare_model(load_classifier(FINAL), evaluation_mode=True)
-    print(f"evaluate: {len(rows)} rows of the {settings.split} split", flush=True)
+    print(f"evaluate: predict {len(rows)} rows of the {settings.split} split", flush=True)
     inputs = rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
     logits = predict(accelerator, model, inputs, Collator(load_tokenizer(FINAL)), settings.batch_size)
 
@@ -93,6 +93,7 @@ def judge(
     """Each metric, and under `interval` the low and high end of its 95 % bootstrap interval."""
     ends = {}
     for name in names:
+        print(f"evaluate: {name}, with {resamples} resamples for its interval", flush=True)
         low, high = interval(score_function(name, labels=labels), predictions, references, resamples)
         ends[name] = {"low": low, "high": high}
     return {**compute(names, predictions, references, labels=labels), "interval": ends}

@@ -56,6 +56,8 @@ def _read(files: list[Path], cache: Path) -> Dataset:
         )
     except (DatasetGenerationError, ValueError, OSError, EOFError) as error:
         cause = error.__cause__ or error
+        if "corresponds to no data" in str(cause):
+            raise InputError(f"{files[0]}: no rows; expected at least one") from None
         raise InputError(f"{files[0]}: cannot be read as {reader}: {' '.join(str(cause).split())[:200]}") from None
 
 
@@ -100,14 +102,17 @@ def standardise(table: Table, task: Task) -> Dataset:
             columns[name] = [_text(value, place, column) for value, place in zip(batch[column], where, strict=True)]
         columns["label"] = [label(value, place) for value, place in zip(batch[task.label], where, strict=True)]
         if group_by:
-            columns["group"] = [str(value) for value in batch[group_by]]
+            # A row whose group is not known is a group of its own, not one of a group of strangers.
+            groups = zip(batch[group_by], numbers, strict=True)
+            columns["group"] = [f"row {number}" if value in (None, "") else f"={value}" for value, number in groups]
         return columns | {"row": numbers}
 
     strings = ["id", *TEXTS[: len(task.text)], *(["group"] if group_by else [])]
     kinds = {"label": Value("float64" if task.regression else "int64"), "row": Value("int64")}
     features = Features({name: Value("string") for name in strings} | kinds)
-    rows = table.rows.map(
-        convert, batched=True, with_indices=True, remove_columns=table.rows.column_names, features=features
+    needed = {task.label, *task.text, *keep, *filter(None, (task.id, group_by))}
+    rows = table.rows.select_columns(sorted(needed)).map(
+        convert, batched=True, with_indices=True, remove_columns=sorted(needed), features=features
     )
     if task.id and len(rows):  # a table without rows has no columns either
         _check_ids(rows, table.name, task.id)

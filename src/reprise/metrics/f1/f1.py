@@ -12,7 +12,7 @@ def score(predictions: npt.ArrayLike, references: npt.ArrayLike, average: str = 
     Args:
         predictions: label numbers, shape [rows].
         references: the true ones, shape [rows].
-        average: binary takes label 1 as the positive one; macro is the plain mean over all labels.
+        average: binary takes label 1 as the positive one; macro is the plain mean over the labels that occur.
     """
     return float(f1_score(references, predictions, average=average, zero_division=0.0))
 
