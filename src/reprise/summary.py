@@ -27,9 +27,9 @@ def print_summary(metrics: Path = METRICS) -> None:
     judged, trained, speed = (read_json(metrics / f"{name}.json") for name in ("evaluate", "train", "speed"))
     recipe = read_recipe()
     console = Console(highlight=False)
-    table = Table(
-        title=Text(f"{recipe.model.name} on {recipe.task.name}: {judged['rows']} rows of the {judged['split']} split")
-    )
+    what = f"{recipe.model.name} on {recipe.task.name}: {judged['rows']} rows of the {judged['split']} split"
+    console.print(Text(what, style="bold"), soft_wrap=True)
+    table = Table()
     for heading in ("metric", "value", "95 % interval", "baseline"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, ends in judged["interval"].items():

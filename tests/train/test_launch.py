@@ -1,0 +1,136 @@
+"""Starting the processes: the profile, the world that came up, the processor's own words, and being interrupted."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reprise.errors import InputError
+from reprise.train import launch as launching
+from reprise.train.launch import has_bf16, read_processes
+from reprise.train.stage import check_world
+from tiny import ROOT, Run, write_params
+
+Cook = Callable[..., object]
+
+
+def test_the_profile_says_how_many_processes(tmp_path: Path) -> None:
+    profile = tmp_path / "accelerate.yaml"
+    profile.write_text("distributed_type: MULTI_CPU\nnum_processes: 3\n")
+    assert read_processes(profile) == 3
+    assert read_processes(ROOT / "docker/cpu/accelerate.yaml") == 1
+
+
+@pytest.mark.parametrize("text", ["num_processes: 0\n", "num_processes: two\n", "use_cpu: true\n", "[", "- 1\n", None])
+def test_a_profile_without_a_usable_number_of_processes_is_refused(tmp_path: Path, text: str | None) -> None:
+    profile = tmp_path / "accelerate.yaml"
+    if text is not None:
+        profile.write_text(text)
+    with pytest.raises(InputError, match="num_processes"):
+        read_processes(profile)
+
+
+@pytest.mark.parametrize(("asked", "came"), [("2", 1), ("1", 2)])
+def test_a_world_of_another_size_than_asked_for_fails(asked: str, came: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(launching.PROCESSES, asked)
+    with pytest.raises(InputError, match=rf"{came} process\(es\) came up, expected {asked}"):
+        check_world(came)
+    check_world(int(asked))
+
+
+def test_a_process_that_fails_is_told_and_leaves_the_earlier_model(cook: Cook, at: Path, run: Run) -> None:
+    cook()
+    before = hashlib.sha256((at / "models/final/model.safetensors").read_bytes()).hexdigest()
+    (at / "docker/cpu/accelerate.yaml").write_text("num_processes: 2\n")
+    (at / "data/prepared/validation.arrow").unlink()
+    failed = run(at, "reprise", "train", code=1)
+    assert failed.stderr.endswith("reprise train: one of 2 processes failed; its error stands above\n")
+    assert hashlib.sha256((at / "models/final/model.safetensors").read_bytes()).hexdigest() == before
+    assert not list(at.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "answer"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 rdpid\n", True),
+        ("flags\t\t: fpu amx_tile amx_bf16\n", True),
+        ("Features\t: fp asimd i8mm bf16\n", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni\n", False),
+    ],
+)
+def test_bf16_instructions_are_found_among_the_processors_flags(tmp_path: Path, cpuinfo: str, answer: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert has_bf16(tmp_path / "cpuinfo") is answer
+    assert has_bf16(tmp_path / "missing") is True
+
+
+def test_a_processor_without_bf16_is_told_how_to_cook_in_fp32_and_cooks_on(
+    cook: Cook, at: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launching, "has_bf16", lambda _: False)
+    cook(**{"train.precision": "bf16", "train.max_steps": 1})
+    said = capsys.readouterr().out
+    assert "no bf16 instructions" in said
+    assert "dvc exp run -S train.precision=fp32" in said
+    assert (at / "models/final/model.safetensors").is_file()
+    cook(**{"train.precision": "fp32", "train.max_steps": 1})
+    assert "bf16" not in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_with_130_in_one_line_and_keeps_the_earlier_model(cook: Cook, at: Path) -> None:
+    cook()
+    before = {file: file.read_bytes() for file in sorted((at / "models/final").iterdir())}
+    write_params(at, **{"train.epochs": 500})
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
+    training = subprocess.Popen(
+        ["reprise", "train"], cwd=at, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert training.stdout is not None
+    assert any("validation accuracy" in line for line in training.stdout)  # it is in the middle of its epochs
+    training.send_signal(signal.SIGINT)
+    _, errors = training.communicate(timeout=60)
+    assert training.returncode == 130
+    assert errors.splitlines()[-1] == "reprise train: interrupted; earlier results are kept"
+    assert {file: file.read_bytes() for file in sorted((at / "models/final").iterdir())} == before
+    assert not list(at.rglob("*.partial"))
+
+
+def test_training_before_the_earlier_stages_names_what_is_missing(at: Path, run: Run) -> None:
+    (at / "data/prepared/card.json").unlink()
+    failed = run(at, "reprise", "train", code=2)
+    assert failed.stderr == (
+        "reprise: error: data/prepared/card.json: not found; "
+        "expected what the stages before train make: run `dvc repro`\n"
+    )
+
+
+def test_progress_is_a_plain_line_now_and_then_where_there_is_no_terminal(
+    cook: Cook, at: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("reprise.train.record.LINE_SECONDS", -1.0)
+    cook()
+    lines = [line for line in capsys.readouterr().out.splitlines() if ", step " in line]
+    assert [line.split(",")[1] for line in lines] == [" step 9/18", " step 18/18"]
+    assert all("examples/s" in line and line.endswith("left") for line in lines)
+
+
+def test_the_speed_is_measured_apart_from_the_metrics(cook: Cook, at: Path) -> None:
+    cook()
+    speed = json.loads((at / "metrics/speed.json").read_text())
+    assert set(speed) == {
+        "train_seconds",
+        "examples_per_second",
+        "tokens_per_second",
+        "padding_share",
+        "peak_memory_mib",
+        "processes",
+        "threads",
+    }
+    assert 0 < speed["padding_share"] < 0.3
+    assert "second" not in (at / "metrics/train.json").read_text()
