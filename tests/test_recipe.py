@@ -12,7 +12,7 @@ from dvc.utils.serialize import load_yaml
 from reprise.errors import InputError
 from reprise.recipe import HubModel, OwnTables, Recipe, as_plain, check_recipe, read_recipe
 from reprise.shelf import compose_recipe, write_recipe
-from tiny import ROOT, tiny_recipe, write_params
+from tiny import ROOT, committed, tiny_recipe, write_params
 
 ABSENT = object()
 
@@ -51,21 +51,22 @@ def refusal_of_text(folder: Path, text: str | bytes) -> str:
 
 def head_overrides() -> list[str]:
     """The overrides in the comment at the head of the committed params.yaml."""
-    head = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()[0]
+    head = committed("params.yaml").splitlines()[0]
     command = shlex.split(head.removeprefix("# Made by: "))
     assert command[:2] == ["reprise", "recipe"]
     return command[2:]
 
 
 @pytest.mark.parametrize("overrides", [[], head_overrides()], ids=["defaults", "head comment"])
-def test_the_committed_recipe_is_what_the_shelf_composes(overrides: list[str]) -> None:
-    assert as_plain(read_recipe(ROOT / "params.yaml")) == compose_recipe(overrides, ROOT / "recipes")
+def test_the_committed_recipe_is_what_the_shelf_composes(overrides: list[str], tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(committed("params.yaml"), encoding="utf-8")
+    assert as_plain(read_recipe(tmp_path / "params.yaml")) == compose_recipe(overrides, ROOT / "recipes")
 
 
 def test_the_committed_file_is_byte_for_byte_what_its_head_comment_makes(tmp_path: Path) -> None:
     written = tmp_path / "params.yaml"
     write_recipe(compose_recipe(head_overrides(), ROOT / "recipes"), head_overrides(), written)
-    assert written.read_bytes() == (ROOT / "params.yaml").read_bytes()
+    assert written.read_text(encoding="utf-8") == committed("params.yaml")
 
 
 @pytest.mark.parametrize(("spelled", "number"), [("5e-5", 5e-5), ("5E-5", 5e-5), ("5.0e-05", 5e-5), ("1", 1.0)])

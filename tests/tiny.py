@@ -14,6 +14,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 ROOT = Path(__file__).parents[1]
 
+
+def committed(name: str) -> str:
+    """A file as the last commit has it: what a user edits or cooks since is the user's own."""
+    return subprocess.run(
+        ["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True
+    ).stdout
+
+
 # In front of a command: a network namespace of its own, which has no interface but loopback, and that is down.
 ALONE = ("unshare", "--user", "--map-root-user", "--net")
 # There the files are not git's user's own; this says that they may be trusted.
