@@ -33,7 +33,7 @@ test: $(VENV)/.dev  ## Run the tests and measure their coverage
 	pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=10
 
 test-default: $(VENV)/.dev  ## Cook the default recipe in a new clone, without the network after fetch, and check the result
-	pytest -m default -s
+	pytest -m default -n 0 -s
 
 lint: $(VENV)/.dev  ## Check style and types: ruff and mypy
 	ruff check .
