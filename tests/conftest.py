@@ -13,9 +13,7 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 from transformers.utils import logging
 
-from tiny import BAD, FILLER, GOOD, ROOT, Run, tiny_recipe, write_params, write_reviews
-
-__all__ = ["ROOT", "Run", "tiny_recipe", "write_params", "write_reviews"]
+from tiny import BAD, FILLER, GOOD, ROOT, Run, write_params, write_reviews
 
 logging.disable_progress_bar()
 
