@@ -5,29 +5,49 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 LOCKS := docker/cpu
-# PyTorch's own index has the CPU build. It is asked for torch alone: a look-up in an index that cannot be reached costs
-# seconds of retries for every package.
-TORCH_INDEX := https://download.pytorch.org/whl/cpu
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 # Every command runs with the environment's own programs, as after `source .venv/bin/activate`.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# A recipe from the shelf: make train TASK=mrpc MODEL=bert-base-uncased
-RECIPE := $(if $(TASK),task=$(TASK)) $(if $(MODEL),model=$(MODEL))
+# What `make train` and its siblings run. A recipe from the shelf: make train TASK=mrpc MODEL=bert-base-uncased. An
+# experiment, with the arguments of `dvc exp run`: make train ARGS="-S train.epochs=3"
+RECIPE := $(strip $(if $(TASK),task=$(TASK)) $(if $(MODEL),model=$(MODEL)))
+define COOK
+$(if $(RECIPE),reprise recipe $(RECIPE))
+dvc $(if $(ARGS),exp run $(ARGS),repro)
+reprise summary
+endef
+export COOK
 
-.PHONY: help setup train test test-default lint format lock clean
+# The folder in docker/ of each kind of machine that targets name.
+HARDWARE_cpu := cpu
+HARDWARE_gpu := cuda
+HARDWARE_tpu := tpu
+
+.PHONY: help setup train test test-default lint format lock clean \
+  test-images $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-29s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed  ## Make .venv from the hash locks in docker/cpu
 
-train: setup  ## Cook the recipe in params.yaml; TASK=… and MODEL=… take one from the shelf first
-	$(if $(strip $(RECIPE)),reprise recipe $(strip $(RECIPE)))
-	dvc repro
-	@reprise summary
+train: setup  ## Cook the recipe in params.yaml; TASK=… and MODEL=… take one from the shelf first, ARGS="-S …" makes an experiment
+	@bash -ec "$$COOK"
+
+train-cpu train-gpu train-tpu: train-%:  ## The same in the image of that hardware (ENGINE=docker|podman, GPUS=0,1)
+	@docker/run $(HARDWARE_$*) bash -ec "$$COOK"
+
+shell-cpu shell-gpu shell-tpu: shell-%:  ## A shell in the image, over this checkout
+	@docker/run $(HARDWARE_$*) bash
+
+image-cpu image-gpu image-tpu: image-%:  ## Build the image, if what it is made of has changed
+	@docker/run --build $(HARDWARE_$*)
+
+rebuild-cpu rebuild-gpu rebuild-tpu: rebuild-%:  ## Build the image again from nothing and compare the digests (podman)
+	@docker/rebuild $(HARDWARE_$*)
 
 test: $(VENV)/.dev  ## Run the tests and measure their coverage
 	pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=10
@@ -35,20 +55,29 @@ test: $(VENV)/.dev  ## Run the tests and measure their coverage
 test-default: $(VENV)/.dev  ## Cook the default recipe in a new clone, without the network after fetch, and check the result
 	pytest -m default -n 0 -s
 
-lint: $(VENV)/.dev  ## Check style and types: ruff and mypy
+test-images: $(VENV)/.dev  ## Build images and cook in them, on a Debian without registry or engine (HARDWARE="cpu cuda tpu")
+	pytest -m images -n 0 -s
+
+lint: $(VENV)/.dev  ## Check style and types: ruff, mypy, shellcheck and hadolint
 	ruff check .
 	ruff format --check .
 	mypy
+	shellcheck docker/run docker/rebuild docker/stand-in .ci/run
+	hadolint docker/Dockerfile
 
 format: $(VENV)/.dev  ## Format the code
 	ruff check --fix .
 	ruff format .
 
-lock:  ## Renew the hash locks from docker/*/*.in (needs uv)
+# torch itself stands in torch.txt. The CPU's lock comes first: the other hardware takes its versions.
+GLIBC := x86_64-manylinux_2_
+LOCK := uv pip compile --quiet --generate-hashes --no-header --no-emit-package torch --python-version 3.11
+lock:  ## Renew the hash locks of all hardware from docker/*/*.in (needs uv)
 	@command -v uv >/dev/null || { echo "make lock: uv is not installed: see its documentation, or pip install uv" >&2; exit 2; }
-	for room in docker/*/; do for lock in requirements dev; do [ ! -f $$room$$lock.in ] || uv pip compile --quiet \
-	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header \
-	  --overrides docker/torch-apart.txt $$room$$lock.in --output-file $$room$$lock.txt || exit 1; done; done
+	cd docker/cpu && $(LOCK) --python-platform $(GLIBC)28 --overrides overrides.txt requirements.in -o requirements.txt
+	cd docker/cpu && $(LOCK) --python-platform $(GLIBC)28 dev.in -o dev.txt
+	cd docker/cuda && $(LOCK) --python-platform $(GLIBC)28 requirements.in -o requirements.txt
+	cd docker/tpu && $(LOCK) --python-platform $(GLIBC)31 requirements.in -o requirements.txt
 
 clean:  ## Remove the environment and what tools left behind; data, models and DVC's cache stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* dvc_plots build src/*.egg-info
@@ -58,9 +87,12 @@ $(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml
 	@echo "setup: $(VENV) from the hash locks in $(LOCKS), about two minutes the first time"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "setup: 1/3 PyTorch, 190 MB"
-	@$(INSTALL) --require-hashes --extra-index-url $(TORCH_INDEX) -r $(LOCKS)/torch.txt
+	@$(INSTALL) --require-hashes -r $(LOCKS)/torch.txt
 	@echo "setup: 2/3 $$(grep -c '^[a-z]' $(LOCKS)/requirements.txt) packages"
-	@$(INSTALL) --require-hashes -r $(LOCKS)/requirements.txt
+	@# The locked pip and setuptools first: they build what has no wheel, where a build of its own would fetch others.
+	@awk '/^[a-z]/ { tool = /^(pip|setuptools)==/ } tool' $(LOCKS)/requirements.txt > $(VENV)/tools.txt
+	@$(INSTALL) --require-hashes -r $(VENV)/tools.txt
+	@$(INSTALL) --require-hashes --no-build-isolation -r $(LOCKS)/requirements.txt
 	@echo "setup: 3/3 reprise itself"
 	@$(INSTALL) --no-build-isolation --editable .
 	@$(VENV)/bin/python -m pip check

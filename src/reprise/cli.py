@@ -87,12 +87,13 @@ def train() -> None:
 def evaluate() -> None:
     """Stage 5: judge the final model on the evaluation split: metrics with intervals, plots, predictions."""
     _go_offline()
-    from reprise.environment import hardware
+    from reprise.environment import hardware, require_device
     from reprise.evaluate.stage import evaluate
     from reprise.recipe import read_recipe
 
-    recipe = read_recipe()
-    evaluate(recipe.task, recipe.evaluate, cpu=hardware() == "cpu")
+    recipe, kind = read_recipe(), hardware()
+    require_device(kind)
+    evaluate(recipe.task, recipe.evaluate, cpu=kind == "cpu")
 
 
 @app.command()

@@ -20,7 +20,7 @@ LOCKS = ("torch.txt", "requirements.txt")
 
 
 def hardware(rooms: Path = ROOMS) -> str:
-    """The kind of hardware that this environment was built for: `REPRISE_HARDWARE`, which images set, or cpu.
+    """The kind of hardware that this software was made for: `REPRISE_HARDWARE`, which images set, or cpu.
 
     Raises:
         InputError: docker/ has no room of that name.
@@ -46,7 +46,7 @@ def describe(kind: str, rooms: Path = ROOMS) -> dict[str, Any]:
         if installed != pinned:
             raise InputError(
                 f"{rooms / kind}: the lock says {name} {pinned}, installed is {installed or 'none'}; "
-                "expected them to agree: run `make setup`"
+                "expected them to agree: run `make setup`, or build the image again"
             )
     return {
         "hardware": kind,
@@ -55,6 +55,25 @@ def describe(kind: str, rooms: Path = ROOMS) -> dict[str, Any]:
         "locks": {lock.name: hashlib.sha256(lock.read_bytes()).hexdigest() for lock in locks},
         "packages": dict(sorted(locked.items())),
     }
+
+
+def require_device(kind: str) -> None:
+    """Find out whether the device that `kind` computes on is there, before a library fails with a page of its own.
+
+    Raises:
+        InputError: it is not.
+    """
+    if kind == "cuda":
+        import torch  # not for `reprise environment`, which runs on every `dvc repro`
+
+        if not torch.cuda.is_available():
+            raise InputError("cuda: PyTorch sees no GPU; expected one with its driver, as `make train-gpu` hands it on")
+    if kind == "tpu" and os.environ.get("PJRT_DEVICE", "TPU") == "TPU":
+        devices = [*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/[0-9]*")]
+        if not devices:
+            raise InputError(
+                "tpu: no TPU in /dev; expected one, as `make train-tpu` hands it on, or PJRT_DEVICE=CPU to try without"
+            )
 
 
 def pinned_versions(lock: str) -> dict[str, str]:

@@ -79,7 +79,7 @@ def predict(
     loader = accelerator.prepare_data_loader(DataLoader(rows.select(order), batch_size=batch_size, collate_fn=collate))
     model.eval()
     logits = []
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode, which XLA cannot trace
         # disable=None: a bar in a terminal, nothing elsewhere
         for batch in tqdm(loader, desc="predict", leave=False, disable=None if accelerator.is_main_process else True):
             batch.pop("labels")

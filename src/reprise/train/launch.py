@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from reprise.environment import ROOMS
+from reprise.environment import ROOMS, require_device
 from reprise.errors import InputError
 from reprise.places import PREPARED, PRETRAINED, card
 from reprise.recipe import Recipe
@@ -27,6 +28,7 @@ def launch(recipe: Recipe, hardware: str) -> None:
         InputError: the profile or the prepared data cannot be used.
         SystemExit: one of several processes failed; the status is its own.
     """
+    require_device(hardware)
     processes = read_processes(ROOMS / hardware / "accelerate.yaml")
     for needed in (card(PREPARED), PRETRAINED / "model"):
         if not needed.exists():
@@ -55,10 +57,11 @@ def launch(recipe: Recipe, hardware: str) -> None:
 
 
 def read_processes(profile: Path) -> int:
-    """The number of processes in a profile that `accelerate config` would write."""
+    """The number of processes in a profile as `accelerate config` writes it: with `gpu_ids: all`, one for each GPU."""
     try:
-        processes = YAML(typ="safe").load(profile.read_text(encoding="utf-8"))["num_processes"]
-    except (OSError, YAMLError, KeyError, TypeError):
+        settings = YAML(typ="safe").load(profile.read_text(encoding="utf-8"))
+        processes = torch.cuda.device_count() if settings.get("gpu_ids") == "all" else settings["num_processes"]
+    except (OSError, YAMLError, KeyError, AttributeError):
         raise InputError(f"{profile}: expected an Accelerate profile with the key num_processes") from None
     if not isinstance(processes, int) or processes < 1:
         raise InputError(f"{profile}: num_processes: expected a whole number of at least 1, got {processes!r}")

@@ -31,7 +31,7 @@ def train(
     lengths = np.asarray(rows["length"])
 
     torch.manual_seed(recipe.seed)  # draws the new head
-    model = load_classifier(PRETRAINED / "model", labels)
+    model = load_classifier(PRETRAINED / "model", labels).to(accelerator.device)
     optimizer = build_optimizer(model, settings)
     schedule = build_schedule(optimizer, settings, record.steps_in_all)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)

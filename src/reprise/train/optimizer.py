@@ -23,7 +23,8 @@ def build_optimizer(model: torch.nn.Module, train: Train) -> AdamW:
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=train.learning_rate, fused=True)
+    fused = parameters[0].device.type in ("cpu", "cuda")  # XLA fuses by itself
+    return AdamW(groups, lr=train.learning_rate, fused=fused)
 
 
 def build_schedule(optimizer: AdamW, train: Train, steps: int) -> LRScheduler:

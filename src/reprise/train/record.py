@@ -118,7 +118,8 @@ class Record:
     def save(self, model: PreTrainedModel) -> None:
         """Write the weights as safetensors, with the configuration, in the place of an earlier epoch's."""
         if self.accelerator.is_main_process:
-            model.save_pretrained(self.folder)
+            weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}  # XLA's cannot be written
+            model.save_pretrained(self.folder, state_dict=weights)
 
     def write(self, metrics: Path, plots: Path) -> None:
         """Write metrics/train.json, metrics/speed.json, plots/train.csv and plots/validation.csv."""
