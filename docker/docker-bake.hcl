@@ -1,0 +1,32 @@
+# All images with BuildKit, from the root of the repository:
+#   docker buildx bake --file docker/docker-bake.hcl [cpu] [cuda] [tpu]
+# Where its exporter can rewrite times (BuildKit 0.13 and newer) the digests repeat as those of `make rebuild-cpu` do:
+#   … --set '*.output=type=oci,dest=reprise.tar,rewrite-timestamp=true'
+variable "BASE_IMAGE" {
+  default = null # the one that docker/Dockerfile pins
+}
+
+variable "REVISION" {
+  default = "unknown" # REVISION=$(git rev-parse HEAD)
+}
+
+variable "SOURCE_DATE_EPOCH" {
+  default = "315532800" # 1980, the earliest time that a zip archive can hold
+}
+
+group "default" {
+  targets = ["cpu", "cuda", "tpu"]
+}
+
+target "image" {
+  name       = hardware
+  matrix     = { hardware = ["cpu", "cuda", "tpu"] }
+  dockerfile = "docker/Dockerfile"
+  tags       = ["reprise:${hardware}"]
+  args = {
+    BASE_IMAGE        = BASE_IMAGE
+    HARDWARE          = hardware
+    REVISION          = REVISION
+    SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH
+  }
+}
