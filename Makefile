@@ -17,7 +17,7 @@ RECIPE := $(strip $(if $(TASK),task=$(TASK)) $(if $(MODEL),model=$(MODEL)))
 define COOK
 $(if $(RECIPE),reprise recipe $(RECIPE))
 dvc $(if $(ARGS),exp run $(ARGS),repro)
-reprise summary
+$(if $(findstring --queue,$(ARGS)),,reprise summary)
 endef
 export COOK
 

@@ -137,7 +137,9 @@ CASES = {
     ),
     # What is installed
     "lock and installed packages apart": Case(
-        "environment", other_version, "docker/cpu: the lock says numpy 0.0.1, installed is …: run `make setup`"
+        "environment",
+        other_version,
+        "docker/cpu: the lock says numpy 0.0.1, installed is …: run `make setup`, or build the image again",
     ),
     "unknown hardware": Case(
         "environment",

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from reprise.environment import LOCKS, describe, hardware, installed_version, pinned_versions
+from reprise.environment import LOCKS, describe, hardware, installed_version, pinned_versions, require_device
 from reprise.errors import InputError
 from tiny import ROOT, Run, write_params
 
@@ -100,7 +100,8 @@ def test_a_lock_that_says_another_version_is_refused_with_both_and_what_to_do(ro
     with pytest.raises(InputError) as refused:
         describe("cpu", rooms)
     assert str(refused.value) == (
-        f"{rooms}/cpu: the lock says numpy 0.0.1, installed is {installed}; expected them to agree: run `make setup`"
+        f"{rooms}/cpu: the lock says numpy 0.0.1, installed is {installed}; "
+        "expected them to agree: run `make setup`, or build the image again"
     )
 
 
@@ -142,11 +143,21 @@ def test_the_hardware_is_cpu_where_nothing_else_is_said(rooms: Path, monkeypatch
 
 def test_a_hardware_without_a_room_is_told_which_there_are(rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(rooms / "cpu", rooms / "abacus")
-    monkeypatch.setenv("REPRISE_HARDWARE", "tpu")
+    monkeypatch.setenv("REPRISE_HARDWARE", "quill")
     with pytest.raises(InputError) as refused:
         hardware(rooms)
     known = ", ".join(sorted({"abacus"} | {lock.parent.name for lock in (ROOT / "docker").glob("*/torch.txt")}))
-    assert str(refused.value) == f"REPRISE_HARDWARE: no lock {rooms}/tpu/torch.txt; expected one of {known}"
+    assert str(refused.value) == f"REPRISE_HARDWARE: no lock {rooms}/quill/torch.txt; expected one of {known}"
+
+
+@pytest.mark.parametrize(("kind", "xla"), [("cpu", None), ("cpu", "TPU"), ("tpu", "CPU")])
+def test_what_computes_on_the_processor_requires_no_device(
+    kind: str, xla: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PJRT_DEVICE", raising=False)
+    if xla:
+        monkeypatch.setenv("PJRT_DEVICE", xla)
+    require_device(kind)
 
 
 def test_a_room_without_its_second_lock_is_refused(rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ WORK = Path("/var/tmp/reprise-images")  # on disk: /tmp may be memory
 BASE = "localhost/reprise-base"
 CALLER = 1234  # who calls make: neither root nor the image's own user
 TOKEN = "hf_not_to_be_found_in_any_layer"
+STEPS, NOTHING = r"STEP|^(image|rebuild): ", "^$ "  # of what is said, what to show
 SMALL = "-S task.limit=64 -S train.epochs=1"
 
 
@@ -43,8 +44,8 @@ class Images:
     seconds: dict[str, float] = field(default_factory=dict)
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def call(self, *command: str, code: int = 0, quiet: bool = False, **environment: str) -> str:
-        """Run a command in the clone, shown as it goes, and return what it said on both streams."""
+    def call(self, *command: str, code: int = 0, show: str = "", **environment: str) -> str:
+        """Run a command in the clone; show those of its lines that match as it goes, return all of both streams."""
         lines = []
         with subprocess.Popen(
             command,
@@ -58,7 +59,7 @@ class Images:
             assert running.stdout is not None
             for line in running.stdout:
                 lines.append(line)
-                if not quiet:
+                if re.search(show, line):
                     print(line, end="", flush=True)
         assert running.returncode == code, f"{shlex.join(command)}: {running.returncode}\n{''.join(lines[-40:])}"
         return "".join(lines)
@@ -70,7 +71,7 @@ class Images:
 
     def inspect(self, hardware: str) -> dict[str, Any]:
         found: list[dict[str, Any]] = json.loads(
-            self.call("podman", "image", "inspect", f"reprise:{hardware}", quiet=True)
+            self.call("podman", "image", "inspect", f"reprise:{hardware}", show=NOTHING)
         )
         return found[0]
 
@@ -102,6 +103,7 @@ def images() -> Iterator[Images]:
         "SUDO_UID": str(CALLER),
         "SUDO_GID": str(CALLER),
     }
+    environment.pop("MAKEFLAGS", None)  # of the make that runs this test
     reset(environment)
     WORK.mkdir()
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
@@ -138,7 +140,7 @@ def hardware(request: pytest.FixtureRequest, images: Images) -> str:
     """A kind of hardware whose image was built by make, from nothing."""
     kind = str(request.param)
     start = time.monotonic()
-    images.call("make", f"image-{TARGET[kind]}", quiet=True)
+    images.call("make", f"image-{TARGET[kind]}", show=STEPS)
     images.facts[kind] = {"build": f"{time.monotonic() - start:.0f} s"}
     return kind
 
@@ -146,7 +148,7 @@ def hardware(request: pytest.FixtureRequest, images: Images) -> str:
 def test_the_image_is_built_once_and_says_what_it_is_made_of(images: Images, hardware: str) -> None:
     image = images.inspect(hardware)
     images.facts[hardware]["size"] = f"{image['Size'] / 1e9:.2f} GB"
-    revision = images.call("git", "-c", "safe.directory=*", "rev-parse", "HEAD", quiet=True).strip()
+    revision = images.call("git", "-c", "safe.directory=*", "rev-parse", "HEAD", show=NOTHING).strip()
     assert image["Config"]["Labels"]["org.opencontainers.image.revision"] == revision
     assert images.call("make", f"image-{TARGET[hardware]}") == f"image: reprise:{hardware} is up to date\n"
     assert images.inspect(hardware)["Id"] == image["Id"]
@@ -179,7 +181,7 @@ def test_it_runs_as_a_user_without_rights_and_has_no_compiler(images: Images, ha
 
 def test_nothing_of_the_machine_or_the_caller_is_in_it(images: Images, hardware: str) -> None:
     layers, base = (
-        Path(images.call("podman", "image", "mount", name, quiet=True).strip())
+        Path(images.call("podman", "image", "mount", name, show=NOTHING).strip())
         for name in (f"reprise:{hardware}", BASE)
     )
     for mount in images.mounts:
@@ -189,7 +191,7 @@ def test_nothing_of_the_machine_or_the_caller_is_in_it(images: Images, hardware:
         else:
             assert (layers / inner).read_bytes() == (base / inner).read_bytes()
     assert [*(layers / "reprise").iterdir(), *(layers / "home/reprise").iterdir()] == []
-    traces = [TOKEN, str(WORK), str(ROOT)]
+    traces = [TOKEN, f"{WORK}/", f"{ROOT}/"]
     words = [word for trace in traces for word in ("-e", trace)]
     found = subprocess.run(["grep", "-rlF", "-D", "skip", *words, str(layers)], capture_output=True, text=True)
     assert found.stdout.splitlines() == []
@@ -234,6 +236,6 @@ def test_another_image_trains_anew_and_the_way_back_is_taken_from_the_run_cache(
 
 
 def test_built_again_from_nothing_it_has_the_same_digest(images: Images, hardware: str) -> None:
-    said = images.call("make", f"rebuild-{TARGET[hardware]}", quiet=True)
+    said = images.call("make", f"rebuild-{TARGET[hardware]}", show=STEPS)
     images.facts[hardware]["digest"] = re.findall(r"sha256:[0-9a-f]{12}", said)[-1] + ", rebuilt equal"
     assert said.endswith("rebuild: the same, bit for bit\n")

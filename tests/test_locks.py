@@ -16,8 +16,10 @@ from tiny import ROOT
 
 DOCKER = ROOT / "docker"
 ROOMS = sorted(lock.parent for lock in DOCKER.glob("*/torch.txt"))
+OTHERS = [room for room in ROOMS if room.name != "cpu"]
 WISHES = sorted(DOCKER.glob("*/*.in"))
-LOCKS = sorted(DOCKER.glob("*/*.txt"))
+LOCKS = sorted(lock for name in ("torch", "requirements", "dev") for lock in DOCKER.glob(f"*/{name}.txt"))
+TORCH_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,11 @@ class Pin:
 
 
 def pins(lock: Path) -> dict[str, Pin]:
-    """The lines of a lock by normalised name, continuation lines joined and comments left out."""
+    """The pins of a lock by normalised name."""
     found: dict[str, Pin] = {}
     for line in lines(lock):
+        if line == TORCH_INDEX:
+            continue
         requirement, *options = re.split(r"\s+--hash=", line)
         name = canonicalize_name(Requirement(requirement).name)
         assert name not in found, f"{lock}: {name} stands twice"
@@ -45,29 +49,42 @@ def pins(lock: Path) -> dict[str, Pin]:
 
 
 def lines(file: Path) -> list[str]:
-    """The logical lines of a requirements file."""
+    """The lines of a requirements file, continuation lines joined and comments left out."""
     without_comments = re.sub(r"(^|\s)#.*$", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return [line.strip() for line in without_comments.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def wishes(file: Path) -> list[Requirement]:
-    """What a .in file asks for."""
-    return [Requirement(line) for line in lines(file) if not line.startswith("-")]
+    """What a .in file asks for, itself or in the files that it takes in with -r."""
+    asked = [Requirement(line) for line in lines(file) if not line.startswith("-")]
+    taken = [file.parent / line.removeprefix("-r ") for line in lines(file) if line.startswith("-r ")]
+    return asked + [wish for other in taken for wish in wishes(other)]
+
+
+def torch_of(room: Path) -> Version:
+    return pins(room / "torch.txt")["torch"].version
 
 
 def name_of(file: Path) -> str:
     return str(file.relative_to(DOCKER))
 
 
-def test_every_room_has_all_its_locks() -> None:
+def test_every_room_has_all_its_locks_and_only_the_cpu_has_tools() -> None:
+    assert {"cpu", "cuda", "tpu"} <= {room.name for room in ROOMS}
     assert [room.name for room in ROOMS if not (room / "requirements.txt").is_file()] == []
-    assert (DOCKER / "cpu/dev.txt").is_file()
-    assert {file.with_suffix(".txt") for file in WISHES} <= set(LOCKS)
+    wanted = [room / "requirements.in" for room in ROOMS]
+    assert sorted([*wanted, DOCKER / "cpu/dev.in"]) == WISHES
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=name_of)
+def test_every_room_asks_for_what_all_share_and_follows_the_cpu_s_versions(room: Path) -> None:
+    options = [line for line in lines(room / "requirements.in") if line.startswith("-")]
+    assert options == ["-r ../requirements.in"] + (["-c ../cpu/requirements.txt"] if room in OTHERS else [])
 
 
 @pytest.mark.parametrize("file", WISHES, ids=name_of)
 def test_everything_asked_for_is_locked_at_a_version_that_was_asked_for(file: Path) -> None:
-    locked = pins(file.with_suffix(".txt"))
+    locked = pins(file.with_suffix(".txt")) | pins(file.with_name("torch.txt"))
     asked = wishes(file)
     assert len(asked) >= 8
     assert [wish.name for wish in asked if canonicalize_name(wish.name) not in locked] == []
@@ -90,20 +107,66 @@ def test_every_locked_line_is_one_version_with_at_least_one_hash(lock: Path) -> 
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=name_of)
-def test_torch_stands_in_its_own_lock_alone(room: Path) -> None:
+def test_torch_is_locked_in_its_own_file_alone(room: Path) -> None:
     assert list(pins(room / "torch.txt")) == ["torch"]
-    elsewhere = [file for file in (*room.glob("*.txt"), *room.glob("*.in")) if file.name != "torch.txt"]
-    assert len(elsewhere) >= 2
-    naming = [file.name for file in elsewhere if any(re.match(r"torch\b(?!-)", line) for line in lines(file))]
-    assert naming == []
+    others = [lock for lock in LOCKS if lock.parent == room and lock.name != "torch.txt"]
+    assert others
+    assert [lock.name for lock in others if "torch" in pins(lock)] == []
 
 
-@pytest.mark.parametrize("file", sorted({*LOCKS, *WISHES, *DOCKER.glob("*.txt")}), ids=name_of)
-def test_no_lock_names_a_place_to_download_from(file: Path) -> None:
-    text = file.read_text(encoding="utf-8")
-    assert "://" not in text
-    options = [line for line in lines(file) if line.startswith("-")]
-    assert [line for line in options if line.split()[0] not in ("-c", "-r")] == []
+@pytest.mark.parametrize("room", OTHERS, ids=name_of)
+def test_the_libraries_are_resolved_for_the_torch_that_is_installed(room: Path) -> None:
+    (asked,) = [wish for wish in wishes(room / "requirements.in") if wish.name == "torch"]
+    assert str(asked.specifier) == f"=={torch_of(room)}"
+
+
+def test_the_cpu_leaves_torch_out_of_the_resolution() -> None:
+    (override,) = [Requirement(line) for line in lines(DOCKER / "cpu/overrides.txt")]
+    assert override.name == "torch"
+    assert override.marker
+    assert not override.marker.evaluate()
+    assert "torch" not in [wish.name for wish in wishes(DOCKER / "cpu/requirements.in")]
+    assert torch_of(DOCKER / "cpu").local == "cpu"
+
+
+@pytest.mark.parametrize("file", sorted({*DOCKER.rglob("*.txt"), *DOCKER.rglob("*.in")}), ids=name_of)
+def test_no_file_names_a_place_to_download_from_but_the_cpu_s_torch(file: Path) -> None:
+    options = [line for line in lines(file) if line.startswith("-") and line.split()[0] not in ("-c", "-r")]
+    assert options == ([TORCH_INDEX] if name_of(file) == "cpu/torch.txt" else [])
+    assert file.read_text(encoding="utf-8").count("://") == len(options)
+
+
+@pytest.mark.parametrize("room", OTHERS, ids=name_of)
+def test_what_a_room_shares_with_the_cpu_is_the_same_to_the_hash(room: Path) -> None:
+    here, cpu = pins(room / "requirements.txt"), pins(DOCKER / "cpu/requirements.txt")
+    shared = here.keys() & cpu.keys()
+    assert len(shared) > 100
+    unlike = [name for name in shared if here[name].version != cpu[name].version]
+    assert unlike == []
+    assert [name for name in shared if set(here[name].hashes) != set(cpu[name].hashes)] == []
+
+
+def test_the_tpu_s_xla_is_of_the_minor_version_of_its_torch() -> None:
+    xla = pins(DOCKER / "tpu/requirements.txt")["torch-xla"].version
+    assert xla.release[:2] == torch_of(DOCKER / "tpu").release[:2]
+
+
+def test_every_library_of_nvidia_is_of_the_cuda_toolkit_that_torch_asks_for() -> None:
+    locked = pins(DOCKER / "cuda/requirements.txt")
+    toolkit = locked["cuda-toolkit"].version
+    # Most libraries count on their own: their name ends in CUDA's major version, or the toolkit itself pins them.
+    text = (DOCKER / "cuda/requirements.txt").read_text(encoding="utf-8")
+    entries = {entry.split("==")[0]: entry for entry in re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)}
+    libraries = [name for name in entries if name.startswith("nvidia-")]
+    assert len(libraries) >= 10
+    for name in libraries:
+        suffix = re.search(r"-cu(\d+)$", name)
+        if suffix:
+            assert int(suffix[1]) == toolkit.major, name
+        else:
+            assert re.search(r"#.* cuda-toolkit$", entries[name], flags=re.MULTILINE), name
+    assert locked["cuda-bindings"].version.major == toolkit.major
+    assert locked["nvidia-nvjitlink"].version.release[:2] == toolkit.release[:2]  # the driver may know no newer one
 
 
 @pytest.mark.parametrize("dev", sorted(DOCKER.glob("*/dev.txt")), ids=name_of)

@@ -24,7 +24,14 @@ def test_the_profile_says_how_many_processes(tmp_path: Path) -> None:
     profile = tmp_path / "accelerate.yaml"
     profile.write_text("distributed_type: MULTI_CPU\nnum_processes: 3\n")
     assert read_processes(profile) == 3
-    assert read_processes(ROOT / "docker/cpu/accelerate.yaml") == 1
+
+
+@pytest.mark.parametrize(("room", "processes"), [("cpu", 1), ("cuda", 3), ("tpu", 1)])
+def test_the_profile_of_a_room_asks_for_one_process_or_for_one_on_each_gpu(
+    room: str, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert read_processes(ROOT / "docker" / room / "accelerate.yaml") == processes
 
 
 @pytest.mark.parametrize("text", ["num_processes: 0\n", "num_processes: two\n", "use_cpu: true\n", "[", "- 1\n", None])
@@ -99,6 +106,14 @@ def test_ctrl_c_ends_with_130_in_one_line_and_keeps_the_earlier_model(cook: Cook
     assert errors.splitlines()[-1] == "reprise train: interrupted; earlier results are kept"
     assert {file: file.read_bytes() for file in sorted((at / "models/final").iterdir())} == before
     assert not list(at.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_without_the_device_of_the_hardware_no_stage_begins(verb: str, at: Path, run: Run) -> None:
+    refused = run(at, "reprise", verb, code=2, env={"REPRISE_HARDWARE": "cuda", "CUDA_VISIBLE_DEVICES": ""})
+    assert refused.stderr == (
+        "reprise: error: cuda: PyTorch sees no GPU; expected one with its driver, as `make train-gpu` hands it on\n"
+    )
 
 
 def test_training_before_the_earlier_stages_names_what_is_missing(at: Path, run: Run) -> None:
