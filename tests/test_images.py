@@ -41,7 +41,6 @@ class Images:
     clone: Path
     environment: dict[str, str]
     mounts: list[str]
-    seconds: dict[str, float] = field(default_factory=dict)
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def call(self, *command: str, code: int = 0, show: str = "", **environment: str) -> str:
@@ -103,7 +102,8 @@ def images() -> Iterator[Images]:
         "SUDO_UID": str(CALLER),
         "SUDO_GID": str(CALLER),
     }
-    environment.pop("MAKEFLAGS", None)  # of the make that runs this test
+    for name in ("MAKEFLAGS", "MAKELEVEL"):  # of the make that runs this test
+        environment.pop(name, None)
     reset(environment)
     WORK.mkdir()
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
