@@ -58,6 +58,7 @@ TINY_RECIPE: dict[str, Any] = {
         "max_grad_norm": 1.0,
         "max_length": 16,
         "precision": "fp32",
+        "checkpoint_every": 50,
         "select": "best",
         "max_steps": None,
     },

@@ -157,6 +157,7 @@ class Train:
     max_grad_norm: PositiveNumber
     max_length: Annotated[int, Field(strict=True, ge=4)]
     precision: Literal["bf16", "fp32"]
+    checkpoint_every: Positive
     select: Literal["best", "last"]
     max_steps: Positive | None
 

@@ -4,8 +4,12 @@ Several are started with torchrun, as `accelerate launch` runs a single one on t
 """
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +20,7 @@ from reprise.environment import ROOMS, require_device
 from reprise.errors import InputError
 from reprise.places import PREPARED, PRETRAINED, card
 from reprise.recipe import Recipe
+from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
 
 # How the launcher tells its processes how many they should be; see check_world in stage.py.
 PROCESSES = "REPRISE_PROCESSES"
@@ -26,7 +31,7 @@ def launch(recipe: Recipe, hardware: str) -> None:
 
     Raises:
         InputError: the profile or the prepared data cannot be used.
-        SystemExit: one of several processes failed; the status is its own.
+        SystemExit: one of several processes failed, or a signal stopped the training (143 for SIGTERM, 130 for SIGINT).
     """
     require_device(hardware)
     processes = read_processes(ROOMS / hardware / "accelerate.yaml")
@@ -39,21 +44,52 @@ def launch(recipe: Recipe, hardware: str) -> None:
             "times longer; fp32 is faster here: dvc exp run -S train.precision=fp32",
             flush=True,
         )
-    if processes == 1:
-        from reprise.train.stage import run
+    try:
+        if processes == 1:
+            from reprise.train.stage import run
 
-        run(recipe, hardware)
-        return
-    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+            run(recipe, hardware)
+        else:
+            run_several(processes, hardware)
+    except Stopped as stopped:
+        print(f"reprise train: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
+
+
+def run_several(processes: int, hardware: str) -> None:
+    """Train in processes that torchrun starts; they share the cores of a CPU.
+
+    Raises:
+        Stopped: they were stopped by a signal that this process took.
+        SystemExit: one of them failed.
+    """
     environment = {**os.environ, PROCESSES: str(processes)}
-    environment.setdefault("OMP_NUM_THREADS", str(threads))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
     if hardware == "cpu":
         environment["ACCELERATE_USE_CPU"] = "1"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    finished = subprocess.run([*torchrun, "--module", "reprise.train.stage"], env=environment)
-    if finished.returncode:
+    with tempfile.TemporaryDirectory() as folder, listening() as stop:
+        stop_file = Path(folder) / "stop"
+        running = subprocess.Popen(
+            [*torchrun, "--module", "reprise.train.stage"],
+            env={**environment, STOP_FILE: str(stop_file)},
+            start_new_session=True,  # Ctrl-C reaches us alone: torchrun would end its processes in the middle of a step
+            preexec_fn=partial(die_with_parent, signal.SIGTERM),
+        )
+        try:
+            while running.poll() is None:
+                time.sleep(0.1)
+                if stop.signal:
+                    stop_file.touch()
+        finally:
+            running.terminate()
+            code = running.wait()
+        said = stop_file.read_text(encoding="utf-8") if stop_file.exists() else ""
+    if said and code == 0:
+        raise Stopped(said, stop.signal)
+    if code:
         print(f"reprise train: one of {processes} processes failed; its error stands above", file=sys.stderr)
-        sys.exit(finished.returncode)
+        sys.exit(code)
 
 
 def read_processes(profile: Path) -> int:

@@ -16,15 +16,20 @@ from reprise.metrics import compute
 from reprise.modeling import Collator, load_classifier, predict, predictions_of
 from reprise.places import PRETRAINED
 from reprise.recipe import Recipe
+from reprise.train.checkpoint import Checkpoints
 from reprise.train.optimizer import build_optimizer, build_schedule
 from reprise.train.plan import deal, plan_epoch, random_seed, weight
 from reprise.train.record import Record
 
 
 def train(
-    recipe: Recipe, accelerator: Accelerator, rows: Dataset, validation: Dataset, collate: Collator, record: Record
-) -> None:
-    """Fine-tune the pretrained model on `rows`; `record` keeps the figures, and the weights of the chosen epoch."""
+    recipe: Recipe, accelerator: Accelerator, rows: Dataset, validation: Dataset, collate: Collator, record: Record,
+    checkpoints: Checkpoints,
+) -> None:  # fmt: skip
+    """Fine-tune the pretrained model on `rows`.
+
+    `record` keeps the figures and the weights of the chosen epoch, `checkpoints` what an interrupted run goes on from.
+    """
     settings, labels = recipe.train, recipe.task.labels
     processes, process = accelerator.num_processes, accelerator.process_index
     micro_batch_size = settings.micro_batch_size or -(-settings.batch_size // processes)
@@ -35,18 +40,22 @@ def train(
     optimizer = build_optimizer(model, settings)
     schedule = build_schedule(optimizer, settings, record.steps_in_all)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+    checkpoints.restore(model, optimizer, schedule)
 
-    for epoch in range(settings.epochs):
+    for epoch in range(len(record.epochs), settings.epochs):
         steps = plan_epoch(
             lengths, seed=recipe.seed, epoch=epoch, batch_size=settings.batch_size, micro_batch_size=micro_batch_size
-        )[: record.steps_left]
-        if not steps:
+        )
+        first = epoch * len(steps)
+        if first >= record.steps_in_all:
             break
-        loader = DataLoader(rows, batch_sampler=deal(steps, processes), collate_fn=collate)
+        steps = steps[: record.steps_in_all - first]
+        done = len(record.curve) - first  # before an interruption
+        loader = DataLoader(rows, batch_sampler=deal(steps[done:], processes), collate_fn=collate)
         batches = iter(accelerator.prepare_data_loader(loader))
-        record.start_epoch(len(steps))
+        record.start_epoch(len(steps) - done)
         model.train()
-        for number, step in enumerate(steps):
+        for number, step in enumerate(steps[done:], start=done):
             loss = torch.zeros((), device=accelerator.device)
             turns = -(-len(step.micro_batches) // processes)
             for turn in range(turns):
@@ -65,12 +74,14 @@ def train(
             schedule.step()
             optimizer.zero_grad()
             record.step(epoch, step, loss, norm, learning_rate)
+            checkpoints.after_step()
 
         logits = predict(accelerator, model, validation, collate, recipe.evaluate.batch_size)
         predictions = predictions_of(logits, regression=recipe.task.regression)
         record.epoch(epoch, compute(recipe.task.metrics, predictions, validation["label"], labels=len(labels)))
         if record.is_chosen(epoch):
             record.save(accelerator.unwrap_model(model))
+        checkpoints.save()
 
 
 def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """What a run leaves behind: curves, metrics, speed, the chosen weights; and what it shows while it goes on."""
 
 import resource
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,8 @@ from reprise.train.plan import Step, steps_in_all
 # Figures stay on the device and are fetched together once in so many steps: a fetch waits for the device.
 FETCH_EVERY = 10
 LINE_SECONDS = 5.0
+# The figures that an interrupted run takes up again, beside the clock.
+KEPT = ("curve", "epochs", "chosen", "rows", "tokens", "padded_tokens")
 
 
 class Record:
@@ -49,12 +52,8 @@ class Record:
             disable=not (accelerator.is_main_process and sys.stderr.isatty()),
         )  # fmt: skip
 
-    @property
-    def steps_left(self) -> int:
-        return self.steps_in_all - len(self.curve)
-
     def start_epoch(self, steps: int) -> None:
-        """An epoch of so many steps begins; the clock of speed.json runs until the last of them."""
+        """So many steps of an epoch lie ahead; the clock of speed.json runs until the last of them."""
         self.steps_of_epoch = steps
         self.started = time.perf_counter()
 
@@ -69,11 +68,14 @@ class Record:
         self.bar.update()
         self.steps_of_epoch -= 1
         if len(self.waiting) == FETCH_EVERY or self.steps_of_epoch == 0:
-            self._fetch()
+            self.fetch()
         if self.steps_of_epoch == 0:
-            self.seconds += time.perf_counter() - self.started
+            self.seconds, self.started = self._elapsed(), time.perf_counter()
 
-    def _fetch(self) -> None:
+    def fetch(self) -> None:
+        """Take the figures that are still on the device into the curve; every process takes part."""
+        if not self.waiting:
+            return
         figures = self.accelerator.reduce(torch.stack(self.waiting), "sum").tolist()
         self.waiting.clear()
         for row, (loss, norm) in zip(self.curve[-len(figures) :], figures, strict=True):
@@ -87,18 +89,20 @@ class Record:
         self._show(mean_loss)
 
     def _show(self, loss: float) -> None:
-        now = time.perf_counter()
-        elapsed = self.seconds + now - self.started
+        now, elapsed = time.perf_counter(), self._elapsed()
         speed, done = self.rows / elapsed, len(self.curve)
         self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:.0f} examples/s")
         if self.bar.disable and self.accelerator.is_main_process and now - self.line_shown > LINE_SECONDS:
             self.line_shown = now
-            left = tqdm.format_interval(elapsed / done * self.steps_left)
+            left = tqdm.format_interval(elapsed / done * (self.steps_in_all - done))
             print(
                 f"train: epoch {self.curve[-1]['epoch']}/{self.train.epochs}, step {done}/{self.steps_in_all}, "
                 f"loss {loss:.3f}, {speed:.0f} examples/s, {left} left",
                 flush=True,
             )
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.perf_counter() - self.started
 
     def epoch(self, epoch: int, scores: dict[str, float]) -> None:
         """Take up an epoch's validation scores."""
@@ -120,6 +124,19 @@ class Record:
         if self.accelerator.is_main_process:
             weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}  # XLA's cannot be written
             model.save_pretrained(self.folder, state_dict=weights)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the figures, as JSON can hold it; `fetch` comes first."""
+        kept = {name: getattr(self, name) for name in KEPT}
+        return kept | {"seconds": self._elapsed() if self.steps_of_epoch else self.seconds}
+
+    def restore(self, state: dict[str, Any], chosen: Path) -> None:
+        """Take up what `state` gave, and the chosen weights where there were any."""
+        for name in (*KEPT, "seconds"):
+            setattr(self, name, state[name])
+        self.bar.update(len(self.curve))
+        if self.accelerator.is_main_process and chosen.is_dir():
+            shutil.copytree(chosen, self.folder, dirs_exist_ok=True)
 
     def write(self, metrics: Path, plots: Path) -> None:
         """Write metrics/train.json, metrics/speed.json, plots/train.csv and plots/validation.csv."""

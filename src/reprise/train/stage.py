@@ -2,7 +2,9 @@
 
 import ctypes
 import os
+import signal
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,9 +17,11 @@ from reprise.modeling import Collator, load_tokenizer
 from reprise.outputs import replacing_folder
 from reprise.places import FINAL, METRICS, PLOTS, PREPARED, PRETRAINED, rows_of
 from reprise.recipe import Recipe, read_recipe
+from reprise.train.checkpoint import Checkpoints, folder_of, held
 from reprise.train.launch import PROCESSES
 from reprise.train.loop import train
 from reprise.train.record import Record
+from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
 
 
 def run(recipe: Recipe, kind: str) -> None:
@@ -42,14 +46,17 @@ def run(recipe: Recipe, kind: str) -> None:
         f"processes: {accelerator.num_processes}, threads: {torch.get_num_threads()}",
         flush=True,
     )
-    first = accelerator.is_main_process
-    with replacing_folder(FINAL) if first else nullcontext(FINAL) as folder:
-        record = Record(accelerator, recipe.train, recipe.task.metrics[0], np.asarray(rows["length"]), folder)
-        train(recipe, accelerator, rows, validation, Collator(tokenizer), record)
+    first, run = accelerator.is_main_process, folder_of(recipe)
+    with listening() as stop, held(run) if first else nullcontext():
+        accelerator.wait_for_everyone()  # before anyone looks for a checkpoint that somebody else may still be writing
+        with replacing_folder(FINAL) if first else nullcontext(FINAL) as folder:
+            record = Record(accelerator, recipe.train, recipe.task.metrics[0], np.asarray(rows["length"]), folder)
+            checkpoints = Checkpoints(run, accelerator, record, stop)
+            train(recipe, accelerator, rows, validation, Collator(tokenizer), record, checkpoints)
+            if first:
+                tokenizer.save_pretrained(folder)
         if first:
-            tokenizer.save_pretrained(folder)
-    if first:
-        record.write(METRICS, PLOTS)
+            record.write(METRICS, PLOTS)
     accelerator.end_training()
 
 
@@ -79,5 +86,10 @@ def read_rows(split: str) -> Dataset:
     return rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
 
 
-if __name__ == "__main__":
-    run(read_recipe(), hardware())
+if __name__ == "__main__":  # one of several
+    die_with_parent(signal.SIGKILL)
+    try:
+        run(read_recipe(), hardware())
+    except Stopped as stopped:
+        if os.environ["RANK"] == "0":
+            Path(os.environ[STOP_FILE]).write_text(str(stopped), encoding="utf-8")

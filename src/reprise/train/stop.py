@@ -1,0 +1,72 @@
+"""Stopping a training from outside: SIGTERM, as a machine that is taken away sends it, and SIGINT, as Ctrl-C does.
+
+Neither ends it at once. The step is finished and a checkpoint is written, so nothing is lost.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+
+# Where one of several processes finds what the launcher was told; only the launcher takes signals then.
+STOP_FILE = "REPRISE_STOP_FILE"
+# Several processes must stop after the same step. They talk about it this often, as each talk waits for the device.
+AGREE_EVERY = 10
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """The training ended early with everything kept; `signal` asked for it, 0 where another process took it."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+class Stop:
+    """Whether this process was asked to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self.file = Path(os.environ[STOP_FILE]) if STOP_FILE in os.environ else None
+
+    def note(self, number: int, _: FrameType | None) -> None:
+        """Take a signal; a second one ends the process as if nobody listened."""
+        self.signal = number
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        name = signal.Signals(number).name
+        print(f"train: {name}: finishing the step and keeping a checkpoint", file=sys.stderr, flush=True)
+
+    def asked(self, accelerator: Accelerator, steps: int) -> bool:
+        """Whether to stop after this step, the same answer on every process."""
+        if accelerator.num_processes == 1:
+            return bool(self.signal)
+        if steps % AGREE_EVERY:
+            return False
+        told = bool(self.signal) or (self.file is not None and self.file.exists())
+        return bool(accelerator.reduce(torch.tensor(float(told), device=accelerator.device), "sum").item())
+
+
+def die_with_parent(number: signal.Signals) -> None:
+    """Have Linux send this process a signal when the one that started it dies, even of SIGKILL: no orphan trains on."""
+    pr_set_pdeathsig = 1  # prctl.h
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
+
+
+@contextmanager
+def listening() -> Iterator[Stop]:
+    """Take SIGTERM and SIGINT as wishes for as long as this lasts."""
+    stop = Stop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, stop.note) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
