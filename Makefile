@@ -27,7 +27,7 @@ HARDWARE_gpu := cuda
 HARDWARE_tpu := tpu
 
 .PHONY: help setup train test test-default lint format lock clean \
-  test-images $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
+  test-images test-chaos test-invariance $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-29s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ test: $(VENV)/.dev  ## Run the tests and measure their coverage
 
 test-default: $(VENV)/.dev  ## Cook the default recipe in a new clone, without the network after fetch, and check the result
 	pytest -m default -n 0 -s
+
+test-invariance: $(VENV)/.dev  ## Train on 1, 2 and 3 processes and in other micro-batches, and compare the losses step by step
+	pytest -m invariance -n 0 -s
+
+test-chaos: $(VENV)/.dev  ## Kill training at random moments, go on, and compare every bit (N=50)
+	pytest -m chaos -n 0 -s
 
 test-images: $(VENV)/.dev  ## Build images and cook in them, on a Debian without registry or engine (HARDWARE="cpu cuda tpu")
 	pytest -m images -n 0 -s

@@ -36,6 +36,7 @@ here=${0%/*}
 case "$*" in
   "info --format {{json .Runtimes}}") echo "${RUNTIMES-}" ;;
   "info --format {{.SecurityOptions}}") echo "${SECURITY-}" ;;
+  "image inspect --format {{.Id}} "*) echo sha256:1d ;;
   "image inspect "*) cat "$here/label" ;;
   "build "*) for word; do [[ $word != reprise.inputs=* ]] || echo "${word#*=}" > "$here/label"; done ;;
 esac
@@ -350,6 +351,11 @@ def test_a_worktree_also_mounts_the_repository_that_it_belongs_to(own: Desk, tmp
     own.type("docker/run", "cpu", "true", at=worktree)
     git = own.checkout / ".git"
     assert values(own.last("run"), "--volume") == [f"{worktree}:/reprise", f"{git}:{git}"]
+
+
+def test_the_image_is_named_to_what_runs_in_it(docker: Desk) -> None:
+    docker.type("docker/run", "cpu", "true")
+    assert "REPRISE_IMAGE=reprise:cpu@sha256:1d" in values(docker.last("run"), "--env")
 
 
 def test_the_token_is_handed_on_by_name_to_run_and_to_nothing_else(docker: Desk) -> None:

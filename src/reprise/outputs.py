@@ -1,5 +1,6 @@
 """Outputs that are whole or absent: everything is written beside its place and moved into it at the end."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -61,3 +62,9 @@ def read_json(file: Path) -> dict[str, Any]:
     except ValueError:
         raise InputError(f"{file}: not JSON; expected the result of `dvc repro`, which makes it anew") from None
     return content
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -5,7 +5,6 @@ from pathlib import Path
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 PRETRAINED = Path("models/pretrained")
-CHECKPOINTS = Path("checkpoints")
 FINAL = Path("models/final")
 METRICS = Path("metrics")
 PLOTS = Path("plots")

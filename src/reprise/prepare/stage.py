@@ -1,6 +1,5 @@
 """From data/raw/ to data/prepared/: one Arrow file a split, and card.json, which says what is in them."""
 
-import hashlib
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +13,7 @@ from datasets import Dataset
 
 from reprise.errors import InputError
 from reprise.modeling import load_tokenizer
-from reprise.outputs import replacing_folder, write_json
+from reprise.outputs import replacing_folder, sha256, write_json
 from reprise.places import PREPARED, PRETRAINED, RAW, card, rows_of
 from reprise.prepare.rows import HIDDEN, TEXTS, check_columns, read_tables, standardise
 from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, digest, group_rows, sample
@@ -122,15 +121,13 @@ def _write_arrow(rows: Dataset, file: Path) -> None:
 
 
 def _describe(rows: Dataset, file: Path, task: Task, max_length: int) -> dict[str, Any]:
-    with file.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     lengths, labels = np.asarray(rows["length"]), np.asarray(rows["label"])
     about: dict[str, Any] = {
         "rows": len(rows),
         "tokens": int(lengths.sum()),
         "length_quantiles": {str(q): int(np.quantile(lengths, q, method="lower")) for q in QUANTILES},
         "rows_at_max_length": int((lengths == max_length).sum()),
-        "sha256": sha256,
+        "sha256": sha256(file),
     }
     if task.regression:
         return about | {"label_mean": float(labels.mean()), "label_std": float(labels.std())}

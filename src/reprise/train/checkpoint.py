@@ -26,12 +26,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from reprise.environment import ENVIRONMENT
 from reprise.errors import InputError
-from reprise.outputs import write_json
-from reprise.places import CHECKPOINTS, PREPARED, PRETRAINED, card
+from reprise.outputs import sha256, write_json
+from reprise.places import PREPARED, PRETRAINED, card
 from reprise.recipe import Recipe
 from reprise.train.record import Record
 from reprise.train.stop import Stop, Stopped
 
+CHECKPOINTS = Path("checkpoints")
 MANIFEST = "manifest.json"
 KEPT = 2
 PATIENCE = 30  # seconds for which one that was killed may still be ending
@@ -142,8 +143,9 @@ class Checkpoints:
             sync(self.folder)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
+            problem = getattr(error, "strerror", None) or error
             raise InputError(
-                f"{self.folder / name}: {getattr(error, 'strerror', None) or error}; expected room for a checkpoint; the one before is kept, and "
+                f"{self.folder / name}: {problem}; expected room for a checkpoint; the one before is kept, and "
                 "`dvc repro` goes on from there"
             ) from None
         for old in complete_names(self.folder)[:-KEPT]:
@@ -194,12 +196,6 @@ def damage(checkpoint: Path) -> str | None:
 def on_cpu(tensor: torch.Tensor) -> torch.Tensor:
     """A copy in the host's memory, which shares it with no other tensor, as safetensors asks."""
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def sha256(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -53,7 +53,7 @@ def train(
         done = len(record.curve) - first  # before an interruption
         loader = DataLoader(rows, batch_sampler=deal(steps[done:], processes), collate_fn=collate)
         batches = iter(accelerator.prepare_data_loader(loader))
-        record.start_epoch(len(steps) - done)
+        record.start_epoch(epoch, steps, done)
         model.train()
         for number, step in enumerate(steps[done:], start=done):
             loss = torch.zeros((), device=accelerator.device)

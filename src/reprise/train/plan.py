@@ -4,6 +4,7 @@ A step is what the optimizer sees: `batch_size` rows. A micro-batch is what one 
 micro-batches only split a step, so they change the speed and not the mathematics.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,12 @@ def plan_epoch(
         Step([rows[start : start + micro_batch_size].tolist() for start in range(0, len(rows), micro_batch_size)])
         for rows in (steps[number] for number in random.permutation(len(steps)))
     ]
+
+
+def order_digest(steps: list[Step]) -> str:
+    """The SHA-256 of the order in which an epoch takes its rows: their numbers as little-endian int64, one by one."""
+    rows = [row for step in steps for micro_batch in step.micro_batches for row in micro_batch]
+    return hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest()
 
 
 def steps_in_all(rows: int, *, batch_size: int, epochs: int, max_steps: int | None) -> int:

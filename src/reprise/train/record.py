@@ -16,24 +16,30 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from reprise.errors import InputError
-from reprise.outputs import replacing_file, write_json
+from reprise.outputs import replacing_file, sha256, write_json
+from reprise.places import FINAL
 from reprise.recipe import Train
-from reprise.train.plan import Step, steps_in_all
+from reprise.train.plan import Step, order_digest, steps_in_all
+from reprise.train.provenance import inputs
 
 # Figures stay on the device and are fetched together once in so many steps: a fetch waits for the device.
 FETCH_EVERY = 10
 LINE_SECONDS = 5.0
 # The figures that an interrupted run takes up again, beside the clock.
-KEPT = ("curve", "epochs", "chosen", "rows", "tokens", "padded_tokens")
+KEPT = ("curve", "epochs", "chosen", "rows", "tokens", "padded_tokens", "orders", "sessions")
 
 
 class Record:
     """The figures of one run. Every process keeps one and takes part in fetching; the first one shows and writes."""
 
     def __init__(
-        self, accelerator: Accelerator, train: Train, metric: str, lengths: NDArray[np.int64], folder: Path
-    ) -> None:
-        """Keep the figures of a run over rows of these lengths; the chosen weights go to `folder`."""
+        self, accelerator: Accelerator, train: Train, metric: str, lengths: NDArray[np.int64], folder: Path,
+        session: dict[str, Any],
+    ) -> None:  # fmt: skip
+        """Keep the figures of a run over rows of these lengths; the chosen weights go to `folder`.
+
+        `session` is what provenance.json says of this process's share.
+        """
         self.accelerator, self.train, self.metric, self.folder = accelerator, train, metric, folder
         self.lengths = lengths
         self.steps_in_all = steps_in_all(
@@ -42,6 +48,8 @@ class Record:
         self.curve: list[dict[str, float]] = []
         self.epochs: list[dict[str, float]] = []
         self.chosen = 0
+        self.orders: list[str] = []
+        self.sessions = [session | {"from_step": 0}]
         self.waiting: list[torch.Tensor] = []
         self.rows = self.tokens = self.padded_tokens = 0
         self.seconds = 0.0  # of whole epochs, validation left out
@@ -52,9 +60,10 @@ class Record:
             disable=not (accelerator.is_main_process and sys.stderr.isatty()),
         )  # fmt: skip
 
-    def start_epoch(self, steps: int) -> None:
-        """So many steps of an epoch lie ahead; the clock of speed.json runs until the last of them."""
-        self.steps_of_epoch = steps
+    def start_epoch(self, epoch: int, steps: list[Step], done: int) -> None:
+        """An epoch of these steps begins, or goes on after so many; the clock of speed.json runs until the last."""
+        self.orders[epoch:] = [order_digest(steps)]
+        self.steps_of_epoch = len(steps) - done
         self.started = time.perf_counter()
 
     def step(self, epoch: int, step: Step, loss: torch.Tensor, norm: torch.Tensor, learning_rate: float) -> None:
@@ -132,14 +141,16 @@ class Record:
 
     def restore(self, state: dict[str, Any], chosen: Path) -> None:
         """Take up what `state` gave, and the chosen weights where there were any."""
+        session = self.sessions[-1]
         for name in (*KEPT, "seconds"):
             setattr(self, name, state[name])
+        self.sessions.append(session | {"from_step": len(self.curve)})
         self.bar.update(len(self.curve))
         if self.accelerator.is_main_process and chosen.is_dir():
             shutil.copytree(chosen, self.folder, dirs_exist_ok=True)
 
     def write(self, metrics: Path, plots: Path) -> None:
-        """Write metrics/train.json, metrics/speed.json, plots/train.csv and plots/validation.csv."""
+        """Write train.json, speed.json and provenance.json to `metrics`, train.csv and validation.csv to `plots`."""
         self.bar.close()
         chosen = self.epochs[self.chosen]
         scores = {name: value for name, value in chosen.items() if name not in ("epoch", "loss")}
@@ -148,6 +159,10 @@ class Record:
             {"epoch": chosen["epoch"], "steps": len(self.curve), "loss": chosen["loss"], "validation": scores},
         )
         write_json(metrics / "speed.json", self._speed())
+        weights = {file.name: sha256(file) for file in sorted(FINAL.glob("*.safetensors"))}
+        result = inputs() | {"sample_order": self.orders, "weights": weights}
+        # In lists, since DVC shows a column for every value that stands in none.
+        write_json(metrics / "provenance.json", {"sessions": self.sessions, "results": [result]})
         epochs = pd.DataFrame(self.epochs)
         epochs[self.metric] = epochs.pop(self.metric)  # the last column is what `dvc plots` draws
         for name, table in (("train.csv", pd.DataFrame(self.curve)), ("validation.csv", epochs)):

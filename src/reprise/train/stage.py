@@ -20,6 +20,7 @@ from reprise.recipe import Recipe, read_recipe
 from reprise.train.checkpoint import Checkpoints, folder_of, held
 from reprise.train.launch import PROCESSES
 from reprise.train.loop import train
+from reprise.train.provenance import session
 from reprise.train.record import Record
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
 
@@ -50,7 +51,15 @@ def run(recipe: Recipe, kind: str) -> None:
     with listening() as stop, held(run) if first else nullcontext():
         accelerator.wait_for_everyone()  # before anyone looks for a checkpoint that somebody else may still be writing
         with replacing_folder(FINAL) if first else nullcontext(FINAL) as folder:
-            record = Record(accelerator, recipe.train, recipe.task.metrics[0], np.asarray(rows["length"]), folder)
+            lengths = np.asarray(rows["length"])
+            record = Record(
+                accelerator,
+                recipe.train,
+                recipe.task.metrics[0],
+                lengths,
+                folder,
+                session(accelerator, recipe.train.precision),
+            )
             checkpoints = Checkpoints(run, accelerator, record, stop)
             train(recipe, accelerator, rows, validation, Collator(tokenizer), record, checkpoints)
             if first:

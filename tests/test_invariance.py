@@ -1,0 +1,87 @@
+"""Processes and micro-batches only split a step: the same recipe on one, two and three processes, loss by loss.
+
+The default recipe's model and data in fp32, fifty steps. `make test-invariance` prints the table; on two cores it takes
+minutes, so the ordinary suite proves the same on the tiny model (tests/train/test_loop.py).
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from tiny import ROOT, Run
+
+pytestmark = [pytest.mark.invariance, pytest.mark.timeout(1800)]
+
+STEPS, BATCH_SIZE, MICRO_BATCH_SIZE = 50, 32, 8
+SHOWN = (1, 2, 5, 10, 20, 30, 40, 50)
+TOLERANCE = 1e-5  # relative, of a step's mean loss
+
+Train = Callable[..., tuple[npt.NDArray[np.float64], list[str], float]]
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Train:
+    """Train fifty steps of the default recipe: the losses, the digests of the sample order, the validation accuracy."""
+    clone = tmp_path_factory.mktemp("invariance") / "clone"
+    run(ROOT, "git", "clone", "-q", str(ROOT), str(clone))
+    yaml = YAML()
+    recipe = yaml.load((clone / "params.yaml").read_text(encoding="utf-8"))
+    recipe["task"]["limit"] = STEPS * BATCH_SIZE
+    recipe["train"] |= {"precision": "fp32", "epochs": 1, "batch_size": BATCH_SIZE}
+    model = clone / "models/pretrained/model/config.json"
+
+    def train(
+        processes: int, micro_batch_size: int, dropout: float
+    ) -> tuple[npt.NDArray[np.float64], list[str], float]:
+        recipe["train"]["micro_batch_size"] = micro_batch_size
+        yaml.dump(recipe, clone / "params.yaml")
+        if not model.exists():
+            run(clone, "dvc", "repro", "prepare")
+        config = json.loads(model.read_text(encoding="utf-8"))
+        config |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+        model.write_text(json.dumps(config), encoding="utf-8")
+        profile = clone / "docker/cpu/accelerate.yaml"
+        profile.write_text(f"num_processes: {processes}\n", encoding="utf-8")
+        print(f"invariance: processes {processes}, micro-batches of {micro_batch_size}, dropout {dropout}", flush=True)
+        run(clone, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
+        losses = pd.read_csv(clone / "plots/train.csv")["loss"].to_numpy()
+        results = json.loads((clone / "metrics/provenance.json").read_text(encoding="utf-8"))["results"]
+        metrics = json.loads((clone / "metrics/train.json").read_text(encoding="utf-8"))
+        shutil.rmtree(clone / "models/final")
+        assert losses.shape == (STEPS,)
+        return losses, results[0]["sample_order"], metrics["validation"]["accuracy"]
+
+    return train
+
+
+def compare(title: str, losses: dict[str, npt.NDArray[np.float64]]) -> float:
+    """Print the losses of the first run and how far the others are from them; return the largest relative distance."""
+    first, *others = losses
+    distances = {name: np.abs(losses[name] / losses[first] - 1) for name in others}
+    print(f"\n{title}\n\n| step | loss, {first} | " + " | ".join(others) + " |\n|" + "---|" * (2 + len(others)))
+    for step in SHOWN:
+        apart = " | ".join(f"{distances[name][step - 1]:.1e}" for name in others)
+        print(f"| {step} | {losses[first][step - 1]:.6f} | {apart} |")
+    print("| largest of 50 | | " + " | ".join(f"{distances[name].max():.1e}" for name in others) + " |", flush=True)
+    return max(float(distance.max()) for distance in distances.values())
+
+
+def test_one_two_and_three_processes_give_the_same_losses_with_dropout_on(train: Train) -> None:
+    runs = {processes: train(processes, MICRO_BATCH_SIZE, dropout=0.1) for processes in (1, 2, 3)}
+    names = {1: "1 process", 2: "2 processes", 3: "3 processes"}
+    largest = compare("Dropout 0.1, micro-batches of 8", {names[number]: run[0] for number, run in runs.items()})
+    assert runs[1][1] == runs[2][1] == runs[3][1], "the sample order"
+    assert largest < TOLERANCE
+    accuracies = [accuracy for _, _, accuracy in runs.values()]
+    assert max(accuracies) - min(accuracies) < 0.01
+
+
+def test_any_micro_batch_size_gives_the_same_losses_without_dropout(train: Train) -> None:
+    runs = {f"micro-batches of {size}": train(1, size, dropout=0.0)[0] for size in (32, 16, 8, 5)}
+    assert compare("Dropout 0, one process", runs) < TOLERANCE
