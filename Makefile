@@ -30,11 +30,11 @@ HARDWARE_tpu := tpu
   test-images test-chaos test-invariance $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-29s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-36s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed  ## Make .venv from the hash locks in docker/cpu
 
-train: setup  ## Cook the recipe in params.yaml; TASK=… and MODEL=… take one from the shelf first, ARGS="-S …" makes an experiment
+train: setup  ## Cook the recipe in params.yaml (TASK=… MODEL=… from the shelf, ARGS="-S …" as an experiment)
 	@bash -ec "$$COOK"
 
 train-cpu train-gpu train-tpu: train-%:  ## The same in the image of that hardware (ENGINE=docker|podman, GPUS=0,1)
@@ -52,16 +52,16 @@ rebuild-cpu rebuild-gpu rebuild-tpu: rebuild-%:  ## Build the image again from n
 test: $(VENV)/.dev  ## Run the tests and measure their coverage
 	pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=10
 
-test-default: $(VENV)/.dev  ## Cook the default recipe in a new clone, without the network after fetch, and check the result
+test-default: $(VENV)/.dev  ## Cook the default recipe in a new clone, offline after fetch, and check the result
 	pytest -m default -n 0 -s
 
-test-invariance: $(VENV)/.dev  ## Train on 1, 2 and 3 processes and in other micro-batches, and compare the losses step by step
+test-invariance: $(VENV)/.dev  ## Train on 1 to 3 processes and in other micro-batches, and compare every loss
 	pytest -m invariance -n 0 -s
 
 test-chaos: $(VENV)/.dev  ## Kill training at random moments, go on, and compare every bit (N=50)
 	pytest -m chaos -n 0 -s
 
-test-images: $(VENV)/.dev  ## Build images and cook in them, on a Debian without registry or engine (HARDWARE="cpu cuda tpu")
+test-images: $(VENV)/.dev  ## Build images and cook in them, as root on a Debian (HARDWARE="cpu cuda tpu")
 	pytest -m images -n 0 -s
 
 lint: $(VENV)/.dev  ## Check style and types: ruff, mypy, shellcheck and hadolint

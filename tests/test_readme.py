@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny import ROOT, committed
+from tiny import ROOT, Run, committed
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -23,11 +23,16 @@ def test_its_figures_are_those_of_the_committed_metrics() -> None:
     assert json.dumps(judged) in README
 
 
+def explained() -> set[str]:
+    """The targets of the Makefile that `make help` explains; a line may be about several."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    lines = re.findall(r"^([a-z][a-z -]*):.*## \S", makefile, flags=re.MULTILINE)
+    return {target for line in lines for target in line.split()}
+
+
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
 def test_every_target_verb_and_link_that_it_names_exists(text: str) -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", text, flags=re.MULTILINE)):
-        assert re.search(rf"^{target}:.*##", makefile, flags=re.MULTILINE), target
+    assert set(re.findall(r"(?:`|^)make ([a-z-]+)", text, flags=re.MULTILINE)) - explained() == set()
     verbs = (ROOT / "src/reprise/cli.py").read_text(encoding="utf-8")
     for verb in set(re.findall(r"`reprise ([a-z]+)", text)):
         assert f"def {verb}(" in verbs, verb
@@ -35,11 +40,11 @@ def test_every_target_verb_and_link_that_it_names_exists(text: str) -> None:
         assert (ROOT / link).exists(), link
 
 
-def test_every_target_of_the_makefile_has_a_line_of_help() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
-    for target in phony.split():
-        assert re.search(rf"^{target}:.*## \S", makefile, flags=re.MULTILINE), target
+def test_every_target_of_the_makefile_has_a_line_of_help(run: Run) -> None:
+    database = run(ROOT, "make", "--print-data-base", "--dry-run", "help").stdout
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", database, flags=re.MULTILINE)
+    assert len(phony.split()) > 20
+    assert set(phony.split()) - explained() == set()
 
 
 def test_no_document_names_a_placeholder() -> None:
