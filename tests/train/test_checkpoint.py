@@ -423,7 +423,7 @@ def test_a_full_disk_is_one_line_keeps_the_checkpoints_before_and_goes_on_once_t
     _, after = done.stdout.split("exit code 2\n")
     said = re.fullmatch(
         r"reprise: error: (checkpoints/[^:]*): .*No space left on device.*; "
-        r"expected room for a checkpoint; the one before is kept, and `dvc repro` goes on from there\n",
+        r"expected room for a checkpoint; those before are kept, and `dvc repro` goes on from there\n",
         done.stderr,
     )
     assert said, done.stderr

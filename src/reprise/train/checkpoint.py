@@ -46,7 +46,8 @@ def fingerprint(recipe: Recipe) -> str:
     train = {key: value for key, value in vars(recipe.train).items() if key != "checkpoint_every"}
     told = [recipe.seed, recipe.task.labels, recipe.task.metrics, recipe.evaluate.batch_size, train]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    code = sorted(Path(__file__).parent.glob("*.py"))
+    package = Path(__file__).parents[1]
+    code = sorted([*package.glob("*.py"), *(package / "metrics").rglob("*.py"), *(package / "train").rglob("*.py")])
     for file in [card(PREPARED), ENVIRONMENT, *sorted((PRETRAINED / "model").iterdir()), *code]:
         digest.update(file.read_bytes() if file.is_file() else b"")
     return digest.hexdigest()
@@ -64,20 +65,22 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process trains the same run, and goes on doing so.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        for second in range(PATIENCE):
+    for second in range(PATIENCE):
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
             except BlockingIOError:
                 if second == 0:
                     print(f"train: waits for another process that trains this recipe, in {folder}", flush=True)
                 time.sleep(1)
-        else:
-            raise InputError(f"{folder}: another process trains this recipe; expected it to end first")
-        yield
-        shutil.rmtree(folder)
+                continue
+            if os.fstat(lock.fileno()).st_nlink == 0:
+                continue  # the other has succeeded and removed the folder in the meantime
+            yield
+            shutil.rmtree(folder)
+            return
+    raise InputError(f"{folder}: another process trains this recipe; expected it to end first")
 
 
 class Checkpoints:
@@ -139,17 +142,20 @@ class Checkpoints:
             write_json(partial / MANIFEST, {"files": {str(file.relative_to(partial)): sha256(file) for file in files}})
             for file in (partial / MANIFEST, partial):
                 sync(file)
+            shutil.rmtree(self.folder / name, ignore_errors=True)  # there is one only where it was left out
             partial.rename(self.folder / name)
             sync(self.folder)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             problem = getattr(error, "strerror", None) or error
             raise InputError(
-                f"{self.folder / name}: {problem}; expected room for a checkpoint; the one before is kept, and "
+                f"{self.folder / name}: {problem}; expected room for a checkpoint; those before are kept, and "
                 "`dvc repro` goes on from there"
             ) from None
-        for old in complete_names(self.folder)[:-KEPT]:
-            shutil.rmtree(self.folder / old)
+        names = complete_names(self.folder)
+        kept = names[: names.index(name) + 1][-KEPT:]  # later ones were left out as damaged
+        for other in set(names) - set(kept):
+            shutil.rmtree(self.folder / other)
 
     def restore(self, model: torch.nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> None:
         """Watch over these, as accelerate has prepared them, and take up the newest checkpoint that is whole."""

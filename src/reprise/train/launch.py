@@ -65,6 +65,7 @@ def run_several(processes: int, hardware: str) -> None:
     """
     environment = {**os.environ, PROCESSES: str(processes)}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
+    environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # stage.py asks on purpose for what torch warns of
     if hardware == "cpu":
         environment["ACCELERATE_USE_CPU"] = "1"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -85,8 +86,8 @@ def run_several(processes: int, hardware: str) -> None:
             running.terminate()
             code = running.wait()
         said = stop_file.read_text(encoding="utf-8") if stop_file.exists() else ""
-    if said and code == 0:
-        raise Stopped(said, stop.signal)
+    if said:
+        raise Stopped(said, stop.signal or signal.SIGTERM)
     if code:
         print(f"reprise train: one of {processes} processes failed; its error stands above", file=sys.stderr)
         sys.exit(code)

@@ -1,5 +1,6 @@
 """What a run leaves behind: curves, metrics, speed, the chosen weights; and what it shows while it goes on."""
 
+import functools
 import resource
 import shutil
 import sys
@@ -85,16 +86,19 @@ class Record:
         """Take the figures that are still on the device into the curve; every process takes part."""
         if not self.waiting:
             return
-        figures = self.accelerator.reduce(torch.stack(self.waiting), "sum").tolist()
+        shares = self.accelerator.gather(torch.stack(self.waiting)[None])
+        figures = functools.reduce(torch.add, shares).tolist()  # in this order, however many steps are fetched together
         self.waiting.clear()
         for row, (loss, norm) in zip(self.curve[-len(figures) :], figures, strict=True):
             row |= {"loss": loss, "grad_norm": norm}
         mean_loss = sum(loss for loss, _ in figures) / len(figures)
-        if not np.isfinite(mean_loss):
-            raise InputError(
-                f"params.yaml: train.learning_rate: {self.train.learning_rate} makes the loss {mean_loss} at step "
-                f"{len(self.curve)}; expected one that keeps it finite: try a tenth"
-            )
+        largest_norm = max(norm for _, norm in figures)
+        for name, value in (("loss", mean_loss), ("gradient's norm", largest_norm)):
+            if not np.isfinite(value):
+                raise InputError(
+                    f"params.yaml: train.learning_rate: {self.train.learning_rate} makes the {name} {value} at step "
+                    f"{len(self.curve)}; expected one that keeps it finite: try a tenth"
+                )
         self._show(mean_loss)
 
     def _show(self, loss: float) -> None:

@@ -3,12 +3,13 @@
 import ctypes
 import os
 import signal
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from datasets import Dataset
 
 from reprise.environment import hardware
@@ -36,6 +37,9 @@ def run(recipe: Recipe, kind: str) -> None:
     accelerator = Accelerator(
         cpu=kind == "cpu",
         mixed_precision="bf16" if recipe.train.precision == "bf16" else "no",
+        # Gradients are summed in the same order from the first step of a session on: by default, torch deals them into
+        # other buckets after it, and with three processes or more an element's place decides the order of its sum.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         step_scheduler_with_optimizer=False,  # our schedule counts optimizer steps, not steps × processes
     )
     check_world(accelerator.num_processes)
@@ -102,3 +106,6 @@ if __name__ == "__main__":  # one of several
     except Stopped as stopped:
         if os.environ["RANK"] == "0":
             Path(os.environ[STOP_FILE]).write_text(str(stopped), encoding="utf-8")
+    except InputError as error:
+        print(f"reprise: error: {error}", file=sys.stderr)
+        sys.exit(2)
