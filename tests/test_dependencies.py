@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from reprise import places
 from reprise.environment import ENVIRONMENT
+from reprise.train.checkpoint import CODE
 from tiny import ROOT
 
 PACKAGE = ROOT / "src/reprise"
@@ -117,6 +118,11 @@ def test_a_stage_depends_on_exactly_the_code_that_it_runs(stages: dict[str, dict
     expected = {as_dependency(file) for file in reached - {PACKAGE / "__init__.py"}}
     listed = [dependency for dependency in stages[name]["deps"] if dependency.startswith("src/")]
     assert sorted(listed) == sorted(expected)
+
+
+def test_a_checkpoint_is_bound_to_the_code_that_training_depends_on(stages: dict[str, dict[str, Any]]) -> None:
+    listed = [dependency for dependency in stages["train"]["deps"] if dependency.startswith("src/")]
+    assert sorted(listed) == sorted(f"src/reprise/{place}" for place in CODE)
 
 
 def test_the_walk_over_the_imports_sees_what_stands_in_functions_and_behind_folders() -> None:

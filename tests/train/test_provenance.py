@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 
 from reprise.places import rows_of
@@ -76,6 +77,7 @@ def test_it_says_what_was_computed_with(
     assert session["environment"] == json.loads((repository / "environment.json").read_text(encoding="utf-8"))
     assert (session["processes"], session["precision"], session["from_step"]) == (1, "fp32", 0)
     assert session["deterministic"]["algorithms"] is True
+    assert session["instructions"] == torch.backends.cpu.get_cpu_capability()
     assert session["devices"]
     assert all(device.startswith("cpu: ") for device in session["devices"])
 

@@ -35,11 +35,13 @@ from reprise.train.stop import Stop, Stopped
 CHECKPOINTS = Path("checkpoints")
 MANIFEST = "manifest.json"
 KEPT = 2
+# What of the package a training runs; dvc.yaml lists the same as its dependencies.
+CODE = ("environment.py", "errors.py", "metrics", "modeling.py", "outputs.py", "places.py", "recipe.py", "train")
 PATIENCE = 30  # seconds for which one that was killed may still be ending
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """What decides the weights: recipe, data, pretrained model, environment and the code of this folder, as a SHA-256.
+    """What decides the weights: recipe, data, pretrained model, environment and the code that runs, as a SHA-256.
 
     How often checkpoints are made does not, nor how many processes share the work.
     """
@@ -47,7 +49,9 @@ def fingerprint(recipe: Recipe) -> str:
     told = [recipe.seed, recipe.task.labels, recipe.task.metrics, recipe.evaluate.batch_size, train]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     package = Path(__file__).parents[1]
-    code = sorted([*package.glob("*.py"), *(package / "metrics").rglob("*.py"), *(package / "train").rglob("*.py")])
+    code = [
+        file for place in CODE for file in (package / place, *sorted((package / place).rglob("*.py"))) if file.is_file()
+    ]
     for file in [card(PREPARED), ENVIRONMENT, *sorted((PRETRAINED / "model").iterdir()), *code]:
         digest.update(file.read_bytes() if file.is_file() else b"")
     return digest.hexdigest()

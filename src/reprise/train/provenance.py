@@ -31,6 +31,8 @@ def session(accelerator: Accelerator, precision: str) -> dict[str, Any]:
         "image": os.environ.get("REPRISE_IMAGE"),  # docker/run says which
         "environment": read_json(ENVIRONMENT) if ENVIRONMENT.is_file() else None,
         "devices": devices(accelerator),
+        # A processor's instructions decide the order of its sums; its name often says little in a virtual machine.
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "driver": first_line(Path("/proc/driver/nvidia/version")),
         "processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),
