@@ -127,6 +127,34 @@ def summary() -> None:
     print_summary()
 
 
+@app.command()
+def verify(
+    revision: Annotated[str, typer.Argument(help="The commit whose results are verified.")] = "HEAD",
+    strict: Annotated[bool, typer.Option("--strict", help="Let nothing but identical bits pass.")] = False,
+) -> None:
+    """Cook a commit again, from scratch in a place of its own, and judge every output.
+
+    Identical: the same bits. Equivalent: the same but for rounding, as on another processor. Within seed noise: what
+    another seed may give, by the reference in reference/. Different: none of these; the exit code is 1.
+    """
+    from reprise.reproduce.verdict import Verdict
+    from reprise.reproduce.verify import verify
+
+    verdict = verify(revision)
+    if verdict > (Verdict.IDENTICAL if strict else Verdict.WITHIN_SEED_NOISE):
+        raise typer.Exit(1)
+
+
+@app.command()
+def reference(
+    seeds: Annotated[int, typer.Option(min=5, help="How many seeds, from the recipe's own on.")] = 5,
+) -> None:
+    """Cook several seeds of the recipe and write their figures to reference/, for `reprise verify` to judge by."""
+    from reprise.reproduce.measure import measure
+
+    measure(seeds)
+
+
 def _go_offline() -> None:
     """Only fetch may use the network; the libraries read these when they are first imported."""
     os.environ["HF_HUB_OFFLINE"] = "1"
