@@ -1,6 +1,7 @@
 """`reprise VERB`: one verb a stage or tool. Nothing heavy is imported before a verb needs it."""
 
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -153,6 +154,17 @@ def reference(
     from reprise.reproduce.measure import measure
 
     measure(seeds)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is empty or not there yet.")],
+) -> None:
+    """Write the final model with its model card, in the Hub's format, to a folder that can be uploaded as it is."""
+    _go_offline()
+    from reprise.reproduce.export import export
+
+    export(folder)
 
 
 def _go_offline() -> None:
