@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,30 +76,40 @@ def longer(cooked: Path, beside: Path, processes: int) -> Path:
     return folder
 
 
-def found(folder: Path) -> Kill:
-    """What a kill has left: damaged ones are none, as where the folder of a run that succeeded was half removed."""
-    step, epoch = max((place(left) for left in checkpoints(folder) if not damage(left)), default=(0, 0))
-    return Kill(step, epoch, writing=any(folder.glob("checkpoints/*/.step-*.partial")))
+def partials(folder: Path) -> set[tuple[str, int]]:
+    """Checkpoints that were not finished, with their times: one that an earlier kill has left is not one of now."""
+    seen = set()
+    for partial in folder.glob("checkpoints/*/.step-*.partial"):
+        with suppress(FileNotFoundError):
+            seen.add((partial.name, partial.stat().st_mtime_ns))
+    return seen
 
 
-def kill_once(folder: Path, moment: float, seconds: float, *, in_writing: bool) -> tuple[Kill | None, str]:
+def kill_once(folder: Path, moment: float, seconds: float, *, kept: int, in_writing: bool) -> tuple[Kill | None, str]:
     """Cook until a moment of the training, in steps; what the kill found then, None if the training was over.
 
-    The moment is awaited from the last checkpoint before it, so that it comes on a busy machine too.
+    The moment is awaited from the last checkpoint before it, so that it comes on a busy machine too, and not before the
+    training has taken up the `kept` steps of the one before.
     """
+    left = partials(folder)
     with Running(folder, "dvc", "repro") as cooking:
-        cooking.until(lambda: BEGINS in cooking.said)
+        cooking.until(lambda: (f"train: goes on after step {kept}/" if kept else BEGINS) in cooking.said)
         groups = cooking.groups()  # now: once the moment has come, nothing is in the way of the kill
 
-        def until(seen: Callable[[], bool]) -> None:
+        def until(seen: Callable[[], object]) -> None:
             cooking.until(lambda: seen() or ENDS in cooking.said)
 
         until(lambda: max((place(left)[0] for left in checkpoints(folder)), default=0) >= moment // EVERY * EVERY)
         time.sleep(moment % EVERY * seconds / STEPS)
         if in_writing:
-            until(lambda: any(folder.glob("checkpoints/*/.step-*.partial")))
+            until(lambda: partials(folder) - left)
         cooking.kill(groups)
-        return (None if ENDS in cooking.said else found(folder)), cooking.said
+        if ENDS in cooking.said:
+            return None, cooking.said
+        # Damaged ones are none: the kill may have come while the folder of a run that succeeded was being removed.
+        whole = [place(checkpoint) for checkpoint in checkpoints(folder) if not damage(checkpoint)]
+        step, epoch = max(whole, default=(0, 0))
+        return Kill(step, epoch, writing=bool(partials(folder) - left)), cooking.said
 
 
 def gone_on_after(said: str) -> int:
@@ -122,7 +133,7 @@ def rounds(
         kept, kill = 0, None
         moments = sorted(draw.uniform(0, STEPS) for _ in range(min(KILLS_A_ROUND, kills - len(all_kills))))
         for moment in moments:
-            kill, said = kill_once(folder, moment, whole.seconds, in_writing=draw.random() < 1 / 3)
+            kill, said = kill_once(folder, moment, whole.seconds, kept=kept, in_writing=draw.random() < 1 / 3)
             resumed.append(gone_on_after(said))
             assert resumed[-1] == kept, said  # the last whole one: DVC has not touched it
             if not kill:

@@ -1,6 +1,7 @@
 """`reprise VERB`: one verb a stage or tool. Nothing heavy is imported before a verb needs it."""
 
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -125,6 +126,45 @@ def summary() -> None:
     from reprise.summary import print_summary
 
     print_summary()
+
+
+@app.command()
+def verify(
+    revision: Annotated[str, typer.Argument(help="The commit whose results are verified.")] = "HEAD",
+    strict: Annotated[bool, typer.Option("--strict", help="Let nothing but identical bits pass.")] = False,
+) -> None:
+    """Cook a commit again, from scratch in a place of its own, and judge every output.
+
+    Identical: the same bits. Equivalent: the same but for rounding, as on another processor. Within seed noise: what
+    another seed may give, by the reference in reference/. Different: none of these; the exit code is 1.
+    """
+    from reprise.reproduce.verdict import Verdict
+    from reprise.reproduce.verify import verify
+
+    verdict = verify(revision)
+    if verdict > (Verdict.IDENTICAL if strict else Verdict.WITHIN_SEED_NOISE):
+        raise typer.Exit(1)
+
+
+@app.command()
+def reference(
+    seeds: Annotated[int, typer.Option(min=5, help="How many seeds, from the recipe's own on.")] = 5,
+) -> None:
+    """Cook several seeds of the recipe and write their figures to reference/, for `reprise verify` to judge by."""
+    from reprise.reproduce.measure import measure
+
+    measure(seeds)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is empty or not there yet.")],
+) -> None:
+    """Write the final model with its model card, in the Hub's format, to a folder that can be uploaded as it is."""
+    _go_offline()
+    from reprise.reproduce.export import export
+
+    export(folder)
 
 
 def _go_offline() -> None:

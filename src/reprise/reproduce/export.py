@@ -1,0 +1,150 @@
+"""`reprise export`: the final model as a folder for the Hub, with a model card that is all measured."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from reprise.errors import InputError
+from reprise.outputs import read_json, replacing_folder
+from reprise.places import FINAL, METRICS, PREPARED, card
+from reprise.recipe import PARAMS, HubModel, HubTables, PypiSource, Recipe, read_recipe
+from reprise.reproduce.pipeline import ask, tell
+from reprise.reproduce.reference import Reference, find_reference
+from reprise.reproduce.result import PROVENANCE, of_folder, read_result
+
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
+PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "datasets")
+
+
+def export(folder: Path) -> None:
+    """Write the model, its tokenizer, its card, its recipe and its provenance to a new folder.
+
+    Raises:
+        InputError: the folder has something in it, or what lies here is not what the recipe cooks.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: expected a folder that is empty or not there yet")
+    stale = stale_stages()
+    if stale:
+        raise InputError(f"{PARAMS}: {', '.join(stale)} did not cook what lies here; expected `dvc repro` first")
+    result = read_result(of_folder(Path()), where="here")
+    reference = find_reference(result, result.provenance["environment.hardware"])
+    text = model_card(
+        read_recipe(),
+        read_json(METRICS / "evaluate.json"),
+        read_json(card(PREPARED)),
+        read_json(PROVENANCE),
+        reference,
+        origin=without_secrets(ask("git", "remote", "get-url", "origin") or ""),
+    )
+    with replacing_folder(folder) as partial:
+        for file in sorted(FINAL.iterdir()):
+            shutil.copyfile(file, partial / file.name)
+        shutil.copyfile(PARAMS, partial / PARAMS.name)
+        shutil.copyfile(PROVENANCE, partial / PROVENANCE.name)
+        (partial / "README.md").write_text(str(text), encoding="utf-8")
+    for file in sorted(folder.iterdir()):
+        print(f"export: {file}, {file.stat().st_size:,} bytes")
+    print(f"export: to upload it, `hf upload YOUR_NAME/{folder.resolve().name} {folder}`")
+
+
+def stale_stages() -> list[str]:
+    """The stages that DVC would run, but for the one that always runs."""
+    status: dict[str, list[Any]] = json.loads(tell("dvc", "status", "--json"))
+    return [stage for stage, changes in status.items() if changes != ["always changed"]]
+
+
+def model_card(
+    recipe: Recipe,
+    evaluated: dict[str, Any],
+    prepared: dict[str, Any],
+    provenance: dict[str, Any],
+    reference: Reference | None,
+    origin: str,
+) -> ModelCard:
+    """The model card: metadata as the Hub reads it (huggingface.co/docs/hub/model-cards), and the text.
+
+    Args:
+        recipe: what was cooked.
+        evaluated: metrics/evaluate.json.
+        prepared: data/prepared/card.json.
+        provenance: metrics/provenance.json.
+        reference: the seeds' figures, where they were measured.
+        origin: where the repository is cloned from, empty where nobody else could.
+    """
+    data, model = recipe.task.source, recipe.model.source
+    dataset = data.repo if isinstance(data, HubTables) else recipe.task.name
+    metadata = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=["reprise"],
+        model_name=f"{recipe.model.name}-{recipe.task.name}",
+        base_model=model.repo if isinstance(model, HubModel) else None,
+        datasets=[dataset] if isinstance(data, HubTables) else None,
+        metrics=list(recipe.task.metrics),
+        eval_results=[
+            EvalResult(
+                task_type="text-classification",
+                dataset_type=dataset,
+                dataset_name=recipe.task.name,
+                dataset_config=data.config if isinstance(data, HubTables) else None,
+                dataset_revision=data.revision if isinstance(data, HubTables) else None,
+                dataset_split=evaluated["split"],
+                metric_type=name,
+                metric_value=evaluated[name],
+            )
+            for name in evaluated["interval"]
+        ],
+    )
+    session, result = provenance["sessions"][-1], provenance["results"][-1]
+    clone = f"git clone {origin or 'THE_REPOSITORY'} reprise && cd reprise"
+    made: ModelCard = ModelCard.from_template(
+        metadata,
+        template_path=str(TEMPLATE),
+        recipe=recipe,
+        evaluated=evaluated,
+        prepared=prepared,
+        collapsed=evaluated["collapsed"],
+        reference=asdict(reference) if reference else None,
+        model_source=described(model),
+        data_source=f"{described(data)}.",
+        command="\n".join((clone, f"git checkout {session['commit']}", cooking_command(session))),
+        dirty=any(each["dirty"] for each in provenance["sessions"]),
+        weights=", ".join(result["weights"].values()),
+        session=session,
+        packages=PACKAGES,
+    )
+    return made
+
+
+def cooking_command(session: dict[str, Any]) -> str:
+    """What cooks on the hardware that a session ran on: in the image, or in the environment of the checkout."""
+    kind = session["environment"]["hardware"]
+    if kind == "cpu" and not session["image"]:
+        return "make train"
+    return f"make train-{'gpu' if kind == 'cuda' else kind}"
+
+
+def described(source: Any) -> str:
+    """Where something was fetched from, with what pins it."""
+    match source:
+        case HubTables() | HubModel():
+            config = f", `{source.config}`" if isinstance(source, HubTables) else ""
+            return f"`{source.repo}`{config} of the Hub at revision `{source.revision}`"
+        case PypiSource():
+            return f"`{source.path}` of the package {source.distribution} {source.version}, SHA-256 `{source.sha256}`"
+    return "files of its own"
+
+
+def without_secrets(url: str) -> str:
+    """A clone's URL without user name, password or token; empty where it names a place of this machine."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        return url if url.startswith(("git@", "ssh://")) else ""
+    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit((parts.scheme, parts.hostname + port, parts.path, "", ""))

@@ -1,0 +1,60 @@
+"""`reprise reference`: cook several seeds of a recipe and keep what became of each."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from reprise.environment import hardware
+from reprise.errors import InputError
+from reprise.recipe import read_recipe
+from reprise.reproduce.pipeline import ask, dvc
+from reprise.reproduce.reference import REFERENCES, Reference, summarize
+from reprise.reproduce.result import of_experiment, read_result
+
+
+def measure(seeds: int) -> None:
+    """Cook the recipe with its own seed and those after it, and write and show their reference.
+
+    Each is a DVC experiment in a copy of the checkout, so the workspace stays as it is. A measurement that was
+    interrupted goes on with what is missing: DVC's run cache has the rest.
+
+    Raises:
+        InputError: the pipeline fails.
+    """
+    recipe, kind = read_recipe(), hardware()
+    experiments = {seed: f"reference-seed-{seed}" for seed in range(recipe.seed, recipe.seed + seeds)}
+    remove(experiments.values())
+    results = {}
+    for number, (seed, name) in enumerate(experiments.items(), start=1):
+        print(f"reference: seed {seed}, {number} of {seeds}", flush=True)
+        if dvc("exp", "run", "--temp", "--name", name, "--set-param", f"seed={seed}"):
+            raise InputError(f"params.yaml: seed {seed}: the pipeline failed, see above; expected it to cook")
+        results[seed] = read_result(of_experiment(name), where=name)
+    reference = summarize(results)
+    file = REFERENCES / f"{recipe.task.name}-{recipe.model.name}-{kind}.json"
+    reference.write(file)
+    remove(experiments.values())
+    show(reference, file)
+
+
+def remove(experiments: Collection[str]) -> None:
+    """Remove the experiments of these names that there are; what they cooked stays in DVC's run cache."""
+    there = (ask("dvc", "exp", "list", "--name-only") or "").split()
+    for name in set(experiments) & set(there):
+        ask("dvc", "exp", "remove", name)
+
+
+def show(reference: Reference, file: Path) -> None:
+    """Print the figures over the seeds, and where they were written."""
+    console = Console(highlight=False)
+    table = Table()
+    for heading in ("stage", "figure", "mean", "standard deviation", *(f"seed {seed}" for seed in reference.seeds)):
+        table.add_column(heading, justify="left" if heading in ("stage", "figure") else "right")
+    for stage, figures in reference.figures.items():
+        for name, spread in figures.items():
+            each = (f"{seed[stage][name]:.4f}" for seed in reference.seeds.values())
+            table.add_row(stage, name, f"{spread.mean:.4f}", f"{spread.sd:.4f}", *each)
+    console.print(table)
+    console.print(f"Written to {file}; `reprise verify` judges by it.", soft_wrap=True)

@@ -1,0 +1,73 @@
+"""git and DVC, run as a user would run them."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from reprise.errors import InputError
+
+
+def dvc(*arguments: str, folder: Path = Path()) -> int:
+    """Run a dvc command in a folder, with its progress on the terminal, and return its exit code.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; the terminal tells DVC and its stage too, and they end in their own way
+            first.
+    """
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        code = subprocess.call([program("dvc"), *arguments], cwd=folder, env=environment())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+    return code
+
+
+def tell(*command: str, folder: Path = Path()) -> str:
+    """Run a command of git or dvc and return what it prints.
+
+    Raises:
+        InputError: it fails; its own words are in the message.
+    """
+    called = [program(command[0]), *command[1:]]
+    done = subprocess.run(called, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise InputError(f"{' '.join(command)}: failed in {folder.absolute()}: {said}")
+    return done.stdout.strip()
+
+
+def ask(*command: str, folder: Path = Path()) -> str | None:
+    """The same where the answer may be no: None where the command fails."""
+    try:
+        return tell(*command, folder=folder)
+    except InputError:
+        return None
+
+
+def commit_of(revision: str) -> str:
+    """The full hash of a commit, whatever git calls it.
+
+    Raises:
+        InputError: git does not know it.
+    """
+    commit = ask("git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    if not commit:
+        raise InputError(f"{revision}: expected a commit of this git repository: a branch, a tag or a hash")
+    return commit
+
+
+def program(name: str) -> str:
+    """A program of this environment, or else of the system."""
+    ours = Path(sys.executable).with_name(name)
+    return str(ours) if ours.exists() else name
+
+
+def environment() -> dict[str, str]:
+    """What lets DVC find this environment's `reprise`, which goes by the source that lies where it is started."""
+    there = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "REPRISE_CHECKOUT")}
+    return there | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -1,0 +1,111 @@
+"""What the seed alone does to a recipe's figures: `reference/<task>-<model>-<hardware>.json`."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from reprise.errors import InputError
+from reprise.outputs import read_json, write_json
+from reprise.reproduce.result import Result
+
+REFERENCES = Path("reference")
+LEAST_SEEDS = 5
+CONFIDENCE = 0.95
+# The recipe's keys that a seed's figures do not hang on.
+FREE = {"seed", "train.checkpoint_every"}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over the seeds: arithmetic mean, and standard deviation of the sample (n - 1)."""
+
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The figures of several seeds of one recipe on one kind of hardware.
+
+    Attributes:
+        recipe: every key of the recipe but FREE, dotted.
+        made: where and with what: commit, devices, threads, digests of the locks.
+        figures: by stage and name, as in `Result.figures`.
+        seeds: by seed, stage and name.
+    """
+
+    recipe: dict[str, Any]
+    made: dict[str, Any]
+    figures: dict[str, dict[str, Spread]]
+    seeds: dict[str, dict[str, dict[str, float]]]
+
+    def holds_for(self, result: Result) -> bool:
+        """Whether a result was cooked by this recipe, whatever its seed."""
+        return recipe_of(result) == self.recipe
+
+    def interval(self, stage: str, name: str) -> tuple[float, float]:
+        """Between what a figure of one more seed lies, together with all other figures in 95 of 100 cases.
+
+        The prediction interval for one further draw from a normal distribution, mean ± t(n-1) · sd · √(1 + 1/n)
+        (Hahn & Meeker 1991, section 4.7), at a level divided by the number of figures (Bonferroni).
+        """
+        spread, seeds = self.figures[stage][name], len(self.seeds)
+        level = (1 - CONFIDENCE) / sum(len(figures) for figures in self.figures.values())
+        half = float(stats.t.ppf(1 - level / 2, seeds - 1)) * spread.sd * math.sqrt(1 + 1 / seeds)
+        return spread.mean - half, spread.mean + half
+
+    def write(self, file: Path) -> None:
+        """Write it as JSON."""
+        write_json(file, asdict(self))
+
+
+def read_reference(file: Path) -> Reference:
+    """Read what `Reference.write` wrote.
+
+    Raises:
+        InputError: the file says something else.
+    """
+    content = read_json(file)
+    try:
+        figures = {
+            stage: {name: Spread(**spread) for name, spread in names.items()}
+            for stage, names in content.pop("figures").items()
+        }
+        return Reference(figures=figures, **content)
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{file}: expected what `reprise reference` writes; make it anew") from None
+
+
+def find_reference(result: Result, hardware: str) -> Reference | None:
+    """The reference of a result's recipe on this kind of hardware; None where nobody has made one."""
+    for file in sorted(REFERENCES.glob(f"*-{hardware}.json")):
+        reference = read_reference(file)
+        if reference.holds_for(result):
+            return reference
+    return None
+
+
+def summarize(results: dict[int, Result]) -> Reference:
+    """Mean and standard deviation over seeds of one recipe."""
+    seeds = {str(seed): result.figures for seed, result in results.items()}
+    first = next(iter(results.values()))
+    figures = {}
+    for stage, names in first.figures.items():
+        values = {name: [result.figures[stage][name] for result in results.values()] for name in names}
+        figures[stage] = {
+            name: Spread(float(np.mean(drawn)), float(np.std(drawn, ddof=1))) for name, drawn in values.items()
+        }
+    told = ("commit", "devices", "processes", "threads")
+    made = {
+        key: value for key, value in first.provenance.items() if key in told or key.startswith("environment.locks.")
+    }
+    return Reference(recipe_of(first), made, figures, seeds)
+
+
+def recipe_of(result: Result) -> dict[str, Any]:
+    """What a result's recipe says, but for what its figures do not hang on."""
+    return {key: value for key, value in result.recipe.items() if key not in FREE}

@@ -1,0 +1,144 @@
+"""What one cooking gave, read from a commit, an experiment or a folder alike."""
+
+import hashlib
+import io
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from ruamel.yaml import YAML
+
+from reprise.environment import ENVIRONMENT
+from reprise.errors import InputError
+from reprise.places import METRICS, PLOTS
+
+LOCK = Path("dvc.lock")
+LOSSES = PLOTS / "train.csv"
+PROVENANCE = METRICS / "provenance.json"
+# What says how, where and when it was cooked, and so is no result that could be the same.
+VARYING = {str(PROVENANCE), str(METRICS / "speed.json"), str(ENVIRONMENT)}
+
+Read = Callable[[Path], bytes | None]
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file or folder that a stage made, and the MD5 that DVC knows it by."""
+
+    stage: str
+    md5: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was cooked from what.
+
+    Attributes:
+        outputs: by path; those in VARYING are left out.
+        recipe: what the stages read of params.yaml, by dotted key.
+        code: the MD5 of each file and folder that the stages read and no stage makes, by path.
+        losses: the mean loss of each step, fp64, shape [steps].
+        figures: by stage, the metrics that say how good the model is; of `train`, the mean loss of the epoch too.
+        provenance: the last session and its result, by dotted key.
+    """
+
+    outputs: dict[str, Output]
+    recipe: dict[str, Any]
+    code: dict[str, str]
+    losses: npt.NDArray[np.float64]
+    figures: dict[str, dict[str, float]]
+    provenance: dict[str, Any]
+
+
+def read_result(read: Read, where: str) -> Result:
+    """Read the result of a whole cooking.
+
+    Args:
+        read: gives the bytes of a file, None where there is no such file.
+        where: names the place in an error.
+
+    Raises:
+        InputError: nothing, or not all, was cooked there.
+    """
+
+    def need(file: Path) -> bytes:
+        content = read(file)
+        if content is None:
+            raise InputError(f"{where}: no {file}; expected the results of `dvc repro`, committed")
+        return content
+
+    stages: dict[str, Any] = YAML(typ="safe").load(need(LOCK))["stages"]
+    outputs: dict[str, Output] = {}
+    recipe: dict[str, Any] = {}
+    code: dict[str, str] = {}
+    for stage, entry in stages.items():
+        for out in entry.get("outs", []):
+            if out["path"] not in VARYING:
+                in_git = read(Path(out["path"]))  # what is committed counts, not what the lock says of it
+                md5 = out["md5"] if in_git is None else hashlib.md5(in_git, usedforsecurity=False).hexdigest()
+                outputs[out["path"]] = Output(stage, md5)
+    made = {out["path"] for entry in stages.values() for out in entry.get("outs", [])}
+    for entry in stages.values():
+        for params in entry.get("params", {}).values():
+            recipe |= flat(params)
+        for dep in entry.get("deps", []):
+            if not any(PurePosixPath(dep["path"]).is_relative_to(path) for path in made):
+                code[dep["path"]] = dep["md5"]
+    trained = json.loads(need(METRICS / "train.json"))
+    judged = json.loads(need(METRICS / "evaluate.json"))
+    losses = pd.read_csv(io.BytesIO(need(LOSSES)), float_precision="round_trip")["loss"].to_numpy(np.float64)
+    told = json.loads(read(PROVENANCE) or '{"sessions": [{}], "results": [{}]}')
+    return Result(
+        outputs=outputs,
+        recipe=recipe,
+        code=code,
+        losses=losses,
+        figures={
+            "train": {"loss": trained["loss"], **trained["validation"]},
+            "evaluate": {name: judged[name] for name in judged["interval"]},
+        },
+        provenance=flat(told["sessions"][-1]) | flat(told["results"][-1]),
+    )
+
+
+def of_folder(folder: Path) -> Read:
+    """The files of a folder."""
+    return lambda file: (folder / file).read_bytes() if (folder / file).is_file() else None
+
+
+def of_commit(commit: str) -> Read:
+    """The files of a git commit."""
+
+    def read(file: Path) -> bytes | None:
+        shown = subprocess.run(["git", "cat-file", "blob", f"{commit}:{file}"], capture_output=True, check=False)
+        return None if shown.returncode else shown.stdout
+
+    return read
+
+
+def of_experiment(name: str) -> Read:
+    """The files of a DVC experiment."""
+    import dvc.api  # slow
+
+    def read(file: Path) -> bytes | None:
+        try:
+            content: bytes = dvc.api.read(str(file), rev=name, mode="rb")
+        except FileNotFoundError:
+            return None
+        return content
+
+    return read
+
+
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, by dotted key: {"a": {"b": 1}} is {"a.b": 1}."""
+    level: dict[str, Any] = {}
+    for key, value in nested.items():
+        level |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return level

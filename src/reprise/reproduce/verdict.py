@@ -1,0 +1,106 @@
+"""How much of a result came again, and why not all of it: pure functions of two results."""
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+
+from reprise.reproduce.reference import Reference
+from reprise.reproduce.result import Result
+
+# How far the losses of a step may be apart where nothing but the rounding differs, as a share of the mean loss of all
+# steps, by the precision that the recipe pins.
+LOSS_TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
+# How far the metrics may then be apart.
+METRIC_TOLERANCE = 0.01
+# What provenance.json says of every run anew, and what is judged as an output.
+PASSING = ("started", "commit", "from_step", "weights.")
+
+
+class Verdict(enum.IntEnum):
+    """What came of an output, from best to worst."""
+
+    IDENTICAL = 0
+    EQUIVALENT = 1
+    WITHIN_SEED_NOISE = 2
+    DIFFERENT = 3
+
+    def __str__(self) -> str:
+        return self.name.lower().replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Parting:
+    """Where the losses of two runs part: the first step, from 1, and the largest distance, a share of the mean loss."""
+
+    step: int
+    largest: float
+
+
+def judge(committed: Result, cooked: Result, reference: Reference | None) -> dict[str, Verdict]:
+    """Judge every output of a commit by what cooking it again has made.
+
+    Where the bits of an output differ, it is *equivalent* while the losses of each step and the figures of its stage
+    are within the tolerances; else *within seed noise* while those figures lie where the reference expects one more
+    seed's; else *different*, as are data and pretrained weights at once.
+    """
+    verdicts = {}
+    for path, output in committed.outputs.items():
+        again = cooked.outputs.get(path)
+        if again == output:
+            verdicts[path] = Verdict.IDENTICAL
+        elif again is None or output.stage not in committed.figures:
+            verdicts[path] = Verdict.DIFFERENT
+        elif is_equivalent(output.stage, committed, cooked):
+            verdicts[path] = Verdict.EQUIVALENT
+        elif reference and is_within_noise(output.stage, cooked, reference):
+            verdicts[path] = Verdict.WITHIN_SEED_NOISE
+        else:
+            verdicts[path] = Verdict.DIFFERENT
+    return verdicts
+
+
+def is_equivalent(stage: str, committed: Result, cooked: Result) -> bool:
+    """Whether the computation was the same up to rounding: loss by loss, and by the figures of a stage."""
+    parting = part(committed, cooked)
+    if parting and parting.largest > LOSS_TOLERANCE[committed.recipe["train.precision"]]:
+        return False
+    expected, found = committed.figures[stage], cooked.figures[stage]
+    return expected.keys() == found.keys() and all(
+        abs(found[name] - expected[name]) <= METRIC_TOLERANCE for name in expected
+    )
+
+
+def is_within_noise(stage: str, cooked: Result, reference: Reference) -> bool:
+    """Whether each figure of a stage lies where one more seed's would."""
+    for name, value in cooked.figures[stage].items():
+        low, high = reference.interval(stage, name)
+        if not low <= value <= high:
+            return False
+    return True
+
+
+def part(committed: Result, cooked: Result) -> Parting | None:
+    """Where the losses part; None where they have the same bits to the end."""
+    expected, found = committed.losses, cooked.losses
+    common = min(len(expected), len(found))
+    apart = np.flatnonzero(expected[:common] != found[:common])
+    first = int(apart[0]) if len(apart) else common
+    if len(expected) != len(found):
+        return Parting(first + 1, np.inf)
+    if not len(apart):
+        return None
+    return Parting(first + 1, float(np.abs(found - expected).max() / np.abs(expected).mean()))
+
+
+def differences(committed: Result, cooked: Result) -> list[str]:
+    """What the two were cooked with that differs, a line each: the recipe, the code, and what provenance.json says."""
+    told = ("params.yaml", committed.recipe, cooked.recipe), ("provenance", committed.provenance, cooked.provenance)
+    lines = [
+        f"{what}: {key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
+        for what, before, after in told
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not key.startswith(PASSING)
+    ]
+    paths = sorted(committed.code.keys() | cooked.code.keys())
+    return lines + [f"code: {path}" for path in paths if committed.code.get(path) != cooked.code.get(path)]

@@ -1,0 +1,115 @@
+"""`reprise verify`: cook a commit again, from scratch and elsewhere, and say how much of its result came again.
+
+It works in a git worktree of its own under .dvc/tmp, with a DVC cache of its own: what lies about in the checkout
+is neither used nor touched. Only what `fetch` brings may come from the user's cache, by the digests in dvc.lock.
+"""
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from reprise.environment import hardware
+from reprise.errors import InputError
+from reprise.places import PRETRAINED, RAW
+from reprise.recipe import OWN_DATA
+from reprise.reproduce.pipeline import ask, commit_of, dvc, tell
+from reprise.reproduce.reference import Reference, find_reference
+from reprise.reproduce.result import Result, of_commit, of_folder, read_result
+from reprise.reproduce.verdict import LOSS_TOLERANCE, Verdict, differences, judge, part
+
+WORKTREES = Path(".dvc/tmp/verify")
+
+
+def verify(revision: str) -> Verdict:
+    """Cook a commit from scratch, print a verdict for each output of it, and return the worst.
+
+    A verification that was interrupted leaves its worktree, where the next one of the same commit goes on.
+
+    Raises:
+        InputError: there is no such commit, nothing of it was cooked, or its pipeline fails.
+    """
+    commit = commit_of(revision)
+    committed = read_result(of_commit(commit), where=revision)
+    if ask("git", "status", "--porcelain"):
+        print(f"verify: what you have changed since {revision} is left out, and stays as it is", flush=True)
+    worktree = cook(commit)
+    cooked = read_result(of_folder(worktree), where=str(worktree))
+    reference = find_reference(committed, hardware())
+    verdicts = judge(committed, cooked, reference)
+    ask("git", "worktree", "remove", "--force", str(worktree))
+    worst = max(verdicts.values())
+    show(revision, verdicts, committed, cooked, reference)
+    return worst
+
+
+def cook(commit: str) -> Path:
+    """Check a commit out into a worktree and cook it there; return the worktree.
+
+    Raises:
+        InputError: the pipeline fails.
+    """
+    cache = tell("dvc", "cache", "dir")
+    folder = WORKTREES / commit
+    if folder.is_dir() and ask("git", "rev-parse", "HEAD", folder=folder) == commit:
+        print(f"verify: goes on in {folder}, which an interrupted verification has left", flush=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        tell("git", "worktree", "prune")
+        tell("git", "worktree", "add", "--detach", str(folder), commit)
+        print(f"verify: cooks {commit[:12]} in {folder}", flush=True)
+    tell(
+        "dvc", "config", "--local", "cache.dir", "cache", folder=folder
+    )  # beside that file; empty, so nothing of train
+    tell("dvc", "remote", "add", "--local", "--force", "workspace", cache, folder=folder)
+    own = (ask("git", "ls-files", f"{OWN_DATA}/*.dvc", folder=folder) or "").splitlines()
+    for fetched in (RAW, PRETRAINED, *own):
+        if ask("dvc", "pull", "--remote", "workspace", str(fetched), folder=folder) is not None:
+            print(f"verify: {fetched} comes from DVC's cache", flush=True)
+    if dvc("repro", folder=folder):
+        raise InputError(f"{folder}: the pipeline failed, see above; expected it to cook as it did when committed")
+    return folder
+
+
+def show(
+    revision: str, verdicts: dict[str, Verdict], committed: Result, cooked: Result, reference: Reference | None
+) -> None:
+    """Print a verdict for each output, then what is behind it, and what was cooked with differs."""
+    console = Console(highlight=False)
+    outputs = Table(title=f"{revision}, cooked again")
+    for heading in ("stage", "output", "verdict"):
+        outputs.add_column(heading)
+    for path, verdict in verdicts.items():
+        outputs.add_row(committed.outputs[path].stage, path, str(verdict))
+    console.print(outputs)
+    if max(verdicts.values()) > Verdict.IDENTICAL:
+        console.print(figures_table(committed, cooked, reference))
+        if not reference:
+            console.print("No reference was made for this recipe on this hardware: see `reprise reference --help`.")
+        precision = committed.recipe["train.precision"]
+        parting = part(committed, cooked)
+        losses = f"{len(committed.losses)} losses"
+        console.print(
+            f"All {losses} have the same bits."
+            if parting is None
+            else f"The {losses} part at step {parting.step}, by at most {parting.largest:.2%} of their mean "
+            f"(equivalent in {precision}: {LOSS_TOLERANCE[precision]:.2%}).",
+            soft_wrap=True,
+        )
+        for line in differences(committed, cooked) or ["nothing that dvc.lock or provenance.json tells"]:
+            console.print(f"Differs: {line}", markup=False, soft_wrap=True)
+    console.print(f"Verdict: [bold]{max(verdicts.values())}[/bold]")
+
+
+def figures_table(committed: Result, cooked: Result, reference: Reference | None) -> Table:
+    """The figures of both, and between what they count as equivalent or as one more seed's."""
+    table = Table()
+    for heading in ("stage", "figure", "committed", "cooked again", "one more seed"):
+        table.add_column(heading, justify="left" if heading in ("stage", "figure") else "right")
+    for stage, figures in committed.figures.items():
+        for name, value in figures.items():
+            found = cooked.figures[stage].get(name)
+            low_high = "{:.4f} – {:.4f}".format(*reference.interval(stage, name)) if reference else ""
+            table.add_row(stage, name, f"{value:.4f}", "absent" if found is None else f"{found:.4f}", low_high)
+    return table
