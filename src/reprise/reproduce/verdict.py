@@ -40,9 +40,9 @@ class Parting:
 def judge(committed: Result, cooked: Result, reference: Reference | None) -> dict[str, Verdict]:
     """Judge every output of a commit by what cooking it again has made.
 
-    Where the bits of an output differ, it is *equivalent* while the losses of each step and the figures of its stage
-    are within the tolerances; else *within seed noise* while those figures lie where the reference expects one more
-    seed's; else *different*, as are data and pretrained weights at once.
+    Where the bits of an output differ, it is *equivalent* while the recipe is the same, and the loss of each step and
+    the figures of its stage are within the tolerances; else *within seed noise* while those figures lie where the
+    reference expects one more seed's; else *different*, as are data and pretrained weights at once.
     """
     verdicts = {}
     for path, output in committed.outputs.items():
@@ -61,9 +61,10 @@ def judge(committed: Result, cooked: Result, reference: Reference | None) -> dic
 
 
 def is_equivalent(stage: str, committed: Result, cooked: Result) -> bool:
-    """Whether the computation was the same up to rounding: loss by loss, and by the figures of a stage."""
+    """Whether the same recipe was computed up to rounding: loss by loss, and by the figures of a stage."""
     parting = part(committed, cooked)
-    if parting and parting.largest > LOSS_TOLERANCE[committed.recipe["train.precision"]]:
+    tolerance = LOSS_TOLERANCE[committed.recipe["train.precision"]]
+    if committed.recipe != cooked.recipe or (parting and parting.largest > tolerance):
         return False
     expected, found = committed.figures[stage], cooked.figures[stage]
     return expected.keys() == found.keys() and all(
