@@ -80,6 +80,17 @@ def test_several_processes_give_the_losses_of_one_with_dropout_on(at: Path, run:
     assert losses(at) == pytest.approx(alone, rel=1e-5)
 
 
+def test_two_processes_give_the_bits_of_one_where_a_step_is_a_sum_of_two(at: Path, run: Run) -> None:
+    # Two micro-batches a step and a sum of two terms, which does not hang on their order; dropout on.
+    write_params(at, **{"train.micro_batch_size": 8})
+    run(at, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
+    alone = weights(at), losses(at).tolist()
+    set_processes(at, 2)
+    run(at, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
+    assert json.loads((at / "metrics/speed.json").read_text())["processes"] == 2
+    assert (weights(at), losses(at).tolist()) == alone
+
+
 def test_the_best_epoch_is_kept_or_the_last(cook: Cook, at: Path) -> None:
     # A learning rate that spoils what the first epoch learned.
     changes = {"train.learning_rate": 0.02, "train.schedule": "constant", "train.epochs": 3, "seed": 1}
