@@ -26,7 +26,7 @@ HARDWARE_cpu := cpu
 HARDWARE_gpu := cuda
 HARDWARE_tpu := tpu
 
-.PHONY: help setup train test test-default lint format lock clean \
+.PHONY: help setup train verify test test-default lint format lock clean \
   test-images test-chaos test-invariance $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
@@ -48,6 +48,9 @@ image-cpu image-gpu image-tpu: image-%:  ## Build the image, if what it is made 
 
 rebuild-cpu rebuild-gpu rebuild-tpu: rebuild-%:  ## Build the image again from nothing and compare the digests (podman)
 	@docker/rebuild $(HARDWARE_$*)
+
+verify: setup  ## Cook a commit again elsewhere and judge every output (REV=…, STRICT=1: nothing but the same bits passes)
+	@reprise verify $(REV) $(if $(STRICT),--strict)
 
 test: $(VENV)/.dev  ## Run the tests and measure their coverage
 	pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=10
@@ -86,6 +89,7 @@ lock:  ## Renew the hash locks of all hardware from docker/*/*.in (needs uv)
 	cd docker/tpu && $(LOCK) --python-platform $(GLIBC)31 requirements.in -o requirements.txt
 
 clean:  ## Remove the environment and what tools left behind; data, models and DVC's cache stay
+	rm -rf .dvc/tmp/verify && git worktree prune
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* dvc_plots build src/*.egg-info
 
 # The stamps are written last, so a set-up that was interrupted starts again.
