@@ -9,9 +9,9 @@ from rich.table import Table
 from reprise.environment import hardware
 from reprise.errors import InputError
 from reprise.recipe import read_recipe
-from reprise.reproduce.pipeline import ask, dvc
+from reprise.reproduce.pipeline import ask, commit_of, dvc
 from reprise.reproduce.reference import REFERENCES, Reference, summarize
-from reprise.reproduce.result import of_experiment, read_result
+from reprise.reproduce.result import of_commit, read_result
 
 
 def measure(seeds: int) -> None:
@@ -31,12 +31,20 @@ def measure(seeds: int) -> None:
         print(f"reference: seed {seed}, {number} of {seeds}", flush=True)
         if dvc("exp", "run", "--temp", "--name", name, "--set-param", f"seed={seed}"):
             raise InputError(f"params.yaml: seed {seed}: the pipeline failed, see above; expected it to cook")
-        results[seed] = read_result(of_experiment(name), where=name)
+        results[seed] = read_result(of_commit(commit_of_experiment(name)), where=name)
     reference = summarize(results)
     file = REFERENCES / f"{recipe.task.name}-{recipe.model.name}-{kind}.json"
     reference.write(file)
     remove(experiments.values())
     show(reference, file)
+
+
+def commit_of_experiment(name: str) -> str:
+    """The commit that DVC keeps an experiment in, for `git` to read."""
+    from dvc.api import exp_show  # slow
+
+    (revision,) = [found["rev"] for found in exp_show() if found["Experiment"] == name]
+    return commit_of(revision)
 
 
 def remove(experiments: Collection[str]) -> None:
@@ -50,11 +58,15 @@ def show(reference: Reference, file: Path) -> None:
     """Print the figures over the seeds, and where they were written."""
     console = Console(highlight=False)
     table = Table()
-    for heading in ("stage", "figure", "mean", "standard deviation", *(f"seed {seed}" for seed in reference.seeds)):
-        table.add_column(heading, justify="left" if heading in ("stage", "figure") else "right")
-    for stage, figures in reference.figures.items():
-        for name, spread in figures.items():
-            each = (f"{seed[stage][name]:.4f}" for seed in reference.seeds.values())
-            table.add_row(stage, name, f"{spread.mean:.4f}", f"{spread.sd:.4f}", *each)
+    table.add_column("seed")
+    columns = [(stage, name) for stage, figures in reference.figures.items() for name in figures]
+    for stage, name in columns:
+        table.add_column(f"{stage}\n{name}", justify="right")
+    for seed, figures in reference.seeds.items():
+        table.add_row(seed, *(f"{figures[stage][name]:.4f}" for stage, name in columns))
+    table.add_section()
+    spreads = [reference.figures[stage][name] for stage, name in columns]
+    table.add_row("mean", *(f"{spread.mean:.4f}" for spread in spreads))
+    table.add_row("standard deviation", *(f"{spread.sd:.4f}" for spread in spreads))
     console.print(table)
     console.print(f"Written to {file}; `reprise verify` judges by it.", soft_wrap=True)

@@ -122,20 +122,6 @@ def of_commit(commit: str) -> Read:
     return read
 
 
-def of_experiment(name: str) -> Read:
-    """The files of a DVC experiment."""
-    import dvc.api  # slow
-
-    def read(file: Path) -> bytes | None:
-        try:
-            content: bytes = dvc.api.read(str(file), rev=name, mode="rb")
-        except FileNotFoundError:
-            return None
-        return content
-
-    return read
-
-
 def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one, by dotted key: {"a": {"b": 1}} is {"a.b": 1}."""
     level: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 import enum
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from reprise.reproduce.result import Result
 LOSS_TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
 # How far the metrics may then be apart.
 METRIC_TOLERANCE = 0.01
+ROOM = 60  # characters
 # What provenance.json says of every run anew, and what is judged as an output.
 PASSING = ("started", "commit", "from_step", "weights.")
 
@@ -74,6 +76,8 @@ def is_equivalent(stage: str, committed: Result, cooked: Result) -> bool:
 
 def is_within_noise(stage: str, cooked: Result, reference: Reference) -> bool:
     """Whether each figure of a stage lies where one more seed's would."""
+    if cooked.figures[stage].keys() != reference.figures[stage].keys():
+        return False
     for name, value in cooked.figures[stage].items():
         low, high = reference.interval(stage, name)
         if not low <= value <= high:
@@ -98,10 +102,16 @@ def differences(committed: Result, cooked: Result) -> list[str]:
     """What the two were cooked with that differs, a line each: the recipe, the code, and what provenance.json says."""
     told = ("params.yaml", committed.recipe, cooked.recipe), ("provenance", committed.provenance, cooked.provenance)
     lines = [
-        f"{what}: {key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
+        f"{what}: {key}: {shown(before.get(key, 'absent'))} → {shown(after.get(key, 'absent'))}"
         for what, before, after in told
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and not key.startswith(PASSING)
     ]
     paths = sorted(committed.code.keys() | cooked.code.keys())
     return lines + [f"code: {path}" for path in paths if committed.code.get(path) != cooked.code.get(path)]
+
+
+def shown(value: Any) -> str:
+    """A value as a line has room for it: of a digest, or a list of them, the beginning."""
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= ROOM else f"{text[:12]}…"

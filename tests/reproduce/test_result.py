@@ -1,0 +1,64 @@
+"""A result is read alike from a folder and from a commit, and what is committed is what counts."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reprise.errors import InputError
+from reprise.outputs import read_json
+from reprise.reproduce.result import VARYING, flat, of_commit, of_folder, read_result
+from tiny import Run
+
+
+def md5(file: Path) -> str:
+    return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def test_a_folder_and_its_commit_tell_the_same(cooked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(cooked)
+    folder, commit = read_result(of_folder(Path()), "here"), read_result(of_commit("HEAD"), "HEAD")
+    assert folder.outputs == commit.outputs
+    assert (folder.recipe, folder.code, folder.figures) == (commit.recipe, commit.code, commit.figures)
+    np.testing.assert_array_equal(folder.losses, commit.losses)
+
+
+def test_it_holds_what_the_stages_read_and_made(cooked: Path) -> None:
+    result = read_result(of_folder(cooked), "here")
+    assert result.outputs["metrics/evaluate.json"].md5 == md5(cooked / "metrics/evaluate.json")
+    assert {output.stage for output in result.outputs.values()} == {"fetch", "prepare", "train", "evaluate"}
+    assert not VARYING & result.outputs.keys()
+    assert (result.recipe["seed"], result.recipe["task.split.group_by"]) == (42, "film")
+    assert {"data/own", "src/reprise/train", "src/reprise/recipe.py"} <= result.code.keys()
+    assert not [path for path in result.code if path.startswith(("data/raw", "data/prepared", "models/", "env"))]
+    assert result.figures["train"]["loss"] == read_json(cooked / "metrics/train.json")["loss"]
+    assert result.figures["evaluate"].keys() == {"accuracy", "f1"}
+    assert result.provenance["environment.hardware"] == "cpu"
+
+
+def test_losses_keep_their_last_bit(cooked: Path) -> None:
+    text = pd.read_csv(cooked / "plots/train.csv", dtype=str)["loss"]
+    assert read_result(of_folder(cooked), "here").losses.tolist() == [float(value) for value in text]
+
+
+def test_a_committed_file_counts_and_not_what_the_lock_says_of_it(served: Path) -> None:
+    file = served / "metrics/evaluate.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"rows": 48', '"rows": 49'), encoding="utf-8")
+    assert read_result(of_folder(served), "here").outputs["metrics/evaluate.json"].md5 == md5(file)
+
+
+def test_nothing_cooked_is_told_in_a_line(kitchen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(kitchen)
+    with pytest.raises(InputError, match=r"^HEAD: no dvc.lock; expected the results of `dvc repro`, committed$"):
+        read_result(of_commit("HEAD"), "HEAD")
+
+
+def test_results_from_before_there_was_provenance_are_read(served: Path, run: Run) -> None:
+    (served / "metrics/provenance.json").unlink()
+    assert read_result(of_folder(served), "here").provenance == {}
+
+
+def test_nested_keys_become_dotted() -> None:
+    assert flat({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}

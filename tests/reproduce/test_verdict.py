@@ -1,0 +1,163 @@
+"""Verdicts are pure functions of two results and a reference."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from reprise.reproduce.reference import Reference, Spread
+from reprise.reproduce.result import Output, Result
+from reprise.reproduce.verdict import (
+    LOSS_TOLERANCE,
+    METRIC_TOLERANCE,
+    PASSING,
+    Parting,
+    Verdict,
+    differences,
+    judge,
+    part,
+)
+
+OUTPUTS = {
+    "data/prepared": Output("prepare", "1"),
+    "models/final": Output("train", "2"),
+    "metrics/train.json": Output("train", "3"),
+    "metrics/evaluate.json": Output("evaluate", "4"),
+    "predictions": Output("evaluate", "5"),
+}
+RESULT = Result(
+    outputs=OUTPUTS,
+    recipe={"seed": 42, "train.precision": "fp32", "train.learning_rate": 1e-4},
+    code={"src/reprise/train": "a"},
+    losses=np.array([0.5, 1.5, 1.0]),  # 1 on average
+    figures={"train": {"loss": 0.3, "accuracy": 0.8}, "evaluate": {"accuracy": 0.7}},
+    provenance={"threads": 2, "commit": "c", "started": "now", "from_step": 0, "weights.model.safetensors": "w"},
+)
+# Figures by which a seed of the figures above passes, and one with an accuracy of 0.9 does not.
+REFERENCE = Reference(
+    recipe={"train.precision": "fp32", "train.learning_rate": 1e-4},
+    made={},
+    figures={
+        "train": {"loss": Spread(0.3, 0.01), "accuracy": Spread(0.8, 0.01)},
+        "evaluate": {"accuracy": Spread(0.7, 0.01)},
+    },
+    seeds={str(seed): {} for seed in range(5)},
+)
+
+
+def rounded(result: Result, *names: str) -> Result:
+    """A result whose outputs of these names, or all that training and evaluation make, have other bits."""
+    names = names or tuple(name for name, output in OUTPUTS.items() if output.stage != "prepare")
+    return dataclasses.replace(
+        result, outputs=OUTPUTS | {name: dataclasses.replace(OUTPUTS[name], md5="other") for name in names}
+    )
+
+
+def worst(cooked: Result, reference: Reference | None = None) -> Verdict:
+    return max(judge(RESULT, cooked, reference).values())
+
+
+def with_losses(*losses: float) -> Result:
+    return dataclasses.replace(rounded(RESULT), losses=np.array(losses))
+
+
+def with_accuracy(accuracy: float) -> Result:
+    return dataclasses.replace(
+        rounded(RESULT),
+        losses=np.array([0.5, 1.5, 9.0]),
+        figures=RESULT.figures | {"evaluate": {"accuracy": accuracy}},
+    )
+
+
+def test_the_same_bits_are_identical() -> None:
+    assert set(judge(RESULT, RESULT, None).values()) == {Verdict.IDENTICAL}
+    assert judge(RESULT, RESULT, None).keys() == OUTPUTS.keys()
+
+
+def test_only_the_output_whose_bits_differ_gets_another_verdict() -> None:
+    verdicts = judge(RESULT, rounded(RESULT, "predictions"), None)
+    assert verdicts.pop("predictions") == Verdict.EQUIVALENT
+    assert set(verdicts.values()) == {Verdict.IDENTICAL}
+
+
+@pytest.mark.parametrize("precision", LOSS_TOLERANCE)
+def test_losses_are_equivalent_up_to_a_share_of_their_mean(precision: str) -> None:
+    recipe = RESULT.recipe | {"train.precision": precision}
+    committed = dataclasses.replace(RESULT, recipe=recipe)
+    for share, verdict in ((0.99, Verdict.EQUIVALENT), (1.01, Verdict.DIFFERENT)):
+        losses = np.array([0.5, 1.5 - share * LOSS_TOLERANCE[precision], 1.0])
+        cooked = dataclasses.replace(rounded(RESULT), recipe=recipe, losses=losses)
+        assert max(judge(committed, cooked, None).values()) == verdict
+
+
+def test_figures_are_equivalent_up_to_their_tolerance() -> None:
+    for share, verdict in ((0.99, Verdict.EQUIVALENT), (1.01, Verdict.DIFFERENT)):
+        figures = RESULT.figures | {"train": {"loss": 0.3, "accuracy": 0.8 - share * METRIC_TOLERANCE}}
+        verdicts = judge(RESULT, dataclasses.replace(rounded(RESULT), figures=figures), None)
+        assert verdicts["models/final"] == verdicts["metrics/train.json"] == verdict
+        assert verdicts["predictions"] == Verdict.EQUIVALENT  # its stage's figures are the same
+
+
+def test_another_recipe_is_never_equivalent() -> None:
+    cooked = dataclasses.replace(rounded(RESULT), recipe=RESULT.recipe | {"train.learning_rate": 1.01e-4})
+    assert worst(cooked) == Verdict.DIFFERENT
+    assert worst(cooked, REFERENCE) == Verdict.WITHIN_SEED_NOISE
+
+
+def test_noise_is_what_the_reference_expects_of_one_more_seed() -> None:
+    low, high = REFERENCE.interval("evaluate", "accuracy")
+    assert worst(with_accuracy(low + 1e-9), REFERENCE) == Verdict.WITHIN_SEED_NOISE
+    assert worst(with_accuracy(high - 1e-9), REFERENCE) == Verdict.WITHIN_SEED_NOISE
+    assert worst(with_accuracy(low - 1e-9), REFERENCE) == Verdict.DIFFERENT
+    assert worst(with_accuracy(high + 1e-9), REFERENCE) == Verdict.DIFFERENT
+
+
+def test_without_a_reference_nothing_is_noise() -> None:
+    assert worst(with_accuracy(0.7)) == Verdict.DIFFERENT
+
+
+def test_other_data_is_different_whatever_comes_of_it() -> None:
+    verdicts = judge(RESULT, rounded(RESULT, "data/prepared"), REFERENCE)
+    assert verdicts["data/prepared"] == Verdict.DIFFERENT
+    assert verdicts["models/final"] == Verdict.IDENTICAL
+
+
+def test_an_output_that_was_not_made_is_different() -> None:
+    outputs = {name: output for name, output in OUTPUTS.items() if name != "predictions"}
+    assert judge(RESULT, dataclasses.replace(RESULT, outputs=outputs), REFERENCE)["predictions"] == Verdict.DIFFERENT
+
+
+def test_other_figures_than_the_committed_ones_are_different() -> None:
+    figures = RESULT.figures | {"evaluate": {"matthews": 0.7}}
+    cooked = dataclasses.replace(rounded(RESULT), figures=figures)
+    assert judge(RESULT, cooked, REFERENCE)["predictions"] == Verdict.DIFFERENT
+
+
+def test_losses_part_at_the_first_step_that_has_other_bits() -> None:
+    assert part(RESULT, RESULT) is None
+    parting = part(RESULT, with_losses(0.5, 1.5 + 2**-40, 0.75))
+    assert parting == Parting(step=2, largest=0.25)
+
+
+def test_a_run_of_another_length_parts_where_the_shorter_one_ends() -> None:
+    assert part(RESULT, with_losses(0.5, 1.5)) == Parting(step=3, largest=math.inf)
+    assert part(RESULT, with_losses(0.5, 1.25, 1.0, 1.0)) == Parting(step=2, largest=math.inf)
+
+
+def test_what_differs_is_named_and_what_always_differs_is_not() -> None:
+    cooked = dataclasses.replace(
+        RESULT,
+        recipe=RESULT.recipe | {"seed": 43},
+        code={"src/reprise/train": "b", "src/reprise/new.py": "c"},
+        provenance=dict.fromkeys(RESULT.provenance, "other") | {"threads": 1, "image": "sha256:" + "0" * 64},
+    )
+    assert all(any(key.startswith(passing) for key in RESULT.provenance) for passing in PASSING)
+    assert differences(RESULT, cooked) == [
+        "params.yaml: seed: 42 → 43",
+        "provenance: image: absent → sha256:00000…",
+        "provenance: threads: 2 → 1",
+        "code: src/reprise/new.py",
+        "code: src/reprise/train",
+    ]
+    assert differences(RESULT, RESULT) == []

@@ -1,0 +1,197 @@
+"""`reprise verify`, typed: a commit is cooked again elsewhere, and each of the four verdicts comes when it should."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from interrupting import Running, set_processes
+from tiny import ALONE, OWNER, Run, write_params
+
+WORKTREES = Path(".dvc/tmp/verify")
+# Four epochs teach every seed all of the tiny task, so that a seed's noise is small beside a wrong learning rate.
+LEARNED = {"train.epochs": 4}
+MODEL, FIGURES, EVALUATION = "models/final", "metrics/train.json", "metrics/evaluate.json"
+
+
+def commit(folder: Path, run: Run) -> None:
+    run(folder, "git", "add", ".")
+    run(folder, "git", "commit", "-qm", "Change it")
+
+
+def verdicts(said: str) -> dict[str, str]:
+    """What the table says of each output."""
+    rows = re.findall(
+        r"^│ (?:fetch|prepare|train|evaluate) +│ (\S+/\S+|predictions) +│ ([a-z ]+?) +│$", said, re.MULTILINE
+    )
+    return dict(rows)
+
+
+def state(folder: Path, run: Run) -> tuple[str, str, list[str]]:
+    """What a user would miss: changes in the checkout, worktrees, the files of DVC's cache."""
+    cache = sorted(str(file) for file in (folder / ".dvc/cache").rglob("*"))
+    changes = run(folder, "git", "status", "--porcelain").stdout
+    return changes, run(folder, "git", "worktree", "list").stdout, cache
+
+
+@pytest.fixture(scope="module")
+def measured(cooked: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+    """A kitchen with a recipe that learns, cooked, and with the reference of its five seeds. Do not change."""
+    folder = Path(shutil.copytree(cooked, tmp_path_factory.mktemp("measured") / "kitchen", symlinks=True))
+    write_params(folder, **LEARNED)
+    commit(folder, run)
+    run(folder, "dvc", "repro")
+    commit(folder, run)
+    run(folder, "reprise", "reference")
+    commit(folder, run)
+    return folder
+
+
+def test_the_same_bits_are_identical_and_nothing_of_the_users_is_used_or_touched(served: Path, run: Run) -> None:
+    (served / "README.md").write_text("My own words.\n", encoding="utf-8")
+    before = state(served, run)
+    done = run(served, *ALONE, "reprise", "verify", "--strict", env=OWNER)  # without the network, too
+    assert set(verdicts(done.stdout).values()) == {"identical"}
+    assert {"data/raw", "data/prepared", MODEL, FIGURES, EVALUATION, "predictions"} <= verdicts(done.stdout).keys()
+    assert done.stdout.endswith("Verdict: identical\n")
+    assert "verify: what you have changed since HEAD is left out, and stays as it is" in done.stdout
+    # DVC's run cache would have spared the training, and has fetched nothing anew.
+    assert "train: tiny on 144 rows" in done.stdout
+    assert "Stage 'fetch' didn't change, skipping" in done.stdout
+    assert state(served, run) == before
+    assert not list((served / WORKTREES).iterdir())
+
+
+def test_what_the_cache_has_lost_is_fetched_anew(served: Path, run: Run) -> None:
+    shutil.rmtree(served / ".dvc/cache")
+    done = run(served, "reprise", "verify", "HEAD")
+    assert "comes from DVC's cache" not in done.stdout
+    assert done.stdout.endswith("Verdict: identical\n")
+
+
+def test_two_threads_instead_of_one_are_equivalent_or_identical_and_named_if_not(served: Path, run: Run) -> None:
+    # The tiny model's sums are too short to be divided among threads; the default recipe's are not (docs/).
+    done = run(served, "reprise", "verify", env={"OMP_NUM_THREADS": "2"})
+    assert "processes: 1, threads: 2" in done.stdout
+    assert done.stdout.endswith(("Verdict: identical\n", "Verdict: equivalent\n"))
+    assert ("Differs: provenance: threads: 1 → 2" in done.stdout) == done.stdout.endswith("equivalent\n")
+
+
+def test_another_order_of_sums_is_equivalent(served: Path, run: Run) -> None:
+    write_params(served, **{"train.micro_batch_size": 4})
+    set_processes(served, 3)
+    run(served, "dvc", "repro")
+    commit(served, run)
+    set_processes(served, 1)
+    commit(served, run)
+    done = run(served, "reprise", "verify")
+    found = verdicts(done.stdout)
+    assert found["data/prepared"] == "identical"
+    assert found[MODEL] == "equivalent"
+    assert done.stdout.endswith("Verdict: equivalent\n")
+    assert re.search(r"The 18 losses (part at step \d+, by at most 0\.00%|have the same bits)", done.stdout)
+    assert "Differs: provenance: processes: 3 → 1" in done.stdout
+    run(served, "reprise", "verify", "--strict", code=1)
+
+
+def test_another_seed_is_within_seed_noise(measured: Path, tmp_path: Path, run: Run) -> None:
+    folder = Path(shutil.copytree(measured, tmp_path / "kitchen", symlinks=True))
+    write_params(folder, seed=50, **LEARNED)  # none of the reference's
+    commit(folder, run)
+    done = run(folder, "reprise", "verify")
+    assert verdicts(done.stdout)[MODEL] == verdicts(done.stdout)[EVALUATION] == "within seed noise"
+    assert done.stdout.endswith("Verdict: within seed noise\n")
+    assert "The 36 losses part at step 1, " in done.stdout
+    assert "Differs: params.yaml: seed: 42 → 50" in done.stdout
+    run(folder, "reprise", "verify", "--strict", code=1)
+
+
+def test_another_learning_rate_is_different_and_the_losses_part_where_it_first_counts(
+    measured: Path, tmp_path: Path, run: Run
+) -> None:
+    folder = Path(shutil.copytree(measured, tmp_path / "kitchen", symlinks=True))
+    write_params(folder, **LEARNED, **{"train.learning_rate": 5e-4})
+    commit(folder, run)
+    done = run(folder, "reprise", "verify", code=1)
+    assert verdicts(done.stdout)["data/prepared"] == "identical"
+    assert verdicts(done.stdout)[MODEL] == verdicts(done.stdout)[EVALUATION] == "different"
+    assert done.stdout.endswith("Verdict: different\n")
+    # The schedule warms up from zero: only the second step moves the weights, and the third loss tells.
+    assert "The 36 losses part at step 3, " in done.stdout
+    assert "Differs: params.yaml: train.learning_rate: 0.005 → 0.0005" in done.stdout
+
+
+def test_a_metric_that_was_made_up_is_different_and_no_other_output(served: Path, run: Run) -> None:
+    file = served / EVALUATION
+    made_up = re.sub(r'"accuracy": [\d.]+', '"accuracy": 0.5', file.read_text(encoding="utf-8"), count=1)
+    file.write_text(made_up, encoding="utf-8")
+    commit(served, run)
+    done = run(served, "reprise", "verify", code=1)
+    found = verdicts(done.stdout)
+    assert found.pop(EVALUATION) == "different"
+    assert set(found.values()) == {"identical"}
+    assert re.search(r"│ evaluate │ accuracy │ +0.5000 │ +1.0000 │", done.stdout)
+    assert "All 18 losses have the same bits." in done.stdout
+    assert "No reference was made for this recipe on this hardware" in done.stdout
+
+
+def test_an_earlier_commit_is_verified_by_its_own_code(served: Path, run: Run) -> None:
+    earlier = run(served, "git", "rev-parse", "HEAD").stdout.strip()
+    loop = served / "src/reprise/train/loop.py"
+    loop.write_text(loop.read_text(encoding="utf-8") + "\nraise RuntimeError\n", encoding="utf-8")
+    commit(served, run)
+    assert run(served, "reprise", "verify", earlier).stdout.endswith("Verdict: identical\n")
+    failed = run(served, "reprise", "verify", code=2)
+    assert re.search(
+        rf"^reprise: error: {WORKTREES}/\w+: the pipeline failed, see above; ", failed.stderr, re.MULTILINE
+    )
+
+
+def test_an_interrupted_verification_goes_on_where_it_was(served: Path, run: Run) -> None:
+    write_params(served, **{"train.epochs": 60, "train.checkpoint_every": 5})
+    run(served, "dvc", "repro")
+    commit(served, run)
+    before = state(served, run)
+    with Running(served, "reprise", "verify") as verifying:
+        verifying.until(lambda: "train: epoch 5/60" in verifying.said)
+        os.killpg(verifying.process.pid, signal.SIGINT)  # as Ctrl-C does: to all of the terminal's
+        verifying.end(130)
+        assert verifying.errors.endswith("reprise verify: interrupted; earlier results are kept\n")
+    (worktree,) = (served / WORKTREES).iterdir()
+    assert list(worktree.glob("checkpoints/*/step-*"))
+    done = run(served, "reprise", "verify")
+    assert f"verify: goes on in {worktree.relative_to(served)}" in done.stdout
+    assert "train: goes on after step" in done.stdout
+    assert done.stdout.endswith("Verdict: identical\n")
+    assert state(served, run) == before
+
+
+@pytest.mark.parametrize(
+    ("revision", "problem"),
+    [
+        ("nowhere", "nowhere: expected a commit of this git repository: a branch, a tag or a hash"),
+        ("HEAD", "HEAD: no dvc.lock; expected the results of `dvc repro`, committed"),
+    ],
+)
+def test_a_commit_that_cannot_be_verified_is_told_in_a_line(
+    kitchen: Path, run: Run, revision: str, problem: str
+) -> None:
+    assert run(kitchen, "reprise", "verify", revision, code=2).stderr == f"reprise: error: {problem}\n"
+
+
+def test_no_repository_is_told_in_a_line(tmp_path: Path, run: Run) -> None:
+    failed = run(tmp_path, "reprise", "verify", code=2)
+    assert (
+        failed.stderr == "reprise: error: HEAD: expected a commit of this git repository: a branch, a tag or a hash\n"
+    )
+
+
+def test_the_make_target_takes_a_revision(run: Run) -> None:
+    planned = subprocess.run(
+        ["make", "--dry-run", "verify", "REV=v1", "STRICT=1"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "reprise verify v1 --strict" in planned
