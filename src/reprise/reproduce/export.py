@@ -142,9 +142,12 @@ def described(source: Any) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """A clone's URL without user name, password or token; empty where it names a place of this machine."""
+    """A clone's URL without password or token; empty where it names a place of this machine."""
+    if url.startswith("git@"):
+        return url
     parts = urlsplit(url)
-    if parts.scheme not in ("https", "http") or not parts.hostname:
-        return url if url.startswith(("git@", "ssh://")) else ""
+    if parts.scheme not in ("https", "http", "ssh") or not parts.hostname:
+        return ""
+    user = f"{parts.username}@" if parts.scheme == "ssh" and parts.username else ""
     port = f":{parts.port}" if parts.port else ""
-    return urlunsplit((parts.scheme, parts.hostname + port, parts.path, "", ""))
+    return urlunsplit((parts.scheme, user + parts.hostname + port, parts.path, "", ""))

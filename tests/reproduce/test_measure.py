@@ -1,0 +1,78 @@
+"""`reprise reference`, typed: several seeds, cooked in copies of the checkout, and their figures."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from reprise.outputs import read_json
+from tiny import Run
+
+FILE = Path("reference/reviews-tiny-cpu.json")
+
+
+@pytest.fixture(scope="module")
+def measured(cooked: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> tuple[Path, str]:
+    """A kitchen in which five seeds were measured, and what was printed. Do not change."""
+    folder = Path(shutil.copytree(cooked, tmp_path_factory.mktemp("measured") / "kitchen", symlinks=True))
+    run(folder, "dvc", "exp", "run", "--temp", "--name", "mine", "--set-param", "evaluate.bootstrap=101")
+    return folder, run(folder, "reprise", "reference").stdout
+
+
+def test_the_seeds_from_the_recipes_own_on_are_measured(measured: tuple[Path, str]) -> None:
+    folder, said = measured
+    reference = read_json(folder / FILE)
+    assert list(reference["seeds"]) == ["42", "43", "44", "45", "46"]
+    trained, judged = (read_json(folder / f"metrics/{name}.json") for name in ("train", "evaluate"))
+    assert reference["seeds"]["42"] == {
+        "train": {"loss": trained["loss"], **trained["validation"]},
+        "evaluate": {"accuracy": judged["accuracy"], "f1": judged["f1"]},
+    }
+    losses = [seed["train"]["loss"] for seed in reference["seeds"].values()]
+    assert len(set(losses)) == 5
+    mean = sum(losses) / 5
+    assert reference["figures"]["train"]["loss"]["mean"] == pytest.approx(mean)
+    assert reference["figures"]["train"]["loss"]["sd"] == pytest.approx(
+        (sum((loss - mean) ** 2 for loss in losses) / 4) ** 0.5
+    )
+    assert "reference: seed 43, 2 of 5" in said
+    assert f"│ {'mean':<18} │ {mean:.4f} │" in said
+    assert f"Written to {FILE}; `reprise verify` judges by it." in said
+
+
+def test_it_says_what_was_measured_and_where(measured: tuple[Path, str], run: Run) -> None:
+    folder, _ = measured
+    reference = read_json(folder / FILE)
+    assert reference["recipe"]["train.learning_rate"] == 5e-3
+    assert "seed" not in reference["recipe"]
+    assert reference["made"]["devices"] == read_json(folder / "metrics/provenance.json")["sessions"][0]["devices"]
+    assert "environment.locks.requirements.txt" in reference["made"]
+
+
+def test_the_workspace_and_the_users_experiments_stay_as_they_were(measured: tuple[Path, str], run: Run) -> None:
+    folder, _ = measured
+    assert run(folder, "git", "status", "--porcelain").stdout == "?? reference/\n"
+    assert run(folder, "dvc", "exp", "list", "--name-only").stdout.split() == ["mine"]
+
+
+def test_measuring_again_takes_what_the_run_cache_has(measured: tuple[Path, str], tmp_path: Path, run: Run) -> None:
+    folder = Path(shutil.copytree(measured[0], tmp_path / "kitchen", symlinks=True))
+    before = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    said = run(folder, "reprise", "reference", "--seeds", "5").stdout
+    assert "train: tiny on" not in said
+    assert json.loads((folder / FILE).read_text(encoding="utf-8")) == before
+
+
+def test_fewer_seeds_than_say_anything_are_refused(kitchen: Path, run: Run) -> None:
+    refused = run(kitchen, "reprise", "reference", "--seeds", "4", code=2)
+    assert "Invalid value for '--seeds': Input should be greater than or equal to 5" in refused.stderr
+
+
+def test_a_pipeline_that_fails_is_told_in_a_line_and_leaves_no_file(served: Path, run: Run) -> None:
+    (served / "src/reprise/train/loop.py").write_text("raise RuntimeError\n", encoding="utf-8")
+    failed = run(served, "reprise", "reference", code=2)
+    assert failed.stderr.endswith(
+        "reprise: error: params.yaml: seed 42: the pipeline failed, see above; expected it to cook\n"
+    )
+    assert not (served / "reference").exists()
