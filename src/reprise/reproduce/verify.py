@@ -59,9 +59,8 @@ def cook(commit: str) -> Path:
         tell("git", "worktree", "prune")
         tell("git", "worktree", "add", "--detach", str(folder), commit)
         print(f"verify: cooks {commit[:12]} in {folder}", flush=True)
-    tell(
-        "dvc", "config", "--local", "cache.dir", "cache", folder=folder
-    )  # beside that file; empty, so nothing of train
+    # An empty cache of its own (.dvc/cache), so that nothing but a training gives the training's results.
+    tell("dvc", "config", "--local", "cache.dir", "cache", folder=folder)
     tell("dvc", "remote", "add", "--local", "--force", "workspace", cache, folder=folder)
     own = (ask("git", "ls-files", f"{OWN_DATA}/*.dvc", folder=folder) or "").splitlines()
     for fetched in (RAW, PRETRAINED, *own):
@@ -86,15 +85,17 @@ def show(
     if max(verdicts.values()) > Verdict.IDENTICAL:
         console.print(figures_table(committed, cooked, reference))
         if not reference:
-            console.print("No reference was made for this recipe on this hardware: see `reprise reference --help`.")
+            console.print(
+                "No reference was made for this recipe on this hardware: see `reprise reference`.", soft_wrap=True
+            )
         precision = committed.recipe["train.precision"]
         parting = part(committed, cooked)
         losses = f"{len(committed.losses)} losses"
         console.print(
             f"All {losses} have the same bits."
             if parting is None
-            else f"The {losses} part at step {parting.step}, by at most {parting.largest:.2%} of their mean "
-            f"(equivalent in {precision}: {LOSS_TOLERANCE[precision]:.2%}).",
+            else f"The {losses} part at step {parting.step}, by at most {100 * parting.largest:.2g} % of their mean "
+            f"(equivalent in {precision}: {100 * LOSS_TOLERANCE[precision]:g} %).",
             soft_wrap=True,
         )
         for line in differences(committed, cooked) or ["nothing that dvc.lock or provenance.json tells"]:
