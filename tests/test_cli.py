@@ -11,7 +11,9 @@ from tiny import ROOT, Run, write_params
 
 SCRIPT = str(Path(sys.executable).parent / "reprise")
 MODULE = (sys.executable, "-m", "reprise")
-VERBS = ("environment", "fetch", "prepare", "train", "evaluate", "recipe", "summary")
+VERBS = (
+    "environment", "fetch", "prepare", "train", "evaluate", "recipe", "summary", "verify", "reference", "export"
+)  # fmt: skip
 SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
 
 

@@ -87,6 +87,8 @@ def test_the_card_tells_figures_data_limits_origin_and_the_command(exported: Pat
     assert "| train | 144 | 82 | 62 | 15 |" in text
     assert "no `film` and no text is in two splits" in text
     assert "Texts are cut after 16 tokens." in text
+    assert 'classify("…", truncation=True, max_length=16)' in text
+    assert text.endswith("|\n")
     assert "What another seed would change was not measured." in text
     (session,), (result,) = provenance["sessions"], provenance["results"]
     assert f"git checkout {session['commit']}\nmake train\n" in text
@@ -126,6 +128,15 @@ def test_a_folder_with_something_in_it_stays_as_it_is(served: Path, run: Run) ->
     refused = run(served, "reprise", "export", "there/mine", code=2)
     assert refused.stderr == "reprise: error: there/mine: expected a folder that is empty or not there yet\n"
     assert [file.name for file in (served / "there").iterdir()] == ["mine"]
+
+
+def test_no_folder_can_be_made_below_a_file_and_a_link_to_a_folder_is_filled(served: Path, run: Run) -> None:
+    refused = run(served, "reprise", "export", "README.md/below", code=2)
+    assert refused.stderr == "reprise: error: README.md/below: expected a folder that is empty or not there yet\n"
+    (served / "empty").mkdir()
+    (served / "link").symlink_to("empty")
+    run(served, "reprise", "export", "link")
+    assert {file.name for file in (served / "empty").iterdir()} >= FILES
 
 
 def test_what_is_not_the_recipes_is_not_exported(served: Path, run: Run) -> None:
@@ -174,7 +185,7 @@ def test_sentence_pairs_of_the_hub_name_their_sources_where_the_hub_looks(told: 
     assert result["dataset"] == {
         "name": "reviews", "type": "nyu-mll/glue", "config": "mrpc", "split": "test", "revision": "b" * 40
     }  # fmt: skip
-    assert 'classify({"text": "…", "text_pair": "…"})' in text
+    assert 'classify({"text": "…", "text_pair": "…"}, truncation' in text
     assert f"`nyu-mll/glue`, `mrpc` of the Hub at revision `{'b' * 40}`." in text
 
 
@@ -187,7 +198,7 @@ def test_a_regression_is_told_as_one(told: dict[str, Any]) -> None:
     text = text_of(told, **{"task.labels": [], "task.metrics": ["pearson"], "task.keep": None})
     assert "fine-tuned to predict the number `verdict` by text" in text
     assert "| pearson | 0.5000 | 0.4000 – 0.6000 | 0.0000 |" in text
-    assert 'classify("…", function_to_apply="none")' in text
+    assert 'max_length=16, function_to_apply="none")' in text
     assert "| train | 144 | 15 |" in text
     assert "It gives every text a number" in text
 

@@ -55,6 +55,22 @@ def test_nothing_cooked_is_told_in_a_line(kitchen: Path, monkeypatch: pytest.Mon
         read_result(of_commit("HEAD"), "HEAD")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("dvc.lock", "<<<<<<< HEAD\nstages:\n"),
+        ("dvc.lock", "schema: '2.0'\n"),
+        ("metrics/train.json", '{"loss": '),
+        ("metrics/evaluate.json", "{}"),
+        ("plots/train.csv", "step\n1\n"),
+    ],
+)
+def test_a_damaged_result_is_told_in_a_line(served: Path, name: str, text: str) -> None:
+    (served / name).write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"^here: {name}: damaged; expected the results of `dvc repro`$"):
+        read_result(of_folder(served), "here")
+
+
 def test_results_from_before_there_was_provenance_are_read(served: Path, run: Run) -> None:
     (served / "metrics/provenance.json").unlink()
     assert read_result(of_folder(served), "here").provenance == {}

@@ -75,9 +75,15 @@ def test_the_same_bits_are_identical() -> None:
     assert judge(RESULT, RESULT, None).keys() == OUTPUTS.keys()
 
 
-def test_only_the_output_whose_bits_differ_gets_another_verdict() -> None:
-    verdicts = judge(RESULT, rounded(RESULT, "predictions"), None)
-    assert verdicts.pop("predictions") == Verdict.EQUIVALENT
+def test_only_the_outputs_whose_bits_differ_get_another_verdict() -> None:
+    verdicts = judge(RESULT, rounded(RESULT, "models/final", "predictions"), None)
+    assert (verdicts.pop("models/final"), verdicts.pop("predictions")) == (Verdict.EQUIVALENT, Verdict.EQUIVALENT)
+    assert set(verdicts.values()) == {Verdict.IDENTICAL}
+
+
+def test_what_does_not_follow_from_the_same_model_is_different_however_little() -> None:
+    verdicts = judge(RESULT, rounded(RESULT, "metrics/evaluate.json"), REFERENCE)
+    assert verdicts.pop("metrics/evaluate.json") == Verdict.DIFFERENT
     assert set(verdicts.values()) == {Verdict.IDENTICAL}
 
 

@@ -27,7 +27,8 @@ def export(folder: Path) -> None:
     Raises:
         InputError: the folder has something in it, or what lies here is not what the recipe cooks.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    place = folder.resolve()  # of what a link points to
+    if any(above.is_file() for above in place.parents) or place.is_file() or (place.is_dir() and any(place.iterdir())):
         raise InputError(f"{folder}: expected a folder that is empty or not there yet")
     stale = stale_stages()
     if stale:
@@ -42,15 +43,15 @@ def export(folder: Path) -> None:
         reference,
         origin=without_secrets(ask("git", "remote", "get-url", "origin") or ""),
     )
-    with replacing_folder(folder) as partial:
+    with replacing_folder(place) as partial:
         for file in sorted(FINAL.iterdir()):
             shutil.copyfile(file, partial / file.name)
         shutil.copyfile(PARAMS, partial / PARAMS.name)
         shutil.copyfile(PROVENANCE, partial / PROVENANCE.name)
-        (partial / "README.md").write_text(str(text), encoding="utf-8")
-    for file in sorted(folder.iterdir()):
-        print(f"export: {file}, {file.stat().st_size:,} bytes")
-    print(f"export: to upload it, `hf upload YOUR_NAME/{folder.resolve().name} {folder}`")
+        (partial / "README.md").write_text(f"{text}\n", encoding="utf-8")
+    for file in sorted(place.iterdir()):
+        print(f"export: {folder / file.name}, {file.stat().st_size:,} bytes")
+    print(f"export: to upload it, `hf upload YOUR_NAME/{place.name} {folder}`")
 
 
 def stale_stages() -> list[str]:
@@ -113,7 +114,7 @@ def model_card(
         reference=asdict(reference) if reference else None,
         model_source=described(model),
         data_source=f"{described(data)}.",
-        command="\n".join((clone, f"git checkout {session['commit']}", cooking_command(session))),
+        command="\n".join((clone, f"git checkout {session['commit'] or 'THE_COMMIT'}", cooking_command(session))),
         dirty=any(each["dirty"] for each in provenance["sessions"]),
         weights=", ".join(result["weights"].values()),
         session=session,

@@ -21,8 +21,9 @@ def measure(seeds: int) -> None:
     interrupted goes on with what is missing: DVC's run cache has the rest.
 
     Raises:
-        InputError: the pipeline fails.
+        InputError: the pipeline fails, or there is no commit to cook from.
     """
+    commit_of("HEAD")
     recipe, kind = read_recipe(), hardware()
     experiments = {seed: f"reference-seed-{seed}" for seed in range(recipe.seed, recipe.seed + seeds)}
     remove(experiments.values())

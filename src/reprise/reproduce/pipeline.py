@@ -50,11 +50,14 @@ def ask(*command: str, folder: Path = Path()) -> str | None:
 
 
 def commit_of(revision: str) -> str:
-    """The full hash of a commit, whatever git calls it.
+    """The full hash of a commit of the repository whose root we stand in, whatever git calls it.
 
     Raises:
-        InputError: git does not know it.
+        InputError: git does not know it, or we stand below the root.
     """
+    below = ask("git", "rev-parse", "--show-prefix")
+    if below:
+        raise InputError(f"{below}: expected to be run in the repository's root, not below it")
     commit = ask("git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if not commit:
         raise InputError(f"{revision}: expected a commit of this git repository: a branch, a tag or a hash")

@@ -1,5 +1,6 @@
 """What the seed alone does to a recipe's figures: `reference/<task>-<model>-<hardware>.json`."""
 
+import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from reprise.errors import InputError
-from reprise.outputs import read_json, write_json
+from reprise.outputs import write_json
 from reprise.reproduce.result import Result
 
 REFERENCES = Path("reference")
@@ -69,14 +70,14 @@ def read_reference(file: Path) -> Reference:
     Raises:
         InputError: the file says something else.
     """
-    content = read_json(file)
     try:
+        content = json.loads(file.read_text(encoding="utf-8"))
         figures = {
             stage: {name: Spread(**spread) for name, spread in names.items()}
             for stage, names in content.pop("figures").items()
         }
         return Reference(figures=figures, **content)
-    except (KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{file}: expected what `reprise reference` writes; make it anew") from None
 
 
@@ -99,7 +100,7 @@ def summarize(results: dict[int, Result]) -> Reference:
         figures[stage] = {
             name: Spread(float(np.mean(drawn)), float(np.std(drawn, ddof=1))) for name, drawn in values.items()
         }
-    told = ("commit", "devices", "processes", "threads")
+    told = ("commit", "dirty", "devices", "processes", "threads")
     made = {
         key: value for key, value in first.provenance.items() if key in told or key.startswith("environment.locks.")
     }

@@ -7,12 +7,13 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from reprise.environment import ENVIRONMENT
 from reprise.errors import InputError
@@ -24,6 +25,7 @@ PROVENANCE = METRICS / "provenance.json"
 # What says how, where and when it was cooked, and so is no result that could be the same.
 VARYING = {str(PROVENANCE), str(METRICS / "speed.json"), str(ENVIRONMENT)}
 
+T = TypeVar("T")
 Read = Callable[[Path], bytes | None]
 
 
@@ -64,47 +66,76 @@ def read_result(read: Read, where: str) -> Result:
         where: names the place in an error.
 
     Raises:
-        InputError: nothing, or not all, was cooked there.
+        InputError: nothing, or not all, was cooked there, or a file was damaged since.
     """
 
-    def need(file: Path) -> bytes:
+    def taken(file: Path, parse: Callable[[bytes], T]) -> T:
         content = read(file)
         if content is None:
             raise InputError(f"{where}: no {file}; expected the results of `dvc repro`, committed")
-        return content
+        try:
+            return parse(content)
+        except (YAMLError, ValueError, LookupError, TypeError, AttributeError):
+            raise InputError(f"{where}: {file}: damaged; expected the results of `dvc repro`") from None
 
-    stages: dict[str, Any] = YAML(typ="safe").load(need(LOCK))["stages"]
+    outputs, recipe, code = taken(LOCK, lambda content: from_lock(content, read))
+    return Result(
+        outputs=outputs,
+        recipe=recipe,
+        code=code,
+        losses=taken(LOSSES, from_curve),
+        figures={
+            "train": taken(METRICS / "train.json", from_training),
+            "evaluate": taken(METRICS / "evaluate.json", from_evaluation),
+        },
+        provenance={} if read(PROVENANCE) is None else taken(PROVENANCE, from_provenance),
+    )
+
+
+def from_lock(content: bytes, read: Read) -> tuple[dict[str, Output], dict[str, Any], dict[str, str]]:
+    """Outputs, recipe and code, as dvc.lock knows them; of an output that is committed, the committed bytes count."""
+    stages: dict[str, Any] = YAML(typ="safe").load(content)["stages"]
     outputs: dict[str, Output] = {}
     recipe: dict[str, Any] = {}
     code: dict[str, str] = {}
-    for stage, entry in stages.items():
-        for out in entry.get("outs", []):
-            if out["path"] not in VARYING:
-                in_git = read(Path(out["path"]))  # what is committed counts, not what the lock says of it
-                md5 = out["md5"] if in_git is None else hashlib.md5(in_git, usedforsecurity=False).hexdigest()
-                outputs[out["path"]] = Output(stage, md5)
-    made = {out["path"] for entry in stages.values() for out in entry.get("outs", [])}
+    made = {out["path"]: (stage, out["md5"]) for stage, entry in stages.items() for out in entry.get("outs", [])}
+    for path, (stage, md5) in made.items():
+        if path not in VARYING:
+            committed = read(Path(path))
+            outputs[path] = Output(
+                stage, hashlib.md5(committed, usedforsecurity=False).hexdigest() if committed else md5
+            )
     for entry in stages.values():
         for params in entry.get("params", {}).values():
             recipe |= flat(params)
         for dep in entry.get("deps", []):
             if not any(PurePosixPath(dep["path"]).is_relative_to(path) for path in made):
                 code[dep["path"]] = dep["md5"]
-    trained = json.loads(need(METRICS / "train.json"))
-    judged = json.loads(need(METRICS / "evaluate.json"))
-    losses = pd.read_csv(io.BytesIO(need(LOSSES)), float_precision="round_trip")["loss"].to_numpy(np.float64)
-    told = json.loads(read(PROVENANCE) or '{"sessions": [{}], "results": [{}]}')
-    return Result(
-        outputs=outputs,
-        recipe=recipe,
-        code=code,
-        losses=losses,
-        figures={
-            "train": {"loss": trained["loss"], **trained["validation"]},
-            "evaluate": {name: judged[name] for name in judged["interval"]},
-        },
-        provenance=flat(told["sessions"][-1]) | flat(told["results"][-1]),
-    )
+    return outputs, recipe, code
+
+
+def from_curve(content: bytes) -> npt.NDArray[np.float64]:
+    """The loss of each step, to the last bit."""
+    table = pd.read_csv(io.BytesIO(content), float_precision="round_trip")
+    return table["loss"].to_numpy(np.float64)
+
+
+def from_training(content: bytes) -> dict[str, float]:
+    """The figures of the epoch that was kept."""
+    trained = json.loads(content)
+    return {"loss": trained["loss"], **trained["validation"]}
+
+
+def from_evaluation(content: bytes) -> dict[str, float]:
+    """The recipe's metrics."""
+    judged = json.loads(content)
+    return {name: judged[name] for name in judged["interval"]}
+
+
+def from_provenance(content: bytes) -> dict[str, Any]:
+    """The last session and its result."""
+    told = json.loads(content)
+    return flat(told["sessions"][-1]) | flat(told["results"][-1])
 
 
 def of_folder(folder: Path) -> Read:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from reprise.places import FINAL
 from reprise.reproduce.reference import Reference
 from reprise.reproduce.result import Result
 
@@ -44,14 +45,16 @@ def judge(committed: Result, cooked: Result, reference: Reference | None) -> dic
 
     Where the bits of an output differ, it is *equivalent* while the recipe is the same, and the loss of each step and
     the figures of its stage are within the tolerances; else *within seed noise* while those figures lie where the
-    reference expects one more seed's; else *different*, as are data and pretrained weights at once.
+    reference expects one more seed's; else *different*. Data and pretrained weights are *different* at once, and so is
+    what was made of a model that came again to the bit: a figure that does not follow from it was made up.
     """
     verdicts = {}
+    same_model = cooked.outputs.get(str(FINAL)) == committed.outputs.get(str(FINAL))
     for path, output in committed.outputs.items():
         again = cooked.outputs.get(path)
         if again == output:
             verdicts[path] = Verdict.IDENTICAL
-        elif again is None or output.stage not in committed.figures:
+        elif again is None or output.stage not in committed.figures or same_model:
             verdicts[path] = Verdict.DIFFERENT
         elif is_equivalent(output.stage, committed, cooked):
             verdicts[path] = Verdict.EQUIVALENT

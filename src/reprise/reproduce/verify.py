@@ -32,11 +32,11 @@ def verify(revision: str) -> Verdict:
     """
     commit = commit_of(revision)
     committed = read_result(of_commit(commit), where=revision)
+    reference = find_reference(committed, hardware())
     if ask("git", "status", "--porcelain"):
         print(f"verify: what you have changed since {revision} is left out, and stays as it is", flush=True)
     worktree = cook(commit)
     cooked = read_result(of_folder(worktree), where=str(worktree))
-    reference = find_reference(committed, hardware())
     verdicts = judge(committed, cooked, reference)
     ask("git", "worktree", "remove", "--force", str(worktree))
     worst = max(verdicts.values())
