@@ -33,7 +33,8 @@ def test_it_holds_what_the_stages_read_and_made(cooked: Path) -> None:
     assert (result.recipe["seed"], result.recipe["task.split.group_by"]) == (42, "film")
     assert {"data/own", "src/reprise/train", "src/reprise/recipe.py"} <= result.code.keys()
     assert not [path for path in result.code if path.startswith(("data/raw", "data/prepared", "models/", "env"))]
-    assert result.figures["train"]["loss"] == read_json(cooked / "metrics/train.json")["loss"]
+    scores = read_json(cooked / "metrics/train.json")["validation"]
+    assert result.figures["train"] == {"loss": result.losses.mean(), **scores}
     assert result.figures["evaluate"].keys() == {"accuracy", "f1"}
     assert result.provenance["environment.hardware"] == "cpu"
 

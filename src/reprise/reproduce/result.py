@@ -46,7 +46,7 @@ class Result:
         recipe: what the stages read of params.yaml, by dotted key.
         code: the MD5 of each file and folder that the stages read and no stage makes, by path.
         losses: the mean loss of each step, fp64, shape [steps].
-        figures: by stage, the metrics that say how good the model is; of `train`, the mean loss of the epoch too.
+        figures: by stage, the metrics that say how good the model is; of `train`, the mean loss of all steps too.
         provenance: the last session and its result, by dotted key.
     """
 
@@ -79,13 +79,15 @@ def read_result(read: Read, where: str) -> Result:
             raise InputError(f"{where}: {file}: damaged; expected the results of `dvc repro`") from None
 
     outputs, recipe, code = taken(LOCK, lambda content: from_lock(content, read))
+    losses = taken(LOSSES, from_curve)
     return Result(
         outputs=outputs,
         recipe=recipe,
         code=code,
-        losses=taken(LOSSES, from_curve),
+        losses=losses,
         figures={
-            "train": taken(METRICS / "train.json", from_training),
+            # The loss of all steps: that of the epoch that was kept is another figure where a seed keeps another epoch.
+            "train": {"loss": float(losses.mean()), **taken(METRICS / "train.json", from_training)},
             "evaluate": taken(METRICS / "evaluate.json", from_evaluation),
         },
         provenance={} if read(PROVENANCE) is None else taken(PROVENANCE, from_provenance),
@@ -121,9 +123,9 @@ def from_curve(content: bytes) -> npt.NDArray[np.float64]:
 
 
 def from_training(content: bytes) -> dict[str, float]:
-    """The figures of the epoch that was kept."""
-    trained = json.loads(content)
-    return {"loss": trained["loss"], **trained["validation"]}
+    """The validation metrics of the epoch that was kept."""
+    scores: dict[str, float] = json.loads(content)["validation"]
+    return scores
 
 
 def from_evaluation(content: bytes) -> dict[str, float]:
