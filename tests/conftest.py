@@ -68,7 +68,9 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run
     listed = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0")
     for name in filter(None, listed):
         # What the default recipe made is not what the tiny one makes.
-        if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/", "dvc.lock", "environment.json")):
+        if (ROOT / name).is_file() and not name.startswith(
+            ("metrics/", "plots/", "reference/", "dvc.lock", "environment.json")
+        ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     write_reviews(folder / "data/own/reviews.csv")

@@ -13,14 +13,6 @@ from tiny import Run
 FILE = Path("reference/reviews-tiny-cpu.json")
 
 
-@pytest.fixture(scope="module")
-def measured(cooked: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> tuple[Path, str]:
-    """A kitchen in which five seeds were measured, and what was printed. Do not change."""
-    folder = Path(shutil.copytree(cooked, tmp_path_factory.mktemp("measured") / "kitchen", symlinks=True))
-    run(folder, "dvc", "exp", "run", "--temp", "--name", "mine", "--set-param", "evaluate.bootstrap=101")
-    return folder, run(folder, "reprise", "reference").stdout
-
-
 def test_the_seeds_from_the_recipes_own_on_are_measured(measured: tuple[Path, str]) -> None:
     folder, said = measured
     reference = read_json(folder / FILE)
