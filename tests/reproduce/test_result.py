@@ -50,6 +50,11 @@ def test_a_committed_file_counts_and_not_what_the_lock_says_of_it(served: Path) 
     assert read_result(of_folder(served), "here").outputs["metrics/evaluate.json"].md5 == md5(file)
 
 
+def test_an_emptied_file_is_not_what_the_lock_says(served: Path) -> None:
+    (served / "plots/pr.csv").write_bytes(b"")
+    assert read_result(of_folder(served), "here").outputs["plots/pr.csv"].md5 == md5(served / "plots/pr.csv")
+
+
 def test_nothing_cooked_is_told_in_a_line(kitchen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(kitchen)
     with pytest.raises(InputError, match=r"^HEAD: no dvc.lock; expected the results of `dvc repro`, committed$"):

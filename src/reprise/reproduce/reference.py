@@ -14,10 +14,7 @@ from reprise.outputs import write_json
 from reprise.reproduce.result import Result
 
 REFERENCES = Path("reference")
-LEAST_SEEDS = 5
 CONFIDENCE = 0.95
-# The recipe's keys that a seed's figures do not hang on.
-FREE = {"seed", "train.checkpoint_every"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Reference:
     """The figures of several seeds of one recipe on one kind of hardware.
 
     Attributes:
-        recipe: every key of the recipe but FREE, dotted.
+        recipe: every key of the recipe but the seed, dotted.
         made: where and with what: commit, devices, threads, digests of the locks.
         figures: by stage and name, as in `Result.figures`.
         seeds: by seed, stage and name.
@@ -108,5 +105,5 @@ def summarize(results: dict[int, Result]) -> Reference:
 
 
 def recipe_of(result: Result) -> dict[str, Any]:
-    """What a result's recipe says, but for what its figures do not hang on."""
-    return {key: value for key, value in result.recipe.items() if key not in FREE}
+    """What a result's recipe says, but for its seed."""
+    return {key: value for key, value in result.recipe.items() if key != "seed"}

@@ -101,12 +101,12 @@ def from_lock(content: bytes, read: Read) -> tuple[dict[str, Output], dict[str, 
     recipe: dict[str, Any] = {}
     code: dict[str, str] = {}
     made = {out["path"]: (stage, out["md5"]) for stage, entry in stages.items() for out in entry.get("outs", [])}
-    for path, (stage, md5) in made.items():
+    for path, (stage, locked) in made.items():
         if path not in VARYING:
-            committed = read(Path(path))
-            outputs[path] = Output(
-                stage, hashlib.md5(committed, usedforsecurity=False).hexdigest() if committed else md5
-            )
+            md5, committed = locked, read(Path(path))
+            if committed is not None:
+                md5 = hashlib.md5(committed, usedforsecurity=False).hexdigest()
+            outputs[path] = Output(stage, md5)
     for entry in stages.values():
         for params in entry.get("params", {}).values():
             recipe |= flat(params)
