@@ -57,6 +57,7 @@ TINY_RECIPE: dict[str, Any] = {
         "schedule": "linear",
         "max_grad_norm": 1.0,
         "max_length": 16,
+        "buckets": "auto",
         "precision": "fp32",
         "checkpoint_every": 50,
         "select": "best",

@@ -3,8 +3,10 @@
 Everything is loaded from local folders: safetensors only, no code from a repository.
 """
 
+import copy
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
+
+from reprise.shapes import Buckets, padded_length
+
+NO_LABEL = -100  # cross-entropy leaves it out: torch's own default
 
 # Their warnings (a new classification head, a tokenizer used through `pad`) and bars describe what is meant here.
 logging.set_verbosity_error()
@@ -56,15 +62,31 @@ def load_classifier(folder: Path, labels: list[str] | None = None) -> PreTrained
 
 
 class Collator:
-    """Make a batch of prepared rows, padded to its longest; with labels as `labels`, without the columns of text."""
+    """Make a batch of prepared rows, with labels as `labels`, without the columns of text.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.pad = DataCollatorWithPadding(tokenizer)
+    It is padded to its longest row; or with `buckets` to the next of these lengths, and to `rows` rows. Those that only
+    fill it up have the label NO_LABEL (NaN in regression), and loss and predictions leave them out.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, buckets: Buckets | None = None) -> None:
+        self.tokenizer, self.buckets, self.rows = tokenizer, buckets, 0
         self.columns = {"input_ids", "token_type_ids", "label"}
 
+    def of(self, rows: int) -> Self:
+        """The same for batches of so many rows."""
+        other = copy.copy(self)
+        other.rows = rows
+        return other
+
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return input_ids, attention_mask and the like (int64, [rows, longest]) and labels (int64 or fp32, [rows])."""
-        return dict(self.pad([{name: row[name] for name in row if name in self.columns} for row in rows]))
+        """Return input_ids, attention_mask and the like (int64, [rows, length]) and labels (int64 or fp32, [rows])."""
+        wanted = [{name: row[name] for name in row if name in self.columns} for row in rows]
+        if not self.buckets:
+            return dict(DataCollatorWithPadding(self.tokenizer)(wanted))
+        length = padded_length(max(len(row["input_ids"]) for row in wanted), self.buckets)
+        none = math.nan if isinstance(wanted[0]["label"], float) else NO_LABEL
+        wanted += [wanted[0] | {"label": none}] * (self.rows - len(wanted))
+        return dict(DataCollatorWithPadding(self.tokenizer, padding="max_length", max_length=length)(wanted))
 
 
 def predict(
@@ -76,7 +98,9 @@ def predict(
         The logits in the order of `rows`, the same on every process: fp32, shape [rows, outputs].
     """
     order = np.argsort(-np.asarray(rows["length"]), kind="stable")
-    loader = accelerator.prepare_data_loader(DataLoader(rows.select(order), batch_size=batch_size, collate_fn=collate))
+    loader = accelerator.prepare_data_loader(
+        DataLoader(rows.select(order), batch_size=batch_size, collate_fn=collate.of(batch_size))
+    )
     model.eval()
     logits = []
     with torch.no_grad():  # not inference_mode, which XLA cannot trace

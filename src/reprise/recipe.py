@@ -156,6 +156,7 @@ class Train:
     schedule: Literal["linear", "cosine", "constant"]
     max_grad_norm: PositiveNumber
     max_length: Annotated[int, Field(strict=True, ge=4)]
+    buckets: Literal["auto"] | Annotated[list[Positive], Field(min_length=1)]
     precision: Literal["bf16", "fp32"]
     checkpoint_every: Positive
     select: Literal["best", "last"]

@@ -36,7 +36,18 @@ CHECKPOINTS = Path("checkpoints")
 MANIFEST = "manifest.json"
 KEPT = 2
 # What of the package a training runs; dvc.yaml lists the same as its dependencies.
-CODE = ("environment.py", "errors.py", "metrics", "modeling.py", "outputs.py", "places.py", "recipe.py", "train")
+CODE = (
+    "environment.py",
+    "errors.py",
+    "metrics",
+    "modeling.py",
+    "outputs.py",
+    "places.py",
+    "recipe.py",
+    "shapes.py",
+    "train",
+    "xla.py",
+)
 PATIENCE = 30  # seconds for which one that was killed may still be ending
 
 

@@ -18,8 +18,9 @@ from reprise.places import PRETRAINED
 from reprise.recipe import Recipe
 from reprise.train.checkpoint import Checkpoints
 from reprise.train.optimizer import build_optimizer, build_schedule
-from reprise.train.plan import deal, plan_epoch, random_seed, weight
+from reprise.train.plan import deal, micro_batch_rows, plan_epoch, random_seed, weight
 from reprise.train.record import Record
+from reprise.xla import autocast, cut, manual_seed
 
 
 def train(
@@ -32,7 +33,7 @@ def train(
     """
     settings, labels = recipe.train, recipe.task.labels
     processes, process = accelerator.num_processes, accelerator.process_index
-    micro_batch_size = settings.micro_batch_size or -(-settings.batch_size // processes)
+    micro_batch_size = micro_batch_rows(settings, processes)
     lengths = np.asarray(rows["length"])
 
     torch.manual_seed(recipe.seed)  # draws the new head
@@ -51,7 +52,7 @@ def train(
             break
         steps = steps[: record.steps_in_all - first]
         done = len(record.curve) - first  # before an interruption
-        loader = DataLoader(rows, batch_sampler=deal(steps[done:], processes), collate_fn=collate)
+        loader = DataLoader(rows, batch_sampler=deal(steps[done:], processes), collate_fn=collate.of(micro_batch_size))
         batches = iter(accelerator.prepare_data_loader(loader))
         record.start_epoch(epoch, steps, done)
         model.train()
@@ -62,10 +63,13 @@ def train(
                 micro_batch = turn * processes + process
                 batch = next(batches)
                 targets = batch.pop("labels")
-                torch.manual_seed(random_seed(recipe.seed, epoch, number, micro_batch))  # draws the dropout
+                # What follows draws the dropout.
+                manual_seed(random_seed(recipe.seed, epoch, number, micro_batch), accelerator.device)
                 # Gradients travel between processes once a step, with its last micro-batch.
                 with nullcontext() if turn == turns - 1 else accelerator.no_sync(model):
-                    part = summed_loss(model(**batch).logits, targets) * weight(step, micro_batch)
+                    with autocast(settings.precision, accelerator.device):
+                        logits = model(**batch).logits
+                    part = summed_loss(logits, targets) * weight(step, micro_batch)
                     accelerator.backward(part * processes)  # the mean over processes is taken; the sum is meant
                 loss += part.detach()
             norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
@@ -73,6 +77,7 @@ def train(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+            cut(accelerator.device)
             record.step(epoch, step, loss, norm, learning_rate)
             checkpoints.after_step()
 
@@ -87,10 +92,13 @@ def train(
 def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The loss summed over rows: cross-entropy, or squared error where there is one output (regression).
 
+    Rows that only fill a batch up (NO_LABEL, NaN) add nothing.
+
     Args:
         logits: [rows, outputs].
         labels: label numbers (int64) or values (fp32), [rows].
     """
     if logits.shape[1] == 1:
-        return functional.mse_loss(logits.squeeze(1).float(), labels.float(), reduction="sum")
+        values = logits.squeeze(1).float()
+        return functional.mse_loss(values, torch.where(labels.isnan(), values, labels), reduction="sum")
     return functional.cross_entropy(logits.float(), labels, reduction="sum")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from reprise.recipe import Train
+
 # Steps whose rows are sorted by length together. Larger windows pad less and mix the rows less; at 50 steps of 32 rows
 # the padding is down to a few percent.
 WINDOW = 50
@@ -64,6 +66,11 @@ def steps_in_all(rows: int, *, batch_size: int, epochs: int, max_steps: int | No
     """The optimizer steps of a whole run."""
     steps = epochs * -(-rows // batch_size)
     return min(steps, max_steps) if max_steps else steps
+
+
+def micro_batch_rows(train: Train, processes: int) -> int:
+    """The rows of a micro-batch: as the recipe says, or a process's share of a step."""
+    return train.micro_batch_size or -(-train.batch_size // processes)
 
 
 def deal(steps: list[Step], processes: int) -> list[list[int]]:

@@ -20,8 +20,10 @@ from reprise.errors import InputError
 from reprise.outputs import replacing_file, sha256, write_json
 from reprise.places import FINAL
 from reprise.recipe import Train
-from reprise.train.plan import Step, order_digest, steps_in_all
+from reprise.shapes import Buckets, padded_length
+from reprise.train.plan import Step, micro_batch_rows, order_digest, steps_in_all
 from reprise.train.provenance import inputs
+from reprise.xla import Compilations
 
 # Figures stay on the device and are fetched together once in so many steps: a fetch waits for the device.
 FETCH_EVERY = 10
@@ -35,17 +37,19 @@ class Record:
 
     def __init__(
         self, accelerator: Accelerator, train: Train, metric: str, lengths: NDArray[np.int64], folder: Path,
-        session: dict[str, Any],
+        session: dict[str, Any], buckets: Buckets | None = None,
     ) -> None:  # fmt: skip
         """Keep the figures of a run over rows of these lengths; the chosen weights go to `folder`.
 
-        `session` is what provenance.json says of this process's share.
+        `session` is what provenance.json says of this process's share; `buckets` what batches are padded to on XLA.
         """
+        self.buckets, self.compilations = buckets, Compilations(accelerator.device)
         self.accelerator, self.train, self.metric, self.folder = accelerator, train, metric, folder
         self.lengths = lengths
         self.steps_in_all = steps_in_all(
             len(lengths), batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps
         )
+        self.micro_batch_rows = micro_batch_rows(train, accelerator.num_processes)
         self.curve: list[dict[str, float]] = []
         self.epochs: list[dict[str, float]] = []
         self.chosen = 0
@@ -74,7 +78,10 @@ class Record:
         self.rows += step.rows
         for rows in step.micro_batches:
             self.tokens += int(self.lengths[rows].sum())
-            self.padded_tokens += int(self.lengths[rows].max()) * len(rows)
+            length = padded_length(int(self.lengths[rows].max()), self.buckets)
+            height = self.micro_batch_rows if self.buckets else len(rows)
+            self.padded_tokens += length * height
+            self.compilations.shapes.add((height, length))
         self.bar.update()
         self.steps_of_epoch -= 1
         if len(self.waiting) == FETCH_EVERY or self.steps_of_epoch == 0:
@@ -86,8 +93,9 @@ class Record:
         """Take the figures that are still on the device into the curve; every process takes part."""
         if not self.waiting:
             return
-        shares = self.accelerator.gather(torch.stack(self.waiting)[None])
-        figures = functools.reduce(torch.add, shares).tolist()  # in this order, however many steps are fetched together
+        fill = [torch.zeros_like(self.waiting[0])] * (FETCH_EVERY - len(self.waiting))  # one shape, for XLA
+        shares = self.accelerator.gather(torch.stack(self.waiting + fill)[None]).cpu()
+        figures = functools.reduce(torch.add, shares)[: len(self.waiting)].tolist()  # in this order, however many steps
         self.waiting.clear()
         for row, (loss, norm) in zip(self.curve[-len(figures) :], figures, strict=True):
             row |= {"loss": loss, "grad_norm": norm}
@@ -119,6 +127,7 @@ class Record:
 
     def epoch(self, epoch: int, scores: dict[str, float]) -> None:
         """Take up an epoch's validation scores."""
+        self.compilations.after_epoch()
         losses = [row["loss"] for row in self.curve if row["epoch"] == epoch + 1]
         self.epochs.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), **scores})
         best = max(range(len(self.epochs)), key=lambda number: self.epochs[number][self.metric])
@@ -176,6 +185,8 @@ class Record:
     def _speed(self) -> dict[str, Any]:
         cuda = self.accelerator.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() / 1024 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        watched = self.compilations
+        compiled = {"shapes": len(watched.shapes), "compilations": watched.programs} if watched.watching else {}
         return {
             "train_seconds": round(self.seconds, 2),
             "examples_per_second": round(self.rows / self.seconds, 1),
@@ -184,4 +195,5 @@ class Record:
             "peak_memory_mib": round(peak / 1024),
             "processes": self.accelerator.num_processes,
             "threads": torch.get_num_threads(),
+            **compiled,
         }

@@ -18,12 +18,14 @@ from reprise.modeling import Collator, load_tokenizer
 from reprise.outputs import replacing_folder
 from reprise.places import FINAL, METRICS, PLOTS, PREPARED, PRETRAINED, rows_of
 from reprise.recipe import Recipe, read_recipe
+from reprise.shapes import plan_buckets
 from reprise.train.checkpoint import Checkpoints, folder_of, held
 from reprise.train.launch import PROCESSES
 from reprise.train.loop import train
 from reprise.train.provenance import session
 from reprise.train.record import Record
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
+from reprise.xla import on_xla
 
 
 def run(recipe: Recipe, kind: str) -> None:
@@ -36,7 +38,7 @@ def run(recipe: Recipe, kind: str) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     accelerator = Accelerator(
         cpu=kind == "cpu",
-        mixed_precision="bf16" if recipe.train.precision == "bf16" else "no",
+        mixed_precision="bf16" if recipe.train.precision == "bf16" and kind != "tpu" else "no",  # see xla.autocast
         # Gradients are summed in the same order from the first step of a session on: by default, torch deals them into
         # other buckets after it, and with three processes or more an element's place decides the order of its sum.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
@@ -56,6 +58,9 @@ def run(recipe: Recipe, kind: str) -> None:
         accelerator.wait_for_everyone()  # before anyone looks for a checkpoint that somebody else may still be writing
         with replacing_folder(FINAL) if first else nullcontext(FINAL) as folder:
             lengths = np.asarray(rows["length"])
+            buckets = None
+            if on_xla(accelerator.device):
+                buckets = plan_buckets(recipe.train.buckets, lengths, np.asarray(validation["length"]))
             record = Record(
                 accelerator,
                 recipe.train,
@@ -63,9 +68,10 @@ def run(recipe: Recipe, kind: str) -> None:
                 lengths,
                 folder,
                 session(accelerator, recipe.train.precision),
+                buckets,
             )
             checkpoints = Checkpoints(run, accelerator, record, stop)
-            train(recipe, accelerator, rows, validation, Collator(tokenizer), record, checkpoints)
+            train(recipe, accelerator, rows, validation, Collator(tokenizer, buckets), record, checkpoints)
             if first:
                 tokenizer.save_pretrained(folder)
         if first:
