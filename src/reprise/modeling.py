@@ -86,7 +86,11 @@ class Collator:
         length = padded_length(max(len(row["input_ids"]) for row in wanted), self.buckets)
         none = math.nan if isinstance(wanted[0]["label"], float) else NO_LABEL
         wanted += [wanted[0] | {"label": none}] * (self.rows - len(wanted))
-        return dict(DataCollatorWithPadding(self.tokenizer, padding="max_length", max_length=length)(wanted))
+        batch = dict(DataCollatorWithPadding(self.tokenizer, padding="max_length", max_length=length)(wanted))
+        # Of a mask [rows, length], transformers asks in every forward pass whether it masks anything, and XLA would stop
+        # there to answer; one in this form it takes as it is. A model with local attention needs the other form.
+        batch["attention_mask"] = batch["attention_mask"].bool()[:, None, None, :].expand(-1, 1, length, -1)
+        return batch
 
 
 def predict(
@@ -109,7 +113,7 @@ def predict(
             batch.pop("labels")
             logits.append(accelerator.gather_for_metrics(model(**batch).logits.float()).cpu().numpy())
     in_order = np.empty((len(rows), logits[0].shape[1]), dtype=np.float32)
-    in_order[order] = np.concatenate(logits)
+    in_order[order] = np.concatenate(logits)[: len(rows)]  # what only fills up the last batch is left out
     return in_order
 
 
