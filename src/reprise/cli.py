@@ -94,7 +94,7 @@ def evaluate() -> None:
 
     recipe, kind = read_recipe(), hardware()
     require_device(kind)
-    evaluate(recipe.task, recipe.evaluate, cpu=kind == "cpu")
+    evaluate(recipe, cpu=kind == "cpu")
 
 
 @app.command()

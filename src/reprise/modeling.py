@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from reprise.shapes import Buckets, padded_length
+from reprise.shapes import Buckets, Shapes, padded_length
 
 NO_LABEL = -100  # cross-entropy leaves it out: torch's own default
 
@@ -71,9 +71,10 @@ class Collator:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, buckets: Buckets | None = None) -> None:
         self.tokenizer, self.buckets, self.rows = tokenizer, buckets, 0
         self.columns = {"input_ids", "token_type_ids", "label"}
+        self.shapes: Shapes = set()  # that batches were filled up to
 
     def of(self, rows: int) -> Self:
-        """The same for batches of so many rows."""
+        """The same for batches of so many rows; it notes their shapes in the same place."""
         other = copy.copy(self)
         other.rows = rows
         return other
@@ -86,11 +87,8 @@ class Collator:
         length = padded_length(max(len(row["input_ids"]) for row in wanted), self.buckets)
         none = math.nan if isinstance(wanted[0]["label"], float) else NO_LABEL
         wanted += [wanted[0] | {"label": none}] * (self.rows - len(wanted))
-        batch = dict(DataCollatorWithPadding(self.tokenizer, padding="max_length", max_length=length)(wanted))
-        # Of a mask [rows, length], transformers asks in every forward pass whether it masks anything, and XLA would stop
-        # there to answer; one in this form it takes as it is. A model with local attention needs the other form.
-        batch["attention_mask"] = batch["attention_mask"].bool()[:, None, None, :].expand(-1, 1, length, -1)
-        return batch
+        self.shapes.add((self.rows, length))
+        return dict(DataCollatorWithPadding(self.tokenizer, padding="max_length", max_length=length)(wanted))
 
 
 def predict(

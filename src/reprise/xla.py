@@ -1,23 +1,80 @@
 """All that is XLA's own, for a TPU or XLA's CPU device: seeds, precision, the cut of a step, compilations.
 
 XLA traces what a step does and compiles a program for each shape that it meets, so batches are filled up to a few
-shapes (shapes.py). On other devices these functions do what torch does, or nothing.
+shapes (shapes.py), and nothing in a step may read a value back. On other devices these functions do what torch does, or
+nothing.
 """
 
-import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
+from transformers import masking_utils
 
 from reprise.errors import InputError
-
-# By default 0 and 1 are constants of a program, so that a learning rate of 0 would be compiled on its own.
-os.environ.setdefault("XLA_NO_SPECIAL_SCALARS", "1")
+from reprise.shapes import Shapes
 
 
 def on_xla(device: torch.device) -> bool:
     """Whether a device is XLA's."""
     return device.type == "xla"
+
+
+def _is_tracing(tensor: torch.Tensor | None = None, known: Callable[..., bool] = masking_utils.is_tracing) -> bool:
+    """What transformers asks before it looks into an attention mask, to leave out one that masks nothing.
+
+    It does not count XLA among what traces: each forward pass would stop for the answer, and be two programs a shape.
+    """
+    return known(tensor) or (tensor is not None and on_xla(tensor.device))
+
+
+masking_utils.is_tracing = _is_tracing
+
+
+def full_precision(device: torch.device) -> None:
+    """Have a TPU multiply fp32 as fp32: by default XLA rounds both sides to bf16 first, whatever the recipe says."""
+    if on_xla(device):
+        from torch_xla.backends import set_mat_mul_precision
+
+        set_mat_mul_precision("highest")
+
+
+def as_data(number: float, device: torch.device) -> torch.Tensor:
+    """A number that differs from step to step, as a tensor (fp32, no dimension).
+
+    XLA takes equal numbers of a program for one input, also where they are tensors of no dimension. One that differs
+    from step to step equals another some day (a learning rate of 0, a share of 1/10) and makes another program.
+    """
+    return torch.tensor([number]).to(device)[0]
+
+
+def settle(optimizer: AcceleratedOptimizer, device: torch.device) -> None:
+    """Have the first step be the same program as all others: AdamW's state is there, and the learning rate is data."""
+    if not on_xla(device):
+        return
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        parameter.grad = torch.zeros(parameter.shape).to(device)
+        if not optimizer.state[parameter]:  # nothing was restored
+            state = {"step": torch.tensor(0.0)} | {
+                name: torch.zeros(parameter.shape) for name in ("exp_avg", "exp_avg_sq")
+            }
+            optimizer.state[parameter] = {name: tensor.to(device) for name, tensor in state.items()}
+    rates: list[float] = []
+
+    def upload(*_: object) -> None:
+        rates[:] = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            # AdamW divides by it, where its step count is on the device. So small a rate changes no weight.
+            group["lr"] = as_data(max(group["lr"], 1e-30), device)
+
+    def put_back(*_: object) -> None:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    optimizer.optimizer.register_step_pre_hook(upload)
+    optimizer.optimizer.register_step_post_hook(put_back)
+    cut(device)
 
 
 def manual_seed(number: int, device: torch.device) -> None:
@@ -47,17 +104,13 @@ def cut(device: torch.device) -> None:
 
 
 class Compilations:
-    """Watches that XLA compiles nothing more once it has met each shape."""
+    """Watches that XLA compiles a program for a new shape and for nothing else, once the first epoch is over."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.shapes: set[tuple[int, int]] = set()
-        self.settled: tuple[int, int] | None = None  # programs and shapes after the last epoch
-
-    @property
-    def watching(self) -> bool:
-        """Whether there is anything to watch."""
-        return on_xla(self.device)
+    def __init__(self, device: torch.device, shapes: Shapes) -> None:
+        """`shapes` is where the collator notes those of its batches."""
+        self.watching = on_xla(device)
+        self.shapes = shapes
+        self.before: tuple[int, int] | None = None  # programs and shapes after the last epoch
 
     @property
     def programs(self) -> int:
@@ -66,19 +119,28 @@ class Compilations:
 
         return int(metrics.counter_value("UncachedCompile") or 0)
 
+    def figures(self) -> dict[str, int]:
+        """The lengths that batches had, and the programs that were compiled; nothing where XLA does not run."""
+        return (
+            {"shapes": len({length for _, length in self.shapes}), "compilations": self.programs}
+            if self.watching
+            else {}
+        )
+
     def after_epoch(self) -> None:
         """Compare with the epoch before.
 
         Raises:
-            InputError: programs were compiled for shapes that the epoch before had met too.
+            InputError: more programs were compiled than new shapes were met.
         """
         if not self.watching:
             return
-        now = self.programs, len(self.shapes)
-        if self.settled and now[0] > self.settled[0] and now[1] == self.settled[1]:
+        programs, shapes = self.programs, len(self.shapes)
+        if self.before and programs - self.before[0] > shapes - self.before[1]:
             listed = ", ".join(f"{rows} × {length}" for rows, length in sorted(self.shapes))
             raise InputError(
-                f"train: XLA compiled {now[0] - self.settled[0]} programs more for shapes that it knew ({listed}); "
-                "expected none: something in a step hangs on the step"
+                f"train: XLA compiled {programs - self.before[0]} programs in this epoch and met "
+                f"{shapes - self.before[1]} new shapes of batches (all of them: {listed}); expected no more programs "
+                "than that: something in a step depends on a value"
             )
-        self.settled = now
+        self.before = programs, shapes

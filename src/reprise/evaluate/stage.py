@@ -23,7 +23,9 @@ from reprise.metrics import compute, score_function
 from reprise.modeling import Collator, load_classifier, load_tokenizer, predict, predictions_of
 from reprise.outputs import replacing_file, replacing_folder, write_json
 from reprise.places import FINAL, METRICS, PLOTS, PREDICTIONS, PREPARED, rows_of
-from reprise.recipe import Evaluate, Task
+from reprise.recipe import Recipe, Task
+from reprise.shapes import plan_buckets
+from reprise.xla import full_precision, on_xla
 
 # What a picture of a regression has instead of rows: DVC expects the file, and its columns say what would stand there.
 COLUMNS = {
@@ -33,19 +35,22 @@ COLUMNS = {
 }
 
 
-def evaluate(task: Task, settings: Evaluate, *, cpu: bool) -> None:
+def evaluate(recipe: Recipe, *, cpu: bool) -> None:
     """Judge the final model on the recipe's evaluation split.
 
     Raises:
         InputError: the split is not there, or its labels are hidden.
     """
+    task, settings = recipe.task, recipe.evaluate
     rows = _labelled_rows(settings.split)
     torch.use_deterministic_algorithms(True)
     accelerator = Accelerator(cpu=cpu)
     model = accelerator.prepare_model(load_classifier(FINAL), evaluation_mode=True)
     print(f"evaluate: predict {len(rows)} rows of the {settings.split} split", flush=True)
     inputs = rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
-    logits = predict(accelerator, model, inputs, Collator(load_tokenizer(FINAL)), settings.batch_size)
+    full_precision(accelerator.device)
+    buckets = plan_buckets(recipe.train.buckets, np.asarray(rows["length"])) if on_xla(accelerator.device) else None
+    logits = predict(accelerator, model, inputs, Collator(load_tokenizer(FINAL), buckets), settings.batch_size)
 
     predictions = predictions_of(logits, regression=task.regression)
     references = np.asarray(rows["label"])

@@ -1,6 +1,7 @@
 """`reprise train`: start the processes that docker/<hardware>/accelerate.yaml asks for, one or several.
 
-Several are started with torchrun, as `accelerate launch` runs a single one on the CPU whatever it is asked.
+Several are started with torchrun, as `accelerate launch` runs a single one on the CPU whatever it is asked; on a TPU
+with `accelerate launch`, which starts one for each of its cores. Either way they count themselves before they train.
 """
 
 import os
@@ -34,7 +35,7 @@ def launch(recipe: Recipe, hardware: str) -> None:
         SystemExit: one of several processes failed, or a signal stopped the training (143 for SIGTERM, 130 for SIGINT).
     """
     require_device(hardware)
-    processes = read_processes(ROOMS / hardware / "accelerate.yaml")
+    processes = read_processes(profile_of(hardware))
     for needed in (card(PREPARED), PRETRAINED / "model"):
         if not needed.exists():
             raise InputError(f"{needed}: not found; expected what the stages before train make: run `dvc repro`")
@@ -57,7 +58,7 @@ def launch(recipe: Recipe, hardware: str) -> None:
 
 
 def run_several(processes: int, hardware: str) -> None:
-    """Train in processes that torchrun starts; they share the cores of a CPU.
+    """Train in processes that torchrun starts, or `accelerate launch` on a TPU; they share the cores of a CPU.
 
     Raises:
         Stopped: they were stopped by a signal that this process took.
@@ -68,13 +69,15 @@ def run_several(processes: int, hardware: str) -> None:
     environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # stage.py asks on purpose for what torch warns of
     if hardware == "cpu":
         environment["ACCELERATE_USE_CPU"] = "1"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    if hardware == "tpu":
+        launcher = ["accelerate.commands.launch", "--tpu", "--config_file", str(profile_of(hardware))]
     with tempfile.TemporaryDirectory() as folder, listening() as stop:
         stop_file = Path(folder) / "stop"
         running = subprocess.Popen(
-            [*torchrun, "--module", "reprise.train.stage"],
+            [sys.executable, "-m", *launcher, "--module", "reprise.train.stage"],
             env={**environment, STOP_FILE: str(stop_file)},
-            start_new_session=True,  # Ctrl-C reaches us alone: torchrun would end its processes in the middle of a step
+            start_new_session=True,  # Ctrl-C reaches us alone: launchers end their processes in the middle of a step
             preexec_fn=partial(die_with_parent, signal.SIGTERM),
         )
         try:
@@ -91,6 +94,11 @@ def run_several(processes: int, hardware: str) -> None:
     if code:
         print(f"reprise train: one of {processes} processes failed; its error stands above", file=sys.stderr)
         sys.exit(code)
+
+
+def profile_of(hardware: str) -> Path:
+    """The launch profile of a kind of hardware."""
+    return ROOMS / hardware / "accelerate.yaml"
 
 
 def read_processes(profile: Path) -> int:

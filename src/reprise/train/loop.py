@@ -20,7 +20,7 @@ from reprise.train.checkpoint import Checkpoints
 from reprise.train.optimizer import build_optimizer, build_schedule
 from reprise.train.plan import deal, micro_batch_rows, plan_epoch, random_seed, weight
 from reprise.train.record import Record
-from reprise.xla import autocast, cut, manual_seed
+from reprise.xla import as_data, autocast, cut, manual_seed, on_xla, settle
 
 
 def train(
@@ -42,6 +42,8 @@ def train(
     schedule = build_schedule(optimizer, settings, record.steps_in_all)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
     checkpoints.restore(model, optimizer, schedule)
+    loss = torch.zeros(()).to(accelerator.device)  # this process's share of a step's
+    settle(optimizer, accelerator.device)
 
     for epoch in range(len(record.epochs), settings.epochs):
         steps = plan_epoch(
@@ -57,7 +59,6 @@ def train(
         record.start_epoch(epoch, steps, done)
         model.train()
         for number, step in enumerate(steps[done:], start=done):
-            loss = torch.zeros((), device=accelerator.device)
             turns = -(-len(step.micro_batches) // processes)
             for turn in range(turns):
                 micro_batch = turn * processes + process
@@ -69,21 +70,30 @@ def train(
                 with nullcontext() if turn == turns - 1 else accelerator.no_sync(model):
                     with autocast(settings.precision, accelerator.device):
                         logits = model(**batch).logits
-                    part = summed_loss(logits, targets) * weight(step, micro_batch)
+                    part = summed_loss(logits, targets) * as_data(weight(step, micro_batch), accelerator.device)
                     accelerator.backward(part * processes)  # the mean over processes is taken; the sum is meant
                 loss += part.detach()
+                if micro_batch_size * processes < settings.batch_size:
+                    cut(accelerator.device)  # one program for all micro-batches of a shape
             norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
             learning_rate = schedule.get_last_lr()[0]
             optimizer.step()
             schedule.step()
-            optimizer.zero_grad()
+            record.note(loss, norm)
+            optimizer.zero_grad(
+                set_to_none=not on_xla(accelerator.device)
+            )  # there, a sum that begins with 0 in any case
+            loss.zero_()
             cut(accelerator.device)
-            record.step(epoch, step, loss, norm, learning_rate)
+            record.step(epoch, step, learning_rate)
             checkpoints.after_step()
 
         logits = predict(accelerator, model, validation, collate, recipe.evaluate.batch_size)
         predictions = predictions_of(logits, regression=recipe.task.regression)
-        record.epoch(epoch, compute(recipe.task.metrics, predictions, validation["label"], labels=len(labels)))
+        scores = {}
+        if accelerator.is_main_process:  # once is enough
+            scores = compute(recipe.task.metrics, predictions, validation["label"], labels=len(labels))
+        record.epoch(epoch, scores)
         if record.is_chosen(epoch):
             record.save(accelerator.unwrap_model(model))
         checkpoints.save()

@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from reprise.recipe import Train
+from reprise.xla import on_xla
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
@@ -23,8 +24,9 @@ def build_optimizer(model: torch.nn.Module, train: Train) -> AdamW:
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    fused = parameters[0].device.type in ("cpu", "cuda")  # XLA fuses by itself
-    return AdamW(groups, lr=train.learning_rate, fused=fused)
+    device = parameters[0].device
+    # XLA fuses by itself; it needs the step count on the device, where it is part of no program.
+    return AdamW(groups, lr=train.learning_rate, fused=not on_xla(device), capturable=on_xla(device))
 
 
 def build_schedule(optimizer: AdamW, train: Train, steps: int) -> LRScheduler:

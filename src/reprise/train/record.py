@@ -17,10 +17,11 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from reprise.errors import InputError
+from reprise.modeling import Collator
 from reprise.outputs import replacing_file, sha256, write_json
 from reprise.places import FINAL
 from reprise.recipe import Train
-from reprise.shapes import Buckets, padded_length
+from reprise.shapes import padded_length
 from reprise.train.plan import Step, micro_batch_rows, order_digest, steps_in_all
 from reprise.train.provenance import inputs
 from reprise.xla import Compilations
@@ -37,13 +38,13 @@ class Record:
 
     def __init__(
         self, accelerator: Accelerator, train: Train, metric: str, lengths: NDArray[np.int64], folder: Path,
-        session: dict[str, Any], buckets: Buckets | None = None,
+        session: dict[str, Any], collate: Collator,
     ) -> None:  # fmt: skip
         """Keep the figures of a run over rows of these lengths; the chosen weights go to `folder`.
 
-        `session` is what provenance.json says of this process's share; `buckets` what batches are padded to on XLA.
+        `session` is what provenance.json says of this process's share; `collate` knows what batches are padded to.
         """
-        self.buckets, self.compilations = buckets, Compilations(accelerator.device)
+        self.buckets, self.compilations = collate.buckets, Compilations(accelerator.device, collate.shapes)
         self.accelerator, self.train, self.metric, self.folder = accelerator, train, metric, folder
         self.lengths = lengths
         self.steps_in_all = steps_in_all(
@@ -55,7 +56,9 @@ class Record:
         self.chosen = 0
         self.orders: list[str] = []
         self.sessions = [session | {"from_step": 0}]
-        self.waiting: list[torch.Tensor] = []
+        # Loss and gradient's norm of the last steps, the newest last; so many of them are not in the curve yet.
+        self.figures = torch.zeros(FETCH_EVERY, 2).to(accelerator.device)
+        self.waiting = 0
         self.rows = self.tokens = self.padded_tokens = 0
         self.seconds = 0.0  # of whole epochs, validation left out
         self.started = self.line_shown = time.perf_counter()
@@ -71,20 +74,23 @@ class Record:
         self.steps_of_epoch = len(steps) - done
         self.started = time.perf_counter()
 
-    def step(self, epoch: int, step: Step, loss: torch.Tensor, norm: torch.Tensor, learning_rate: float) -> None:
-        """Take up an optimizer step: this process's share of the mean loss, and the gradient's norm before clipping."""
+    def note(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
+        """Keep, on the device, this process's share of a step's mean loss and the gradient's norm before clipping."""
+        newest = torch.stack([loss, norm.float() / self.accelerator.num_processes])
+        self.figures = torch.cat([self.figures[1:], newest[None]])
+
+    def step(self, epoch: int, step: Step, learning_rate: float) -> None:
+        """Take up an optimizer step whose figures were noted."""
         self.curve.append({"step": len(self.curve) + 1, "epoch": epoch + 1, "learning_rate": learning_rate})
-        self.waiting.append(torch.stack([loss, norm.float() / self.accelerator.num_processes]))
+        self.waiting += 1
         self.rows += step.rows
         for rows in step.micro_batches:
             self.tokens += int(self.lengths[rows].sum())
             length = padded_length(int(self.lengths[rows].max()), self.buckets)
-            height = self.micro_batch_rows if self.buckets else len(rows)
-            self.padded_tokens += length * height
-            self.compilations.shapes.add((height, length))
+            self.padded_tokens += length * (self.micro_batch_rows if self.buckets else len(rows))
         self.bar.update()
         self.steps_of_epoch -= 1
-        if len(self.waiting) == FETCH_EVERY or self.steps_of_epoch == 0:
+        if self.waiting == FETCH_EVERY or self.steps_of_epoch == 0:
             self.fetch()
         if self.steps_of_epoch == 0:
             self.seconds, self.started = self._elapsed(), time.perf_counter()
@@ -93,10 +99,9 @@ class Record:
         """Take the figures that are still on the device into the curve; every process takes part."""
         if not self.waiting:
             return
-        fill = [torch.zeros_like(self.waiting[0])] * (FETCH_EVERY - len(self.waiting))  # one shape, for XLA
-        shares = self.accelerator.gather(torch.stack(self.waiting + fill)[None]).cpu()
-        figures = functools.reduce(torch.add, shares)[: len(self.waiting)].tolist()  # in this order, however many steps
-        self.waiting.clear()
+        shares = self.accelerator.gather(self.figures[None]).cpu()
+        figures = functools.reduce(torch.add, shares)[-self.waiting :].tolist()  # in this order, however many steps
+        self.waiting = 0
         for row, (loss, norm) in zip(self.curve[-len(figures) :], figures, strict=True):
             row |= {"loss": loss, "grad_norm": norm}
         mean_loss = sum(loss for loss, _ in figures) / len(figures)
@@ -126,13 +131,13 @@ class Record:
         return self.seconds + time.perf_counter() - self.started
 
     def epoch(self, epoch: int, scores: dict[str, float]) -> None:
-        """Take up an epoch's validation scores."""
+        """Take up an epoch's validation scores, which the first process knows."""
         self.compilations.after_epoch()
         losses = [row["loss"] for row in self.curve if row["epoch"] == epoch + 1]
         self.epochs.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), **scores})
-        best = max(range(len(self.epochs)), key=lambda number: self.epochs[number][self.metric])
-        self.chosen = best if self.train.select == "best" else epoch
         if self.accelerator.is_main_process:
+            best = max(range(len(self.epochs)), key=lambda number: self.epochs[number][self.metric])
+            self.chosen = best if self.train.select == "best" else epoch
             shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
             self.bar.write(f"train: epoch {epoch + 1}/{self.train.epochs}: validation {shown}", file=sys.stdout)
             sys.stdout.flush()
@@ -185,8 +190,6 @@ class Record:
     def _speed(self) -> dict[str, Any]:
         cuda = self.accelerator.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() / 1024 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        watched = self.compilations
-        compiled = {"shapes": len(watched.shapes), "compilations": watched.programs} if watched.watching else {}
         return {
             "train_seconds": round(self.seconds, 2),
             "examples_per_second": round(self.rows / self.seconds, 1),
@@ -195,5 +198,5 @@ class Record:
             "peak_memory_mib": round(peak / 1024),
             "processes": self.accelerator.num_processes,
             "threads": torch.get_num_threads(),
-            **compiled,
+            **self.compilations.figures(),
         }

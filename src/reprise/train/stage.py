@@ -25,7 +25,7 @@ from reprise.train.loop import train
 from reprise.train.provenance import session
 from reprise.train.record import Record
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
-from reprise.xla import on_xla
+from reprise.xla import full_precision, on_xla
 
 
 def run(recipe: Recipe, kind: str) -> None:
@@ -45,6 +45,7 @@ def run(recipe: Recipe, kind: str) -> None:
         step_scheduler_with_optimizer=False,  # our schedule counts optimizer steps, not steps × processes
     )
     check_world(accelerator.num_processes)
+    full_precision(accelerator.device)
     keep_freed_memory()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
     rows, validation = read_rows("train"), read_rows("validation")
@@ -55,23 +56,18 @@ def run(recipe: Recipe, kind: str) -> None:
     )
     first, run = accelerator.is_main_process, folder_of(recipe)
     with listening() as stop, held(run) if first else nullcontext():
-        accelerator.wait_for_everyone()  # before anyone looks for a checkpoint that somebody else may still be writing
+        if accelerator.use_distributed:
+            accelerator.wait_for_everyone()  # before anyone looks for a checkpoint that somebody may still be writing
         with replacing_folder(FINAL) if first else nullcontext(FINAL) as folder:
             lengths = np.asarray(rows["length"])
             buckets = None
             if on_xla(accelerator.device):
                 buckets = plan_buckets(recipe.train.buckets, lengths, np.asarray(validation["length"]))
-            record = Record(
-                accelerator,
-                recipe.train,
-                recipe.task.metrics[0],
-                lengths,
-                folder,
-                session(accelerator, recipe.train.precision),
-                buckets,
-            )
+            collate = Collator(tokenizer, buckets)
+            about = session(accelerator, recipe.train.precision)
+            record = Record(accelerator, recipe.train, recipe.task.metrics[0], lengths, folder, about, collate)
             checkpoints = Checkpoints(run, accelerator, record, stop)
-            train(recipe, accelerator, rows, validation, Collator(tokenizer, buckets), record, checkpoints)
+            train(recipe, accelerator, rows, validation, collate, record, checkpoints)
             if first:
                 tokenizer.save_pretrained(folder)
         if first:
@@ -105,13 +101,17 @@ def read_rows(split: str) -> Dataset:
     return rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
 
 
-if __name__ == "__main__":  # one of several
+def main() -> None:
+    """Train as one of several processes; launch.py reads what it leaves in the stop file, where it was stopped."""
     die_with_parent(signal.SIGKILL)
     try:
         run(read_recipe(), hardware())
     except Stopped as stopped:
-        if os.environ["RANK"] == "0":
-            Path(os.environ[STOP_FILE]).write_text(str(stopped), encoding="utf-8")
+        Path(os.environ[STOP_FILE]).write_text(str(stopped), encoding="utf-8")
     except InputError as error:
         print(f"reprise: error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,8 +62,15 @@ def die_with_parent(number: signal.Signals) -> None:
 
 @contextmanager
 def listening() -> Iterator[Stop]:
-    """Take SIGTERM and SIGINT as wishes for as long as this lasts."""
+    """Take SIGTERM and SIGINT as wishes for as long as this lasts.
+
+    A process of a TPU runs a thread for each of its cores, and Python lets none but the main thread take signals: there
+    the launcher's file tells of them.
+    """
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(number, stop.note) for number in numbers]
     try:
