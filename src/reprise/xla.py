@@ -5,6 +5,7 @@ shapes (shapes.py), and nothing in a step may read a value back. On other device
 nothing.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -37,6 +38,7 @@ def full_precision(device: torch.device) -> None:
     if on_xla(device):
         from torch_xla.backends import set_mat_mul_precision
 
+        logging.getLogger("torch_xla.backends").setLevel(logging.ERROR)  # it warns at the first call, too
         set_mat_mul_precision("highest")
 
 
