@@ -157,6 +157,22 @@ def reference(
 
 
 @app.command()
+def parity(
+    steps: Annotated[int, typer.Option(min=1, help="How many optimizer steps each backend trains.")] = 20,
+) -> None:
+    """Train the first steps on every backend that is here (CPU, CUDA, XLA) and show the losses side by side.
+
+    XLA has an environment of its own: make setup VENV=.venv-xla LOCKS=docker/tpu. The exit code is 1 where the losses
+    without dropout in fp32 do not agree.
+    """
+    _go_offline()
+    from reprise.reproduce.parity import parity
+
+    if not parity(steps):
+        raise typer.Exit(1)
+
+
+@app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is empty or not there yet.")],
 ) -> None:

@@ -179,7 +179,7 @@ class Checkpoints:
             checkpoint = self.folder / name
             problem = damage(checkpoint)
             if problem:
-                self.accelerator.print(f"train: {checkpoint} is left out: {problem}", flush=True)
+                self.say(f"train: {checkpoint} is left out: {problem}")
                 continue
             state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
             self.model.load_state_dict(load_file(checkpoint / "model.safetensors"))
@@ -190,11 +190,14 @@ class Checkpoints:
             self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
             self.schedule.load_state_dict(state["schedule"])
             self.record.restore(state, checkpoint / "chosen")
-            self.accelerator.print(
-                f"train: goes on after step {len(self.record.curve)}/{self.record.steps_in_all}, from {checkpoint}",
-                flush=True,
-            )
+            place = f"step {len(self.record.curve)}/{self.record.steps_in_all}"
+            self.say(f"train: goes on after {place}, from {checkpoint}")
             return
+
+    def say(self, line: str) -> None:
+        """Print a line, once for all processes."""
+        if self.accelerator.is_main_process:
+            print(line, flush=True)
 
 
 def complete_names(folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 import functools
 import resource
 import shutil
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ from reprise.xla import Compilations
 FETCH_EVERY = 10
 LINE_SECONDS = 5.0
 # The figures that an interrupted run takes up again, beside the clock.
-KEPT = ("curve", "epochs", "chosen", "rows", "tokens", "padded_tokens", "orders", "sessions")
+KEPT = ("curve", "epochs", "chosen", "rows", "tokens", "padded_tokens", "step_seconds", "orders", "sessions")
 
 
 class Record:
@@ -61,7 +62,8 @@ class Record:
         self.waiting = 0
         self.rows = self.tokens = self.padded_tokens = 0
         self.seconds = 0.0  # of whole epochs, validation left out
-        self.started = self.line_shown = time.perf_counter()
+        self.step_seconds: list[float] = []  # between fetches, the mean of the steps there
+        self.started = self.line_shown = self.fetched = time.perf_counter()
         self.steps_of_epoch = 0
         self.bar = tqdm(
             total=self.steps_in_all, desc="train", unit="step", dynamic_ncols=True,
@@ -72,7 +74,7 @@ class Record:
         """An epoch of these steps begins, or goes on after so many; the clock of speed.json runs until the last."""
         self.orders[epoch:] = [order_digest(steps)]
         self.steps_of_epoch = len(steps) - done
-        self.started = time.perf_counter()
+        self.started = self.fetched = time.perf_counter()
 
     def note(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
         """Keep, on the device, this process's share of a step's mean loss and the gradient's norm before clipping."""
@@ -101,7 +103,8 @@ class Record:
             return
         shares = self.accelerator.gather(self.figures[None]).cpu()
         figures = functools.reduce(torch.add, shares)[-self.waiting :].tolist()  # in this order, however many steps
-        self.waiting = 0
+        self.step_seconds.append((time.perf_counter() - self.fetched) / self.waiting)
+        self.fetched, self.waiting = time.perf_counter(), 0
         for row, (loss, norm) in zip(self.curve[-len(figures) :], figures, strict=True):
             row |= {"loss": loss, "grad_norm": norm}
         mean_loss = sum(loss for loss, _ in figures) / len(figures)
@@ -192,6 +195,7 @@ class Record:
         peak = torch.cuda.max_memory_allocated() / 1024 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "train_seconds": round(self.seconds, 2),
+            "median_step_seconds": round(statistics.median(self.step_seconds), 4),
             "examples_per_second": round(self.rows / self.seconds, 1),
             "tokens_per_second": round(self.tokens / self.seconds, 1),
             "padding_share": round(1 - self.tokens / self.padded_tokens, 4),

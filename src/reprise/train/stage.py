@@ -49,12 +49,13 @@ def run(recipe: Recipe, kind: str) -> None:
     keep_freed_memory()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
     rows, validation = read_rows("train"), read_rows("validation")
-    accelerator.print(
-        f"train: {recipe.model.name} on {len(rows)} rows, {accelerator.device}, {recipe.train.precision}, "
-        f"processes: {accelerator.num_processes}, threads: {torch.get_num_threads()}",
-        flush=True,
-    )
     first, run = accelerator.is_main_process, folder_of(recipe)
+    if first:  # not accelerator.print, which says nothing on XLA's CPU device
+        print(
+            f"train: {recipe.model.name} on {len(rows)} rows, {accelerator.device}, {recipe.train.precision}, "
+            f"processes: {accelerator.num_processes}, threads: {torch.get_num_threads()}",
+            flush=True,
+        )
     with listening() as stop, held(run) if first else nullcontext():
         if accelerator.use_distributed:
             accelerator.wait_for_everyone()  # before anyone looks for a checkpoint that somebody may still be writing

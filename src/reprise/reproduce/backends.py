@@ -1,0 +1,90 @@
+"""The backends that are here, and the train stage run on one of them, in a folder apart.
+
+What is compared is what `dvc repro` runs: `reprise train` with this checkout's code, data and pretrained model, in a
+temporary folder of its own, so that nothing here is overwritten.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from ruamel.yaml import YAML
+
+from reprise.environment import ENVIRONMENT, ROOMS, tpu_is_here
+from reprise.errors import InputError
+from reprise.outputs import read_json, write_json
+from reprise.places import PREPARED, PRETRAINED, card
+
+# Accelerate takes XLA wherever torch_xla can be imported, so the CPU and XLA never share an environment.
+ENVIRONMENTS = {"cpu": Path(".venv"), "xla": Path(".venv-xla")}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What computes: the Python that starts it, the kind of hardware that it is told, and more of its environment."""
+
+    python: str
+    hardware: str
+    variables: dict[str, str]
+
+
+def find_backends() -> dict[str, Backend]:
+    """The backends that this machine and its environments have, by name: cpu, cuda, xla (on a TPU or on XLA's CPU)."""
+    ours = "xla" if find_spec("torch_xla") else "cpu"
+    found = {}
+    for name, hardware in {"cpu": "cpu", "xla": "tpu"}.items():
+        python = sys.executable if name == ours else str(ENVIRONMENTS[name].absolute() / "bin/python")
+        if Path(python).exists():
+            device = {"PJRT_DEVICE": "CPU"} if name == "xla" and not tpu_is_here() else {}
+            found[name] = Backend(python, hardware, device)
+    if ours == "cpu" and torch.cuda.is_available():
+        found["cuda"] = Backend(sys.executable, "cuda", {})
+    return found
+
+
+@contextmanager
+def trained_elsewhere(recipe: dict[str, Any], backend: Backend, *, dropout: bool = True) -> Iterator[Path]:
+    """Train a recipe, as plain sections, on a backend; yield the folder that holds metrics/ and plots/ then.
+
+    Args:
+        recipe: as params.yaml says it, for the data that was prepared here.
+        backend: one of `find_backends`.
+        dropout: False sets every share of dropout in the model's configuration to 0.
+
+    Raises:
+        InputError: nothing was prepared, or training fails; its own words stand above.
+    """
+    for needed in (card(PREPARED), PRETRAINED / "model"):
+        if not needed.exists():
+            raise InputError(f"{needed}: not found; expected what `dvc repro prepare` makes")
+    with tempfile.TemporaryDirectory(prefix="reprise-") as name:
+        folder = Path(name)
+        with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+            YAML().dump(recipe, file)
+        for there in (ROOMS, PREPARED, PRETRAINED / "tokenizer", *(PRETRAINED / "model").iterdir(), ENVIRONMENT):
+            (folder / there).parent.mkdir(parents=True, exist_ok=True)
+            (folder / there).symlink_to(there.absolute())
+        if not dropout:
+            config = folder / PRETRAINED / "model/config.json"
+            without = without_dropout(read_json(config))
+            config.unlink()  # the link, not what it leads to
+            write_json(config, without)
+        environment = os.environ | backend.variables | {"REPRISE_HARDWARE": backend.hardware}
+        if Path("src/reprise").is_dir():  # this checkout's code, in whatever environment
+            environment["PYTHONPATH"] = str(Path("src").absolute())
+        if subprocess.call([backend.python, "-m", "reprise", "train"], cwd=folder, env=environment):
+            raise InputError(f"{backend.python}: `reprise train` failed, see above; expected it to train this recipe")
+        yield folder
+
+
+def without_dropout(config: dict[str, Any]) -> dict[str, Any]:
+    """A model's configuration with every share of dropout at 0, whatever its family calls it."""
+    return {key: 0.0 if "drop" in key and isinstance(value, float) else value for key, value in config.items()}
