@@ -1,0 +1,85 @@
+"""`reprise parity`, with a second backend that computes on the CPU too: XLA's own is compared in tests/test_xla.py."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reprise.reproduce.backends import without_dropout
+from tiny import Run
+
+
+def give_second_backend(folder: Path, before: str = "") -> None:
+    """Have what is started as XLA's environment be this one, told to compute on the CPU."""
+    python = folder / ".venv-xla/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\n{before}\nREPRISE_HARDWARE=cpu exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+
+
+def test_losses_of_every_backend_are_shown_side_by_side_and_kept_for_a_plot(served: Path, run: Run) -> None:
+    give_second_backend(served)
+    before = {file: file.read_bytes() for file in sorted((served / "metrics").iterdir())}
+    done = run(served, "reprise", "parity", "--steps", "4", env={"COLUMNS": "80"})
+    assert "exact: without dropout, fp32; the backends agree to 1e-05" in done.stdout
+    assert "…" not in done.stdout, "the table fits a terminal of 80 columns"
+    curves = pd.read_csv(served / "plots/parity.csv")
+    assert list(curves.columns) == ["kind", "backend", "step", "loss"]
+    by_backend = curves.pivot_table(index=["kind", "step"], columns="backend", values="loss")
+    assert by_backend.shape == (8, 2)
+    assert (by_backend["cpu"] == by_backend["xla"]).all()
+    exact, recipe = (by_backend.loc[kind, "cpu"].to_numpy() for kind in ("without dropout, fp32", "with dropout, fp32"))
+    assert (exact != recipe).all(), "dropout was on in one of the two"
+    assert before == {file: file.read_bytes() for file in sorted((served / "metrics").iterdir())}
+
+
+def test_curves_of_the_backends_are_drawn_by_dvc(served: Path, run: Run) -> None:
+    give_second_backend(served)
+    run(served, "reprise", "parity", "--steps", "2")
+    run(served, "dvc", "plots", "show", "plots/parity.csv", "--template", "parity", "-x", "step", "-y", "loss")
+    assert "The first steps on each backend" in (served / "dvc_plots/index.html").read_text()
+
+
+def test_backends_that_do_not_agree_end_with_1(served: Path, run: Run) -> None:
+    give_second_backend(served, before="sed -i 's/weight_decay: .*/weight_decay: 9.0/' params.yaml")
+    done = run(served, "reprise", "parity", "--steps", "4", code=1)
+    assert "the backends do NOT agree to 1e-05" in done.stdout
+
+
+def test_one_backend_alone_is_one_line_that_says_how_to_get_another(served: Path, run: Run) -> None:
+    done = run(served, "reprise", "parity", code=2)
+    assert done.stderr == (
+        "reprise: error: parity: only cpu is here; expected another: a GPU, or XLA in .venv-xla: "
+        "make setup VENV=.venv-xla LOCKS=docker/tpu\n"
+    )
+
+
+def test_data_that_was_not_prepared_is_one_line(kitchen: Path, tmp_path: Path, run: Run) -> None:
+    give_second_backend(tmp_path)
+    (tmp_path / "params.yaml").write_bytes((kitchen / "params.yaml").read_bytes())
+    done = run(tmp_path, "reprise", "parity", code=2)
+    assert done.stderr == (
+        "reprise: error: data/prepared/card.json: not found; expected what `dvc repro prepare` makes\n"
+    )
+
+
+def test_a_backend_that_fails_is_named(served: Path, run: Run) -> None:
+    give_second_backend(served, before="exit 3")
+    done = run(served, "reprise", "parity", "--steps", "2", code=2)
+    assert ".venv-xla/bin/python: `reprise train` failed, see above; expected it to train this recipe" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["hidden_dropout_prob", "attention_dropout", "seq_classif_dropout", "classifier_dropout", "embd_pdrop"]
+)
+def test_dropout_is_turned_off_whatever_a_family_calls_it(name: str) -> None:
+    assert without_dropout({name: 0.1, "hidden_size": 32, "initializer_range": 0.02}) == {
+        name: 0.0,
+        "hidden_size": 32,
+        "initializer_range": 0.02,
+    }
+
+
+def test_dropout_that_follows_another_stays_that_way() -> None:
+    assert without_dropout({"classifier_dropout": None}) == {"classifier_dropout": None}
