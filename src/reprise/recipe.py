@@ -38,11 +38,19 @@ def _as_text(label: object) -> object:
     return str(label) if isinstance(label, int) and not isinstance(label, bool) else label
 
 
+def _as_lengths(value: Any) -> Any:
+    listed = isinstance(value, list) and value and all(type(length) is int and length > 0 for length in value)
+    if value != "auto" and not listed:
+        raise ValueError("auto or a list of lengths in tokens, such as [32, 64, 128]")
+    return value
+
+
 Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
 Label = Annotated[Text, BeforeValidator(_as_text)]
 Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 Revision = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{40}$")]
 OwnPath = Annotated[Text, AfterValidator(_under_own_data)]
+Lengths = Annotated[Literal["auto"] | list[int], BeforeValidator(_as_lengths)]
 Positive = Annotated[int, Field(strict=True, gt=0)]
 Natural = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 PositiveNumber = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
@@ -156,7 +164,7 @@ class Train:
     schedule: Literal["linear", "cosine", "constant"]
     max_grad_norm: PositiveNumber
     max_length: Annotated[int, Field(strict=True, ge=4)]
-    buckets: Literal["auto"] | Annotated[list[Positive], Field(min_length=1)]
+    buckets: Lengths
     precision: Literal["bf16", "fp32"]
     checkpoint_every: Positive
     select: Literal["best", "last"]

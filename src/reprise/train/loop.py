@@ -74,15 +74,14 @@ def train(
                     accelerator.backward(part * processes)  # the mean over processes is taken; the sum is meant
                 loss += part.detach()
                 if micro_batch_size * processes < settings.batch_size:
-                    cut(accelerator.device)  # one program for all micro-batches of a shape
+                    cut(accelerator.device)  # one program for each shape of micro-batches, and one for the rest
             norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
             learning_rate = schedule.get_last_lr()[0]
             optimizer.step()
             schedule.step()
             record.note(loss, norm)
-            optimizer.zero_grad(
-                set_to_none=not on_xla(accelerator.device)
-            )  # there, a sum that begins with 0 in any case
+            # To XLA, adding to zeros and beginning with nothing are two programs.
+            optimizer.zero_grad(set_to_none=not on_xla(accelerator.device))
             loss.zero_()
             cut(accelerator.device)
             record.step(epoch, step, learning_rate)
