@@ -130,6 +130,15 @@ CASES = {
     "value out of range": Case(
         "environment", params(train__warmup=1.5), "params.yaml: train.warmup: expected less than 1, got 1.5"
     ),
+    **{
+        f"buckets: {said}": Case(
+            "environment",
+            params(train__buckets=said),
+            "params.yaml: train.buckets: expected auto or a list of lengths in tokens, such as [32, 64, 128], "
+            f"got {said!r}",
+        )
+        for said in ([], [0], ["x"], "most", 3)
+    },
     "nothing to train on": Case(
         "environment",
         params(task__split={"validation": 0.5, "test": 0.6}),

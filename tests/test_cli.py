@@ -12,7 +12,8 @@ from tiny import ROOT, Run, write_params
 SCRIPT = str(Path(sys.executable).parent / "reprise")
 MODULE = (sys.executable, "-m", "reprise")
 VERBS = (
-    "environment", "fetch", "prepare", "train", "evaluate", "recipe", "summary", "verify", "reference", "export"
+    "environment", "fetch", "prepare", "train", "evaluate",
+    "recipe", "summary", "verify", "reference", "parity", "export"
 )  # fmt: skip
 SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
 

@@ -177,15 +177,22 @@ def test_what_the_tests_need_agrees_with_what_the_pipeline_needs(dev: Path) -> N
     assert {name: tests[name].version for name in shared} == {name: pipeline[name].version for name in shared}
 
 
+def imported(tree: ast.AST) -> set[str]:
+    """The packages that are imported anywhere in `tree`, within functions too."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+SOURCE = {file: ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / "src/reprise").rglob("*.py")}
+
+
 def test_all_that_the_source_imports_is_locked() -> None:
-    imported: set[str] = set()
-    for file in (ROOT / "src/reprise").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                imported.add(node.module.split(".")[0])
-    third_party = imported - set(sys.stdlib_module_names) - {"reprise"}
+    third_party = set().union(*map(imported, SOURCE.values())) - set(sys.stdlib_module_names) - {"reprise", "torch_xla"}
     assert {"torch", "transformers", "datasets", "accelerate", "evaluate", "hydra"} <= third_party
     locked = pins(DOCKER / "cpu/requirements.txt").keys() | {"torch"}
     distributions = packages_distributions()
@@ -195,3 +202,12 @@ def test_all_that_the_source_imports_is_locked() -> None:
         if not {canonicalize_name(name) for name in distributions.get(module, [])} & locked
     ]
     assert unlocked == []
+
+
+def test_what_only_the_lock_of_the_tpu_has_is_imported_by_one_module_and_only_where_it_is_needed() -> None:
+    rooms = [room.name for room in ROOMS if "torch-xla" in pins(room / "requirements.txt")]
+    importers = [str(file.relative_to(ROOT)) for file, tree in SOURCE.items() if "torch_xla" in imported(tree)]
+    assert (rooms, importers) == (["tpu"], ["src/reprise/xla.py"])
+    (file,) = importers
+    at_once = [node for node in SOURCE[ROOT / file].body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert "torch_xla" not in set().union(*map(imported, at_once))

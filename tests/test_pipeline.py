@@ -74,6 +74,13 @@ def test_a_change_in_evaluate_never_retrains(served: Path, run: Run) -> None:
     assert ran(run(served, "dvc", "repro").stdout) == ["environment", "evaluate"]
 
 
+def test_on_a_cpu_other_buckets_change_no_bit(served: Path, run: Run) -> None:
+    before = results(served)
+    write_params(served, **{"train.buckets": [16]})
+    assert ran(run(served, "dvc", "repro").stdout) == ["environment", "train", "evaluate"]
+    assert results(served) == before
+
+
 def test_another_lock_retrains_and_going_back_restores_from_the_run_cache(served: Path, run: Run) -> None:
     before = results(served)
     lock = served / "docker/cpu/requirements.txt"

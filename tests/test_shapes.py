@@ -1,6 +1,7 @@
 """The lengths that batches are padded to on XLA: few, and chosen to waste least."""
 
 import itertools
+import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +29,50 @@ def test_no_other_choice_pads_less(lengths: list[int], most: int) -> None:
         for some in itertools.combinations(shorter, min(number, len(shorter)))
     ]
     assert tokens(lengths, found) == min(tokens(lengths, choice) for choice in choices)
+
+
+@given(st.lists(st.integers(1, 512), min_size=1, max_size=60))
+def test_four_lengths_at_most_are_chosen_and_they_never_cost_more_than_the_longest_alone(lengths: list[int]) -> None:
+    found = fit_buckets(np.array(lengths))
+    assert 1 <= len(found) <= 4
+    assert list(found) == sorted(set(found))
+    assert found[-1] == max(lengths)
+    assert set(found) <= set(lengths)
+    assert tokens(lengths, found) <= len(lengths) * max(lengths)
+    if len(set(lengths)) <= 4:  # nothing is wasted then
+        assert tokens(lengths, found) == sum(lengths)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=20))
+def test_one_more_length_never_costs_more(lengths: list[int]) -> None:
+    costs = [tokens(lengths, fit_buckets(np.array(lengths), most)) for most in range(1, 6)]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] == len(lengths) * max(lengths)
+
+
+@given(st.lists(st.integers(1, 128), min_size=1, max_size=40), st.randoms())
+def test_the_order_of_the_texts_changes_nothing(lengths: list[int], random: random.Random) -> None:
+    shuffled = random.sample(lengths, len(lengths))
+    assert fit_buckets(np.array(shuffled)) == fit_buckets(np.array(lengths))
+
+
+@given(
+    st.one_of(st.just("auto"), st.lists(st.integers(64, 128), min_size=1, max_size=6)),
+    st.lists(st.lists(st.integers(1, 64), min_size=1, max_size=20), min_size=1, max_size=3),
+)
+def test_planned_lengths_ascend_and_hold_every_text_of_every_split(
+    said: str | list[int], splits: list[list[int]]
+) -> None:
+    found = plan_buckets(said, *map(np.array, splits))
+    assert list(found) == sorted(set(found))
+    assert all(type(bucket) is int for bucket in found)
+    assert found[-1] >= max(map(max, splits))
+    if said == "auto":
+        assert len(found) <= 4
+    else:
+        assert set(found) == set(said)
+    for length in itertools.chain(*splits):
+        assert padded_length(length, found) == min(bucket for bucket in found if bucket >= length)
 
 
 def test_auto_fits_the_first_split_and_holds_all() -> None:

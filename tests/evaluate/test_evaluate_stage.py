@@ -1,6 +1,7 @@
 """The evaluate stage: its numbers, pictures and predictions agree with each other and with what was prepared."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from reprise.modeling import load_classifier, load_tokenizer
 from reprise.outputs import read_json
 from reprise.places import FINAL, METRICS, PLOTS, PREDICTIONS, PRETRAINED, RAW, rows_of
 from reprise.prepare.stage import prepare
-from reprise.recipe import Evaluate, Task, check_recipe
+from reprise.recipe import Recipe, Task, check_recipe
 from tiny import tiny_recipe, write_reviews
 
 RESULT = METRICS / "evaluate.json"
@@ -31,13 +32,15 @@ REGRESSION = OWN_SPLITS | {"labels": [], "metrics": ["pearson", "spearman"]}
 TEXTS = ["dull and empty", "a bright film", "the film is funny", "a very hollow plot", "warm but lazy"]
 
 
+def recipe(on: str = "test", batch_size: int = 8, **changes: Any) -> Recipe:
+    """The tiny recipe, evaluated on a split in batches of this size; with changes of its task."""
+    changes = {f"task.{key}": value for key, value in changes.items()}
+    changes |= {"evaluate.split": on, "evaluate.batch_size": batch_size}
+    return check_recipe(tiny_recipe(**changes), "recipe")
+
+
 def task(**changes: Any) -> Task:
-    return check_recipe(tiny_recipe(**{f"task.{key}": value for key, value in changes.items()}), "recipe").task
-
-
-def settings(split: str = "test", batch_size: int = 8) -> Evaluate:
-    changes = {"evaluate.split": split, "evaluate.batch_size": batch_size}
-    return check_recipe(tiny_recipe(**changes), "recipe").evaluate
+    return recipe(**changes).task
 
 
 def lay(**labels: list[Any]) -> None:
@@ -116,7 +119,7 @@ def reviews(kitchen_table: Path) -> Path:
 
 
 def test_metrics_pictures_and_predictions_are_written(reviews: Path) -> None:
-    evaluate(task(), settings(), cpu=True)
+    evaluate(recipe(), cpu=True)
     assert sorted(outputs()) == [
         "metrics/evaluate.json",
         "plots/calibration.csv",
@@ -135,7 +138,7 @@ def test_metrics_pictures_and_predictions_are_written(reviews: Path) -> None:
 
 
 def test_the_metrics_are_those_of_the_written_predictions(reviews: Path) -> None:
-    evaluate(task(), settings(), cpu=True)
+    evaluate(recipe(), cpu=True)
     result, rows = read_json(RESULT), predictions()
     assert (result["split"], result["rows"]) == ("test", 48)
     assert result["accuracy"] == pytest.approx(accuracy_score(rows["label"], rows["prediction"]))
@@ -148,7 +151,7 @@ def test_the_metrics_are_those_of_the_written_predictions(reviews: Path) -> None
 
 
 def test_the_predictions_hold_every_row_as_it_was_prepared(reviews: Path) -> None:
-    evaluate(task(), settings(), cpu=True)
+    evaluate(recipe(), cpu=True)
     rows = predictions()
     source = {line["number"]: line for line in csv.DictReader((RAW / "all/reviews.csv").open())}
     assert list(rows) == ["id", "text", "label", "prediction", "probabilities"]
@@ -157,7 +160,7 @@ def test_the_predictions_hold_every_row_as_it_was_prepared(reviews: Path) -> Non
 
 
 def test_the_prediction_is_the_label_of_the_greatest_probability(reviews: Path) -> None:
-    evaluate(task(), settings(), cpu=True)
+    evaluate(recipe(), cpu=True)
     rows = predictions()
     probabilities = np.array(rows["probabilities"])
     assert np.array(["rotten", "fresh"])[probabilities.argmax(axis=1)].tolist() == rows["prediction"]
@@ -166,7 +169,7 @@ def test_the_prediction_is_the_label_of_the_greatest_probability(reviews: Path) 
 
 
 def test_the_probabilities_are_those_of_the_model_on_each_text_alone(reviews: Path) -> None:
-    evaluate(task(), settings(), cpu=True)
+    evaluate(recipe(), cpu=True)
     model, tokenizer = load_classifier(FINAL).eval(), load_tokenizer(FINAL)
     rows = predictions()
     for text, probabilities in zip(rows["text"], rows["probabilities"], strict=True):
@@ -176,7 +179,7 @@ def test_the_probabilities_are_those_of_the_model_on_each_text_alone(reviews: Pa
 
 
 def test_the_pictures_show_the_written_predictions(reviews: Path) -> None:
-    evaluate(task(), settings(), cpu=True)
+    evaluate(recipe(), cpu=True)
     rows, shown = predictions(), pictures()
     assert shown["confusion.csv"][1:] == [list(pair) for pair in zip(rows["label"], rows["prediction"], strict=True)]
     assert sum(int(line[2]) for line in shown["calibration.csv"][1:]) == 48
@@ -191,16 +194,16 @@ def test_the_pictures_show_the_written_predictions(reviews: Path) -> None:
 
 
 def test_two_runs_give_the_same_bytes(reviews: Path) -> None:
-    evaluate(task(), settings(), cpu=True)
+    evaluate(recipe(), cpu=True)
     first = outputs()
-    evaluate(task(), settings(), cpu=True)
+    evaluate(recipe(), cpu=True)
     assert outputs() == first
 
 
 def test_the_batch_size_does_not_change_the_result(reviews: Path) -> None:
-    evaluate(task(), settings(batch_size=1), cpu=True)
+    evaluate(recipe(batch_size=1), cpu=True)
     alone, rows_alone = read_json(RESULT), predictions()
-    evaluate(task(), settings(batch_size=100), cpu=True)
+    evaluate(recipe(batch_size=100), cpu=True)
     together, rows_together = read_json(RESULT), predictions()
     assert together.pop("calibration_error") == pytest.approx(alone.pop("calibration_error"), abs=1e-5)
     assert together == alone
@@ -208,9 +211,25 @@ def test_the_batch_size_does_not_change_the_result(reviews: Path) -> None:
     assert rows_together == rows_alone
 
 
+@pytest.mark.parametrize("buckets", ["auto", [16]], ids=str)
+def test_batches_that_are_filled_up_to_a_few_shapes_do_not_change_the_result(
+    reviews: Path, buckets: str | list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(recipe(batch_size=32), cpu=True)
+    alone, rows_alone = read_json(RESULT), predictions()
+    monkeypatch.setattr("reprise.evaluate.stage.on_xla", lambda _: True)
+    said = recipe(batch_size=32)
+    evaluate(dataclasses.replace(said, train=dataclasses.replace(said.train, buckets=buckets)), cpu=True)
+    filled, rows_filled = read_json(RESULT), predictions()
+    assert filled.pop("calibration_error") == pytest.approx(alone.pop("calibration_error"), abs=1e-5)
+    assert filled == alone
+    np.testing.assert_allclose(rows_filled.pop("probabilities"), rows_alone.pop("probabilities"), atol=1e-5)
+    assert rows_filled == rows_alone
+
+
 def test_another_split_is_evaluated_on_request_and_replaces_the_first(reviews: Path) -> None:
-    evaluate(task(), settings("test"), cpu=True)
-    evaluate(task(), settings("train"), cpu=True)
+    evaluate(recipe("test"), cpu=True)
+    evaluate(recipe("train"), cpu=True)
     assert (read_json(RESULT)["split"], read_json(RESULT)["rows"]) == ("train", 144)
     assert [file.name for file in PREDICTIONS.iterdir()] == ["train.parquet"]
     assert len(pictures()["confusion.csv"]) == 1 + 144
@@ -220,7 +239,7 @@ def test_a_model_that_says_one_label_to_everything_is_told_as_collapsed(kitchen_
     lay(train=["fresh"] * 3 + ["rotten"], validation=["fresh"], test=["rotten"] * 3 + ["fresh"] * 2)
     prepare(task(**OWN_SPLITS), max_length=16)
     finish(["rotten", "fresh"], weights=0, biases=[1, 0])
-    evaluate(task(**OWN_SPLITS), settings(), cpu=True)
+    evaluate(recipe(**OWN_SPLITS), cpu=True)
     result = read_json(RESULT)
     assert result["collapsed"] is True
     assert (result["accuracy"], result["f1"]) == (0.6, 0)
@@ -235,7 +254,7 @@ def test_the_baseline_always_says_the_commonest_training_label(kitchen_table: Pa
     lay(train=["fresh"] * 3 + ["rotten"], validation=["fresh"], test=["rotten"] * 3 + ["fresh"] * 2)
     prepare(task(**OWN_SPLITS), max_length=16)
     finish(["rotten", "fresh"])
-    evaluate(task(**OWN_SPLITS | {"metrics": ["accuracy", "f1", "matthews"]}), settings(), cpu=True)
+    evaluate(recipe(**OWN_SPLITS | {"metrics": ["accuracy", "f1", "matthews"]}), cpu=True)
     # "fresh" to all five: 2 true positives, 3 false ones.
     assert read_json(RESULT)["baseline"] == {"accuracy": 0.4, "f1": pytest.approx(4 / 7), "matthews": 0}
 
@@ -243,10 +262,10 @@ def test_the_baseline_always_says_the_commonest_training_label(kitchen_table: Pa
 def test_three_labels_have_a_curve_each(kitchen_table: Path) -> None:
     labels = ["bad", "fair", "good"]
     lay(train=labels, validation=labels, test=labels * 4)
-    three = task(**OWN_SPLITS | {"labels": labels})
-    prepare(three, max_length=16)
+    three = recipe(**OWN_SPLITS | {"labels": labels})
+    prepare(three.task, max_length=16)
     finish(labels)
-    evaluate(three, settings(), cpu=True)
+    evaluate(three, cpu=True)
     assert {line[0] for line in pictures()["pr.csv"][1:]} == set(labels)
     rows = predictions()
     assert {len(probabilities) for probabilities in rows["probabilities"]} == {3}
@@ -257,17 +276,17 @@ def test_two_labels_of_which_the_second_does_not_occur_are_evaluated_too(kitchen
     lay(train=["fresh", "rotten"], validation=["fresh"], test=["rotten"] * 3)
     prepare(task(**OWN_SPLITS), max_length=16)
     finish(["rotten", "fresh"], weights=0, biases=[1, 0])
-    evaluate(task(**OWN_SPLITS), settings(), cpu=True)
+    evaluate(recipe(**OWN_SPLITS), cpu=True)
     assert (read_json(RESULT)["accuracy"], read_json(RESULT)["f1"]) == (1, 0)
     assert pictures()["pr.csv"] == [["label", "recall", "precision", "threshold"]]
 
 
 def test_sentence_pairs_are_judged_with_both_texts(kitchen_table: Path) -> None:
     lay(train=["fresh", "rotten"], validation=["fresh"], test=["rotten", "fresh"] * 6)
-    pairs = task(**OWN_SPLITS | {"text": ["text", "pair"]})
-    prepare(pairs, max_length=16)
-    finish(pairs.labels)
-    evaluate(pairs, settings(), cpu=True)
+    pairs = recipe(**OWN_SPLITS | {"text": ["text", "pair"]})
+    prepare(pairs.task, max_length=16)
+    finish(pairs.task.labels)
+    evaluate(pairs, cpu=True)
     rows = predictions()
     assert list(rows) == ["id", "text", "text_pair", "label", "prediction", "probabilities"]
     assert rows["text_pair"] == [TEXTS[number % 3] for number in range(12)]
@@ -280,7 +299,7 @@ def test_regression_has_values_and_pictures_of_headers_alone(kitchen_table: Path
     lay(train=[1, 2.5, 4], validation=[1], test=[3, 1, 2, 5, 4])
     prepare(task(**REGRESSION), max_length=16)
     finish([])
-    evaluate(task(**REGRESSION), settings(), cpu=True)
+    evaluate(recipe(**REGRESSION), cpu=True)
     result, rows = read_json(RESULT), predictions()
     assert pictures() == {
         "calibration.csv": [["confidence", "accuracy", "rows"]],
@@ -299,7 +318,7 @@ def test_a_regression_that_says_one_number_to_everything_is_collapsed(kitchen_ta
     lay(train=[1, 2.5, 4], validation=[1], test=[-3, 1, 2])
     prepare(task(**REGRESSION), max_length=16)
     finish([], weights=0, biases=[2.5])
-    evaluate(task(**REGRESSION), settings(), cpu=True)
+    evaluate(recipe(**REGRESSION), cpu=True)
     assert predictions()["prediction"] == [2.5] * 3
     assert predictions()["label"] == [-3, 1, 2]  # below zero and not hidden
     assert (read_json(RESULT)["pearson"], read_json(RESULT)["collapsed"]) == (0, True)
@@ -326,9 +345,9 @@ def test_a_split_that_cannot_be_judged_is_told_and_leaves_the_last_results(
     lay(train=["fresh", "rotten"], validation=["fresh"], **({"test": test} if test else {}))
     prepare(task(**OWN_SPLITS), max_length=16)
     finish(["rotten", "fresh"])
-    evaluate(task(**OWN_SPLITS), settings("validation"), cpu=True)
+    evaluate(recipe("validation", **OWN_SPLITS), cpu=True)
     before = outputs()
     with pytest.raises(InputError) as caught:
-        evaluate(task(**OWN_SPLITS), settings("test"), cpu=True)
+        evaluate(recipe("test", **OWN_SPLITS), cpu=True)
     assert str(caught.value) == message
     assert outputs() == before

@@ -325,6 +325,7 @@ def fingerprint_of(**changes: Any) -> str:
         {"train.epochs": 3},
         {"train.max_steps": 5},
         {"train.precision": "bf16"},
+        {"train.buckets": [16]},
         {"task.labels": ["fresh", "rotten"]},
         {"task.metrics": ["f1", "accuracy"]},
         {"evaluate.batch_size": 8},
@@ -352,6 +353,8 @@ def test_what_decides_no_weight_leaves_it_the_same_run(at: Path, changes: dict[s
         "reprise/train/loop.py",
         "reprise/train/checkpoint.py",
         "reprise/modeling.py",
+        "reprise/shapes.py",
+        "reprise/xla.py",
         "reprise/metrics/accuracy/accuracy.py",
     ],
 )

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
 
 from reprise.errors import InputError
+from reprise.recipe import check_recipe
 from reprise.train import launch as launching
 from reprise.train.launch import has_bf16, read_processes
 from reprise.train.stage import check_world
-from tiny import ROOT, Run, write_params
+from tiny import ROOT, Run, tiny_recipe, write_params
 
 Cook = Callable[..., object]
 
@@ -42,6 +44,42 @@ def test_a_profile_without_a_usable_number_of_processes_is_refused(tmp_path: Pat
         profile.write_text(text)
     with pytest.raises(InputError, match="num_processes"):
         read_processes(profile)
+
+
+def started(at: Path, hardware: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, str]]:
+    """What `launch` runs for two processes on a kind of hardware: the arguments of Python, and its environment."""
+    python = at / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\nenv > environment\n')
+    python.chmod(0o755)
+    profile = at / "docker" / hardware / "accelerate.yaml"
+    profile.write_text(re.sub("num_processes: .*", "num_processes: 2", profile.read_text()))
+    monkeypatch.setenv("PJRT_DEVICE", "CPU")  # a TPU's software looks for no TPU then
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    monkeypatch.setattr(sys, "executable", str(python))
+    launching.launch(check_recipe(tiny_recipe(), "params.yaml"), hardware)
+    environment = dict(line.split("=", 1) for line in Path("environment").read_text().splitlines() if "=" in line)
+    return Path("arguments").read_text().splitlines(), environment
+
+
+def test_the_cores_of_a_tpu_are_started_by_accelerate_with_the_profile_of_the_room(
+    at: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, environment = started(at, "tpu", monkeypatch)
+    said = ["--tpu", "--config_file", "docker/tpu/accelerate.yaml", "--module", "reprise.train.stage"]
+    assert arguments == ["-m", "accelerate.commands.launch", *said]
+    understood = launch_command_parser().parse_args(said)
+    assert (understood.tpu, understood.module, understood.training_script) == (True, True, "reprise.train.stage")
+    assert environment[launching.PROCESSES] == "2"
+    assert "ACCELERATE_USE_CPU" not in environment
+
+
+def test_the_processes_of_a_cpu_are_started_by_torchrun(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments, environment = started(at, "cpu", monkeypatch)
+    assert arguments == [
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module", "reprise.train.stage"
+    ]  # fmt: skip
+    assert environment[launching.PROCESSES] == "2"
+    assert environment["ACCELERATE_USE_CPU"] == "1"
 
 
 @pytest.mark.parametrize(("asked", "came"), [("2", 1), ("1", 2)])
@@ -145,6 +183,7 @@ def test_the_speed_is_measured_apart_from_the_metrics(cook: Cook, at: Path) -> N
     speed = json.loads((at / "metrics/speed.json").read_text())
     assert set(speed) == {
         "train_seconds",
+        "median_step_seconds",
         "examples_per_second",
         "tokens_per_second",
         "padding_share",

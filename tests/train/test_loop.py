@@ -1,6 +1,7 @@
 """The loop's mathematics: what a step is does not depend on how it is split."""
 
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
+from reprise.errors import InputError
+from reprise.modeling import Collator, load_classifier, load_tokenizer
 from reprise.train.loop import summed_loss
 from tiny import Run, write_params
 
@@ -68,6 +71,43 @@ def test_the_micro_batch_size_does_not_change_the_losses(cook: Cook, at: Path, m
     assert losses(at) == pytest.approx(whole, rel=1e-5)
 
 
+@pytest.fixture
+def fixed_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage fills batches up as it does for XLA; all else stays the CPU's."""
+    monkeypatch.setattr("reprise.train.stage.on_xla", lambda _: True)
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 5])
+@pytest.mark.parametrize("buckets", ["auto", [16]], ids=str)
+def test_batches_that_are_filled_up_to_a_few_shapes_do_not_change_the_losses(
+    cook: Cook, at: Path, buckets: str | list[int], micro_batch_size: int | None, request: pytest.FixtureRequest
+) -> None:
+    switch_dropout_off(at)
+    cook()
+    whole, padding = losses(at), json.loads(Path("metrics/speed.json").read_text())["padding_share"]
+    scores = Path("plots/validation.csv").read_text()
+    request.getfixturevalue("fixed_shapes")
+    cook(**{"train.buckets": buckets, "train.micro_batch_size": micro_batch_size})
+    assert losses(at) == pytest.approx(whole, rel=1e-5)
+    assert json.loads(Path("metrics/speed.json").read_text())["padding_share"] > padding
+    assert pd.read_csv("plots/validation.csv").to_numpy() == pytest.approx(
+        pd.read_csv(io.StringIO(scores)).to_numpy(), rel=1e-5
+    )
+
+
+def test_a_text_that_no_bucket_holds_is_told_before_training_and_leaves_the_earlier_model(
+    cook: Cook, at: Path, fixed_shapes: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cook()
+    before = weights(at)
+    capsys.readouterr()
+    with pytest.raises(InputError, match=r"^params.yaml: train.buckets: the longest text has \d+ tokens; expected a"):
+        cook(**{"train.buckets": [4, 8]})
+    assert "step" not in capsys.readouterr().out
+    assert weights(at) == before
+    assert not list(at.rglob("*.partial"))
+
+
 @pytest.mark.parametrize("processes", [2, 3])
 def test_several_processes_give_the_losses_of_one_with_dropout_on(at: Path, run: Run, processes: int) -> None:
     # 16 rows in micro-batches of 4: with three processes the second turn of each step is filled up.
@@ -118,8 +158,6 @@ def test_the_curve_holds_the_learning_rate_of_each_step(cook: Cook, at: Path) ->
 
 
 def test_a_learning_rate_that_blows_up_is_told_and_leaves_the_earlier_model(cook: Cook, at: Path) -> None:
-    from reprise.errors import InputError
-
     cook()
     before = weights(at)
     with pytest.raises(InputError, match=r"params.yaml: train.learning_rate: .* makes the loss (nan|inf)"):
@@ -133,3 +171,49 @@ def test_the_summed_loss_is_cross_entropy_or_squared_error() -> None:
     assert two.item() == pytest.approx(np.log(2) + np.log(4))
     one = summed_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([0.0, 1.0]))
     assert one.item() == pytest.approx(5.0)
+
+
+def test_rows_without_a_label_add_nothing_to_the_summed_loss_and_have_no_gradient() -> None:
+    logits = torch.tensor([[0.3, -1.0], [7.0, 0.5], [0.2, 0.1]], requires_grad=True)
+    loss = summed_loss(logits, torch.tensor([0, -100, 1]))
+    assert loss.item() == pytest.approx(summed_loss(logits[[0, 2]], torch.tensor([0, 1])).item(), rel=1e-6)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad[1].tolist() == [0, 0]
+    assert logits.grad[[0, 2]].abs().min() > 0
+
+
+def test_rows_without_a_value_add_nothing_to_the_summed_loss_of_a_regression_and_have_no_gradient() -> None:
+    logits = torch.tensor([[1.0], [7.0], [3.0]], requires_grad=True)
+    loss = summed_loss(logits, torch.tensor([0.0, torch.nan, 1.0]))
+    assert loss.item() == pytest.approx(5.0)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.flatten().tolist() == [2, 0, 4]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+@pytest.mark.parametrize("labels", [["rotten", "fresh"], []], ids=["labels", "regression"])
+def test_a_batch_that_is_filled_up_has_the_loss_and_the_gradients_of_its_rows_alone(
+    tiny_model: Path, labels: list[str], rows: int
+) -> None:
+    random = np.random.default_rng(0)
+    batch = [
+        {"input_ids": random.integers(5, 40, length).tolist(), "label": number % 2 if labels else length / 3}
+        for number, length in enumerate(random.permutation(np.arange(3, 3 + rows)).tolist())
+    ]
+    torch.manual_seed(0)
+    model = load_classifier(tiny_model, labels).eval()  # without dropout
+    found = []
+    for collate in Collator(load_tokenizer(tiny_model)), Collator(load_tokenizer(tiny_model), buckets=(16,)).of(8):
+        inputs = collate(batch)
+        targets = inputs.pop("labels")
+        model.zero_grad()
+        loss = summed_loss(model(**inputs).logits, targets)
+        loss.backward()
+        found.append((loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
+    (alone, gradients), (filled, filled_gradients) = found
+    # Other shapes are other sums: the last bits differ.
+    torch.testing.assert_close(filled, alone, rtol=1e-6, atol=0)
+    torch.testing.assert_close(filled_gradients, gradients, rtol=1e-6, atol=1e-6)
+    assert any(gradient.abs().max() > 0.1 for gradient in gradients.values())

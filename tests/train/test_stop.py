@@ -3,6 +3,7 @@
 import re
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from interrupting import Running, checkpoints, place, results, set_processes
-from reprise.train.stop import listening
+from reprise.train.stop import STOP_FILE, Stop, listening
 from tiny import Run, write_params
 
 Whole = Callable[[int], dict[str, bytes]]
@@ -105,6 +106,27 @@ def test_a_signal_is_a_wish_for_as_long_as_somebody_listens(
         assert stop.signal == number
     assert capsys.readouterr().err == f"train: {number.name}: finishing the step and keeping a checkpoint\n"
     assert [signal.getsignal(either) for either in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_in_a_thread_nobody_takes_signals_and_the_launchers_file_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STOP_FILE, str(tmp_path / "stop"))
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    heard: list[Stop] = []
+
+    def listen() -> None:
+        with listening() as stop:
+            assert [signal.getsignal(number) for number in numbers] == before
+            heard.append(stop)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    (stop,) = heard
+    assert (stop.signal, stop.file) == (0, tmp_path / "stop")
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_a_second_ctrl_c_ends_it_as_if_nobody_listened() -> None:

@@ -1,0 +1,90 @@
+"""The watch over XLA's compilations: a program for a new shape and for nothing else; nothing elsewhere.
+
+What XLA really compiles is counted in its own environment; here the count is made up.
+"""
+
+import pytest
+import torch
+
+from reprise.errors import InputError
+from reprise.shapes import Shapes
+from reprise.xla import Compilations
+
+XLA = torch.device("xla")
+
+
+class Counted(Compilations):
+    """A watch whose count of programs is set by hand."""
+
+    programs = 0
+
+
+def test_a_program_for_each_new_shape_is_what_is_expected() -> None:
+    shapes: Shapes = {(32, 16)}
+    watch = Counted(XLA, shapes)
+    for programs, met in ((7, {(32, 16), (32, 64)}), (7, set()), (8, {(32, 128)}), (9, {(8, 16), (8, 64)})):
+        watch.programs = programs
+        shapes |= met
+        watch.after_epoch()
+
+
+def test_the_first_epoch_may_compile_what_it_needs() -> None:
+    watch = Counted(XLA, {(32, 16)})
+    watch.programs = 40
+    watch.after_epoch()
+    watch.after_epoch()
+
+
+@pytest.mark.parametrize(
+    ("programs", "met", "said"),
+    [
+        (1, set(), "compiled 1 programs in this epoch and met 0 new shapes of batches (all of them: 8 × 64, 32 × 16)"),
+        (
+            3,
+            {(32, 128)},
+            "compiled 3 programs in this epoch and met 1 new shapes of batches "
+            "(all of them: 8 × 64, 32 × 16, 32 × 128)",
+        ),
+    ],
+)
+def test_programs_that_no_new_shape_asks_for_are_told_with_the_shapes(programs: int, met: Shapes, said: str) -> None:
+    shapes: Shapes = {(32, 16), (8, 64)}
+    watch = Counted(XLA, shapes)
+    watch.programs = 5
+    watch.after_epoch()
+    watch.programs += programs
+    shapes |= met
+    with pytest.raises(InputError) as refused:
+        watch.after_epoch()
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_each_epoch_is_compared_with_the_one_before() -> None:
+    shapes: Shapes = {(32, 16)}
+    watch = Counted(XLA, shapes)
+    watch.programs = 5
+    watch.after_epoch()
+    shapes |= {(32, 64), (32, 128)}  # two shapes, and one program: what is left over is not saved for later
+    watch.programs = 6
+    watch.after_epoch()
+    watch.programs = 7
+    with pytest.raises(InputError, match=r"compiled 1 programs in this epoch and met 0 new shapes"):
+        watch.after_epoch()
+
+
+def test_the_figures_are_the_lengths_of_batches_and_the_programs() -> None:
+    watch = Counted(XLA, {(32, 16), (32, 64), (8, 16)})
+    watch.programs = 6
+    assert watch.figures() == {"shapes": 2, "compilations": 6}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_elsewhere_nothing_is_counted_or_told(device: str) -> None:
+    shapes: Shapes = set()
+    watch = Counted(torch.device(device), shapes)
+    for programs in (5, 50, 500):
+        watch.programs = programs
+        watch.after_epoch()
+    assert watch.figures() == {}
+    assert Compilations(torch.device(device), shapes).figures() == {}  # nor is XLA's own count asked for

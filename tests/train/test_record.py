@@ -1,0 +1,83 @@
+"""The figures of a run, counted and fetched: how much is padding, and which loss and norm belong to which step."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from reprise.modeling import Collator, load_tokenizer
+from reprise.recipe import check_recipe
+from reprise.shapes import Buckets
+from reprise.train.plan import Step
+from reprise.train.record import FETCH_EVERY, Record
+from tiny import tiny_recipe
+
+LENGTHS = np.array([3, 5, 9, 4, 7, 2])
+STEPS = [Step([[0, 1], [2, 3]]), Step([[4, 5]])]
+
+
+def record(tiny_model: Path, folder: Path, buckets: Buckets | None = None) -> Record:
+    """The record of a run over texts of these lengths: 4 rows a step, 2 a micro-batch."""
+    recipe = check_recipe(tiny_recipe(**{"train.batch_size": 4, "train.micro_batch_size": 2}), "recipe")
+    collate = Collator(load_tokenizer(tiny_model), buckets)
+    return Record(Accelerator(cpu=True), recipe.train, "accuracy", LENGTHS, folder, {}, collate)
+
+
+def take(record: Record, steps: list[Step]) -> None:
+    """Take up an epoch of these steps; the n-th has the loss n and the norm 10 n."""
+    record.start_epoch(0, steps, done=0)
+    for number, step in enumerate(steps, start=1):
+        record.note(torch.tensor(float(number)), torch.tensor(10.0 * number))
+        record.step(0, step, learning_rate=0.5)
+
+
+@pytest.mark.parametrize(
+    ("buckets", "padded"),
+    [
+        (None, 2 * 5 + 2 * 9 + 2 * 7),
+        ((16,), 3 * 2 * 16),
+        ((6, 9), 2 * 6 + 2 * 9 + 2 * 9),
+    ],
+)
+def test_a_batch_counts_as_long_as_its_longest_row_or_as_its_bucket(
+    tiny_model: Path, tmp_path: Path, buckets: Buckets | None, padded: int
+) -> None:
+    kept = record(tiny_model, tmp_path, buckets)
+    take(kept, STEPS)
+    assert (kept.rows, kept.tokens, kept.padded_tokens) == (6, 30, padded)
+
+
+@pytest.mark.parametrize(("buckets", "padded"), [(None, 5), ((6, 9), 2 * 6)])
+def test_rows_that_only_fill_a_batch_up_count_as_padding(
+    tiny_model: Path, tmp_path: Path, buckets: Buckets | None, padded: int
+) -> None:
+    kept = record(tiny_model, tmp_path, buckets)
+    take(kept, [Step([[1]])])
+    assert (kept.rows, kept.tokens, kept.padded_tokens) == (1, 5, padded)
+
+
+@pytest.mark.parametrize("steps", [1, FETCH_EVERY - 1, FETCH_EVERY, FETCH_EVERY + 1, 3 * FETCH_EVERY + 2])
+def test_every_step_has_its_own_loss_and_norm_however_many_are_fetched_together(
+    tiny_model: Path, tmp_path: Path, steps: int
+) -> None:
+    kept = record(tiny_model, tmp_path)
+    take(kept, [Step([[0]])] * steps)
+    assert kept.curve == [
+        {"step": number, "epoch": 1, "learning_rate": 0.5, "loss": float(number), "grad_norm": 10.0 * number}
+        for number in range(1, steps + 1)
+    ]
+
+
+def test_a_fetch_in_between_takes_what_waits_and_no_step_twice(tiny_model: Path, tmp_path: Path) -> None:
+    kept = record(tiny_model, tmp_path)
+    kept.start_epoch(0, STEPS * 4, done=0)
+    for number in range(1, 9):
+        kept.note(torch.tensor(float(number)), torch.tensor(1.0))
+        kept.step(0, STEPS[0], learning_rate=0.5)
+        if number in (3, 4):  # as a checkpoint does
+            kept.fetch()
+            kept.fetch()
+            assert [row["loss"] for row in kept.curve] == list(range(1, number + 1))
+    assert [row["loss"] for row in kept.curve] == list(range(1, 9))
