@@ -27,7 +27,7 @@ HARDWARE_gpu := cuda
 HARDWARE_tpu := tpu
 
 .PHONY: help setup train verify test test-default lint format lock clean \
-  test-images test-chaos test-invariance $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
+  test-images test-chaos test-invariance test-xla $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-36s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ test-invariance: $(VENV)/.dev  ## Train on 1 to 3 processes and in other micro-b
 test-chaos: $(VENV)/.dev  ## Kill training at random moments, go on, and compare every bit (N=50)
 	pytest -m chaos -n 0 -s
 
+test-xla: $(VENV)/.dev  ## Prove the TPU's path on XLA's CPU device, in .venv-xla from the locks in docker/tpu (8 GB)
+	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
+	pytest -m xla -n 2 -rP
+
 test-images: $(VENV)/.dev  ## Build images and cook in them, as root on a Debian (HARDWARE="cpu cuda tpu")
 	pytest -m images -n 0 -s
 
@@ -88,15 +92,15 @@ lock:  ## Renew the hash locks of all hardware from docker/*/*.in (needs uv)
 	cd docker/cuda && $(LOCK) --python-platform $(GLIBC)28 requirements.in -o requirements.txt
 	cd docker/tpu && $(LOCK) --python-platform $(GLIBC)31 requirements.in -o requirements.txt
 
-clean:  ## Remove the environment and what tools left behind; data, models and DVC's cache stay
+clean:  ## Remove the environments and what tools left behind; data, models and DVC's cache stay
 	rm -rf .dvc/tmp/verify && git worktree prune
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* dvc_plots build src/*.egg-info
+	rm -rf $(VENV) .venv-xla .pytest_cache .mypy_cache .ruff_cache .coverage* dvc_plots build src/*.egg-info
 
 # The stamps are written last, so a set-up that was interrupted starts again.
 $(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml
-	@echo "setup: $(VENV) from the hash locks in $(LOCKS), about two minutes the first time"
+	@echo "setup: $(VENV) from the hash locks in $(LOCKS), minutes the first time"
 	@$(PYTHON) -m venv $(VENV)
-	@echo "setup: 1/3 PyTorch, 190 MB"
+	@echo "setup: 1/3 PyTorch"
 	@$(INSTALL) --require-hashes -r $(LOCKS)/torch.txt
 	@echo "setup: 2/3 $$(grep -c '^[a-z]' $(LOCKS)/requirements.txt) packages"
 	@# The locked pip and setuptools first: they build what has no wheel, where a build of its own would fetch others.

@@ -52,10 +52,10 @@ def set_processes(folder: Path, processes: int) -> None:
 class Running:
     """A command that goes on while the test does, in a session of its own; killed when the `with` ends before it."""
 
-    def __init__(self, folder: Path, *command: str) -> None:
+    def __init__(self, folder: Path, *command: str, env: dict[str, str] | None = None) -> None:
         number = len(list(folder.parent.glob("*.out")))
         self.command, self.out, self.err = command, *(folder.parent / f"{number}.{name}" for name in ("out", "err"))
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **(env or {})}
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdout=out, stderr=err, start_new_session=True

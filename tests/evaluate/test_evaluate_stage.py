@@ -1,7 +1,6 @@
 """The evaluate stage: its numbers, pictures and predictions agree with each other and with what was prepared."""
 
 import csv
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -27,15 +26,15 @@ from tiny import tiny_recipe, write_reviews
 
 RESULT = METRICS / "evaluate.json"
 # A task on rows that `lay` writes: columns text, pair and label, splits of their own.
-OWN_SPLITS = {"label": "label", "id": None, "keep": None, "split": None}
-REGRESSION = OWN_SPLITS | {"labels": [], "metrics": ["pearson", "spearman"]}
+OWN_SPLITS: dict[str, Any] = {"label": "label", "id": None, "keep": None, "split": None}
+REGRESSION: dict[str, Any] = OWN_SPLITS | {"labels": [], "metrics": ["pearson", "spearman"]}
 TEXTS = ["dull and empty", "a bright film", "the film is funny", "a very hollow plot", "warm but lazy"]
 
 
-def recipe(on: str = "test", batch_size: int = 8, **changes: Any) -> Recipe:
+def recipe(on: str = "test", batch_size: int = 8, buckets: str | list[int] = "auto", **changes: Any) -> Recipe:
     """The tiny recipe, evaluated on a split in batches of this size; with changes of its task."""
     changes = {f"task.{key}": value for key, value in changes.items()}
-    changes |= {"evaluate.split": on, "evaluate.batch_size": batch_size}
+    changes |= {"evaluate.split": on, "evaluate.batch_size": batch_size, "train.buckets": buckets}
     return check_recipe(tiny_recipe(**changes), "recipe")
 
 
@@ -218,8 +217,7 @@ def test_batches_that_are_filled_up_to_a_few_shapes_do_not_change_the_result(
     evaluate(recipe(batch_size=32), cpu=True)
     alone, rows_alone = read_json(RESULT), predictions()
     monkeypatch.setattr("reprise.evaluate.stage.on_xla", lambda _: True)
-    said = recipe(batch_size=32)
-    evaluate(dataclasses.replace(said, train=dataclasses.replace(said.train, buckets=buckets)), cpu=True)
+    evaluate(recipe(batch_size=32, buckets=buckets), cpu=True)
     filled, rows_filled = read_json(RESULT), predictions()
     assert filled.pop("calibration_error") == pytest.approx(alone.pop("calibration_error"), abs=1e-5)
     assert filled == alone
