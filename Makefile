@@ -27,7 +27,7 @@ HARDWARE_gpu := cuda
 HARDWARE_tpu := tpu
 
 .PHONY: help setup train verify test test-default lint format lock clean \
-  test-images test-chaos test-invariance test-xla $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
+  test-images test-chaos test-invariance test-xla bench-xla $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-36s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ test-chaos: $(VENV)/.dev  ## Kill training at random moments, go on, and compare
 test-xla: $(VENV)/.dev  ## Prove the TPU's path on XLA's CPU device, in .venv-xla from the locks in docker/tpu (8 GB)
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
 	pytest -m xla -n 2 -rP
+
+bench-xla: $(VENV)/.installed  ## Count XLA's compilations with one, four and any lengths of batches (STEPS=40)
+	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
+	python benchmarks/xla_shapes.py
 
 test-images: $(VENV)/.dev  ## Build images and cook in them, as root on a Debian (HARDWARE="cpu cuda tpu")
 	pytest -m images -n 0 -s

@@ -14,7 +14,7 @@ from reprise.places import METRICS, rows_of
 from reprise.recipe import as_plain, read_recipe
 from reprise.reproduce.backends import find_backends, trained_elsewhere
 
-STEPS = int(os.environ.get("STEPS", "60"))
+STEPS = int(os.environ.get("STEPS", "40"))
 COLUMNS = ("steps", "shapes", "compilations", "median_step_seconds", "train_seconds", "padding_share")
 
 
