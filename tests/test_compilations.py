@@ -13,6 +13,11 @@ from reprise.xla import Compilations
 XLA = torch.device("xla")
 
 
+def trained(*sizes: tuple[int, int]) -> Shapes:
+    """Shapes of batches to train with: their rows and tokens."""
+    return {("train", rows, length) for rows, length in sizes}
+
+
 class Counted(Compilations):
     """A watch whose count of programs is set by hand."""
 
@@ -20,16 +25,30 @@ class Counted(Compilations):
 
 
 def test_a_program_for_each_new_shape_is_what_is_expected() -> None:
-    shapes: Shapes = {(32, 16)}
+    shapes: Shapes = trained((32, 16))
     watch = Counted(XLA, shapes)
-    for programs, met in ((7, {(32, 16), (32, 64)}), (7, set()), (8, {(32, 128)}), (9, {(8, 16), (8, 64)})):
+    for programs, met in (
+        (7, trained((32, 16), (32, 64))),
+        (7, set()),
+        (8, trained((32, 128))),
+        (9, trained((8, 16), (8, 64))),
+    ):
         watch.programs = programs
         shapes |= met
         watch.after_epoch()
 
 
+def test_batches_of_one_size_to_train_and_to_predict_are_two_shapes() -> None:
+    shapes: Shapes = {("predict", 32, 16)}
+    watch = Counted(XLA, shapes)
+    watch.after_epoch()
+    watch.programs += 1
+    shapes |= trained((32, 16))
+    watch.after_epoch()
+
+
 def test_the_first_epoch_may_compile_what_it_needs() -> None:
-    watch = Counted(XLA, {(32, 16)})
+    watch = Counted(XLA, trained((32, 16)))
     watch.programs = 40
     watch.after_epoch()
     watch.after_epoch()
@@ -38,17 +57,22 @@ def test_the_first_epoch_may_compile_what_it_needs() -> None:
 @pytest.mark.parametrize(
     ("programs", "met", "said"),
     [
-        (1, set(), "compiled 1 programs in this epoch and met 0 new shapes of batches (all of them: 8 × 64, 32 × 16)"),
+        (
+            1,
+            set(),
+            "compiled 1 programs in this epoch and met 0 new shapes of batches "
+            "(all of them: train 8 × 64, train 32 × 16)",
+        ),
         (
             3,
-            {(32, 128)},
+            trained((32, 128)),
             "compiled 3 programs in this epoch and met 1 new shapes of batches "
-            "(all of them: 8 × 64, 32 × 16, 32 × 128)",
+            "(all of them: train 8 × 64, train 32 × 16, train 32 × 128)",
         ),
     ],
 )
 def test_programs_that_no_new_shape_asks_for_are_told_with_the_shapes(programs: int, met: Shapes, said: str) -> None:
-    shapes: Shapes = {(32, 16), (8, 64)}
+    shapes: Shapes = trained((32, 16), (8, 64))
     watch = Counted(XLA, shapes)
     watch.programs = 5
     watch.after_epoch()
@@ -61,11 +85,11 @@ def test_programs_that_no_new_shape_asks_for_are_told_with_the_shapes(programs: 
 
 
 def test_each_epoch_is_compared_with_the_one_before() -> None:
-    shapes: Shapes = {(32, 16)}
+    shapes: Shapes = trained((32, 16))
     watch = Counted(XLA, shapes)
     watch.programs = 5
     watch.after_epoch()
-    shapes |= {(32, 64), (32, 128)}  # two shapes, and one program: what is left over is not saved for later
+    shapes |= trained((32, 64), (32, 128))  # two shapes, and one program: what is left over is not saved for later
     watch.programs = 6
     watch.after_epoch()
     watch.programs = 7
@@ -74,7 +98,7 @@ def test_each_epoch_is_compared_with_the_one_before() -> None:
 
 
 def test_the_figures_are_the_lengths_of_batches_and_the_programs() -> None:
-    watch = Counted(XLA, {(32, 16), (32, 64), (8, 16)})
+    watch = Counted(XLA, trained((32, 16), (32, 64), (8, 16)))
     watch.programs = 6
     assert watch.figures() == {"shapes": 2, "compilations": 6}
 

@@ -80,8 +80,8 @@ def test_logits_are_the_same_in_batches_that_are_filled_up_to_a_few_shapes(
     np.testing.assert_allclose(
         logits, predict(Accelerator(cpu=True), model, rows, collate, batch_size), rtol=0, atol=1e-5
     )
-    assert {number for number, _ in filled.shapes} == {batch_size}  # also where the last has 1 row, or all have 33
-    assert {length for _, length in filled.shapes} <= {8, 20, 40}
+    assert {number for _, number, _ in filled.shapes} == {batch_size}  # also where the last has 1 row, or all have 33
+    assert {length for *_, length in filled.shapes} <= {8, 20, 40}
 
 
 def test_values_of_a_regression_are_the_same_in_batches_that_are_filled_up(tiny_model: Path, collate: Collator) -> None:
@@ -138,7 +138,7 @@ def test_with_buckets_a_batch_is_padded_to_the_next_of_them_and_filled_up_with_r
         {"input_ids": [2, 9, 3], "token_type_ids": [0, 0, 1], "label": 1},
         {"input_ids": [2, 9, 8, 7, 3], "token_type_ids": [0, 0, 0, 1, 1], "label": 0},
     ]
-    batch = Collator(collate.tokenizer, buckets=(4, 6, 12)).of(4)(rows)
+    batch = Collator(collate.tokenizer, buckets=(4, 6, 12)).of("train", 4)(rows)
     first, second = [2, 9, 3, 0, 0, 0], [2, 9, 8, 7, 3, 0]
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         "input_ids": [first, second, first, first],
@@ -152,14 +152,14 @@ def test_with_buckets_a_batch_is_padded_to_the_next_of_them_and_filled_up_with_r
 
 def test_a_bucket_holds_a_text_of_just_its_length_and_a_full_batch_is_not_filled_up(collate: Collator) -> None:
     rows = [{"input_ids": [2, 9, 8, 3], "label": 1}, {"input_ids": [2, 3], "label": 0}]
-    batch = Collator(collate.tokenizer, buckets=(4, 8)).of(2)(rows)
+    batch = Collator(collate.tokenizer, buckets=(4, 8)).of("train", 2)(rows)
     assert batch["input_ids"].tolist() == [[2, 9, 8, 3], [2, 3, 0, 0]]
     assert batch["labels"].tolist() == [1, 0]
 
 
 def test_what_fills_up_a_batch_of_a_regression_is_no_number(collate: Collator) -> None:
     rows: list[dict[str, Any]] = [{"input_ids": [2, 3], "label": 2.5}, {"input_ids": [2, 3], "label": -1.0}]
-    labels = Collator(collate.tokenizer, buckets=(4,)).of(4)(rows)["labels"]
+    labels = Collator(collate.tokenizer, buckets=(4,)).of("train", 4)(rows)["labels"]
     assert labels.dtype == torch.float32
     assert labels.tolist()[:2] == [2.5, -1.0]
     assert all(math.isnan(label) for label in labels.tolist()[2:])
@@ -168,19 +168,19 @@ def test_what_fills_up_a_batch_of_a_regression_is_no_number(collate: Collator) -
 def test_collators_for_batches_of_other_sizes_note_their_shapes_in_one_place(collate: Collator) -> None:
     filled = Collator(collate.tokenizer, buckets=(4, 8))
     short, long = ({"input_ids": [2] * length, "label": 0} for length in (3, 7))
-    train, validate = filled.of(2), filled.of(5)
+    train, validate = filled.of("train", 2), filled.of("predict", 5)
     for rows in [short], [short, short], [short, long]:
         train(rows)
-    assert filled.shapes == {(2, 4), (2, 8)}
+    assert filled.shapes == {("train", 2, 4), ("train", 2, 8)}
     validate([short])
     assert train.shapes is validate.shapes is filled.shapes
-    assert filled.shapes == {(2, 4), (2, 8), (5, 4)}
+    assert filled.shapes == {("train", 2, 4), ("train", 2, 8), ("predict", 5, 4)}
     assert (train.rows, validate.rows) == (2, 5)
 
 
 def test_without_buckets_a_batch_is_as_large_as_its_rows_whatever_it_is_made_for(collate: Collator) -> None:
     rows = [{"input_ids": [2, 9, 3], "label": 1}, {"input_ids": [2, 9, 8, 7, 3], "label": 0}]
-    plain, made_for_more = collate(rows), collate.of(64)(rows)
+    plain, made_for_more = collate(rows), collate.of("train", 64)(rows)
     assert made_for_more.keys() == plain.keys()
     assert all(torch.equal(made_for_more[name], plain[name]) for name in plain)
     assert plain["input_ids"].shape == (2, 5)

@@ -69,14 +69,14 @@ class Collator:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, buckets: Buckets | None = None) -> None:
-        self.tokenizer, self.buckets, self.rows = tokenizer, buckets, 0
+        self.tokenizer, self.buckets, self.use, self.rows = tokenizer, buckets, "", 0
         self.columns = {"input_ids", "token_type_ids", "label"}
         self.shapes: Shapes = set()  # that batches were filled up to
 
-    def of(self, rows: int) -> Self:
-        """The same for batches of so many rows; it notes their shapes in the same place."""
+    def of(self, use: str, rows: int) -> Self:
+        """The same for batches of so many rows, to train or to predict; it notes their shapes in the same place."""
         other = copy.copy(self)
-        other.rows = rows
+        other.use, other.rows = use, rows
         return other
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -87,7 +87,7 @@ class Collator:
         length = padded_length(max(len(row["input_ids"]) for row in wanted), self.buckets)
         none = math.nan if isinstance(wanted[0]["label"], float) else NO_LABEL
         wanted += [wanted[0] | {"label": none}] * (self.rows - len(wanted))
-        self.shapes.add((self.rows, length))
+        self.shapes.add((self.use, self.rows, length))
         return dict(DataCollatorWithPadding(self.tokenizer, padding="max_length", max_length=length)(wanted))
 
 
@@ -101,7 +101,7 @@ def predict(
     """
     order = np.argsort(-np.asarray(rows["length"]), kind="stable")
     loader = accelerator.prepare_data_loader(
-        DataLoader(rows.select(order), batch_size=batch_size, collate_fn=collate.of(batch_size))
+        DataLoader(rows.select(order), batch_size=batch_size, collate_fn=collate.of("predict", batch_size))
     )
     model.eval()
     logits = []

@@ -10,7 +10,7 @@ from reprise.errors import InputError
 MOST = 4  # buckets that `auto` chooses at most
 
 Buckets = tuple[int, ...]  # lengths in tokens, ascending
-Shapes = set[tuple[int, int]]  # of batches: rows and tokens
+Shapes = set[tuple[str, int, int]]  # of batches: what for, rows and tokens
 
 
 def plan_buckets(buckets: Sequence[int] | str, *lengths: npt.NDArray[np.int64]) -> Buckets:

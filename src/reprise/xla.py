@@ -58,10 +58,8 @@ def settle(optimizer: AcceleratedOptimizer, device: torch.device) -> None:
     for parameter in (p for group in optimizer.param_groups for p in group["params"]):
         parameter.grad = torch.zeros(parameter.shape).to(device)
         if not optimizer.state[parameter]:  # nothing was restored
-            state = {"step": torch.tensor(0.0)} | {
-                name: torch.zeros(parameter.shape) for name in ("exp_avg", "exp_avg_sq")
-            }
-            optimizer.state[parameter] = {name: tensor.to(device) for name, tensor in state.items()}
+            moments = {name: torch.zeros(parameter.shape).to(device) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.tensor(0.0).to(device), **moments}
     rates: list[float] = []
 
     def upload(*_: object) -> None:
@@ -123,14 +121,12 @@ class Compilations:
 
     def figures(self) -> dict[str, int]:
         """The lengths that batches had, and the programs that were compiled; nothing where XLA does not run."""
-        return (
-            {"shapes": len({length for _, length in self.shapes}), "compilations": self.programs}
-            if self.watching
-            else {}
-        )
+        if not self.watching:
+            return {}
+        return {"shapes": len({length for _, _, length in self.shapes}), "compilations": self.programs}
 
     def after_epoch(self) -> None:
-        """Compare with the epoch before.
+        """Compare with the whole epoch before.
 
         Raises:
             InputError: more programs were compiled than new shapes were met.
@@ -139,7 +135,7 @@ class Compilations:
             return
         programs, shapes = self.programs, len(self.shapes)
         if self.before and programs - self.before[0] > shapes - self.before[1]:
-            listed = ", ".join(f"{rows} × {length}" for rows, length in sorted(self.shapes))
+            listed = ", ".join(f"{use} {rows} × {length}" for use, rows, length in sorted(self.shapes))
             raise InputError(
                 f"train: XLA compiled {programs - self.before[0]} programs in this epoch and met "
                 f"{shapes - self.before[1]} new shapes of batches (all of them: {listed}); expected no more programs "

@@ -205,7 +205,10 @@ def test_a_batch_that_is_filled_up_has_the_loss_and_the_gradients_of_its_rows_al
     torch.manual_seed(0)
     model = load_classifier(tiny_model, labels).eval()  # without dropout
     found = []
-    for collate in Collator(load_tokenizer(tiny_model)), Collator(load_tokenizer(tiny_model), buckets=(16,)).of(8):
+    for collate in (
+        Collator(load_tokenizer(tiny_model)),
+        Collator(load_tokenizer(tiny_model), buckets=(16,)).of("train", 8),
+    ):
         inputs = collate(batch)
         targets = inputs.pop("labels")
         model.zero_grad()

@@ -54,7 +54,8 @@ def train(
             break
         steps = steps[: record.steps_in_all - first]
         done = len(record.curve) - first  # before an interruption
-        loader = DataLoader(rows, batch_sampler=deal(steps[done:], processes), collate_fn=collate.of(micro_batch_size))
+        fill_up = collate.of("train", micro_batch_size)
+        loader = DataLoader(rows, batch_sampler=deal(steps[done:], processes), collate_fn=fill_up)
         batches = iter(accelerator.prepare_data_loader(loader))
         record.start_epoch(epoch, steps, done)
         model.train()

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
@@ -64,7 +65,7 @@ class Record:
         self.seconds = 0.0  # of whole epochs, validation left out
         self.step_seconds: list[float] = []  # between fetches, the mean of the steps there
         self.started = self.line_shown = self.fetched = time.perf_counter()
-        self.steps_of_epoch = 0
+        self.steps_of_epoch, self.whole = 0, False
         self.bar = tqdm(
             total=self.steps_in_all, desc="train", unit="step", dynamic_ncols=True,
             disable=not (accelerator.is_main_process and sys.stderr.isatty()),
@@ -73,7 +74,7 @@ class Record:
     def start_epoch(self, epoch: int, steps: list[Step], done: int) -> None:
         """An epoch of these steps begins, or goes on after so many; the clock of speed.json runs until the last."""
         self.orders[epoch:] = [order_digest(steps)]
-        self.steps_of_epoch = len(steps) - done
+        self.steps_of_epoch, self.whole = len(steps) - done, done == 0
         self.started = self.fetched = time.perf_counter()
 
     def note(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
@@ -135,7 +136,8 @@ class Record:
 
     def epoch(self, epoch: int, scores: dict[str, float]) -> None:
         """Take up an epoch's validation scores, which the first process knows."""
-        self.compilations.after_epoch()
+        if self.whole:  # what is left of an epoch need not meet all shapes, nor even a step
+            self.compilations.after_epoch()
         losses = [row["loss"] for row in self.curve if row["epoch"] == epoch + 1]
         self.epochs.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), **scores})
         if self.accelerator.is_main_process:
@@ -153,7 +155,11 @@ class Record:
         """Write the weights as safetensors, with the configuration, in the place of an earlier epoch's."""
         if self.accelerator.is_main_process:
             weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}  # XLA's cannot be written
-            model.save_pretrained(self.folder, state_dict=weights)
+            try:
+                model.save_pretrained(self.folder, state_dict=weights)
+            except (OSError, SafetensorError) as error:
+                problem = getattr(error, "strerror", None) or error
+                raise InputError(f"{FINAL}: {problem}; expected room for the model; `dvc repro` goes on then") from None
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the figures, as JSON can hold it; `fetch` comes first."""
