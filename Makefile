@@ -68,7 +68,7 @@ test-xla: $(VENV)/.dev  ## Prove the TPU's path on XLA's CPU device, in .venv-xl
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
 	pytest -m xla -n 2 -rP
 
-bench-xla: $(VENV)/.installed  ## Count XLA's compilations with one, four and any lengths of batches (STEPS=20)
+bench-xla: $(VENV)/.installed  ## Count XLA's compilations with one, four and any lengths of batches (STEPS=60)
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
 	python benchmarks/xla_shapes.py
 

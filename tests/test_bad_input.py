@@ -139,6 +139,16 @@ CASES = {
         )
         for said in ([], [0], ["x"], "most", 3)
     },
+    "buckets that hold no longest text": Case(
+        "environment",
+        params(train__buckets=[4, 8]),
+        "params.yaml: train.buckets: expected the longest to be train.max_length (16), to which texts are cut, got 8",
+    ),
+    "buckets beyond what texts are cut to": Case(
+        "environment",
+        params(train__buckets=[64]),
+        "params.yaml: train.buckets: expected the longest to be train.max_length (16), to which texts are cut, got 64",
+    ),
     "nothing to train on": Case(
         "environment",
         params(task__split={"validation": 0.5, "test": 0.6}),

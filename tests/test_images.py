@@ -222,9 +222,8 @@ def test_the_recipe_is_cooked_in_it_and_a_second_run_cooks_nothing(images: Image
 
 
 @pytest.mark.skipif(not {"cpu", "tpu"} <= set(HARDWARE), reason='takes two images that cook: HARDWARE="cpu tpu"')
+@pytest.mark.parametrize("hardware", HARDWARE[-1:], indirect=True)  # when all images are built
 def test_another_image_trains_anew_and_the_way_back_is_taken_from_the_run_cache(images: Images, hardware: str) -> None:
-    if hardware != HARDWARE[-1]:
-        pytest.skip("the other images are built later")
     trained = {}
     for kind in ("cpu", "tpu", "cpu"):
         said = images.call("make", f"train-{TARGET[kind]}", RUN_ARGS="--network=none")

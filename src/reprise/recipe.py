@@ -261,6 +261,11 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
             f"train.micro_batch_size: expected at most train.batch_size ({train.batch_size}), "
             f"got {train.micro_batch_size}"
         )
+    if isinstance(train.buckets, list) and max(train.buckets) != train.max_length:
+        yield (
+            f"train.buckets: expected the longest to be train.max_length ({train.max_length}), to which texts are cut, "
+            f"got {max(train.buckets)}"
+        )
 
 
 def _explain(problem: Any) -> str:

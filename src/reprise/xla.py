@@ -42,13 +42,13 @@ def full_precision(device: torch.device) -> None:
         set_mat_mul_precision("highest")
 
 
-def as_data(number: float, device: torch.device) -> torch.Tensor:
-    """A number that differs from step to step, as a tensor (fp32, no dimension).
+def as_data(number: float, device: torch.device) -> torch.Tensor | float:
+    """A number that differs from step to step: on XLA as a tensor (fp32, no dimension).
 
     XLA takes equal numbers of a program for one input, also where they are tensors of no dimension. One that differs
     from step to step equals another some day (a learning rate of 0, a share of 1/10) and makes another program.
     """
-    return torch.tensor([number]).to(device)[0]
+    return torch.tensor([number]).to(device)[0] if on_xla(device) else number
 
 
 def settle(optimizer: AcceleratedOptimizer, device: torch.device) -> None:

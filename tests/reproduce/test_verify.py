@@ -92,6 +92,7 @@ def test_another_order_of_sums_is_equivalent(served: Path, run: Run) -> None:
     run(served, "reprise", "verify", "--strict", code=1)
 
 
+@pytest.mark.timeout(600)  # the seeds are cooked for it, one after another
 def test_another_seed_is_within_seed_noise(referenced: Path, run: Run) -> None:
     folder = referenced
     write_params(folder, seed=50, **LEARNED)  # none of the reference's
