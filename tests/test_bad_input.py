@@ -24,6 +24,8 @@ SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1", "REPR
 
 WHEEL = {"kind": "pypi", "distribution": "made-up-reviews", "version": "1.0", "sha256": "0" * 64, "path": "reviews.csv"}
 
+GLUE = {"kind": "hub", "repo": "nyu-mll/glue", "config": "mnli", "revision": "0" * 40}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -154,6 +156,27 @@ CASES = {
         params(task__split={"validation": 0.5, "test": 0.6}),
         "params.yaml: task.split: expected validation + test below 1, so that rows are left to train on",
     ),
+    "a split to evaluate that the task has not": Case(
+        "environment",
+        params(evaluate__split="validation_mismatched"),
+        "params.yaml: evaluate.split: expected one of train, validation, test, got 'validation_mismatched'",
+    ),
+    "splits of the Hub without one to validate on": Case(
+        "environment",
+        params(task__source={**GLUE, "splits": {"train": "train", "test": "test_matched"}}),
+        "params.yaml: task.source.splits: expected train and validation among its keys, got train, test",
+    ),
+    "a submission of a split that the task has not": Case(
+        "environment",
+        params(task__submission={"files": {"test_mismatched": "MNLI-mm.tsv"}, "labels": "names"}),
+        "params.yaml: task.submission.files: expected splits among train, validation, test, got 'test_mismatched'",
+    ),
+    "a submission into a folder": Case(
+        "environment",
+        params(task__submission={"files": {"test": "/tmp/MNLI-m.tsv"}, "labels": "names"}),
+        "params.yaml: task.submission.files.test: expected the name of a file without a folder, such as MRPC.tsv, "
+        "got '/tmp/MNLI-m.tsv'",
+    ),
     # What is installed
     "lock and installed packages apart": Case(
         "environment",
@@ -253,7 +276,7 @@ CASES = {
     "a choice that is not on the shelf": Case(
         "recipe task=nothing",
         params(),
-        "recipe: task=nothing: not on the shelf; expected one of mrpc, rotten-tomatoes",
+        "recipe: task=nothing: not on the shelf; expected one of cola, mnli, mrpc, …, wnli",
     ),
     "a recipe in place of a malformed one": Case(
         "recipe task=mrpc", content("params.yaml", "seed: [\n"), "params.yaml: line 2, column 1: not valid YAML: …"

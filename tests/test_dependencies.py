@@ -213,8 +213,16 @@ def test_every_key_that_changes_a_result_is_a_parameter_of_a_stage(stages: dict[
     unwatched = {
         key for key in keys if not any(key == parameter or key.startswith(f"{parameter}.") for parameter in watched)
     }
-    # A name is shown and never computed with; a checkpoint changes no bit.
-    assert unwatched == {"model.name", "train.checkpoint_every"}
+    # A name is shown and never computed with; a checkpoint changes no bit; no stage hands in to a benchmark.
+    assert unwatched == {"model.name", "train.checkpoint_every", "task.submission"}
+
+
+def test_prepare_depends_on_every_key_of_the_task_that_it_reads(stages: dict[str, dict[str, Any]]) -> None:
+    nodes = [node for file in (PACKAGE / "prepare").glob("*.py") for node in ast.walk(parsed(file))]
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    read = {node.attr for node in attributes if ast.unparse(node.value) == "task"}
+    listed = {key.removeprefix("task.") for key in stages["prepare"]["params"] if key.startswith("task.")}
+    assert read - {"regression"} == listed  # which is what task.labels says
 
 
 def test_the_command_of_each_stage_is_its_verb(stages: dict[str, dict[str, Any]]) -> None:

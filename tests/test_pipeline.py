@@ -74,6 +74,21 @@ def test_a_change_in_evaluate_never_retrains(served: Path, run: Run) -> None:
     assert ran(run(served, "dvc", "repro").stdout) == ["environment", "evaluate"]
 
 
+def test_another_split_is_evaluated_without_training_again(served: Path, run: Run) -> None:
+    before = results(served)
+    done = run(served, "dvc", "exp", "run", "-S", "evaluate.split=validation")
+    assert ran(done.stdout) == ["environment", "evaluate"]
+    assert json.loads((served / "metrics/evaluate.json").read_text())["split"] == "validation"
+    assert digests(served, "models/final").items() <= before.items()
+
+
+def test_how_a_submission_is_named_changes_nothing(served: Path, run: Run) -> None:
+    before = results(served)
+    write_params(served, **{"task.submission": {"files": {"test": "reviews.tsv"}, "labels": "names"}})
+    assert ran(run(served, "dvc", "repro").stdout) == ["environment"]
+    assert results(served) == before
+
+
 def test_on_a_cpu_other_buckets_change_no_bit(served: Path, run: Run) -> None:
     before = results(served)
     write_params(served, **{"train.buckets": [16]})

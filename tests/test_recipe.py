@@ -18,6 +18,7 @@ ABSENT = object()
 
 WHEEL = {"kind": "pypi", "distribution": "d", "version": "1.0", "sha256": "0" * 64, "path": "p"}
 HUB_TABLES = {"kind": "hub", "repo": "a/b", "config": "c", "revision": "0" * 40}
+SPLITS = {"train": "train", "validation": "validation_matched", "test": "test_matched"}
 HUB_MODEL = {"kind": "hub", "repo": "a/b", "revision": "0" * 40}
 
 
@@ -141,7 +142,8 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"train.schedule": "step"}, "train.schedule: expected 'linear', 'cosine' or 'constant', got 'step'"),
         ({"train.precision": "fp16"}, "train.precision: expected 'bf16' or 'fp32', got 'fp16'"),
         ({"train.select": "first"}, "train.select: expected 'best' or 'last', got 'first'"),
-        ({"evaluate.split": "dev"}, "evaluate.split: expected 'train', 'validation' or 'test', got 'dev'"),
+        ({"evaluate.split": "dev"}, "evaluate.split: expected one of train, validation, test, got 'dev'"),
+        ({"evaluate.split": 1}, "evaluate.split: expected a valid string, got 1"),
         ({"evaluate.bootstrap": 10}, "evaluate.bootstrap: expected greater than or equal to 100, got 10"),
         ({"task.limit": 0}, "task.limit: expected greater than 0, got 0"),
         ({"task.split.validation": 0}, "task.split.validation: expected greater than 0, got 0"),
@@ -175,6 +177,79 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
             {"model.source.path": "data/own/../../elsewhere"},
             "model.source.path: expected a path under data/own/, the folder that DVC watches for changes, "
             "got 'data/own/../../elsewhere'",
+        ),
+        # Splits by other names than the Hub's
+        (
+            {"task.source": {**HUB_TABLES, "splits": ["train", "validation"]}},
+            "task.source.splits: expected a valid dictionary, got ['train', 'validation']",
+        ),
+        (
+            {"task.source": {**HUB_TABLES, "splits": {"train": "train", "../validation": "dev"}}},
+            "task.source.splits.../validation: expected a split's name of letters, digits and underscores, "
+            "got '../validation'",
+        ),
+        (
+            {"task.source": {**HUB_TABLES, "splits": {"train": "train", "validation": "*"}}},
+            "task.source.splits.validation: expected a split's name of letters, digits and underscores, got '*'",
+        ),
+        (
+            {"task.source": {**HUB_TABLES, "splits": {"train": "train", "test": "test"}}},
+            "task.source.splits: expected train and validation among its keys, got train, test",
+        ),
+        (
+            {"task.source": {**HUB_TABLES, "splits": {}}},
+            "task.source.splits: expected train and validation among its keys, got none",
+        ),
+        (
+            {"task.source": {**HUB_TABLES, "splits": SPLITS}, "evaluate.split": "test_matched"},
+            "evaluate.split: expected one of train, validation, test, got 'test_matched'",
+        ),
+        (
+            {"task.source": {**HUB_TABLES, "splits": {**SPLITS, "other": "x"}}, "evaluate.split": "toast"},
+            "evaluate.split: expected one of train, validation, test, other, got 'toast'",
+        ),
+        (
+            {"task.source": {**HUB_TABLES, "split": SPLITS}},
+            "task.source.split: unknown key; did you mean splits?",
+        ),
+        # What is handed in to a benchmark
+        ({"task.submission": "names"}, "task.submission: expected a section with keys of its own, got 'names'"),
+        (
+            {"task.submission": {"files": {"test": "A.tsv"}}},
+            "task.submission.labels: missing; every key of a recipe is written out",
+        ),
+        (
+            {"task.submission": {"files": {"test": "A.tsv"}, "labels": "ids"}},
+            "task.submission.labels: expected 'names' or 'numbers', got 'ids'",
+        ),
+        (
+            {"task.submission": {"file": {"test": "A.tsv"}, "labels": "names", "files": {"test": "A.tsv"}}},
+            "task.submission.file: unknown key; did you mean files?",
+        ),
+        (
+            {"task.submission": {"files": {}, "labels": "names"}},
+            "task.submission.files: expected a file for at least one split, got {}",
+        ),
+        (
+            {"task.submission": {"files": {"test": "../A.tsv"}, "labels": "names"}},
+            "task.submission.files.test: expected the name of a file without a folder, such as MRPC.tsv, "
+            "got '../A.tsv'",
+        ),
+        (
+            {"task.submission": {"files": {"test_mismatched": "A.tsv"}, "labels": "names"}},
+            "task.submission.files: expected splits among train, validation, test, got 'test_mismatched'",
+        ),
+        (
+            {"task.submission": {"files": {"validation": "A.tsv", "test": "A.tsv"}, "labels": "names"}},
+            "task.submission.files: expected a file of its own for each split, got A.tsv, A.tsv",
+        ),
+        (
+            {
+                "task.submission": {"files": {"test": "A.tsv"}, "labels": "names"},
+                "task.labels": [],
+                "task.metrics": ["pearson"],
+            },
+            "task.submission.labels: expected numbers, since task.labels is empty (regression), got 'names'",
         ),
         # Values that contradict each other
         (
@@ -227,6 +302,14 @@ def test_what_has_no_sections_is_told_which_ones_were_expected(content: object) 
         ({"task.source": HUB_TABLES}, "task.source.config", "c"),
         ({"model.source": HUB_MODEL}, "model.source.revision", "0" * 40),
         ({"task.split": None}, "task.split", None),
+        ({"task.source": HUB_TABLES}, "task.source.splits", None),
+        ({"task.source": {**HUB_TABLES, "splits": SPLITS}}, "task.splits", ("train", "validation", "test")),
+        (
+            {"task.source": {**HUB_TABLES, "splits": {**SPLITS, "other": "x"}}, "evaluate.split": "other"},
+            "evaluate.split",
+            "other",
+        ),
+        ({"task.submission": {"files": {"test": "A.tsv"}, "labels": "names"}}, "task.submission.labels", "names"),
         ({"task.labels": [], "task.metrics": ["pearson", "spearman"]}, "task.regression", True),
         ({"train.micro_batch_size": 16}, "train.micro_batch_size", 16),
         ({"train.warmup": 0}, "train.warmup", 0.0),
@@ -286,9 +369,12 @@ def test_a_missing_file_is_told_with_what_makes_it(tmp_path: Path) -> None:
         read_recipe(tmp_path / "params.yaml")
 
 
-@pytest.mark.parametrize("section", ["", "task", "task.source", "task.split", "model", "train", "evaluate"])
+@pytest.mark.parametrize(
+    "section", ["", "task", "task.source", "task.split", "task.submission", "model", "train", "evaluate"]
+)
 def test_a_recipe_that_was_read_cannot_be_changed(section: str) -> None:
-    part: Any = check_recipe(tiny_recipe(), "params.yaml")
+    submission = {"files": {"test": "A.tsv"}, "labels": "names"}
+    part: Any = check_recipe(tiny_recipe(**{"task.submission": submission}), "params.yaml")
     for name in filter(None, section.split(".")):
         part = getattr(part, name)
     field = dataclasses.fields(part)[0].name

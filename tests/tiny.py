@@ -45,6 +45,7 @@ TINY_RECIPE: dict[str, Any] = {
         "keep": {"verdict": ["rotten", "fresh"]},
         "split": {"validation": 0.2, "test": 0.2, "group_by": "film", "seed": 0},
         "limit": None,
+        "submission": None,
     },
     "model": {"name": "tiny", "source": {"kind": "files", "path": "data/own/tiny"}},
     "train": {

@@ -23,6 +23,7 @@ from reprise.errors import InputError
 PARAMS = Path("params.yaml")
 OWN_DATA = PurePosixPath("data/own")
 
+SPLITS = ("train", "validation", "test")
 CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")
 REGRESSION_METRICS = ("pearson", "spearman")
 
@@ -38,6 +39,18 @@ def _as_text(label: object) -> object:
     return str(label) if isinstance(label, int) and not isinstance(label, bool) else label
 
 
+def _split_name(name: str) -> str:
+    if not re.fullmatch(r"\w+", name, re.ASCII):  # it names a folder, and datasets takes no other either
+        raise ValueError("a split's name of letters, digits and underscores")
+    return name
+
+
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise ValueError("the name of a file without a folder, such as MRPC.tsv")
+    return name
+
+
 def _as_lengths(value: Any) -> Any:
     listed = isinstance(value, list) and value and all(type(length) is int and length > 0 for length in value)
     if value != "auto" and not listed:
@@ -50,6 +63,8 @@ Label = Annotated[Text, BeforeValidator(_as_text)]
 Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 Revision = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{40}$")]
 OwnPath = Annotated[Text, AfterValidator(_under_own_data)]
+SplitName = Annotated[Text, AfterValidator(_split_name)]
+FileName = Annotated[Text, AfterValidator(_file_name)]
 Lengths = Annotated[Literal["auto"] | list[int], BeforeValidator(_as_lengths)]
 Positive = Annotated[int, Field(strict=True, gt=0)]
 Natural = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
@@ -74,12 +89,16 @@ class PypiSource:
 
 @_section
 class HubTables:
-    """A dataset of the Hugging Face Hub at a full commit hash: the Parquet files in its folder `config`."""
+    """A dataset of the Hugging Face Hub at a full commit hash: the Parquet files in its folder `config`.
+
+    `splits` says which of them are taken, our name for each and the Hub's; None: all of them, by the Hub's names.
+    """
 
     kind: Literal["hub"]
     repo: Text
     config: Text
     revision: Revision
+    splits: dict[SplitName, SplitName] | None = None
 
 
 @_section
@@ -124,6 +143,14 @@ class Split:
 
 
 @_section
+class Submission:
+    """How predictions are handed in to a benchmark: a file for each split, with labels by name or by number."""
+
+    files: dict[SplitName, FileName]
+    labels: Literal["names", "numbers"]
+
+
+@_section
 class Task:
     """What is learned from which columns, and how it is judged."""
 
@@ -137,10 +164,17 @@ class Task:
     keep: dict[Text, list[Label]] | None = None
     split: Split | None = None
     limit: Positive | None = None
+    submission: Submission | None = None
 
     @property
     def regression(self) -> bool:
         return not self.labels
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that may be prepared; whether the source has them all shows when it is fetched."""
+        named = self.source.splits if isinstance(self.source, HubTables) else None
+        return SPLITS if named is None else tuple(named)
 
 
 @_section
@@ -173,9 +207,9 @@ class Train:
 
 @_section
 class Evaluate:
-    """What is reported. `bootstrap` counts the resamples behind each interval."""
+    """What is reported: one of the task's splits. `bootstrap` counts the resamples behind each interval."""
 
-    split: Literal["train", "validation", "test"]
+    split: Text
     batch_size: Positive
     bootstrap: Annotated[int, Field(strict=True, ge=100)]
 
@@ -244,7 +278,7 @@ def check_recipe(content: Any, source: str) -> Recipe:
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
     """What each key may say alone but not together with another."""
-    task, train = recipe.task, recipe.train
+    task, train, split = recipe.task, recipe.train, recipe.evaluate.split
     if len(set(task.text)) != len(task.text):
         yield f"task.text: expected two different columns, got {task.text[0]!r} twice"
     if len(task.labels) == 1 or len(set(task.labels)) != len(task.labels):
@@ -256,6 +290,12 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
             yield f"task.metrics: {metric!r} does not fit {kind}; expected {_listed(allowed)}"
     if task.split and task.split.validation + task.split.test >= 1:
         yield "task.split: expected validation + test below 1, so that rows are left to train on"
+    if not {"train", "validation"} <= set(task.splits):
+        yield f"task.source.splits: expected train and validation among its keys, got {_listed(task.splits) or 'none'}"
+    if split not in task.splits:
+        yield f"evaluate.split: expected one of {_listed(task.splits)}, got {split!r}"
+    if task.submission:
+        yield from _contradictions_of_submission(task.submission, task)
     if train.micro_batch_size and train.micro_batch_size > train.batch_size:
         yield (
             f"train.micro_batch_size: expected at most train.batch_size ({train.batch_size}), "
@@ -268,10 +308,25 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         )
 
 
+def _contradictions_of_submission(submission: Submission, task: Task) -> Iterator[str]:
+    files = list(submission.files.values())
+    if not files:
+        yield "task.submission.files: expected a file for at least one split, got {}"
+    for name in submission.files:
+        if name not in task.splits:
+            yield f"task.submission.files: expected splits among {_listed(task.splits)}, got {name!r}"
+    if len(set(files)) != len(files):
+        yield f"task.submission.files: expected a file of its own for each split, got {_listed(files)}"
+    if task.regression and submission.labels == "names":
+        yield "task.submission.labels: expected numbers, since task.labels is empty (regression), got 'names'"
+
+
 def _explain(problem: Any) -> str:
     """One pydantic error as `key: what was expected, what was got`."""
     # The third part of a source's key is the union's tag, which the file does not have as a key.
     location = [part for place, part in enumerate(problem["loc"]) if place != 2 or problem["loc"][1] != "source"]
+    if location[-1] == "[key]":  # the trouble is the key itself
+        location.pop()
     key = ".".join(str(part) for part in location)
     given = problem["input"]
     match problem["type"]:
@@ -310,6 +365,8 @@ def _sections_at(location: Sequence[Any]) -> list[type]:
             return [{"pypi": PypiSource, "hub": HubModel, "files": OwnModel}[kind]]
         case ["task", "split"]:
             return [Split]
+        case ["task", "submission"]:
+            return [Submission]
         case [name]:
             return [{"task": Task, "model": Model, "train": Train, "evaluate": Evaluate}[name]]
         case _:

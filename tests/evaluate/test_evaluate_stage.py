@@ -322,6 +322,34 @@ def test_a_regression_that_says_one_number_to_everything_is_collapsed(kitchen_ta
     assert (read_json(RESULT)["pearson"], read_json(RESULT)["collapsed"]) == (0, True)
 
 
+def test_a_number_that_stands_for_a_hidden_one_may_be_meant_unless_there_is_no_other(kitchen_table: Path) -> None:
+    lay(train=[1, 2.5, 4], validation=[1], test=[-1.0, -1.0, 2], test_hidden=[-1.0, -1.0])
+    prepare(task(**REGRESSION), max_length=16)
+    finish([])
+    evaluate(recipe(**REGRESSION), cpu=True)
+    assert predictions()["label"] == [-1, -1, 2]
+    before = outputs()
+    hidden = {"kind": "hub", "repo": "a/b", "config": "c", "revision": "0" * 40}
+    hidden["splits"] = {"train": "train", "validation": "validation", "test_hidden": "test"}
+    with pytest.raises(InputError) as caught:
+        evaluate(recipe("test_hidden", **REGRESSION, source=hidden), cpu=True)
+    assert str(caught.value) == (
+        "params.yaml: evaluate.split: the labels of the test_hidden split are hidden; expected validation"
+    )
+    assert outputs() == before
+
+
+def test_a_split_of_another_name_is_judged_by_it(kitchen_table: Path) -> None:
+    lay(train=["fresh", "rotten"], validation=["fresh"], validation_mismatched=["rotten", "fresh", "rotten"])
+    prepare(task(**OWN_SPLITS), max_length=16)
+    finish(["rotten", "fresh"])
+    source = {"kind": "hub", "repo": "a/b", "config": "c", "revision": "0" * 40}
+    names = ("train", "validation", "validation_mismatched")
+    evaluate(recipe(names[2], **OWN_SPLITS, source={**source, "splits": {name: name for name in names}}), cpu=True)
+    assert (read_json(RESULT)["split"], read_json(RESULT)["rows"]) == ("validation_mismatched", 3)
+    assert predictions("validation_mismatched")["label"] == ["rotten", "fresh", "rotten"]
+
+
 @pytest.mark.parametrize(
     ("test", "message"),
     [

@@ -1,33 +1,22 @@
 """The Hub as a source: its real client against a small Hub of our own, which writes down what it was asked for."""
 
-import hashlib
-import json
 import os
-import re
 import signal
-import socket
-import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from hub import COMMIT, LocalHub, serving
 from tiny import write_params
 
 Fetch = Callable[..., dict[str, bytes | None]]
 Refuse = Callable[..., str]
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER_COMMIT = "f" * 40
 
 TABLES = {
@@ -46,123 +35,18 @@ MODEL_EXTRAS = {
 }
 
 
-@dataclass
-class Repository:
-    """One repository at one commit."""
-
-    files: dict[str, bytes]
-    gated: bool = False  # its files are listed, but not given out
-
-
-@dataclass
-class LocalHub:
-    """As much of a Hub as its client needs to bring one commit."""
-
-    repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
-    requests: list[str] = field(
-        default_factory=list
-    )  # METHOD PATH of what concerns a repository, in the order they came
-    breaks_off: str | None = None  # "closed" or "reset": how a download ends in the middle
-    stalls: bool = False  # a download stops in the middle and goes on when `released`
-    stalled: threading.Event = field(default_factory=threading.Event)
-    released: threading.Event = field(default_factory=threading.Event)
-
-    def add(self, kind: str, repo: str, files: dict[str, bytes], gated: bool = False) -> None:
-        self.repositories[kind, repo] = Repository(files, gated)
-
-    def downloads(self) -> set[str]:
-        """The files whose content was asked for."""
-        return {request.split(f"/{COMMIT}/")[1] for request in self.requests if re.match("GET /.+/resolve/", request)}
-
-    def asked_for(self) -> set[str]:
-        """The files about which anything was asked."""
-        return {request.split(f"/{COMMIT}/")[1] for request in self.requests if "/resolve/" in request}
-
-
-class Handler(BaseHTTPRequestHandler):
-    hub: LocalHub
-
-    def log_message(self, *args: Any) -> None:
-        """Nothing on the terminal; `hub.requests` is the log."""
-
-    def do_GET(self) -> None:
-        self.handle_request()
-
-    def do_HEAD(self) -> None:
-        self.handle_request()
-
-    def handle_request(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        if listing := re.fullmatch(r"/api/(model|dataset)s/(.+)/tree/(\w+)", path):
-            kind, repo, commit = listing.groups()
-            name = None
-        elif file := re.fullmatch(r"/(?:(dataset)s/)?(.+)/resolve/(\w+)/(.+)", path):
-            kind, repo, commit, name = file.groups(default="model")
-        else:
-            self.answer(HTTPStatus.NOT_FOUND)  # the client also asks what the Hub knows about terminals
-            return
-        self.again = f"{self.command} {path}" in self.hub.requests
-        self.hub.requests.append(f"{self.command} {path}")
-        repository = self.hub.repositories.get((kind, repo))
-        if repository is None:
-            self.answer(HTTPStatus.NOT_FOUND, {"X-Error-Code": "RepoNotFound"})
-        elif commit != COMMIT:
-            self.answer(HTTPStatus.NOT_FOUND, {"X-Error-Code": "RevisionNotFound"})
-        elif name is None:
-            entries = [
-                {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for path, content in repository.files.items()
-            ]
-            self.answer(HTTPStatus.OK, {"Content-Type": "application/json"}, json.dumps(entries).encode())
-        elif repository.gated:
-            self.answer(HTTPStatus.FORBIDDEN, {"X-Error-Code": "GatedRepo"})
-        else:
-            content = repository.files[name]
-            etag = hashlib.sha1(content).hexdigest()
-            self.answer(HTTPStatus.OK, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}, content, download=True)
-
-    def answer(
-        self, status: HTTPStatus, headers: dict[str, str] | None = None, body: bytes = b"", download: bool = False
-    ) -> None:
-        troubled = download and self.command == "GET"
-        if troubled and self.hub.breaks_off and self.again:
-            return  # the line stays dead: whoever asks again is hung up on
-        self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        half = len(body) // 2
-        self.wfile.write(body[:half])
-        if troubled and self.hub.stalls:
-            self.hub.stalled.set()
-            self.hub.released.wait(60)
-        if troubled and self.hub.breaks_off:
-            if self.hub.breaks_off == "reset":
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.connection.close()
-            return
-        with suppress(ConnectionError):  # a killed client is gone
-            self.wfile.write(body[half:])
-
-
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     """A Hub on this machine, empty at first, to which HF_ENDPOINT points."""
-    hub = LocalHub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    yield hub
-    hub.released.set()
-    server.shutdown()
-    server.server_close()
+    with serving(LocalHub()) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        yield hub
 
 
-def tables(config: str = "mrpc", revision: str = COMMIT, repo: str = "tiny/pairs") -> dict[str, Any]:
-    """The change to the recipe that takes the tables from the Hub."""
-    return {"task.source": {"kind": "hub", "repo": repo, "config": config, "revision": revision}}
+def tables(config: str = "mrpc", revision: str = COMMIT, repo: str = "tiny/pairs", **splits: str) -> dict[str, Any]:
+    """The change to the recipe that takes the tables from the Hub; `splits` are its, by our names."""
+    source = {"kind": "hub", "repo": repo, "config": config, "revision": revision, "splits": splits or None}
+    return {"task.source": source, "evaluate.split": "validation"}
 
 
 def model(revision: str = COMMIT, repo: str = "tiny/encoder") -> dict[str, Any]:
@@ -201,6 +85,48 @@ def test_a_configuration_without_tables_is_named(refuse: Refuse, hub: LocalHub) 
         f"task.source.config: no Parquet files in 'mrcp' of tiny/pairs at {COMMIT}"
     )
     assert hub.asked_for() == set()
+
+
+def test_of_a_dataset_only_the_listed_splits_are_brought_and_filed_under_our_names(fetch: Fetch, hub: LocalHub) -> None:
+    hub.add("dataset", "tiny/pairs", TABLES)
+    fetched = fetch(**tables(train="train", validation="test"))
+    assert {name: content for name, content in fetched.items() if name.startswith("data/")} == {
+        "data/raw/train/train-00000-of-00002.parquet": b"first rows to train on",
+        "data/raw/train/train-00001-of-00002.parquet": b"more rows to train on",
+        "data/raw/validation/test-00000-of-00001.parquet": b"rows to judge by",
+    }
+    assert "mrpc/validation-00000-of-00001.parquet" not in hub.asked_for()
+
+
+def test_a_split_whose_name_begins_like_anothers_is_not_taken_for_it(fetch: Fetch, hub: LocalHub) -> None:
+    others = {"mrpc/validation_other-00000-of-00001.parquet": b"rows of other sources"}
+    hub.add("dataset", "tiny/pairs", TABLES | others)
+    fetched = fetch(**tables(train="train", validation="validation", validation_other="validation_other"))
+    assert {Path(name).parent.name: Path(name).name for name in fetched if "/raw/validation" in name} == {
+        "validation": "validation-00000-of-00001.parquet",
+        "validation_other": "validation_other-00000-of-00001.parquet",
+    }
+
+
+def test_what_an_earlier_fetch_left_in_the_clients_cache_is_not_taken_along(fetch: Fetch, hub: LocalHub) -> None:
+    hub.add("dataset", "tiny/pairs", TABLES)
+    fetch(**tables())
+    fetched = fetch(**tables(train="train", validation="validation"))
+    assert not [name for name in fetched if name.startswith("data/raw/test")]
+
+
+def test_a_listed_split_that_the_hub_lacks_is_told_with_those_that_are_there(refuse: Refuse, hub: LocalHub) -> None:
+    hub.add("dataset", "tiny/pairs", TABLES | {"cola/dev-00000-of-00001.parquet": b"others"})
+    assert refuse(**tables(train="train", validation="dev")) == (
+        "task.source.splits.validation: tiny/pairs has no 'dev' in 'mrpc'; expected one of test, train, validation"
+    )
+
+
+def test_of_a_configuration_that_is_not_there_no_split_is_missed(refuse: Refuse, hub: LocalHub) -> None:
+    hub.add("dataset", "tiny/pairs", TABLES)
+    assert refuse(**tables(config="mrcp", train="train", validation="validation")) == (
+        f"task.source.config: no Parquet files in 'mrcp' of tiny/pairs at {COMMIT}"
+    )
 
 
 def test_of_a_model_only_configuration_safetensors_and_tokenizer_are_brought(

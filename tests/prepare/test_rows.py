@@ -164,14 +164,16 @@ def test_integer_labels_mean_the_same_in_every_format(read: Read, name: str, con
         (Dataset.from_dict({"text": ["x", "y"], "label": [1, HIDDEN]}), [0, 1]),
     ],
 )
-def test_a_hidden_label_is_allowed_in_the_test_split_alone(
+def test_a_hidden_label_is_allowed_in_test_splits_alone(
     tmp_path: Path, content: Dataset, labels: list[str | int]
 ) -> None:
-    for split in "train", "test":
+    for split in "train", "test", "test_mismatched":
         (tmp_path / "raw" / split).mkdir(parents=True)
         content.to_parquet(tmp_path / "raw" / split / "a.parquet")
-    test, train = read_tables(tmp_path / "raw", tmp_path / "cache")
-    assert standardise(test, task(labels=labels))["label"][:] == [1, HIDDEN]
+    *tests, train = read_tables(tmp_path / "raw", tmp_path / "cache")
+    assert [test.split for test in tests] == ["test", "test_mismatched"]
+    for test in tests:
+        assert standardise(test, task(labels=labels))["label"][:] == [1, HIDDEN]
     with pytest.raises(InputError, match=r"raw/train/a\.parquet, row 2: unknown label '?-1'?; "):
         standardise(train, task(labels=labels))
 

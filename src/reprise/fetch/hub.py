@@ -5,12 +5,13 @@ file. A token comes from the environment (HF_TOKEN), a mirror through HF_ENDPOIN
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import httpx2
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
     GatedRepoError,
     HFValidationError,
     LocalEntryNotFoundError,
@@ -26,15 +27,44 @@ logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what goes wron
 
 
 def tables(source: HubTables) -> list[tuple[str, Path]]:
-    """Download the Parquet files of one dataset configuration; return each with the split that its name begins with."""
-    folder = _snapshot(source, "dataset", [f"{source.config}/*.parquet"]) / source.config
-    # The Hub names them SPLIT-00000-of-00001.parquet.
-    files = [(file.name.split("-")[0], file) for file in sorted(folder.glob("*.parquet"))]
-    if not files:
-        raise InputError(
-            f"task.source.config: no Parquet files in {source.config!r} of {source.repo} at {source.revision}"
-        )
-    return files
+    """Download the Parquet files of one dataset configuration, or of the splits that `source.splits` lists.
+
+    Returns:
+        Each file with its split: our name where `source.splits` gives one, else the Hub's.
+
+    Raises:
+        InputError: the Hub has no such files, or they cannot be had.
+    """
+    patterns = [f"{name}-*.parquet" for name in source.splits.values()] if source.splits else ["*.parquet"]
+    folder = _snapshot(source, "dataset", [f"{source.config}/{pattern}" for pattern in patterns]) / source.config
+    files = sorted(folder.glob("*.parquet"))
+    names = source.splits or {_split(file.name): _split(file.name) for file in files}
+    found = [(split, file) for split, name in names.items() for file in files if _split(file.name) == name]
+    lacking = [split for split in names if split not in dict(found)]
+    if lacking or not found:
+        raise InputError(_what_is_there_instead(source, lacking))
+    return found
+
+
+def _split(name: str) -> str:
+    """The split of a file, which the Hub calls SPLIT-00000-of-00001.parquet."""
+    return name.split("-")[0]
+
+
+def _what_is_there_instead(source: HubTables, lacking: Sequence[str]) -> str:
+    try:  # the client has listed the repository, and keeps the list
+        listed = get_cached_repo_tree(source.repo, repo_type="dataset", revision=source.revision)
+    except CachedRepoTreeNotFoundError:  # an earlier version's cache, and no network
+        listed = []
+    paths = [PurePosixPath(file.path) for file in listed]
+    tables = [path for path in paths if str(path.parent) == source.config and path.suffix == ".parquet"]
+    there = sorted({_split(path.name) for path in tables})
+    if not there:
+        return f"task.source.config: no Parquet files in {source.config!r} of {source.repo} at {source.revision}"
+    return (
+        f"task.source.splits.{lacking[0]}: {source.repo} has no {(source.splits or {})[lacking[0]]!r} in "
+        f"{source.config!r}; expected one of {', '.join(there)}"
+    )
 
 
 def model(source: HubModel, patterns: Sequence[str]) -> Path:

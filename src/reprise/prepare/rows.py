@@ -16,7 +16,7 @@ from reprise.tables import READERS, check_file, columns, ending, separator
 
 # The columns of prepared rows that hold text.
 TEXTS = ("text", "text_pair")
-HIDDEN = -1  # the label id of rows whose label is not published, as in GLUE's test splits
+HIDDEN = -1  # the label id of rows whose label is not published, as in GLUE's test splits (one is test_mismatched)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _text(value: Any, place: str, column: str) -> str:
 def _label(name: Any, place: str, number_of: dict[str, int], split: str) -> int:
     if name in number_of:
         return number_of[name]
-    if split == "test" and str(name) == str(HIDDEN):
+    if split.startswith("test") and str(name) == str(HIDDEN):
         return HIDDEN
     near = difflib.get_close_matches(str(name), number_of, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""

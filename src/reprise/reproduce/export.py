@@ -80,6 +80,7 @@ def model_card(
     """
     data, model = recipe.task.source, recipe.model.source
     dataset = data.repo if isinstance(data, HubTables) else recipe.task.name
+    names = (data.splits if isinstance(data, HubTables) else None) or {}
     metadata = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-classification",
@@ -95,7 +96,7 @@ def model_card(
                 dataset_name=recipe.task.name,
                 dataset_config=data.config if isinstance(data, HubTables) else None,
                 dataset_revision=data.revision if isinstance(data, HubTables) else None,
-                dataset_split=evaluated["split"],
+                dataset_split=names.get(evaluated["split"], evaluated["split"]),  # as the Hub calls it
                 metric_type=name,
                 metric_value=evaluated[name],
             )

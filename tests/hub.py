@@ -1,0 +1,136 @@
+"""A Hub on this machine: as much of one as its real client needs, with downloads that break off or stall."""
+
+import hashlib
+import json
+import re
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Repository:
+    """One repository at one commit."""
+
+    files: dict[str, bytes]
+    gated: bool = False  # its files are listed, but not given out
+
+
+@dataclass
+class LocalHub:
+    """As much of a Hub as its client needs to bring one commit."""
+
+    commit: str = COMMIT  # of every repository
+    endpoint: str = ""
+    repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
+    requests: list[str] = field(
+        default_factory=list
+    )  # METHOD PATH of what concerns a repository, in the order they came
+    breaks_off: str | None = None  # "closed" or "reset": how a download ends in the middle
+    stalls: bool = False  # a download stops in the middle and goes on when `released`
+    stalled: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def add(self, kind: str, repo: str, files: dict[str, bytes], gated: bool = False) -> None:
+        self.repositories[kind, repo] = Repository(files, gated)
+
+    def downloads(self) -> set[str]:
+        """The files whose content was asked for."""
+        return {
+            request.split(f"/{self.commit}/")[1] for request in self.requests if re.match("GET /.+/resolve/", request)
+        }
+
+    def asked_for(self) -> set[str]:
+        """The files about which anything was asked."""
+        return {request.split(f"/{self.commit}/")[1] for request in self.requests if "/resolve/" in request}
+
+
+class Handler(BaseHTTPRequestHandler):
+    hub: LocalHub
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing on the terminal; `hub.requests` is the log."""
+
+    def do_GET(self) -> None:
+        self.handle_request()
+
+    def do_HEAD(self) -> None:
+        self.handle_request()
+
+    def handle_request(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        if listing := re.fullmatch(r"/api/(model|dataset)s/(.+)/tree/(\w+)", path):
+            kind, repo, commit = listing.groups()
+            name = None
+        elif file := re.fullmatch(r"/(?:(dataset)s/)?(.+)/resolve/(\w+)/(.+)", path):
+            kind, repo, commit, name = file.groups(default="model")
+        else:
+            self.answer(HTTPStatus.NOT_FOUND)  # the client also asks what the Hub knows about terminals
+            return
+        self.again = f"{self.command} {path}" in self.hub.requests
+        self.hub.requests.append(f"{self.command} {path}")
+        repository = self.hub.repositories.get((kind, repo))
+        if repository is None:
+            self.answer(HTTPStatus.NOT_FOUND, {"X-Error-Code": "RepoNotFound"})
+        elif commit != self.hub.commit:
+            self.answer(HTTPStatus.NOT_FOUND, {"X-Error-Code": "RevisionNotFound"})
+        elif name is None:
+            entries = [
+                {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for path, content in repository.files.items()
+            ]
+            self.answer(HTTPStatus.OK, {"Content-Type": "application/json"}, json.dumps(entries).encode())
+        elif repository.gated:
+            self.answer(HTTPStatus.FORBIDDEN, {"X-Error-Code": "GatedRepo"})
+        else:
+            content = repository.files[name]
+            etag = hashlib.sha1(content).hexdigest()
+            self.answer(HTTPStatus.OK, {"ETag": f'"{etag}"', "X-Repo-Commit": commit}, content, download=True)
+
+    def answer(
+        self, status: HTTPStatus, headers: dict[str, str] | None = None, body: bytes = b"", download: bool = False
+    ) -> None:
+        troubled = download and self.command == "GET"
+        if troubled and self.hub.breaks_off and self.again:
+            return  # the line stays dead: whoever asks again is hung up on
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        half = len(body) // 2
+        self.wfile.write(body[:half])
+        if troubled and self.hub.stalls:
+            self.hub.stalled.set()
+            self.hub.released.wait(60)
+        if troubled and self.hub.breaks_off:
+            if self.hub.breaks_off == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+            return
+        with suppress(ConnectionError):  # a killed client is gone
+            self.wfile.write(body[half:])
+
+
+@contextmanager
+def serving(hub: LocalHub) -> Iterator[LocalHub]:
+    """Let `hub` answer at its `endpoint`, which is for HF_ENDPOINT."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield hub
+    finally:
+        hub.released.set()
+        server.shutdown()
+        server.server_close()
