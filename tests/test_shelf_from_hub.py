@@ -1,0 +1,145 @@
+"""GLUE's tasks on the shelf against tables of the Hub's own schema: the real client, then the real prepare."""
+
+import io
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+from ruamel.yaml import YAML
+
+from hub import LocalHub, serving
+from reprise.places import PREPARED, rows_of
+from reprise.prepare.rows import HIDDEN
+from reprise.prepare.stage import prepare
+from reprise.recipe import HubTables, check_recipe
+from reprise.shelf import compose_recipe
+from tiny import FILLER, ROOT, Run
+
+COMMIT = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+SPLITS = {"train": "train", "validation": "validation", "test": "test"}
+# Ours, and the Hub's.
+MATCHED_AND_MISMATCHED = {
+    "train": "train",
+    "validation": "validation_matched",
+    "validation_mismatched": "validation_mismatched",
+    "test": "test_matched",
+    "test_mismatched": "test_mismatched",
+}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What nyu-mll/glue says of a configuration at that commit; every one has `label` and `idx` (int32) too."""
+
+    texts: list[str]
+    classes: list[str]  # in the order of their numbers; [] where the label is a number itself (float32)
+    handed_in: list[str]  # the files that GLUE wants, of the test splits in turn, and how it wants its labels
+    hidden: bool = True  # whether every label of the test splits is -1
+
+
+SCHEMAS = {
+    "cola": Schema(["sentence"], ["unacceptable", "acceptable"], ["CoLA.tsv", "numbers"]),
+    "sst2": Schema(["sentence"], ["negative", "positive"], ["SST-2.tsv", "numbers"]),
+    "mrpc": Schema(["sentence1", "sentence2"], ["not_equivalent", "equivalent"], ["MRPC.tsv", "numbers"], hidden=False),
+    "stsb": Schema(["sentence1", "sentence2"], [], ["STS-B.tsv", "numbers"]),
+    "qqp": Schema(["question1", "question2"], ["not_duplicate", "duplicate"], ["QQP.tsv", "numbers"]),
+    "mnli": Schema(
+        ["premise", "hypothesis"], ["entailment", "neutral", "contradiction"], ["MNLI-m.tsv", "MNLI-mm.tsv", "names"]
+    ),
+    "qnli": Schema(["question", "sentence"], ["entailment", "not_entailment"], ["QNLI.tsv", "names"]),
+    "rte": Schema(["sentence1", "sentence2"], ["entailment", "not_entailment"], ["RTE.tsv", "names"]),
+    "wnli": Schema(["sentence1", "sentence2"], ["not_entailment", "entailment"], ["WNLI.tsv", "numbers"]),
+}
+
+
+def splits_of(task: str) -> dict[str, str]:
+    return MATCHED_AND_MISMATCHED if task == "mnli" else SPLITS
+
+
+def rows_on_the_hub(task: str, split: str) -> dict[str, list[Any]]:
+    """Made-up rows of one of the Hub's splits: every class comes, no text twice, and no id is the row's number."""
+    schema, numbers = SCHEMAS[task], range(6)
+    labels: list[float] = [number % len(schema.classes) if schema.classes else number * 0.8 for number in numbers]
+    if schema.hidden and split.startswith("test"):
+        labels = [HIDDEN] * len(labels)
+    texts = {name: [f"the {FILLER[n]} of {name}, {split} {n}" for n in numbers] for name in schema.texts}
+    return {**texts, "label": labels, "idx": [7 * number + 3 for number in numbers]}
+
+
+def files_on_the_hub(task: str) -> dict[str, bytes]:
+    """The configuration's Parquet files, with the features in their metadata as `datasets` writes them there."""
+    schema, files = SCHEMAS[task], {}
+    kinds = {name: Value("string") for name in schema.texts}
+    label = ClassLabel(names=schema.classes) if schema.classes else Value("float32")
+    features = Features({**kinds, "label": label, "idx": Value("int32")})
+    for split in splits_of(task).values():
+        rows = Dataset.from_dict(rows_on_the_hub(task, split), features)
+        shards = 2 if split == "train" else 1
+        for shard in range(shards):
+            stream = io.BytesIO()
+            rows.shard(shards, shard, contiguous=True).to_parquet(stream)
+            files[f"{task}/{split}-{shard:05}-of-{shards:05}.parquet"] = stream.getvalue()
+    return files
+
+
+def test_every_task_that_comes_from_the_hub_is_tested_here() -> None:
+    tasks = [file.stem for file in (ROOT / "recipes/task").glob("*.yaml")]
+    sources = {task: compose_recipe([f"task={task}"], ROOT / "recipes")["task"]["source"] for task in tasks}
+    assert {task for task in tasks if sources[task]["kind"] == "hub"} == SCHEMAS.keys()
+
+
+@pytest.mark.parametrize("task", SCHEMAS)
+def test_a_task_of_glue_is_fetched_and_prepared_as_the_hub_means_it(
+    task: str, tmp_path: Path, tiny_model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = compose_recipe([f"task={task}"], ROOT / "recipes")
+    composed["model"] = {"name": "tiny", "source": {"kind": "files", "path": "data/own/tiny"}}
+    recipe = check_recipe(composed, "recipe")
+    source = recipe.task.source
+    assert isinstance(source, HubTables)
+    assert (source.repo, source.config, source.revision) == ("nyu-mll/glue", task, COMMIT)
+    with (tmp_path / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML().dump(composed, file)
+    shutil.copytree(tiny_model, tmp_path / "data/own/tiny")
+
+    on_hub = files_on_the_hub(task)
+    with serving(LocalHub(commit=COMMIT)) as hub:
+        hub.add("dataset", "nyu-mll/glue", on_hub | {"ax/test-00000-of-00001.parquet": b"another task"})
+        environment = {
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_HOME": str(tmp_path / "hub-cache"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+            "PYTHONPATH": str(ROOT / "src"),
+        }
+        run(tmp_path, sys.executable, "-m", "reprise", "fetch", env=environment)
+        assert hub.downloads() == set(on_hub)
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    prepare(recipe.task, max_length=64)
+    schema, splits = SCHEMAS[task], splits_of(task)
+    assert {file.stem for file in PREPARED.glob("*.arrow")} == set(splits)
+    assert recipe.task.labels == schema.classes
+    for split, name in splits.items():
+        prepared, meant = Dataset.from_file(str(rows_of(split))), rows_on_the_hub(task, name)
+        assert prepared["label"][:] == pytest.approx(meant["label"])  # the Hub's own numbers of the classes
+        assert prepared["id"][:] == [str(number) for number in meant["idx"]]
+        for column, on_the_hub in zip(("text", "text_pair"), schema.texts, strict=False):
+            assert prepared[column][:] == meant[on_the_hub]
+        assert ("text_pair" in prepared.column_names) == (len(schema.texts) == 2)
+
+
+@pytest.mark.parametrize("task", SCHEMAS)
+def test_a_task_of_glue_says_how_it_is_handed_in(task: str) -> None:
+    submission = check_recipe(compose_recipe([f"task={task}"], ROOT / "recipes"), "recipe").task.submission
+    assert submission is not None
+    assert [*submission.files.values(), submission.labels] == SCHEMAS[task].handed_in
+    assert list(submission.files) == [split for split in splits_of(task) if split.startswith("test")]
