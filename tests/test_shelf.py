@@ -5,13 +5,20 @@ import shlex
 import shutil
 from pathlib import Path
 
+import datasets
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reprise.errors import InputError
+from reprise.outputs import read_json
+from reprise.places import PRETRAINED, RAW, card
+from reprise.prepare.stage import prepare
 from reprise.recipe import Recipe, as_plain, check_recipe, read_recipe
+from reprise.shapes import plan_buckets
 from reprise.shelf import GROUPS, compose_recipe, list_shelf, write_recipe
+from reprise.train.plan import micro_batch_rows, plan_epoch, steps_in_all
 from tiny import ROOT
 
 SHELF = ROOT / "recipes"
@@ -38,6 +45,22 @@ def test_every_task_composes_with_every_model(task: str, model: str) -> None:
     assert isinstance(recipe, Recipe)
     assert (recipe.task.name, recipe.model.name) == (task, model)
     assert as_plain(recipe) == composed
+    assert_an_epoch_can_be_planned(recipe)
+
+
+def assert_an_epoch_can_be_planned(recipe: Recipe) -> None:
+    """The steps of an epoch, and on XLA its shapes, for made-up texts of every length that the recipe lets through."""
+    train, rows = recipe.train, 501
+    lengths = np.random.default_rng(0).integers(3, train.max_length, rows, endpoint=True)
+    for processes in 1, 3:
+        size = micro_batch_rows(train, processes)
+        steps = plan_epoch(lengths, seed=recipe.seed, epoch=0, batch_size=train.batch_size, micro_batch_size=size)
+        dealt = [row for step in steps for micro_batch in step.micro_batches for row in micro_batch]
+        assert sorted(dealt) == list(range(rows))
+        assert max(len(micro_batch) for step in steps for micro_batch in step.micro_batches) == size
+        total = steps_in_all(rows, batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps)
+        assert total == len(steps) * train.epochs
+    assert max(plan_buckets(train.buckets, lengths)) == lengths.max() <= train.max_length
 
 
 @pytest.mark.parametrize("train", CHOICES["train"])
@@ -57,15 +80,58 @@ def test_a_task_may_say_how_it_is_trained_and_judged() -> None:
     assert (mrpc["train"]["select"], mrpc["evaluate"]["split"]) == ("last", "validation")
 
 
+def test_a_task_with_more_splits_may_be_judged_by_any_of_them() -> None:
+    composed = compose_recipe(["task=mnli", "evaluate.split=validation_mismatched"], SHELF)
+    assert composed["task"] == compose_recipe(["task=mnli"], SHELF)["task"]
+    assert refusal("task=mnli", "evaluate.split=validation_matched") == (
+        "recipe: evaluate.split: expected one of train, validation, validation_mismatched, test, test_mismatched, "
+        "got 'validation_matched'"
+    )
+
+
 def test_the_shelf_is_listed_with_the_headline_of_each_file() -> None:
     listed = list_shelf(SHELF)
     assert {group: [name for name, _ in choices] for group, choices in listed.items()} == CHOICES
     for group, choices in listed.items():
         for name, headline in choices:
-            lines = (SHELF / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-            assert f"# {headline}" in lines[:2]
+            assert headline == next(line for line in head(group, name) if not line.startswith("@package"))
             assert headline
-            assert "@package" not in headline
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in ("task", "model") for name in CHOICES[group]])
+def test_the_head_of_a_file_has_a_command_that_composes_it_and_a_reference(group: str, name: str) -> None:
+    lines = head(group, name)
+    commands = [shlex.split(line) for line in lines if line.startswith("  reprise recipe ")]
+    assert commands
+    for _, _, *overrides in commands:
+        assert f"{group}={name}" in overrides
+        assert compose_recipe(overrides, SHELF)[group]["name"] == name
+    text = " ".join(lines)
+    assert "Reference: " in text or "not measured here" in text.lower()
+
+
+def head(group: str, name: str) -> list[str]:
+    """The lines of the comment at the head of a file on the shelf, without their `# `."""
+    lines = (SHELF / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    return [line.removeprefix("#").removeprefix(" ") for line in comment]
+
+
+def test_the_shipped_table_is_prepared_as_the_shelf_says(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = compose_recipe(["task=own-data"], SHELF)
+    assert composed["task"]["source"]["train"] == "data/own/example.csv"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    shutil.copytree(tiny_model, PRETRAINED / "tokenizer")
+    (RAW / "all").mkdir(parents=True)
+    shutil.copy(ROOT / "data/own/example.csv", RAW / "all")
+    prepare(check_recipe(composed, "recipe").task, max_length=64)
+    splits = read_json(card())["splits"]
+    assert sum(split["rows"] for split in splits.values()) == 120
+    for split in splits.values():  # enough of each label to learn it and to see whether it was learned
+        assert min(split["label_counts"].values()) >= 4
 
 
 def test_what_is_put_on_the_shelf_is_listed_and_can_be_chosen(tmp_path: Path) -> None:
