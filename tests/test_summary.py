@@ -134,5 +134,5 @@ def test_recipe_with_arguments_says_what_it_changed(folder: Path, run: Run) -> N
     (folder / "recipes").symlink_to(ROOT / "recipes")
     reprise(run, folder, "recipe", "task=mrpc")
     shown = reprise(run, folder, "recipe", "task=mrpc", "train.epochs=4")
-    assert shown == "params.yaml: train.epochs: 3 → 4\n"
+    assert shown == "params.yaml: train.epochs: 5 → 4\n"
     assert reprise(run, folder, "recipe", "task=mrpc", "train.epochs=4") == "params.yaml: nothing changed\n"
