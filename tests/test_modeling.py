@@ -5,14 +5,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
-from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from reprise.modeling import Collator, load_classifier, load_tokenizer, predict, predictions_of
+from reprise.modeling import Collator, load_classifier, load_tokenizer
 
 LABELS = ["bad", "fair", "good"]
 
@@ -20,17 +17,6 @@ LABELS = ["bad", "fair", "good"]
 def head(model: PreTrainedModel) -> torch.Tensor:
     weight: torch.Tensor = model.classifier.weight.detach()
     return weight
-
-
-@pytest.fixture(scope="module")
-def rows() -> Dataset:
-    """Made-up rows of many lengths in no order, as prepare leaves them without the columns of text."""
-    random = np.random.default_rng(0)
-    lengths = [*random.permutation(np.arange(3, 33)).tolist(), 5, 5, 40]
-    ids = [random.integers(5, 40, length).tolist() for length in lengths]
-    types = [[0] * (length // 2) + [1] * (length - length // 2) for length in lengths]
-    columns = {"input_ids": ids, "token_type_ids": types, "length": lengths, "label": [0] * len(lengths)}
-    return Dataset.from_dict(columns)
 
 
 @pytest.fixture
@@ -50,68 +36,6 @@ def pickled(model: PreTrainedModel, tmp_path: Path) -> Path:
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     return tmp_path
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 7, 64])
-def test_logits_come_in_the_order_of_the_rows_whatever_the_batches(
-    model: PreTrainedModel, collate: Collator, rows: Dataset, batch_size: int
-) -> None:
-    logits = predict(Accelerator(cpu=True), model, rows, collate, batch_size)
-    with torch.inference_mode():
-        alone = [
-            model(
-                input_ids=torch.tensor([row["input_ids"]]), token_type_ids=torch.tensor([row["token_type_ids"]])
-            ).logits[0]
-            for row in rows
-        ]
-    assert logits.dtype == np.float32
-    assert logits.shape == (33, 3)
-    np.testing.assert_allclose(logits, torch.stack(alone).numpy(), atol=1e-5)
-    assert np.ptp(logits, axis=0).min() > 1e-3  # rows in another order would be noticed
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 7, 33, 64])
-def test_logits_are_the_same_in_batches_that_are_filled_up_to_a_few_shapes(
-    model: PreTrainedModel, collate: Collator, rows: Dataset, batch_size: int
-) -> None:
-    filled = Collator(collate.tokenizer, buckets=(8, 20, 40))
-    logits = predict(Accelerator(cpu=True), model, rows, filled, batch_size)
-    assert logits.shape == (33, 3)
-    np.testing.assert_allclose(
-        logits, predict(Accelerator(cpu=True), model, rows, collate, batch_size), rtol=0, atol=1e-5
-    )
-    assert {number for _, number, _ in filled.shapes} == {batch_size}  # also where the last has 1 row, or all have 33
-    assert {length for *_, length in filled.shapes} <= {8, 20, 40}
-
-
-def test_values_of_a_regression_are_the_same_in_batches_that_are_filled_up(tiny_model: Path, collate: Collator) -> None:
-    random = np.random.default_rng(1)
-    rows = Dataset.from_list(
-        [
-            {"input_ids": random.integers(5, 40, length).tolist(), "length": length, "label": length / 2}
-            for length in (3, 9, 4, 11, 7)
-        ]
-    )
-    torch.manual_seed(0)
-    model = load_classifier(tiny_model, [])
-    plain, filled = (
-        predict(Accelerator(cpu=True), model, rows, Collator(collate.tokenizer, buckets), batch_size=4)
-        for buckets in (None, (16,))
-    )
-    assert filled.shape == (5, 1)
-    np.testing.assert_allclose(filled, plain, rtol=0, atol=1e-5)
-
-
-def test_predicting_switches_dropout_off(model: PreTrainedModel, collate: Collator, rows: Dataset) -> None:
-    model.train()
-    first, second = (predict(Accelerator(cpu=True), model, rows, collate, batch_size=8) for _ in range(2))
-    assert first.tolist() == second.tolist()
-
-
-def test_predictions_are_the_greatest_logit_or_the_value_itself() -> None:
-    logits = np.array([[0.1, 0.3, -1], [2, 1, 1.5]], dtype=np.float32)
-    assert predictions_of(logits, regression=False).tolist() == [1, 0]
-    assert predictions_of(np.array([[0.5], [-2]], dtype=np.float32), regression=True).tolist() == [0.5, -2]
 
 
 def test_a_batch_is_padded_to_its_longest_row_and_leaves_texts_out(collate: Collator) -> None:

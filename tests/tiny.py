@@ -49,6 +49,7 @@ TINY_RECIPE: dict[str, Any] = {
     },
     "model": {"name": "tiny", "source": {"kind": "files", "path": "data/own/tiny"}},
     "train": {
+        "engine": "accelerate",
         "epochs": 2,
         "batch_size": 16,
         "micro_batch_size": None,
@@ -60,6 +61,8 @@ TINY_RECIPE: dict[str, Any] = {
         "max_length": 16,
         "buckets": "auto",
         "precision": "fp32",
+        "lora": None,
+        "gradient_checkpointing": False,
         "checkpoint_every": 50,
         "select": "best",
         "max_steps": None,

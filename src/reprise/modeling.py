@@ -1,4 +1,4 @@
-"""Tokenizer, model, batches and forward passes, as train and evaluate both need them.
+"""Tokenizer, model and batches, as prepare, train and evaluate need them.
 
 Everything is loaded from local folders: safetensors only, no code from a repository.
 """
@@ -8,13 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from accelerate import Accelerator
-from datasets import Dataset
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -89,32 +83,3 @@ class Collator:
         wanted += [wanted[0] | {"label": none}] * (self.rows - len(wanted))
         self.shapes.add((self.use, self.rows, length))
         return dict(DataCollatorWithPadding(self.tokenizer, padding="max_length", max_length=length)(wanted))
-
-
-def predict(
-    accelerator: Accelerator, model: torch.nn.Module, rows: Dataset, collate: Collator, batch_size: int
-) -> npt.NDArray[np.float32]:
-    """Run the model over all rows, batched by length, over however many processes there are.
-
-    Returns:
-        The logits in the order of `rows`, the same on every process: fp32, shape [rows, outputs].
-    """
-    order = np.argsort(-np.asarray(rows["length"]), kind="stable")
-    loader = accelerator.prepare_data_loader(
-        DataLoader(rows.select(order), batch_size=batch_size, collate_fn=collate.of("predict", batch_size))
-    )
-    model.eval()
-    logits = []
-    with torch.no_grad():  # not inference_mode, which XLA cannot trace
-        # disable=None: a bar in a terminal, nothing elsewhere
-        for batch in tqdm(loader, desc="predict", leave=False, disable=None if accelerator.is_main_process else True):
-            batch.pop("labels")
-            logits.append(accelerator.gather_for_metrics(model(**batch).logits.float()).cpu().numpy())
-    in_order = np.empty((len(rows), logits[0].shape[1]), dtype=np.float32)
-    in_order[order] = np.concatenate(logits)[: len(rows)]  # what only fills up the last batch is left out
-    return in_order
-
-
-def predictions_of(logits: npt.NDArray[np.float32], *, regression: bool) -> npt.NDArray[Any]:
-    """The predicted label numbers (int64), or the predicted values (fp32) in regression: shape [rows]."""
-    return logits[:, 0] if regression else logits.argmax(axis=1)

@@ -58,6 +58,12 @@ def _as_lengths(value: Any) -> Any:
     return value
 
 
+def _as_targets(value: Any) -> Any:
+    if value != "all-linear" and not (isinstance(value, list) and value):
+        raise ValueError("all-linear or a list of the names of layers, such as [query, value]")
+    return value
+
+
 Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
 Label = Annotated[Text, BeforeValidator(_as_text)]
 Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
@@ -65,6 +71,7 @@ Revision = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{40}
 OwnPath = Annotated[Text, AfterValidator(_under_own_data)]
 SplitName = Annotated[Text, AfterValidator(_split_name)]
 FileName = Annotated[Text, AfterValidator(_file_name)]
+Targets = Annotated[Literal["all-linear"] | list[Text], BeforeValidator(_as_targets)]
 Lengths = Annotated[Literal["auto"] | list[int], BeforeValidator(_as_lengths)]
 Positive = Annotated[int, Field(strict=True, gt=0)]
 Natural = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
@@ -186,9 +193,22 @@ class Model:
 
 
 @_section
+class Lora:
+    """Low-rank adaptation (Hu et al. 2021): the encoder stays as it is, and `alpha` / `rank` · B A is added to layers.
+
+    `targets` names the layers, each by the last parts of its name. A and B are trained, and the head on top whole.
+    """
+
+    rank: Positive
+    alpha: PositiveNumber
+    targets: Targets
+
+
+@_section
 class Train:
     """The mathematics of the training. `batch_size` counts the examples of one optimizer step over all processes."""
 
+    engine: Literal["accelerate", "trainer", "pytorch"]
     epochs: Positive
     batch_size: Positive
     micro_batch_size: Positive | None
@@ -200,6 +220,8 @@ class Train:
     max_length: Annotated[int, Field(strict=True, ge=4)]
     buckets: Lengths
     precision: Literal["bf16", "fp32"]
+    lora: Lora | None
+    gradient_checkpointing: Annotated[bool, Field(strict=True)]
     checkpoint_every: Positive
     select: Literal["best", "last"]
     max_steps: Positive | None
@@ -367,6 +389,8 @@ def _sections_at(location: Sequence[Any]) -> list[type]:
             return [Split]
         case ["task", "submission"]:
             return [Submission]
+        case ["train", "lora"]:
+            return [Lora]
         case [name]:
             return [{"task": Task, "model": Model, "train": Train, "evaluate": Evaluate}[name]]
         case _:

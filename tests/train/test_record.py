@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 
 from reprise.modeling import Collator, load_tokenizer
 from reprise.recipe import check_recipe
@@ -22,12 +22,12 @@ def record(tiny_model: Path, folder: Path, buckets: Buckets | None = None) -> Re
     """The record of a run over texts of these lengths: 4 rows a step, 2 a micro-batch."""
     recipe = check_recipe(tiny_recipe(**{"train.batch_size": 4, "train.micro_batch_size": 2}), "recipe")
     collate = Collator(load_tokenizer(tiny_model), buckets)
-    return Record(Accelerator(cpu=True), recipe.train, "accuracy", LENGTHS, folder, {}, collate)
+    return Record(PartialState(cpu=True), recipe.train, "accuracy", LENGTHS, folder, {}, collate)
 
 
 def take(record: Record, steps: list[Step]) -> None:
     """Take up an epoch of these steps; the n-th has the loss n and the norm 10 n."""
-    record.start_epoch(0, steps, done=0)
+    record.start_epoch(0, steps)
     for number, step in enumerate(steps, start=1):
         record.note(torch.tensor(float(number)), torch.tensor(10.0 * number))
         record.step(0, step, learning_rate=0.5)
@@ -72,7 +72,7 @@ def test_every_step_has_its_own_loss_and_norm_however_many_are_fetched_together(
 
 def test_a_fetch_in_between_takes_what_waits_and_no_step_twice(tiny_model: Path, tmp_path: Path) -> None:
     kept = record(tiny_model, tmp_path)
-    kept.start_epoch(0, STEPS * 4, done=0)
+    kept.start_epoch(0, STEPS * 4)
     for number in range(1, 9):
         kept.note(torch.tensor(float(number)), torch.tensor(1.0))
         kept.step(0, STEPS[0], learning_rate=0.5)

@@ -13,19 +13,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from accelerate import Accelerator
 from datasets import Dataset
 
 from reprise.errors import InputError
 from reprise.evaluate.curves import calibration, confusion, expected_calibration_error, precision_recall, softmax
 from reprise.evaluate.intervals import interval
+from reprise.inference import predictions_of, run_final_model
 from reprise.metrics import compute, score_function
-from reprise.modeling import Collator, load_classifier, load_tokenizer, predict, predictions_of
 from reprise.outputs import replacing_file, replacing_folder, write_json
-from reprise.places import FINAL, METRICS, PLOTS, PREDICTIONS, PREPARED, rows_of
+from reprise.places import METRICS, PLOTS, PREDICTIONS, PREPARED, rows_of
 from reprise.recipe import Recipe, Task
-from reprise.shapes import plan_buckets
-from reprise.xla import full_precision, on_xla
 
 # What a picture of a regression has instead of rows: DVC expects the file, and its columns say what would stand there.
 COLUMNS = {
@@ -44,13 +41,9 @@ def evaluate(recipe: Recipe, *, cpu: bool) -> None:
     task, settings = recipe.task, recipe.evaluate
     rows = _labelled_rows(settings.split)
     torch.use_deterministic_algorithms(True)
-    accelerator = Accelerator(cpu=cpu)
-    model = accelerator.prepare_model(load_classifier(FINAL), evaluation_mode=True)
     print(f"evaluate: predict {len(rows)} rows of the {settings.split} split", flush=True)
     inputs = rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
-    full_precision(accelerator.device)
-    buckets = plan_buckets(recipe.train.buckets, np.asarray(rows["length"])) if on_xla(accelerator.device) else None
-    logits = predict(accelerator, model, inputs, Collator(load_tokenizer(FINAL), buckets), settings.batch_size)
+    logits = run_final_model(recipe, inputs, cpu=cpu)
 
     predictions = predictions_of(logits, regression=task.regression)
     references = np.asarray(rows["label"])

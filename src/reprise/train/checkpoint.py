@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
@@ -28,7 +28,7 @@ from reprise.environment import ENVIRONMENT
 from reprise.errors import InputError
 from reprise.outputs import sha256, write_json
 from reprise.places import PREPARED, PRETRAINED, card
-from reprise.recipe import Recipe
+from reprise.recipe import Recipe, as_plain
 from reprise.train.record import Record
 from reprise.train.stop import Stop, Stopped
 
@@ -39,6 +39,7 @@ KEPT = 2
 CODE = (
     "environment.py",
     "errors.py",
+    "inference.py",
     "metrics",
     "modeling.py",
     "outputs.py",
@@ -56,7 +57,7 @@ def fingerprint(recipe: Recipe) -> str:
 
     How often checkpoints are made does not, nor how many processes share the work.
     """
-    train = {key: value for key, value in vars(recipe.train).items() if key != "checkpoint_every"}
+    train = {key: value for key, value in as_plain(recipe.train).items() if key != "checkpoint_every"}
     told = [recipe.seed, recipe.task.labels, recipe.task.metrics, recipe.evaluate.batch_size, train]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     package = Path(__file__).parents[1]
@@ -105,8 +106,9 @@ class Checkpoints:
     optimizer: Optimizer
     schedule: LRScheduler
 
-    def __init__(self, folder: Path, accelerator: Accelerator, record: Record, stop: Stop) -> None:
-        self.folder, self.accelerator, self.record, self.stop = folder, accelerator, record, stop
+    def __init__(self, folder: Path, world: PartialState, record: Record, stop: Stop) -> None:
+        self.folder, self.world, self.record, self.stop = folder, world, record, stop
+        self.stopping = False
 
     def after_step(self) -> None:
         """Write a checkpoint every so many steps (each epoch ends with one of its own), and where the run is to stop.
@@ -115,12 +117,24 @@ class Checkpoints:
             Stopped: after the checkpoint, on every process.
         """
         steps = len(self.record.curve)
-        stopping = self.stop.asked(self.accelerator, steps)
-        if stopping or (steps % self.record.train.checkpoint_every == 0 and self.record.steps_of_epoch):
+        if self.is_to_stop(steps) or (steps % self.record.train.checkpoint_every == 0 and self.record.left_of_epoch):
             self.record.fetch()
             self.save()
-        if stopping:
-            place = f"step {steps}/{self.record.steps_in_all}"
+        self.end_if_stopped()
+
+    def is_to_stop(self, steps: int) -> bool:
+        """Whether the run is to stop after so many steps, the same answer on every process."""
+        self.stopping = self.stop.asked(self.world, steps)
+        return self.stopping
+
+    def end_if_stopped(self) -> None:
+        """End the run where it was to stop.
+
+        Raises:
+            Stopped: it was.
+        """
+        if self.stopping:
+            place = f"step {len(self.record.curve)}/{self.record.steps_in_all}"
             raise Stopped(f"stopped after {place}; `dvc repro` goes on from there", self.stop.signal)
 
     def save(self) -> None:
@@ -129,7 +143,7 @@ class Checkpoints:
         Raises:
             InputError: it cannot be written; the ones before are still there.
         """
-        if not self.accelerator.is_main_process:
+        if not self.world.is_main_process:
             return
         state = self.record.state()
         name = f"step-{len(self.record.curve):07d}-epochs-{len(self.record.epochs):03d}"
@@ -173,8 +187,8 @@ class Checkpoints:
             shutil.rmtree(self.folder / other)
 
     def restore(self, model: torch.nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> None:
-        """Watch over these, as accelerate has prepared them, and take up the newest checkpoint that is whole."""
-        self.model, self.optimizer, self.schedule = self.accelerator.unwrap_model(model), optimizer, schedule
+        """Watch over these, the model itself and no wrapper, and take up the newest checkpoint that is whole."""
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
         for name in reversed(complete_names(self.folder)):
             checkpoint = self.folder / name
             problem = damage(checkpoint)
@@ -190,13 +204,16 @@ class Checkpoints:
             self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
             self.schedule.load_state_dict(state["schedule"])
             self.record.restore(state, checkpoint / "chosen")
-            place = f"step {len(self.record.curve)}/{self.record.steps_in_all}"
-            self.say(f"train: goes on after {place}, from {checkpoint}")
+            self.say_restored(checkpoint)
             return
+
+    def say_restored(self, checkpoint: Path) -> None:
+        """Print where the run goes on, and from what."""
+        self.say(f"train: goes on after step {len(self.record.curve)}/{self.record.steps_in_all}, from {checkpoint}")
 
     def say(self, line: str) -> None:
         """Print a line, once for all processes."""
-        if self.accelerator.is_main_process:
+        if self.world.is_main_process:
             print(line, flush=True)
 
 

@@ -20,7 +20,7 @@ from ruamel.yaml.error import YAMLError
 from reprise.environment import ROOMS, require_device
 from reprise.errors import InputError
 from reprise.places import PREPARED, PRETRAINED, card
-from reprise.recipe import Recipe
+from reprise.recipe import Recipe, Train
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
 
 # How the launcher tells its processes how many they should be; see check_world in stage.py.
@@ -36,6 +36,7 @@ def launch(recipe: Recipe, hardware: str) -> None:
     """
     require_device(hardware)
     processes = read_processes(profile_of(hardware))
+    check_engine(recipe.train, hardware, processes)
     for needed in (card(PREPARED), PRETRAINED / "model"):
         if not needed.exists():
             raise InputError(f"{needed}: not found; expected what the stages before train make: run `dvc repro`")
@@ -55,6 +56,19 @@ def launch(recipe: Recipe, hardware: str) -> None:
     except Stopped as stopped:
         print(f"reprise train: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
+
+
+def check_engine(train: Train, hardware: str, processes: int) -> None:
+    """Raise an InputError where the recipe asks for what this hardware or so many processes cannot do."""
+    if hardware == "tpu" and train.engine != "accelerate":
+        raise InputError(f"params.yaml: train.engine: {train.engine} does not train on XLA; expected accelerate")
+    if hardware == "tpu" and train.gradient_checkpointing:
+        raise InputError("params.yaml: train.gradient_checkpointing: dropout would differ on XLA; expected false")
+    if processes > 1 and train.engine == "pytorch":
+        raise InputError(
+            f"params.yaml: train.engine: pytorch trains in one process, and {profile_of(hardware)} says {processes}; "
+            "expected accelerate or trainer"
+        )
 
 
 def run_several(processes: int, hardware: str) -> None:

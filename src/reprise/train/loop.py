@@ -1,63 +1,63 @@
-"""The fine-tuning loop, top to bottom.
+"""The fine-tuning loop, top to bottom: the engine `accelerate`.
 
 Read it with plan.py, which says which rows make a step. What is measured and shown along the way stands in record.py.
+The same without Accelerate stands in pytorch.py, and through transformers' Trainer in trainer.py.
 """
 
 from contextlib import nullcontext
 
-import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from datasets import Dataset
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from reprise.metrics import compute
-from reprise.modeling import Collator, load_classifier, predict, predictions_of
-from reprise.places import PRETRAINED
+from reprise.inference import predict, score
+from reprise.modeling import Collator
 from reprise.recipe import Recipe
 from reprise.train.checkpoint import Checkpoints
+from reprise.train.model import build_model
 from reprise.train.optimizer import build_optimizer, build_schedule
-from reprise.train.plan import deal, micro_batch_rows, plan_epoch, random_seed, weight
+from reprise.train.plan import deal, micro_batch_rows, random_seed, steps_of_epoch, weight
 from reprise.train.record import Record
 from reprise.xla import as_data, autocast, cut, manual_seed, on_xla, settle
 
 
 def train(
-    recipe: Recipe, accelerator: Accelerator, rows: Dataset, validation: Dataset, collate: Collator, record: Record,
-    checkpoints: Checkpoints,
-) -> None:  # fmt: skip
+    recipe: Recipe, rows: Dataset, validation: Dataset, collate: Collator, record: Record, checkpoints: Checkpoints
+) -> None:
     """Fine-tune the pretrained model on `rows`.
 
     `record` keeps the figures and the weights of the chosen epoch, `checkpoints` what an interrupted run goes on from.
     """
-    settings, labels = recipe.train, recipe.task.labels
+    settings, device = recipe.train, record.world.device
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if settings.precision == "bf16" and not on_xla(device) else "no",  # see xla.autocast
+        # Gradients are summed in the same order from the first step of a session on: by default, torch deals them into
+        # other buckets after it, and with three processes or more an element's place decides the order of its sum.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        step_scheduler_with_optimizer=False,  # our schedule counts optimizer steps, not steps × processes
+    )
     processes, process = accelerator.num_processes, accelerator.process_index
     micro_batch_size = micro_batch_rows(settings, processes)
-    lengths = np.asarray(rows["length"])
 
-    torch.manual_seed(recipe.seed)  # draws the new head
-    model = load_classifier(PRETRAINED / "model", labels).to(accelerator.device)
+    model = build_model(recipe).to(device)
     optimizer = build_optimizer(model, settings)
     schedule = build_schedule(optimizer, settings, record.steps_in_all)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
-    checkpoints.restore(model, optimizer, schedule)
-    loss = torch.zeros(()).to(accelerator.device)  # this process's share of a step's
-    settle(optimizer, accelerator.device)
+    checkpoints.restore(accelerator.unwrap_model(model), optimizer, schedule)
+    loss = torch.zeros(()).to(device)  # this process's share of a step's
+    settle(optimizer, device)
 
     for epoch in range(len(record.epochs), settings.epochs):
-        steps = plan_epoch(
-            lengths, seed=recipe.seed, epoch=epoch, batch_size=settings.batch_size, micro_batch_size=micro_batch_size
-        )
-        first = epoch * len(steps)
-        if first >= record.steps_in_all:
+        steps = steps_of_epoch(recipe, record.lengths, epoch, processes)
+        if not steps:
             break
-        steps = steps[: record.steps_in_all - first]
-        done = len(record.curve) - first  # before an interruption
+        done = record.start_epoch(epoch, steps)  # before an interruption
         fill_up = collate.of("train", micro_batch_size)
         loader = DataLoader(rows, batch_sampler=deal(steps[done:], processes), collate_fn=fill_up)
         batches = iter(accelerator.prepare_data_loader(loader))
-        record.start_epoch(epoch, steps, done)
         model.train()
         for number, step in enumerate(steps[done:], start=done):
             turns = -(-len(step.micro_batches) // processes)
@@ -65,34 +65,30 @@ def train(
                 micro_batch = turn * processes + process
                 batch = next(batches)
                 targets = batch.pop("labels")
-                # What follows draws the dropout.
-                manual_seed(random_seed(recipe.seed, epoch, number, micro_batch), accelerator.device)
+                manual_seed(random_seed(recipe.seed, epoch, number, micro_batch), device)  # what follows draws dropout
                 # Gradients travel between processes once a step, with its last micro-batch.
                 with nullcontext() if turn == turns - 1 else accelerator.no_sync(model):
-                    with autocast(settings.precision, accelerator.device):
+                    with autocast(settings.precision, device):
                         logits = model(**batch).logits
-                    part = summed_loss(logits, targets) * as_data(weight(step, micro_batch), accelerator.device)
+                    part = summed_loss(logits, targets) * as_data(weight(step, micro_batch), device)
                     accelerator.backward(part * processes)  # the mean over processes is taken; the sum is meant
                 loss += part.detach()
                 if micro_batch_size * processes < settings.batch_size:
-                    cut(accelerator.device)  # one program for each shape of micro-batches, and one for the rest
+                    cut(device)  # one program for each shape of micro-batches, and one for the rest
             norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
             learning_rate = schedule.get_last_lr()[0]
             optimizer.step()
             schedule.step()
             record.note(loss, norm)
             # To XLA, adding to zeros and beginning with nothing are two programs.
-            optimizer.zero_grad(set_to_none=not on_xla(accelerator.device))
+            optimizer.zero_grad(set_to_none=not on_xla(device))
             loss.zero_()
-            cut(accelerator.device)
+            cut(device)
             record.step(epoch, step, learning_rate)
             checkpoints.after_step()
 
-        logits = predict(accelerator, model, validation, collate, recipe.evaluate.batch_size)
-        predictions = predictions_of(logits, regression=recipe.task.regression)
-        scores = {}
-        if accelerator.is_main_process:  # once is enough
-            scores = compute(recipe.task.metrics, predictions, validation["label"], labels=len(labels))
+        logits = predict(model, validation, collate, recipe.evaluate.batch_size, accelerator)
+        scores = score(recipe.task, logits, validation["label"]) if accelerator.is_main_process else {}
         record.epoch(epoch, scores)
         if record.is_chosen(epoch):
             record.save(accelerator.unwrap_model(model))

@@ -5,12 +5,13 @@ micro-batches only split a step, so they change the speed and not the mathematic
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from reprise.recipe import Train
+from reprise.recipe import Recipe, Train
 
 # Steps whose rows are sorted by length together. Larger windows pad less and mix the rows less; at 50 steps of 32 rows
 # the padding is down to a few percent.
@@ -62,6 +63,24 @@ def order_digest(steps: list[Step]) -> str:
     return hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest()
 
 
+def steps_of_epoch(recipe: Recipe, lengths: npt.NDArray[np.int64], epoch: int, processes: int = 1) -> list[Step]:
+    """The steps of an epoch of the recipe: `plan_epoch`'s, as far as `train.max_steps` goes.
+
+    Args:
+        recipe: says how many rows make a step.
+        lengths: tokens of each row, shape [rows].
+        epoch: counted from 0.
+        processes: that share a step.
+    """
+    train = recipe.train
+    micro_batch_size = micro_batch_rows(train, processes)
+    steps = plan_epoch(
+        lengths, seed=recipe.seed, epoch=epoch, batch_size=train.batch_size, micro_batch_size=micro_batch_size
+    )
+    in_all = steps_in_all(len(lengths), batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps)
+    return steps[: max(in_all - epoch * len(steps), 0)]
+
+
 def steps_in_all(rows: int, *, batch_size: int, epochs: int, max_steps: int | None) -> int:
     """The optimizer steps of a whole run."""
     steps = epochs * -(-rows // batch_size)
@@ -73,15 +92,21 @@ def micro_batch_rows(train: Train, processes: int) -> int:
     return train.micro_batch_size or -(-train.batch_size // processes)
 
 
-def deal(steps: list[Step], processes: int) -> list[list[int]]:
+def turns_of_step(train: Train, processes: int) -> int:
+    """How many micro-batches of a step each process takes; of the smaller last one fewer may do."""
+    return math.ceil(math.ceil(train.batch_size / micro_batch_rows(train, processes)) / processes)
+
+
+def deal(steps: list[Step], processes: int = 1, turns: int = 0) -> list[list[int]]:
     """All micro-batches in the order in which they go round the processes: the first to process 0, the next to 1, …
 
-    A step whose micro-batches do not go round evenly is filled up with single rows, so that every process takes part in
-    every step; `weight` counts them for nothing.
+    A step whose micro-batches do not go round evenly, or not as many times as `turns` says, is filled up with single
+    rows, so that every process takes part in every step; `weight` counts them for nothing.
     """
     dealt = []
     for step in steps:
-        fill = -len(step.micro_batches) % processes
+        count = len(step.micro_batches)
+        fill = max(turns * processes - count, -count % processes)
         dealt += step.micro_batches + [step.micro_batches[0][:1]] * fill
     return dealt
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 
 from reprise.environment import ENVIRONMENT
 from reprise.outputs import read_json, sha256
@@ -21,7 +21,7 @@ from reprise.places import PREPARED, PRETRAINED, card
 INPUTS = ("src", "docker", "dvc.yaml", "params.yaml")
 
 
-def session(accelerator: Accelerator, precision: str) -> dict[str, Any]:
+def session(world: PartialState, precision: str) -> dict[str, Any]:
     """Describe this process's share of a run: one that was interrupted has several, maybe on several machines."""
     commit = git("rev-parse", "--verify", "HEAD")
     return {
@@ -30,11 +30,11 @@ def session(accelerator: Accelerator, precision: str) -> dict[str, Any]:
         "dirty": bool(git("status", "--porcelain", "--", *INPUTS)) if commit else None,
         "image": os.environ.get("REPRISE_IMAGE"),  # docker/run says which
         "environment": read_json(ENVIRONMENT) if ENVIRONMENT.is_file() else None,
-        "devices": devices(accelerator),
+        "devices": devices(world.device),
         # A processor's instructions decide the order of its sums; its name often says little in a virtual machine.
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "driver": first_line(Path("/proc/driver/nvidia/version")),
-        "processes": accelerator.num_processes,
+        "processes": world.num_processes,
         "threads": torch.get_num_threads(),
         "precision": precision,
         "deterministic": {
@@ -55,14 +55,14 @@ def inputs() -> dict[str, Any]:
     }
 
 
-def devices(accelerator: Accelerator) -> list[str]:
+def devices(device: torch.device) -> list[str]:
     """The names of what computes: a GPU for each process, or the processor."""
-    if accelerator.device.type == "cuda":
+    if device.type == "cuda":
         return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     models = sorted({line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")})
-    return [f"{accelerator.device.type}: {model}" for model in models or [platform.machine()]]
+    return [f"{device.type}: {model}" for model in models or [platform.machine()]]
 
 
 def git(*arguments: str) -> str | None:

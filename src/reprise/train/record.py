@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
+from accelerate.utils import gather
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from reprise.errors import InputError
 from reprise.modeling import Collator
@@ -24,6 +24,7 @@ from reprise.outputs import replacing_file, sha256, write_json
 from reprise.places import FINAL
 from reprise.recipe import Train
 from reprise.shapes import padded_length
+from reprise.train.model import exported
 from reprise.train.plan import Step, micro_batch_rows, order_digest, steps_in_all
 from reprise.train.provenance import inputs
 from reprise.xla import Compilations
@@ -39,47 +40,54 @@ class Record:
     """The figures of one run. Every process keeps one and takes part in fetching; the first one shows and writes."""
 
     def __init__(
-        self, accelerator: Accelerator, train: Train, metric: str, lengths: NDArray[np.int64], folder: Path,
+        self, world: PartialState, train: Train, metric: str, lengths: NDArray[np.int64], folder: Path,
         session: dict[str, Any], collate: Collator,
     ) -> None:  # fmt: skip
         """Keep the figures of a run over rows of these lengths; the chosen weights go to `folder`.
 
         `session` is what provenance.json says of this process's share; `collate` knows what batches are padded to.
         """
-        self.buckets, self.compilations = collate.buckets, Compilations(accelerator.device, collate.shapes)
-        self.accelerator, self.train, self.metric, self.folder = accelerator, train, metric, folder
+        self.buckets, self.compilations = collate.buckets, Compilations(world.device, collate.shapes)
+        self.world, self.train, self.metric, self.folder = world, train, metric, folder
         self.lengths = lengths
+        self.steps_an_epoch = -(-len(lengths) // train.batch_size)
         self.steps_in_all = steps_in_all(
             len(lengths), batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps
         )
-        self.micro_batch_rows = micro_batch_rows(train, accelerator.num_processes)
+        self.micro_batch_rows = micro_batch_rows(train, world.num_processes)
         self.curve: list[dict[str, float]] = []
         self.epochs: list[dict[str, float]] = []
         self.chosen = 0
         self.orders: list[str] = []
         self.sessions = [session | {"from_step": 0}]
         # Loss and gradient's norm of the last steps, the newest last; so many of them are not in the curve yet.
-        self.figures = torch.zeros(FETCH_EVERY, 2).to(accelerator.device)
+        self.figures = torch.zeros(FETCH_EVERY, 2).to(world.device)
         self.waiting = 0
         self.rows = self.tokens = self.padded_tokens = 0
         self.seconds = 0.0  # of whole epochs, validation left out
         self.step_seconds: list[float] = []  # between fetches, the mean of the steps there
         self.started = self.line_shown = self.fetched = time.perf_counter()
-        self.steps_of_epoch, self.whole = 0, False
+        self.left_of_epoch, self.whole = 0, False
         self.bar = tqdm(
             total=self.steps_in_all, desc="train", unit="step", dynamic_ncols=True,
-            disable=not (accelerator.is_main_process and sys.stderr.isatty()),
+            disable=not (world.is_main_process and sys.stderr.isatty()),
         )  # fmt: skip
 
-    def start_epoch(self, epoch: int, steps: list[Step], done: int) -> None:
-        """An epoch of these steps begins, or goes on after so many; the clock of speed.json runs until the last."""
+    def start_epoch(self, epoch: int, steps: list[Step]) -> int:
+        """An epoch of these steps begins, or goes on; the clock of speed.json runs until the last.
+
+        Returns:
+            How many of them were taken before an interruption.
+        """
+        done = sum(row["epoch"] == epoch + 1 for row in self.curve)
         self.orders[epoch:] = [order_digest(steps)]
-        self.steps_of_epoch, self.whole = len(steps) - done, done == 0
+        self.left_of_epoch, self.whole = len(steps) - done, done == 0
         self.started = self.fetched = time.perf_counter()
+        return done
 
     def note(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
         """Keep, on the device, this process's share of a step's mean loss and the gradient's norm before clipping."""
-        newest = torch.stack([loss, norm.float() / self.accelerator.num_processes])
+        newest = torch.stack([loss, norm.float() / self.world.num_processes])
         self.figures = torch.cat([self.figures[1:], newest[None]])
 
     def step(self, epoch: int, step: Step, learning_rate: float) -> None:
@@ -92,17 +100,17 @@ class Record:
             length = padded_length(int(self.lengths[rows].max()), self.buckets)
             self.padded_tokens += length * (self.micro_batch_rows if self.buckets else len(rows))
         self.bar.update()
-        self.steps_of_epoch -= 1
-        if self.waiting == FETCH_EVERY or self.steps_of_epoch == 0:
+        self.left_of_epoch -= 1
+        if self.waiting == FETCH_EVERY or self.left_of_epoch == 0:
             self.fetch()
-        if self.steps_of_epoch == 0:
+        if self.left_of_epoch == 0:
             self.seconds, self.started = self._elapsed(), time.perf_counter()
 
     def fetch(self) -> None:
         """Take the figures that are still on the device into the curve; every process takes part."""
         if not self.waiting:
             return
-        shares = self.accelerator.gather(self.figures[None]).cpu()
+        shares = gather(self.figures[None]).cpu()
         figures = functools.reduce(torch.add, shares)[-self.waiting :].tolist()  # in this order, however many steps
         self.step_seconds.append((time.perf_counter() - self.fetched) / self.waiting)
         self.fetched, self.waiting = time.perf_counter(), 0
@@ -122,7 +130,7 @@ class Record:
         now, elapsed = time.perf_counter(), self._elapsed()
         speed, done = self.rows / elapsed, len(self.curve)
         self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:.0f} examples/s")
-        if self.bar.disable and self.accelerator.is_main_process and now - self.line_shown > LINE_SECONDS:
+        if self.bar.disable and self.world.is_main_process and now - self.line_shown > LINE_SECONDS:
             self.line_shown = now
             left = tqdm.format_interval(elapsed / done * (self.steps_in_all - done))
             print(
@@ -140,7 +148,7 @@ class Record:
             self.compilations.after_epoch()
         losses = [row["loss"] for row in self.curve if row["epoch"] == epoch + 1]
         self.epochs.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), **scores})
-        if self.accelerator.is_main_process:
+        if self.world.is_main_process:
             best = max(range(len(self.epochs)), key=lambda number: self.epochs[number][self.metric])
             self.chosen = best if self.train.select == "best" else epoch
             shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -151,12 +159,13 @@ class Record:
         """Whether the weights of this epoch are the ones to keep, of those seen so far."""
         return self.chosen == epoch
 
-    def save(self, model: PreTrainedModel) -> None:
+    def save(self, model: torch.nn.Module) -> None:
         """Write the weights as safetensors, with the configuration, in the place of an earlier epoch's."""
-        if self.accelerator.is_main_process:
-            weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}  # XLA's cannot be written
+        if self.world.is_main_process:
+            final = exported(model)
+            weights = {name: tensor.cpu() for name, tensor in final.state_dict().items()}  # XLA's cannot be written
             try:
-                model.save_pretrained(self.folder, state_dict=weights)
+                final.save_pretrained(self.folder, state_dict=weights)
             except (OSError, SafetensorError) as error:
                 problem = getattr(error, "strerror", None) or error
                 raise InputError(f"{FINAL}: {problem}; expected room for the model; `dvc repro` goes on then") from None
@@ -164,16 +173,16 @@ class Record:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the figures, as JSON can hold it; `fetch` comes first."""
         kept = {name: getattr(self, name) for name in KEPT}
-        return kept | {"seconds": self._elapsed() if self.steps_of_epoch else self.seconds}
+        return kept | {"seconds": self._elapsed() if self.left_of_epoch else self.seconds}
 
-    def restore(self, state: dict[str, Any], chosen: Path) -> None:
+    def restore(self, state: dict[str, Any], chosen: Path | None = None) -> None:
         """Take up what `state` gave, and the chosen weights where there were any."""
         session = self.sessions[-1]
         for name in (*KEPT, "seconds"):
             setattr(self, name, state[name])
         self.sessions.append(session | {"from_step": len(self.curve)})
         self.bar.update(len(self.curve))
-        if self.accelerator.is_main_process and chosen.is_dir():
+        if chosen and self.world.is_main_process and chosen.is_dir():
             shutil.copytree(chosen, self.folder, dirs_exist_ok=True)
 
     def write(self, metrics: Path, plots: Path) -> None:
@@ -197,7 +206,7 @@ class Record:
                 table.to_csv(partial, index=False)
 
     def _speed(self) -> dict[str, Any]:
-        cuda = self.accelerator.device.type == "cuda"
+        cuda = self.world.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() / 1024 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "train_seconds": round(self.seconds, 2),
@@ -206,7 +215,7 @@ class Record:
             "tokens_per_second": round(self.tokens / self.seconds, 1),
             "padding_share": round(1 - self.tokens / self.padded_tokens, 4),
             "peak_memory_mib": round(peak / 1024),
-            "processes": self.accelerator.num_processes,
+            "processes": self.world.num_processes,
             "threads": torch.get_num_threads(),
             **self.compilations.figures(),
         }

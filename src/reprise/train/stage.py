@@ -4,12 +4,13 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import PartialState
 from datasets import Dataset
 
 from reprise.environment import hardware
@@ -21,7 +22,6 @@ from reprise.recipe import Recipe, read_recipe
 from reprise.shapes import plan_buckets
 from reprise.train.checkpoint import Checkpoints, folder_of, held
 from reprise.train.launch import PROCESSES
-from reprise.train.loop import train
 from reprise.train.provenance import session
 from reprise.train.record import Record
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
@@ -36,44 +36,48 @@ def run(recipe: Recipe, kind: str) -> None:
     """
     torch.use_deterministic_algorithms(True)  # an operation without a deterministic form fails and says its name
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    accelerator = Accelerator(
-        cpu=kind == "cpu",
-        mixed_precision="bf16" if recipe.train.precision == "bf16" and kind != "tpu" else "no",  # see xla.autocast
-        # Gradients are summed in the same order from the first step of a session on: by default, torch deals them into
-        # other buckets after it, and with three processes or more an element's place decides the order of its sum.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        step_scheduler_with_optimizer=False,  # our schedule counts optimizer steps, not steps × processes
-    )
-    check_world(accelerator.num_processes)
-    full_precision(accelerator.device)
+    world = PartialState(cpu=kind == "cpu")
+    check_world(world.num_processes)
+    full_precision(world.device)
     keep_freed_memory()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
     rows, validation = read_rows("train"), read_rows("validation")
-    first, run = accelerator.is_main_process, folder_of(recipe)
-    if first:  # not accelerator.print, which says nothing on XLA's CPU device
+    first, run = world.is_main_process, folder_of(recipe)
+    if first:  # not world.print, which says nothing on XLA's CPU device
         print(
-            f"train: {recipe.model.name} on {len(rows)} rows, {accelerator.device}, {recipe.train.precision}, "
-            f"processes: {accelerator.num_processes}, threads: {torch.get_num_threads()}",
+            f"train: {recipe.model.name} on {len(rows)} rows, {world.device}, {recipe.train.precision}, "
+            f"processes: {world.num_processes}, threads: {torch.get_num_threads()}",
             flush=True,
         )
     with listening() as stop, held(run) if first else nullcontext():
-        if accelerator.use_distributed:
-            accelerator.wait_for_everyone()  # before anyone looks for a checkpoint that somebody may still be writing
+        if world.use_distributed:
+            world.wait_for_everyone()  # before anyone looks for a checkpoint that somebody may still be writing
         with replacing_folder(FINAL) if first else nullcontext(FINAL) as folder:
             lengths = np.asarray(rows["length"])
             buckets = None
-            if on_xla(accelerator.device):
+            if on_xla(world.device):
                 buckets = plan_buckets(recipe.train.buckets, lengths, np.asarray(validation["length"]))
             collate = Collator(tokenizer, buckets)
-            about = session(accelerator, recipe.train.precision)
-            record = Record(accelerator, recipe.train, recipe.task.metrics[0], lengths, folder, about, collate)
-            checkpoints = Checkpoints(run, accelerator, record, stop)
-            train(recipe, accelerator, rows, validation, collate, record, checkpoints)
+            about = session(world, recipe.train.precision)
+            record = Record(world, recipe.train, recipe.task.metrics[0], lengths, folder, about, collate)
+            checkpoints = Checkpoints(run, world, record, stop)
+            engine(recipe.train.engine)(recipe, rows, validation, collate, record, checkpoints)
             if first:
                 tokenizer.save_pretrained(folder)
         if first:
             record.write(METRICS, PLOTS)
-    accelerator.end_training()
+    world.destroy_process_group()
+
+
+def engine(name: str) -> Callable[..., None]:
+    """The function `train` of loop.py, trainer.py or pytorch.py: three ways to the same weights."""
+    if name == "trainer":
+        from reprise.train.trainer import train
+    elif name == "pytorch":
+        from reprise.train.pytorch import train
+    else:
+        from reprise.train.loop import train
+    return train
 
 
 def check_world(processes: int) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
+from accelerate.utils import reduce
 
 # Where one of several processes finds what the launcher was told; only the launcher takes signals then.
 STOP_FILE = "REPRISE_STOP_FILE"
@@ -44,14 +45,14 @@ class Stop:
         name = signal.Signals(number).name
         print(f"train: {name}: finishing the step and keeping a checkpoint", file=sys.stderr, flush=True)
 
-    def asked(self, accelerator: Accelerator, steps: int) -> bool:
+    def asked(self, world: PartialState, steps: int) -> bool:
         """Whether to stop after this step, the same answer on every process."""
-        if accelerator.num_processes == 1:
+        if world.num_processes == 1:
             return bool(self.signal)
         if steps % AGREE_EVERY:
             return False
         told = bool(self.signal) or (self.file is not None and self.file.exists())
-        return bool(accelerator.reduce(torch.tensor(float(told), device=accelerator.device), "sum").item())
+        return bool(reduce(torch.tensor(float(told), device=world.device), "sum").item())
 
 
 def die_with_parent(number: signal.Signals) -> None:

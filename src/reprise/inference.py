@@ -1,0 +1,129 @@
+"""Forward passes over rows: to validate while training, to judge the final model, to answer `reprise predict`."""
+
+import tempfile
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import Trainer, TrainingArguments
+
+from reprise.errors import InputError
+from reprise.metrics import compute
+from reprise.modeling import Collator, load_classifier, load_tokenizer
+from reprise.places import FINAL
+from reprise.recipe import Recipe, Task
+from reprise.shapes import plan_buckets
+from reprise.xla import full_precision, on_xla
+
+Logits = npt.NDArray[np.float32]
+
+# Trainer prints, draws and reports nothing of its own, and leaves the columns to our collator.
+QUIET: dict[str, Any] = {
+    "disable_tqdm": True,
+    "log_level": "error",
+    "report_to": "none",
+    "remove_unused_columns": False,
+    "dataloader_pin_memory": False,
+}
+
+
+def predict(
+    model: torch.nn.Module, rows: Dataset, collate: Collator, batch_size: int, accelerator: Accelerator | None = None
+) -> Logits:
+    """Run the model over all rows, batched by length, over however many processes the accelerator knows.
+
+    Args:
+        model: as accelerate has prepared it; without `accelerator` on any device.
+        rows: prepared rows, with `length`.
+        collate: makes the batches.
+        batch_size: rows of a forward pass.
+        accelerator: None for this process alone.
+
+    Returns:
+        The logits in the order of `rows`, the same on every process: fp32, shape [rows, outputs].
+    """
+    loader = DataLoader(longest_first(rows), batch_size=batch_size, collate_fn=collate.of("predict", batch_size))
+    if accelerator:
+        loader = accelerator.prepare_data_loader(loader)
+    device = next(model.parameters()).device
+    model.eval()
+    logits = []
+    with torch.no_grad():  # not inference_mode, which XLA cannot trace
+        # disable=None: a bar in a terminal, nothing elsewhere
+        disable = None if accelerator is None or accelerator.is_main_process else True
+        for batch in tqdm(loader, desc="predict", leave=False, disable=disable):
+            batch.pop("labels")
+            part = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits.float()
+            logits.append((accelerator.gather_for_metrics(part) if accelerator else part).cpu().numpy())
+    return in_order_of(rows, np.concatenate(logits))
+
+
+def predict_with_trainer(
+    model: torch.nn.Module, rows: Dataset, collate: Collator, batch_size: int, *, cpu: bool
+) -> Logits:
+    """The same through `Trainer.predict`."""
+    with tempfile.TemporaryDirectory() as folder:  # Trainer wants one, and leaves it empty
+        arguments = TrainingArguments(folder, per_device_eval_batch_size=batch_size, use_cpu=cpu, **QUIET)
+        trainer = Trainer(model, arguments, data_collator=collate.of("predict", batch_size))
+        return in_order_of(rows, trainer.predict(longest_first(rows)).predictions)
+
+
+def longest_first(rows: Dataset) -> Dataset:
+    """The rows from the longest to the shortest, so that a batch pads little."""
+    return rows.select(_order(rows))
+
+
+def in_order_of(rows: Dataset, logits: Logits) -> Logits:
+    """Put the logits of `longest_first(rows)` into the order of `rows`; what only fills up the last batch falls off."""
+    in_order = np.empty((len(rows), logits.shape[1]), dtype=np.float32)
+    in_order[_order(rows)] = logits[: len(rows)]
+    return in_order
+
+
+def _order(rows: Dataset) -> npt.NDArray[np.int64]:
+    return np.argsort(-np.asarray(rows["length"]), kind="stable")
+
+
+def run_final_model(recipe: Recipe, rows: Dataset, *, cpu: bool) -> Logits:
+    """The logits of models/final/ for prepared rows, in fp32, by the engine that the recipe names.
+
+    Args:
+        recipe: what was cooked.
+        rows: with the model's inputs, label and length.
+        cpu: compute on the processor even where there is a GPU.
+
+    Returns:
+        fp32, shape [rows, outputs].
+
+    Raises:
+        InputError: nothing was trained yet.
+    """
+    if not (FINAL / "config.json").is_file():
+        raise InputError(f"{FINAL}: not found; expected the model that `dvc repro` makes")
+    model, tokenizer, batch_size = load_classifier(FINAL), load_tokenizer(FINAL), recipe.evaluate.batch_size
+    if recipe.train.engine == "trainer":
+        return predict_with_trainer(model, rows, Collator(tokenizer), batch_size, cpu=cpu)
+    if recipe.train.engine == "pytorch":
+        device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
+        return predict(model.to(device), rows, Collator(tokenizer), batch_size)
+    accelerator = Accelerator(cpu=cpu)
+    full_precision(accelerator.device)
+    buckets = plan_buckets(recipe.train.buckets, np.asarray(rows["length"])) if on_xla(accelerator.device) else None
+    model = accelerator.prepare_model(model, evaluation_mode=True)
+    return predict(model, rows, Collator(tokenizer, buckets), batch_size, accelerator)
+
+
+def predictions_of(logits: Logits, *, regression: bool) -> npt.NDArray[Any]:
+    """The predicted label numbers (int64), or the predicted values (fp32) in regression: shape [rows]."""
+    return logits[:, 0] if regression else logits.argmax(axis=1)
+
+
+def score(task: Task, logits: Logits, references: Any) -> dict[str, float]:
+    """The task's metrics of logits, shape [rows, outputs], against the rows' labels."""
+    predictions = predictions_of(logits, regression=task.regression)
+    return compute(task.metrics, predictions, references, labels=len(task.labels))

@@ -1,0 +1,53 @@
+"""The model as training begins with it, and as it is exported."""
+
+import copy
+import warnings
+
+import torch
+from transformers import PreTrainedModel
+
+from reprise.errors import InputError
+from reprise.modeling import load_classifier
+from reprise.places import PRETRAINED
+from reprise.recipe import Lora, Recipe
+
+
+def build_model(recipe: Recipe) -> torch.nn.Module:
+    """The pretrained model with a new head, drawn from the recipe's seed; with `train.lora`, a PeftModel around it."""
+    torch.manual_seed(recipe.seed)
+    model = load_classifier(PRETRAINED / "model", recipe.task.labels)
+    if recipe.train.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    return with_lora(model, recipe.train.lora) if recipe.train.lora else model
+
+
+def with_lora(model: PreTrainedModel, lora: Lora) -> torch.nn.Module:
+    """Freeze the encoder and put low-rank matrices beside its layers; the head, no part of it, is trained whole.
+
+    Raises:
+        InputError: the model has no layers of the names in `lora.targets`.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    parts = {name for name, _ in model.named_children()} - {model.base_model_prefix}
+    head = sorted({name.split(".")[0] for name, _ in model.named_parameters()} & parts)
+    config = LoraConfig(
+        task_type="SEQ_CLS", r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets, modules_to_save=head
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # peft asks by its old name
+            adapted: torch.nn.Module = get_peft_model(model, config)
+    except ValueError:
+        names = {name.split(".")[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+        raise InputError(
+            f"params.yaml: train.lora.targets: the model has no layers {lora.targets}; "
+            f"expected all-linear or some of {', '.join(sorted(names - set(head)))}"
+        ) from None
+    return adapted
+
+
+def exported(model: torch.nn.Module) -> PreTrainedModel:
+    """The model without anything of the training about it: low-rank matrices are added to the weights of a copy."""
+    merge = getattr(copy.deepcopy(model), "merge_and_unload", None) if hasattr(model, "peft_config") else None
+    return merge() if merge else model
