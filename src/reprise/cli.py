@@ -129,6 +129,47 @@ def summary() -> None:
 
 
 @app.command()
+def predict(
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT [TEXT]]", help="A text, or the two of a sentence pair.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A table (CSV, TSV, JSON lines, Parquet) with the recipe's columns of text.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A .jsonl file for the answers to --file.")] = None,
+    submission: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the files that a benchmark such as GLUE wants handed in.")
+    ] = None,
+) -> None:
+    """Say what the final model makes of texts: a JSON line each, with the label and each label's probability.
+
+    Without arguments it reads standard input: a text a line, a tab between the two of a pair. For example:
+
+    reprise predict "a moving story"; reprise predict --file reviews.csv --out labels.jsonl
+    """
+    _go_offline()
+    import sys
+
+    from reprise.environment import hardware, require_device
+    from reprise.predict import predict_file, predict_lines, predict_texts, texts_of, write_submission
+    from reprise.recipe import read_recipe
+
+    if sum((bool(texts), file is not None, submission is not None)) > 1 or (out and not file):
+        raise InputError("predict: expected texts, --file (with --out or without) or --submission, and not two of them")
+    recipe, kind = read_recipe(), hardware()
+    require_device(kind)
+    cpu = kind == "cpu"
+    if submission:
+        write_submission(recipe, submission, cpu=cpu)
+    elif file:
+        predict_file(recipe, file, out, cpu=cpu)
+    elif texts:
+        predict_texts(recipe, [texts_of(texts, recipe.task.text)], sys.stdout, cpu=cpu)
+    else:
+        predict_lines(recipe, sys.stdin, cpu=cpu)
+
+
+@app.command()
 def verify(
     revision: Annotated[str, typer.Argument(help="The commit whose results are verified.")] = "HEAD",
     strict: Annotated[bool, typer.Option("--strict", help="Let nothing but identical bits pass.")] = False,

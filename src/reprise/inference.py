@@ -1,6 +1,7 @@
 """Forward passes over rows: to validate while training, to judge the final model, to answer `reprise predict`."""
 
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -89,16 +90,15 @@ def _order(rows: Dataset) -> npt.NDArray[np.int64]:
     return np.argsort(-np.asarray(rows["length"]), kind="stable")
 
 
-def run_final_model(recipe: Recipe, rows: Dataset, *, cpu: bool) -> Logits:
-    """The logits of models/final/ for prepared rows, in fp32, by the engine that the recipe names.
+def load_final_model(recipe: Recipe, *, cpu: bool) -> Callable[[Dataset], Logits]:
+    """The model in models/final/, in fp32, run by the engine that the recipe names.
 
     Args:
         recipe: what was cooked.
-        rows: with the model's inputs, label and length.
         cpu: compute on the processor even where there is a GPU.
 
     Returns:
-        fp32, shape [rows, outputs].
+        A function from encoded rows, with label and length, to their logits: fp32, shape [rows, outputs].
 
     Raises:
         InputError: nothing was trained yet.
@@ -107,20 +107,31 @@ def run_final_model(recipe: Recipe, rows: Dataset, *, cpu: bool) -> Logits:
         raise InputError(f"{FINAL}: not found; expected the model that `dvc repro` makes")
     model, tokenizer, batch_size = load_classifier(FINAL), load_tokenizer(FINAL), recipe.evaluate.batch_size
     if recipe.train.engine == "trainer":
-        return predict_with_trainer(model, rows, Collator(tokenizer), batch_size, cpu=cpu)
+        return lambda rows: predict_with_trainer(model, rows, Collator(tokenizer), batch_size, cpu=cpu)
     if recipe.train.engine == "pytorch":
-        device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
-        return predict(model.to(device), rows, Collator(tokenizer), batch_size)
+        model.to("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+        return lambda rows: predict(model, rows, Collator(tokenizer), batch_size)
     accelerator = Accelerator(cpu=cpu)
     full_precision(accelerator.device)
-    buckets = plan_buckets(recipe.train.buckets, np.asarray(rows["length"])) if on_xla(accelerator.device) else None
-    model = accelerator.prepare_model(model, evaluation_mode=True)
-    return predict(model, rows, Collator(tokenizer, buckets), batch_size, accelerator)
+    prepared = accelerator.prepare_model(model, evaluation_mode=True)
+
+    def forward(rows: Dataset) -> Logits:
+        lengths = np.asarray(rows["length"])
+        buckets = plan_buckets(recipe.train.buckets, lengths) if on_xla(accelerator.device) else None
+        return predict(prepared, rows, Collator(tokenizer, buckets), batch_size, accelerator)
+
+    return forward
 
 
 def predictions_of(logits: Logits, *, regression: bool) -> npt.NDArray[Any]:
     """The predicted label numbers (int64), or the predicted values (fp32) in regression: shape [rows]."""
     return logits[:, 0] if regression else logits.argmax(axis=1)
+
+
+def softmax(logits: Logits) -> npt.NDArray[np.float64]:
+    """Probabilities from logits, [rows, labels]."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def score(task: Task, logits: Logits, references: Any) -> dict[str, float]:

@@ -32,6 +32,21 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int) -> dict[str, Any]:
+    """Texts as the model reads them, not padded.
+
+    Args:
+        tokenizer: the model's.
+        texts: one list, or two of the same length for sentence pairs.
+        max_length: tokens at most; longer texts are truncated, of a pair the longer one first.
+
+    Returns:
+        Columns input_ids, token_type_ids (where the model has them) and length, the tokens of each text.
+    """
+    encoded = tokenizer(*texts, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
+    return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+
+
 def load_classifier(folder: Path, labels: list[str] | None = None) -> PreTrainedModel:
     """The encoder in `folder` with a head on top, all in fp32.
 

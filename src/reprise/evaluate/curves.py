@@ -12,12 +12,6 @@ Numbers = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
 
 
-def softmax(logits: npt.NDArray[np.float32]) -> Probabilities:
-    """Probabilities from logits, [rows, labels]."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
-
-
 def confusion(predictions: Numbers, references: Numbers, labels: list[str]) -> pd.DataFrame:
     """A row per example with its actual and its predicted label by name, as DVC's confusion template counts them."""
     names = np.array(labels)

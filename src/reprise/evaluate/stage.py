@@ -16,9 +16,9 @@ import torch
 from datasets import Dataset
 
 from reprise.errors import InputError
-from reprise.evaluate.curves import calibration, confusion, expected_calibration_error, precision_recall, softmax
+from reprise.evaluate.curves import calibration, confusion, expected_calibration_error, precision_recall
 from reprise.evaluate.intervals import interval
-from reprise.inference import predictions_of, run_final_model
+from reprise.inference import load_final_model, predictions_of, softmax
 from reprise.metrics import compute, score_function
 from reprise.outputs import replacing_file, replacing_folder, write_json
 from reprise.places import METRICS, PLOTS, PREDICTIONS, PREPARED, rows_of
@@ -43,7 +43,7 @@ def evaluate(recipe: Recipe, *, cpu: bool) -> None:
     torch.use_deterministic_algorithms(True)
     print(f"evaluate: predict {len(rows)} rows of the {settings.split} split", flush=True)
     inputs = rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
-    logits = run_final_model(recipe, inputs, cpu=cpu)
+    logits = load_final_model(recipe, cpu=cpu)(inputs)
 
     predictions = predictions_of(logits, regression=task.regression)
     references = np.asarray(rows["label"])

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Features, Value, load_dataset
-from datasets.exceptions import DatasetGenerationError
+from datasets import ClassLabel, Dataset, Features, Value
 
 from reprise.errors import InputError
 from reprise.recipe import Task
-from reprise.tables import READERS, check_file, columns, ending, separator
+from reprise.tables import check_file, read_table
 
 # The columns of prepared rows that hold text.
 TEXTS = ("text", "text_pair")
@@ -39,26 +38,8 @@ def read_tables(folder: Path, cache: Path) -> list[Table]:
         files = sorted(split.iterdir())
         for file in files:
             check_file(file)
-        tables.append(Table(split.name, str(files[0] if len(files) == 1 else split), _read(files, cache)))
+        tables.append(Table(split.name, str(files[0] if len(files) == 1 else split), read_table(files, cache)))
     return tables
-
-
-def _read(files: list[Path], cache: Path) -> Dataset:
-    reader = READERS[ending(files[0])]
-    options: dict[str, Any] = {}
-    if reader == "csv":
-        # Everything is text as written: no guessing that "NA" is missing or that "007" is a number.
-        features = Features({name: Value("string") for name in columns(files[0])})
-        options = {"sep": separator(files[0]), "na_filter": False, "features": features}
-    try:
-        return load_dataset(
-            reader, data_files={"rows": [str(file) for file in files]}, split="rows", cache_dir=str(cache), **options
-        )
-    except (DatasetGenerationError, ValueError, OSError, EOFError) as error:
-        cause = error.__cause__ or error
-        if "corresponds to no data" in str(cause):
-            raise InputError(f"{files[0]}: no rows; expected at least one") from None
-        raise InputError(f"{files[0]}: cannot be read as {reader}: {' '.join(str(cause).split())[:200]}") from None
 
 
 def check_columns(table: Table, task: Task) -> None:

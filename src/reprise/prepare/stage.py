@@ -12,7 +12,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from reprise.errors import InputError
-from reprise.modeling import load_tokenizer
+from reprise.modeling import encode, load_tokenizer
 from reprise.outputs import replacing_folder, sha256, write_json
 from reprise.places import PREPARED, PRETRAINED, RAW, card, rows_of
 from reprise.prepare.rows import HIDDEN, TEXTS, check_columns, read_tables, standardise
@@ -42,9 +42,7 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
         raise InputError(f"params.yaml: train.max_length: expected at most the model's {tokenizer.model_max_length}")
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        texts = [batch[name] for name in TEXTS[: len(task.text)]]
-        encoded = tokenizer(*texts, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
-        return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+        return encode(tokenizer, [batch[name] for name in TEXTS[: len(task.text)]], max_length)
 
     with TemporaryDirectory(prefix="reprise-prepare-") as cache, replacing_folder(prepared) as partial:
         about: dict[str, Any] = {"task": task.name, "labels": task.labels, "max_length": max_length, "splits": {}}
