@@ -199,17 +199,18 @@ def reference(
 
 @app.command()
 def parity(
-    steps: Annotated[int, typer.Option(min=1, help="How many optimizer steps each backend trains.")] = 20,
+    steps: Annotated[int, typer.Option(min=1, help="How many optimizer steps each trains.")] = 20,
+    engines: Annotated[bool, typer.Option("--engines", help="Every engine on this backend instead.")] = False,
 ) -> None:
     """Train the first steps on every backend that is here (CPU, CUDA, XLA) and show the losses side by side.
 
     XLA has an environment of its own: make setup VENV=.venv-xla LOCKS=docker/tpu. The exit code is 1 where the losses
-    without dropout in fp32 do not agree.
+    without dropout in fp32 do not agree; with --engines (accelerate, trainer, pytorch), where any bit differs.
     """
     _go_offline()
-    from reprise.reproduce.parity import parity
+    from reprise.reproduce.parity import engine_parity, parity
 
-    if not parity(steps):
+    if not (engine_parity if engines else parity)(steps):
         raise typer.Exit(1)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 
 from reprise.errors import InputError
 from reprise.inference import Logits, load_final_model, predictions_of, softmax
@@ -104,6 +104,7 @@ def read_file(file: Path, columns: list[str], cache: Path) -> Iterator[Texts]:
     if not file.is_file():
         raise InputError(f"{file}: not found; expected CSV, TSV, JSON lines or Parquet")
     check_file(file)
+    disable_progress_bars()  # of reading, which would stand among the answers
     rows = read_table([file], cache)
     for column in columns:
         if column not in rows.column_names:

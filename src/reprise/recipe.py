@@ -71,6 +71,7 @@ Revision = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{40}
 OwnPath = Annotated[Text, AfterValidator(_under_own_data)]
 SplitName = Annotated[Text, AfterValidator(_split_name)]
 FileName = Annotated[Text, AfterValidator(_file_name)]
+Engine = Literal["accelerate", "trainer", "pytorch"]
 Targets = Annotated[Literal["all-linear"] | list[Text], BeforeValidator(_as_targets)]
 Lengths = Annotated[Literal["auto"] | list[int], BeforeValidator(_as_lengths)]
 Positive = Annotated[int, Field(strict=True, gt=0)]
@@ -208,7 +209,7 @@ class Lora:
 class Train:
     """The mathematics of the training. `batch_size` counts the examples of one optimizer step over all processes."""
 
-    engine: Literal["accelerate", "trainer", "pytorch"]
+    engine: Engine
     epochs: Positive
     batch_size: Positive
     micro_batch_size: Positive | None

@@ -83,3 +83,12 @@ def test_dropout_is_turned_off_whatever_a_family_calls_it(name: str) -> None:
 
 def test_dropout_that_follows_another_stays_that_way() -> None:
     assert without_dropout({"classifier_dropout": None}) == {"classifier_dropout": None}
+
+
+def test_engines_are_shown_to_give_the_same_bits(served: Path, run: Run) -> None:
+    done = run(served, "reprise", "parity", "--engines", "--steps", "3", env={"COLUMNS": "80"})
+    assert "The engines give the same bits: losses and weights, without dropout and with it" in done.stdout
+    apart = [line for line in done.stdout.splitlines() if "largest" in line]
+    assert [line.count("0.0e+00") for line in apart] == [1, 1]
+    assert "…" not in done.stdout, "the tables fit a terminal of 80 columns"
+    assert all(engine in done.stdout for engine in ("accelerate", "trainer", "pytorch"))

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from ruamel.yaml import YAML
 
-from reprise.environment import ENVIRONMENT, ROOMS, tpu_is_here
+from reprise.environment import ENVIRONMENT, ROOMS, hardware, tpu_is_here
 from reprise.errors import InputError
 from reprise.outputs import read_json, write_json
 from reprise.places import PREPARED, PRETRAINED, card
@@ -48,6 +48,11 @@ def find_backends() -> dict[str, Backend]:
     if ours == "cpu" and torch.cuda.is_available():
         found["cuda"] = Backend(sys.executable, "cuda", {})
     return found
+
+
+def this_backend() -> Backend:
+    """The one that `reprise train` takes here."""
+    return Backend(sys.executable, hardware(), {})
 
 
 @contextmanager

@@ -1,34 +1,59 @@
-"""`reprise parity`: the first steps of the recipe on every backend that is here, side by side.
+"""`reprise parity`: the first steps of the recipe on every backend that is here, or by every engine, side by side.
 
-Each backend runs the train stage itself, in a folder of its own and, where its software asks for one, in an environment
-of its own. Twice: without dropout in fp32, where every backend must find the same losses, and as the recipe says, where
-each draws its own dropout and rounds in its own order.
+Each runs the train stage itself, in a folder of its own and, where its software asks for one, in an environment of its
+own. Twice: without dropout in fp32, where all must find the same losses, and as the recipe says, where each backend
+draws its own dropout and rounds in its own order. Engines draw and round alike, so they agree to the bit in both.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, get_args
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from reprise.errors import InputError
-from reprise.outputs import read_json, replacing_file
-from reprise.places import METRICS, PLOTS
-from reprise.recipe import Recipe, as_plain, read_recipe
-from reprise.reproduce.backends import ENVIRONMENTS, Backend, find_backends, trained_elsewhere
+from reprise.outputs import read_json, replacing_file, sha256
+from reprise.places import FINAL, METRICS, PLOTS
+from reprise.recipe import Engine, Recipe, as_plain, read_recipe
+from reprise.reproduce.backends import ENVIRONMENTS, Backend, find_backends, this_backend, trained_elsewhere
 
 TOLERANCE = 1e-5  # of a step's mean loss, without dropout in fp32
 CURVES = PLOTS / "parity.csv"
 
+console = Console(highlight=False)
+
 
 @dataclass(frozen=True)
 class Run:
-    """What a backend made of the first steps: the loss of each, and then the validation split's score."""
+    """What the first steps came to: the loss of each, and then the validation split's score and the weights' digest."""
 
     kind: str
-    backend: str
+    name: str  # of the backend or the engine
     losses: list[float]
     score: float
+    weights: str
+
+
+def engine_parity(steps: int) -> bool:
+    """Train so many steps by each engine, on this backend, and print the losses.
+
+    Returns:
+        Whether losses and weights are the same to the bit, with dropout and without.
+
+    Raises:
+        InputError: nothing was prepared, or an engine fails.
+    """
+    recipe, backend = read_recipe(), this_backend()
+    engines = {name: (backend, {"engine": name}) for name in get_args(Engine)}
+    runs = list(run_each(recipe, steps, engines))
+    for kind, meaning in kinds_of(recipe).items():
+        show(runs, {kind: meaning}, recipe.task.metrics[0])
+    alike = all(len({(*run.losses, run.weights) for run in runs if run.kind == kind}) == 1 for kind in kinds_of(recipe))
+    verdict = "give the same bits" if alike else "do NOT give the same bits"
+    console.print(f"The engines {verdict}: losses and weights, without dropout and with it", soft_wrap=True)
+    return alike
 
 
 def parity(steps: int) -> bool:
@@ -46,33 +71,46 @@ def parity(steps: int) -> bool:
             f"parity: only {', '.join(backends)} is here; expected another: a GPU, or XLA in {ENVIRONMENTS['xla']}: "
             f"make setup VENV={ENVIRONMENTS['xla']} LOCKS=docker/tpu"
         )
-    kinds = {"exact": "without dropout, fp32", "recipe": f"with dropout, {recipe.train.precision}"}
-    runs = []
-    for kind, meaning in kinds.items():
-        for name, backend in backends.items():
-            print(f"parity: {kind}: {meaning}, {name}", flush=True)
-            runs.append(Run(kind, name, *first_steps(recipe, steps, backend, exact=kind == "exact")))
+    kinds = kinds_of(recipe)
+    runs = list(run_each(recipe, steps, {name: (backend, {}) for name, backend in backends.items()}))
     curves = [
-        pd.DataFrame({"kind": kinds[run.kind], "backend": run.backend, "step": range(1, steps + 1), "loss": run.losses})
+        pd.DataFrame({"kind": kinds[run.kind], "backend": run.name, "step": range(1, steps + 1), "loss": run.losses})
         for run in runs
     ]
     with replacing_file(CURVES) as partial:
         pd.concat(curves).to_csv(partial, index=False)
-    return show(runs, kinds, recipe.task.metrics[0])
+    agree = show(runs, kinds, recipe.task.metrics[0])["exact"] <= TOLERANCE
+    verdict = "agree" if agree else "do NOT agree"
+    console.print(f"exact: {kinds['exact']}; the backends {verdict} to {TOLERANCE:g}", soft_wrap=True)
+    console.print(f"recipe: {kinds['recipe']}, which each backend draws and rounds in its own way", soft_wrap=True)
+    console.print(f"The curves together: dvc plots show {CURVES} --template parity -x step -y loss", soft_wrap=True)
+    return agree
 
 
-def first_steps(recipe: Recipe, steps: int, backend: Backend, *, exact: bool) -> tuple[list[float], float]:
-    """The losses of the first steps on a backend, and then the validation split's score."""
-    changed = as_plain(recipe)
-    changed["train"] |= {"max_steps": steps, "checkpoint_every": steps + 1} | ({"precision": "fp32"} if exact else {})
-    with trained_elsewhere(changed, backend, dropout=not exact) as folder:
-        losses = pd.read_csv(folder / PLOTS / "train.csv")["loss"].tolist()
-        return losses, read_json(folder / METRICS / "train.json")["validation"][recipe.task.metrics[0]]
+def kinds_of(recipe: Recipe) -> dict[str, str]:
+    """The two ways in which the first steps are trained."""
+    return {"exact": "without dropout, fp32", "recipe": f"with dropout, {recipe.train.precision}"}
 
 
-def show(runs: list[Run], kinds: dict[str, str], metric: str) -> bool:
-    """Print a row for each step and below them what they come to; return whether the exact ones agree."""
-    table = Table(title="Loss of each step")
+def run_each(recipe: Recipe, steps: int, ways: dict[str, tuple[Backend, dict[str, Any]]]) -> Iterator[Run]:
+    """Train the first steps in each way: a backend, and what it changes in the recipe's section train."""
+    for kind, meaning in kinds_of(recipe).items():
+        for name, (backend, changes) in ways.items():
+            print(f"parity: {kind}: {meaning}, {name}", flush=True)
+            changed = as_plain(recipe)
+            changed["train"] |= {"max_steps": steps, "checkpoint_every": steps + 1, **changes}
+            if kind == "exact":
+                changed["train"]["precision"] = "fp32"
+            with trained_elsewhere(changed, backend, dropout=kind != "exact") as folder:
+                losses = pd.read_csv(folder / PLOTS / "train.csv")["loss"].tolist()
+                validation = read_json(folder / METRICS / "train.json")["validation"]
+                weights = sha256(folder / FINAL / "model.safetensors")
+            yield Run(kind, name, losses, validation[recipe.task.metrics[0]], weights)
+
+
+def show(runs: list[Run], kinds: dict[str, str], metric: str) -> dict[str, float]:
+    """Print a row for each step and below them what they come to; return the largest difference of each kind."""
+    table = Table(title=f"Loss of each step{'' if len(kinds) > 1 else ', ' + next(iter(kinds.values()))}")
     table.add_column("step", justify="right")
     columns: list[list[str]] = []
     largest: dict[str, float] = {}
@@ -81,18 +119,16 @@ def show(runs: list[Run], kinds: dict[str, str], metric: str) -> bool:
         differences = [max(losses) - min(losses) for losses in zip(*(run.losses for run in same), strict=True)]
         largest[kind] = max(differences)
         for run in same:
-            table.add_column(f"{kind}\n{run.backend}", justify="right")
-            columns.append([*(f"{loss:.6f}" for loss in run.losses), "", f"{run.score:.4f}"])
+            table.add_column(f"{kind}\n{run.name}", justify="right")
+            columns.append([*(f"{loss:.6f}" for loss in run.losses), "", f"{run.score:.4f}", run.weights[:8]])
         table.add_column("\napart", justify="right")
-        columns.append([*(f"{difference:.1e}" for difference in differences), f"{largest[kind]:.1e}", ""])
+        columns.append([*(f"{difference:.1e}" for difference in differences), f"{largest[kind]:.1e}", "", ""])
     for number, row in enumerate(zip(*columns, strict=True), start=1):
         below = number - len(runs[0].losses)
-        table.add_row({1: "largest", 2: f"validation\n{metric}"}.get(below, str(number)), *row, end_section=below == 0)
-    console = Console(highlight=False)
+        table.add_row(
+            {1: "largest", 2: f"validation\n{metric}", 3: "weights"}.get(below, str(number)),
+            *row,
+            end_section=below == 0,
+        )
     console.print(table)
-    agree = largest["exact"] <= TOLERANCE
-    verdict = "agree" if agree else "do NOT agree"
-    console.print(f"exact: {kinds['exact']}; the backends {verdict} to {TOLERANCE:g}", soft_wrap=True)
-    console.print(f"recipe: {kinds['recipe']}, which each backend draws and rounds in its own way", soft_wrap=True)
-    console.print(f"The curves together: dvc plots show {CURVES} --template parity -x step -y loss", soft_wrap=True)
-    return agree
+    return largest
