@@ -40,11 +40,11 @@ def find_backends() -> dict[str, Backend]:
     """The backends that this machine and its environments have, by name: cpu, cuda, xla (on a TPU or on XLA's CPU)."""
     ours = "xla" if find_spec("torch_xla") else "cpu"
     found = {}
-    for name, hardware in {"cpu": "cpu", "xla": "tpu"}.items():
+    for name, kind in {"cpu": "cpu", "xla": "tpu"}.items():
         python = sys.executable if name == ours else str(ENVIRONMENTS[name].absolute() / "bin/python")
         if Path(python).exists():
             device = {"PJRT_DEVICE": "CPU"} if name == "xla" and not tpu_is_here() else {}
-            found[name] = Backend(python, hardware, device)
+            found[name] = Backend(python, kind, device)
     if ours == "cpu" and torch.cuda.is_available():
         found["cuda"] = Backend(sys.executable, "cuda", {})
     return found
