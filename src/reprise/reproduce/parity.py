@@ -49,7 +49,7 @@ def engine_parity(steps: int) -> bool:
     engines = {name: (backend, {"engine": name}) for name in get_args(Engine)}
     runs = list(run_each(recipe, steps, engines))
     for kind, meaning in kinds_of(recipe).items():
-        show(runs, {kind: meaning}, recipe.task.metrics[0])
+        show(runs, {kind: meaning}, recipe.task.metrics[0], weights=True)
     alike = all(len({(*run.losses, run.weights) for run in runs if run.kind == kind}) == 1 for kind in kinds_of(recipe))
     verdict = "give the same bits" if alike else "do NOT give the same bits"
     console.print(f"The engines {verdict}: losses and weights, without dropout and with it", soft_wrap=True)
@@ -108,8 +108,12 @@ def run_each(recipe: Recipe, steps: int, ways: dict[str, tuple[Backend, dict[str
             yield Run(kind, name, losses, validation[recipe.task.metrics[0]], weights)
 
 
-def show(runs: list[Run], kinds: dict[str, str], metric: str) -> dict[str, float]:
-    """Print a row for each step and below them what they come to; return the largest difference of each kind."""
+def show(runs: list[Run], kinds: dict[str, str], metric: str, *, weights: bool = False) -> dict[str, float]:
+    """Print a row for each step and below them what they come to, the first digits of the weights' digest if asked.
+
+    Returns:
+        The largest difference of each kind.
+    """
     table = Table(title=f"Loss of each step{'' if len(kinds) > 1 else ', ' + next(iter(kinds.values()))}")
     table.add_column("step", justify="right")
     columns: list[list[str]] = []
@@ -120,15 +124,15 @@ def show(runs: list[Run], kinds: dict[str, str], metric: str) -> dict[str, float
         largest[kind] = max(differences)
         for run in same:
             table.add_column(f"{kind}\n{run.name}", justify="right")
-            columns.append([*(f"{loss:.6f}" for loss in run.losses), "", f"{run.score:.4f}", run.weights[:8]])
+            below = ["", f"{run.score:.4f}", *([run.weights[:8]] if weights else [])]
+            columns.append([*(f"{loss:.6f}" for loss in run.losses), *below])
         table.add_column("\napart", justify="right")
-        columns.append([*(f"{difference:.1e}" for difference in differences), f"{largest[kind]:.1e}", "", ""])
-    for number, row in enumerate(zip(*columns, strict=True), start=1):
-        below = number - len(runs[0].losses)
-        table.add_row(
-            {1: "largest", 2: f"validation\n{metric}", 3: "weights"}.get(below, str(number)),
-            *row,
-            end_section=below == 0,
+        columns.append(
+            [*(f"{difference:.1e}" for difference in differences), f"{largest[kind]:.1e}", *[""] * (len(below) - 1)]
         )
+    for number, row in enumerate(zip(*columns, strict=True), start=1):
+        place = number - len(runs[0].losses)
+        heading = {1: "largest", 2: f"validation\n{metric}", 3: "weights"}.get(place, str(number))
+        table.add_row(heading, *row, end_section=place == 0)
     console.print(table)
     return largest
