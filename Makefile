@@ -26,7 +26,7 @@ HARDWARE_cpu := cpu
 HARDWARE_gpu := cuda
 HARDWARE_tpu := tpu
 
-.PHONY: help setup train verify test test-default lint format lock clean \
+.PHONY: help setup train verify test test-thorough test-default lint format lock clean \
   test-images test-chaos test-invariance test-xla bench-xla $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
@@ -54,6 +54,9 @@ verify: setup  ## Cook a commit again elsewhere and judge every output (REV=…,
 
 test: $(VENV)/.dev  ## Run the tests and measure their coverage
 	pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=10
+
+test-thorough: $(VENV)/.dev  ## Run the tests that prove in more forms what `make test` proves in one
+	pytest -m thorough --durations=5
 
 test-default: $(VENV)/.dev  ## Cook the default recipe in a new clone, offline after fetch, and check the result
 	pytest -m default -n 0 -s

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from reprise.inference import predict, predict_with_trainer, predictions_of, score
+from reprise.inference import predict, predict_with_trainer, predictions_of, score, softmax
 from reprise.modeling import Collator, load_classifier, load_tokenizer
 from reprise.recipe import check_recipe
 from tiny import tiny_recipe
@@ -113,3 +113,13 @@ def test_scores_are_those_of_the_tasks_metrics() -> None:
     task = check_recipe(tiny_recipe(), "recipe").task
     logits = np.array([[2, 1], [0, 3], [1, 4]], dtype=np.float32)
     assert score(task, logits, [0, 1, 0]) == {"accuracy": 2 / 3, "f1": 2 / 3}
+
+
+def test_softmax_turns_logits_into_probabilities() -> None:
+    logits = np.array([[0.0, 0.0], [0.0, np.log(3)], [1.0, 0.0]], dtype=np.float32)
+    np.testing.assert_allclose(softmax(logits), [[0.5, 0.5], [0.25, 0.75], [0.7310586, 0.2689414]], atol=1e-6)
+
+
+def test_softmax_of_extreme_logits_stays_finite() -> None:
+    logits = np.array([[1e4, 0.0, -1e4], [-3e38, 3e38, 0.0]], dtype=np.float32)
+    assert softmax(logits).tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]

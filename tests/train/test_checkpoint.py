@@ -406,7 +406,11 @@ def test_a_second_training_of_one_run_gives_up_where_the_first_goes_on(
 
 @pytest.mark.parametrize(
     ("size", "kept", "next_one"),
-    [("64k", [], (3, 0)), ("384k", [(3, 0)], (6, 0)), ("640k", [(3, 0), (6, 0)], (9, 1))],
+    [
+        pytest.param("64k", [], (3, 0), marks=pytest.mark.thorough),
+        pytest.param("384k", [(3, 0)], (6, 0), marks=pytest.mark.thorough),
+        ("640k", [(3, 0), (6, 0)], (9, 1)),
+    ],
 )
 def test_a_full_disk_is_one_line_keeps_the_checkpoints_before_and_goes_on_once_there_is_room(
     cook: Cook, at: Path, run: Run, size: str, kept: list[tuple[int, int]], next_one: tuple[int, int]
