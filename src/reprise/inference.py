@@ -11,7 +11,6 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import Trainer, TrainingArguments
 
 from reprise.errors import InputError
 from reprise.metrics import compute
@@ -68,6 +67,8 @@ def predict_with_trainer(
     model: torch.nn.Module, rows: Dataset, collate: Collator, batch_size: int, *, cpu: bool
 ) -> Logits:
     """The same through `Trainer.predict`."""
+    from transformers import Trainer, TrainingArguments  # takes two seconds, for this engine alone
+
     with tempfile.TemporaryDirectory() as folder:  # Trainer wants one, and leaves it empty
         arguments = TrainingArguments(folder, per_device_eval_batch_size=batch_size, use_cpu=cpu, **QUIET)
         trainer = Trainer(model, arguments, data_collator=collate.of("predict", batch_size))
