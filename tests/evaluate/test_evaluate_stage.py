@@ -216,7 +216,7 @@ def test_batches_that_are_filled_up_to_a_few_shapes_do_not_change_the_result(
 ) -> None:
     evaluate(recipe(batch_size=32), cpu=True)
     alone, rows_alone = read_json(RESULT), predictions()
-    monkeypatch.setattr("reprise.evaluate.stage.on_xla", lambda _: True)
+    monkeypatch.setattr("reprise.inference.on_xla", lambda _: True)
     evaluate(recipe(batch_size=32, buckets=buckets), cpu=True)
     filled, rows_filled = read_json(RESULT), predictions()
     assert filled.pop("calibration_error") == pytest.approx(alone.pop("calibration_error"), abs=1e-5)
