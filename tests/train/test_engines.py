@@ -157,6 +157,28 @@ def test_trainer_leaves_out_a_checkpoint_that_was_still_being_written(
     assert results(at) == whole
 
 
+@pytest.mark.parametrize("size", ["350k", "500k"], ids=["no room for weights", "no room for moments"])
+def test_trainer_tells_of_a_full_disk_in_one_line_and_goes_on_once_there_is_room(
+    cook: Cook, at: Path, run: Run, size: str
+) -> None:
+    changes = {"train.engine": "trainer", "train.checkpoint_every": 3}
+    cook(**changes)
+    whole = taken(at)
+    write_params(at, **changes)
+    # The disk is one of its own, in the memory, seen by these commands alone.
+    typed = f"""
+        mkdir -p checkpoints && mount -t tmpfs -o size={size} tmpfs checkpoints
+        reprise train; echo "exit code $?"
+        mount -o remount,size=64m checkpoints
+        reprise train
+    """
+    done = run(at, "unshare", "--user", "--map-root-user", "--mount", "bash", "-c", typed)
+    _, after = done.stdout.split("exit code 2\n")
+    assert re.fullmatch(r"reprise: error: checkpoints/\w+: .*; expected room for a checkpoint; .*\n", done.stderr)
+    assert "goes on after step 3/18" in after
+    assert results(at) == whole
+
+
 def test_trainers_checkpoints_go_when_the_run_succeeds(cook: Cook, at: Path) -> None:
     cook(**{"train.engine": "trainer", "train.checkpoint_every": 4})
     assert not list(at.glob("checkpoints/*"))

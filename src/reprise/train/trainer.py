@@ -77,8 +77,10 @@ def train(
         trainer.train(resume_from_checkpoint=figures.restore())
     except (OSError, SafetensorError, RuntimeError) as error:
         problem = getattr(error, "strerror", None) or error
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
-            raise
+        if isinstance(error, RuntimeError):
+            if "inline_container" not in str(error):  # which torch.save writes through
+                raise
+            problem = "a file could not be written whole"
         raise InputError(
             f"{checkpoints.folder}: {problem}; expected room for a checkpoint; those before are kept, and "
             "`dvc repro` goes on from there"
@@ -125,8 +127,8 @@ class Figures(TrainerCallback):
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any) -> None:
         if "learning_rate" in logs:  # of a step
-            share = torch.tensor(logs["loss"] / args.world_size)
-            self.record.note(share, torch.tensor(logs["grad_norm"]))
+            share, norm = torch.tensor([logs["loss"] / args.world_size, logs["grad_norm"]], device=args.device)
+            self.record.note(share, norm)
             self.record.step(self.epoch, self.steps[self.done], logs["learning_rate"])
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
