@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizer
+from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedModel
 from transformers.utils import logging
 
+from reprise.modeling import Collator, load_classifier, load_tokenizer
 from tiny import BAD, FILLER, GOOD, ROOT, Run, write_params, write_reviews
 
 logging.disable_progress_bar()
@@ -41,6 +42,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words[[vocabulary.index(word) for word in BAD], :8] -= 2
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> PreTrainedModel:
+    """The tiny model with a new head for three labels."""
+    torch.manual_seed(0)
+    return load_classifier(tiny_model, ["bad", "fair", "good"])
+
+
+@pytest.fixture
+def collate(tiny_model: Path) -> Collator:
+    """Makes batches for the tiny model, each padded to its longest row."""
+    return Collator(load_tokenizer(tiny_model))
 
 
 @pytest.fixture(scope="session")

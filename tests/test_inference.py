@@ -10,11 +10,9 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from reprise.inference import predict, predict_with_trainer, predictions_of, score, softmax
-from reprise.modeling import Collator, load_classifier, load_tokenizer
+from reprise.modeling import Collator, load_classifier
 from reprise.recipe import check_recipe
 from tiny import tiny_recipe
-
-LABELS = ["bad", "fair", "good"]
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +24,6 @@ def rows() -> Dataset:
     types = [[0] * (length // 2) + [1] * (length - length // 2) for length in lengths]
     columns = {"input_ids": ids, "token_type_ids": types, "length": lengths, "label": [0] * len(lengths)}
     return Dataset.from_dict(columns)
-
-
-@pytest.fixture
-def model(tiny_model: Path) -> PreTrainedModel:
-    torch.manual_seed(0)
-    return load_classifier(tiny_model, LABELS)
-
-
-@pytest.fixture
-def collate(tiny_model: Path) -> Collator:
-    return Collator(load_tokenizer(tiny_model))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 64])

@@ -20,17 +20,6 @@ def head(model: PreTrainedModel) -> torch.Tensor:
 
 
 @pytest.fixture
-def model(tiny_model: Path) -> PreTrainedModel:
-    torch.manual_seed(0)
-    return load_classifier(tiny_model, LABELS)
-
-
-@pytest.fixture
-def collate(tiny_model: Path) -> Collator:
-    return Collator(load_tokenizer(tiny_model))
-
-
-@pytest.fixture
 def pickled(model: PreTrainedModel, tmp_path: Path) -> Path:
     """A folder that lacks nothing but safetensors: its weights are pickled."""
     model.config.save_pretrained(tmp_path)

@@ -379,6 +379,12 @@ def test_the_losses_of_a_regression_are_those_of_the_cpu(prepare: Prepare, run: 
     check_losses(train_without_dropout(folder, run, env=ON_XLA), on_the_cpu)
 
 
+def test_the_losses_with_low_rank_matrices_are_those_of_the_cpu(prepare: Prepare, run: Run) -> None:
+    folder = prepare(**EXACT, **ONE_BUCKET, **{"train.lora": {"rank": 4, "alpha": 8, "targets": "all-linear"}})
+    on_the_cpu = train_without_dropout(folder, run)
+    check_losses(train_without_dropout(folder, run, env=ON_XLA), on_the_cpu)
+
+
 def test_bf16_computes_in_bf16(prepare: Prepare, on_the_cpu: Losses, run: Run) -> None:
     folder = prepare(**EXACT, **ONE_BUCKET, **{"train.precision": "bf16"})
     apart = np.abs(train_without_dropout(folder, run, env=ON_XLA) / on_the_cpu - 1).max()

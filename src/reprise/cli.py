@@ -1,6 +1,7 @@
 """`reprise VERB`: one verb a stage or tool. Nothing heavy is imported before a verb needs it."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -148,8 +149,6 @@ def predict(
     reprise predict "a moving story"; reprise predict --file reviews.csv --out labels.jsonl
     """
     _go_offline()
-    import sys
-
     from reprise.environment import hardware, require_device
     from reprise.predict import predict_file, predict_lines, predict_texts, texts_of, write_submission
     from reprise.recipe import read_recipe

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -48,6 +49,17 @@ def with_lora(model: PreTrainedModel, lora: Lora) -> torch.nn.Module:
 
 
 def exported(model: torch.nn.Module) -> PreTrainedModel:
-    """The model without anything of the training about it: low-rank matrices are added to the weights of a copy."""
-    merge = getattr(copy.deepcopy(model), "merge_and_unload", None) if hasattr(model, "peft_config") else None
-    return merge() if merge else model
+    """The model without anything of the training about it: low-rank matrices are added to the weights of a copy.
+
+    The copy lies in the host's memory: a device has no room for a second model to spare, and XLA would compile programs
+    for it that no step asked for.
+    """
+    if not hasattr(model, "peft_config"):
+        return model
+    on_host: dict[int, Any] = {
+        id(parameter): torch.nn.Parameter(parameter.detach().to("cpu", copy=True), parameter.requires_grad)
+        for parameter in model.parameters()
+    }
+    on_host |= {id(buffer): buffer.to("cpu", copy=True) for buffer in model.buffers()}
+    merged: PreTrainedModel = copy.deepcopy(model, on_host).merge_and_unload()  # type: ignore[operator]
+    return merged
