@@ -1,7 +1,7 @@
 """The path that a TPU takes, on XLA's own CPU device: what is typed for a TPU, with PJRT_DEVICE=CPU in front.
 
 `make test-xla` sets up .venv-xla from the locks in docker/tpu and runs these tests. What they cook has texts of several
-lengths and a last batch that is not full, in training as in validation, and dropout is on unless a test says otherwise.
+lengths and a last batch that is not full, in training as in validation, and dropout is on.
 
 Compiling takes most of the time, so tests share what was trained. Two of them run at once, one from the middle of the
 file on, so those that share something stand together.
@@ -113,18 +113,22 @@ Checkpoints.after_step = stopped_after_step
 app(["train"], prog_name="reprise")
 """
 
-DRAWING = """
+DROPPING = """
 import json
 import torch
-from torch.nn.functional import dropout
-from reprise.xla import cut, manual_seed
+from reprise.train.dropout import Keys, kept
+from reprise.xla import manual_seed
+
+keys, found = Keys(42), []
+for device in torch.device("cpu"), torch.device("xla"):
+    keys.take(3, [5, 9, 10000], torch.zeros(4, 1).to(device))
+    found += [kept(keys.of_rows, 17, torch.Size([4, 12, 9, 9]), 0.1, torch.bfloat16).cpu()]
 
 def drawn(seed, device=torch.device("xla")):
     manual_seed(seed, device)
-    kept = dropout(torch.ones(100).to(device), 0.5)
-    cut(device)
-    return kept.tolist()
+    return torch.rand(3).to(device).tolist() + torch.rand(3, device=device).tolist()
 
+print(json.dumps([found[0].eq(found[1]).all().item(), found[0].ne(0).float().mean().item()]))
 print(json.dumps([drawn(seed) for seed in (1, 2, 1)]))
 """
 
@@ -212,7 +216,7 @@ def one_bucket(count: Count) -> Counted:
 @pytest.fixture(scope="module")
 def on_the_cpu(prepare: Prepare, run: Run) -> Losses:
     """The losses where no batch is filled up."""
-    return train_without_dropout(prepare(**EXACT), run)
+    return train(prepare(**EXACT), run)
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -254,11 +258,8 @@ def check_steps(counted: Counted, programs: int) -> None:
     assert counted.not_by_xla == []
 
 
-def train_without_dropout(folder: Path, run: Run, env: dict[str, str] | None = None) -> Losses:
-    """The losses of a training that draws nothing; by default in the environment of the CPU."""
-    model = folder / "models/pretrained/model/config.json"
-    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    model.write_text(json.dumps(read(model) | none), encoding="utf-8")
+def train(folder: Path, run: Run, env: dict[str, str] | None = None) -> Losses:
+    """The losses of a training; by default in the environment of the CPU."""
     run(folder, "reprise", "train", env=env)
     return pd.read_csv(folder / "plots/train.csv")["loss"].to_numpy()
 
@@ -324,10 +325,14 @@ def test_a_run_that_is_killed_before_the_last_step_of_an_epoch_goes_on_and_has_t
     assert f"train: goes on after step {STEPS - 1}/{EPOCHS * STEPS}, from checkpoints/" in said
 
 
-def test_what_dropout_leaves_out_is_a_function_of_the_seed_alone(kitchen: Path, run: Run) -> None:
-    first, other, again = json.loads(run(kitchen, "python", "-c", DRAWING, env=PROGRAM).stdout)
-    assert first == again != other
-    assert set(first) == {0.0, 2.0}
+def test_what_is_dropped_has_the_same_bits_as_on_the_cpu_and_all_else_is_drawn_from_the_seed(
+    kitchen: Path, run: Run
+) -> None:
+    dropped, drawn = map(json.loads, run(kitchen, "python", "-c", DROPPING, env=PROGRAM).stdout.splitlines())
+    assert dropped == [True, pytest.approx(0.9, abs=0.02)]
+    first, other, again = drawn
+    assert first == again
+    assert not set(first) & set(other)
 
 
 # Every shape is compiled once, and nothing is read back in a step.
@@ -365,7 +370,7 @@ def test_a_run_that_compiles_again_fails_with_one_line_that_names_the_shapes(pre
 
 @pytest.mark.parametrize("changes", [{}, ONE_BUCKET, {**ONE_BUCKET, **MICRO_BATCHES}], ids=["four", "one", "micro"])
 def test_the_losses_are_those_of_the_cpu(prepare: Prepare, on_the_cpu: Losses, run: Run, changes: Any) -> None:
-    check_losses(train_without_dropout(prepare(**EXACT, **changes), run, env=ON_XLA), on_the_cpu)
+    check_losses(train(prepare(**EXACT, **changes), run, env=ON_XLA), on_the_cpu)
 
 
 def test_the_losses_of_a_regression_are_those_of_the_cpu(prepare: Prepare, run: Run) -> None:
@@ -375,19 +380,19 @@ def test_the_losses_of_a_regression_are_those_of_the_cpu(prepare: Prepare, run: 
     reviews = pd.read_csv(raw)
     reviews.assign(stars=(reviews["verdict"] == "fresh") * 1.0).to_csv(raw, index=False)
     run(folder, "reprise", "prepare")
-    on_the_cpu = train_without_dropout(folder, run)
-    check_losses(train_without_dropout(folder, run, env=ON_XLA), on_the_cpu)
+    on_the_cpu = train(folder, run)
+    check_losses(train(folder, run, env=ON_XLA), on_the_cpu)
 
 
 def test_the_losses_with_low_rank_matrices_are_those_of_the_cpu(prepare: Prepare, run: Run) -> None:
     folder = prepare(**EXACT, **ONE_BUCKET, **{"train.lora": {"rank": 4, "alpha": 8, "targets": "all-linear"}})
-    on_the_cpu = train_without_dropout(folder, run)
-    check_losses(train_without_dropout(folder, run, env=ON_XLA), on_the_cpu)
+    on_the_cpu = train(folder, run)
+    check_losses(train(folder, run, env=ON_XLA), on_the_cpu)
 
 
 def test_bf16_computes_in_bf16(prepare: Prepare, on_the_cpu: Losses, run: Run) -> None:
     folder = prepare(**EXACT, **ONE_BUCKET, **{"train.precision": "bf16"})
-    apart = np.abs(train_without_dropout(folder, run, env=ON_XLA) / on_the_cpu - 1).max()
+    apart = np.abs(train(folder, run, env=ON_XLA) / on_the_cpu - 1).max()
     print(f"xla: losses in bf16 apart from the CPU's in fp32: {apart:.1e} at most")
     assert 1e-5 < apart < 0.1  # fp32 stays below
 

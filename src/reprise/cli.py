@@ -204,7 +204,7 @@ def parity(
     """Train the first steps on every backend that is here (CPU, CUDA, XLA) and show the losses side by side.
 
     XLA has an environment of its own: make setup VENV=.venv-xla LOCKS=docker/tpu. The exit code is 1 where the losses
-    without dropout in fp32 do not agree; with --engines (accelerate, trainer, pytorch), where any bit differs.
+    in fp32 do not agree; with --engines (accelerate, trainer, pytorch), where any bit differs.
     """
     _go_offline()
     from reprise.reproduce.parity import engine_parity, parity

@@ -20,6 +20,10 @@ from transformers.utils import logging
 
 from reprise.shapes import Buckets, Shapes, padded_length
 
+# Families whose head reads the first token alone. Of their last layer, after its attention, nothing but that token is
+# computed: the numbers are the same, and of a six-layer model's work an eighth is saved.
+READ_THE_FIRST_TOKEN = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
+
 NO_LABEL = -100  # cross-entropy leaves it out: torch's own default
 
 # Their warnings (a new classification head, a tokenizer used through `pad`) and bars describe what is meant here.
@@ -65,9 +69,13 @@ def load_classifier(folder: Path, labels: list[str] | None = None) -> PreTrained
             "ignore_mismatched_sizes": True,  # a trained head for other labels gives way to a new one
             "problem_type": "single_label_classification" if labels else "regression",
         }
-    return AutoModelForSequenceClassification.from_pretrained(
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False, **head
     )
+    if model.config.model_type in READ_THE_FIRST_TOKEN:
+        last = model.base_model.encoder.layer[-1].attention.output
+        last.register_forward_pre_hook(lambda _, states: tuple(state[:, :1] for state in states))
+    return model
 
 
 class Collator:

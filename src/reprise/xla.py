@@ -86,6 +86,16 @@ def manual_seed(number: int, device: torch.device) -> None:
         torch_xla.manual_seed(number)
 
 
+def shift_right(bits: torch.Tensor, places: int) -> torch.Tensor:
+    """Move the 64 bits of int64 to the right; zeros come from the left.
+
+    torch-xla divides, and rounds negative numbers towards zero: there, the bits that fall off are cleared first.
+    """
+    if on_xla(bits.device):
+        bits = bits & -(1 << places)
+    return (bits >> places).bitwise_and_((1 << (64 - places)) - 1)
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """bf16 on XLA, where the recipe says so.
 

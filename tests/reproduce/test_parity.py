@@ -4,10 +4,8 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
-from reprise.reproduce.backends import without_dropout
-from tiny import Run
+from tiny import Run, write_params
 
 
 def give_second_backend(folder: Path, before: str = "") -> None:
@@ -21,16 +19,17 @@ def give_second_backend(folder: Path, before: str = "") -> None:
 def test_losses_of_every_backend_are_shown_side_by_side_and_kept_for_a_plot(served: Path, run: Run) -> None:
     give_second_backend(served)
     before = {file: file.read_bytes() for file in sorted((served / "metrics").iterdir())}
+    write_params(served, **{"train.precision": "bf16"})
     done = run(served, "reprise", "parity", "--steps", "4", env={"COLUMNS": "80"})
-    assert "exact: without dropout, fp32; the backends agree to 1e-05" in done.stdout
+    assert "exact: fp32; the backends agree to 1e-05" in done.stdout
     assert "…" not in done.stdout, "the table fits a terminal of 80 columns"
     curves = pd.read_csv(served / "plots/parity.csv")
     assert list(curves.columns) == ["kind", "backend", "step", "loss"]
     by_backend = curves.pivot_table(index=["kind", "step"], columns="backend", values="loss")
     assert by_backend.shape == (8, 2)
     assert (by_backend["cpu"] == by_backend["xla"]).all()
-    exact, recipe = (by_backend.loc[kind, "cpu"].to_numpy() for kind in ("without dropout, fp32", "with dropout, fp32"))
-    assert (exact != recipe).all(), "dropout was on in one of the two"
+    exact, recipe = (by_backend.loc[kind, "cpu"].to_numpy() for kind in ("fp32", "bf16"))
+    assert (exact != recipe).all(), "one of the two was rounded"
     assert before == {file: file.read_bytes() for file in sorted((served / "metrics").iterdir())}
 
 
@@ -70,25 +69,10 @@ def test_a_backend_that_fails_is_named(served: Path, run: Run) -> None:
     assert ".venv-xla/bin/python: `reprise train` failed, see above; expected it to train this recipe" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "name", ["hidden_dropout_prob", "attention_dropout", "seq_classif_dropout", "classifier_dropout", "embd_pdrop"]
-)
-def test_dropout_is_turned_off_whatever_a_family_calls_it(name: str) -> None:
-    assert without_dropout({name: 0.1, "hidden_size": 32, "initializer_range": 0.02}) == {
-        name: 0.0,
-        "hidden_size": 32,
-        "initializer_range": 0.02,
-    }
-
-
-def test_dropout_that_follows_another_stays_that_way() -> None:
-    assert without_dropout({"classifier_dropout": None}) == {"classifier_dropout": None}
-
-
 def test_engines_are_shown_to_give_the_same_bits(served: Path, run: Run) -> None:
     done = run(served, "reprise", "parity", "--engines", "--steps", "3", env={"COLUMNS": "80"})
-    assert "The engines give the same bits: losses and weights, without dropout and with it" in done.stdout
+    assert "The engines give the same bits: losses and weights" in done.stdout
     apart = [line for line in done.stdout.splitlines() if "largest" in line]
-    assert [line.count("0.0e+00") for line in apart] == [1, 1]
+    assert [line.count("0.0e+00") for line in apart] == [1]
     assert "…" not in done.stdout, "the tables fit a terminal of 80 columns"
     assert all(engine in done.stdout for engine in ("accelerate", "trainer", "pytorch"))

@@ -32,17 +32,11 @@ def set_processes(folder: Path, processes: int) -> None:
     (folder / "docker/cpu/accelerate.yaml").write_text(f"num_processes: {processes}\n")
 
 
-def switch_dropout_off(folder: Path) -> None:
-    file = folder / "models/pretrained/model/config.json"
-    config = json.loads(file.read_text()) | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    file.write_text(json.dumps(config))
-
-
 def test_the_loss_falls_to_known_values(cook: Cook, at: Path) -> None:
     cook()
     curve = losses(at)
     assert len(curve) == 18
-    assert curve[[0, 1, -1]] == pytest.approx([0.69208, 0.69374, 0.57760], abs=2e-4)
+    assert curve[[0, 1, -1]] == pytest.approx([0.69270, 0.69401, 0.57317], abs=2e-4)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -64,7 +58,6 @@ def test_another_seed_gives_another_model(cook: Cook, at: Path) -> None:
 
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
 def test_the_micro_batch_size_does_not_change_the_losses(cook: Cook, at: Path, micro_batch_size: int) -> None:
-    switch_dropout_off(at)
     cook()
     whole = losses(at)
     cook(**{"train.micro_batch_size": micro_batch_size})
@@ -82,7 +75,6 @@ def fixed_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_batches_that_are_filled_up_to_a_few_shapes_do_not_change_the_losses(
     cook: Cook, at: Path, buckets: str | list[int], micro_batch_size: int | None, request: pytest.FixtureRequest
 ) -> None:
-    switch_dropout_off(at)
     cook()
     whole, padding = losses(at), json.loads(Path("metrics/speed.json").read_text())["padding_share"]
     scores = Path("plots/validation.csv").read_text()
@@ -109,7 +101,7 @@ def test_a_text_that_no_bucket_holds_is_told_before_training_and_leaves_the_earl
 
 
 @pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.thorough), 3])
-def test_several_processes_give_the_losses_of_one_with_dropout_on(at: Path, run: Run, processes: int) -> None:
+def test_several_processes_give_the_losses_of_one(at: Path, run: Run, processes: int) -> None:
     # 16 rows in micro-batches of 4: with three processes the second turn of each step is filled up.
     write_params(at, **{"train.micro_batch_size": 4, "train.epochs": 1})
     run(at, "reprise", "train")
@@ -121,7 +113,7 @@ def test_several_processes_give_the_losses_of_one_with_dropout_on(at: Path, run:
 
 
 def test_two_processes_give_the_bits_of_one_where_a_step_is_a_sum_of_two(at: Path, run: Run) -> None:
-    # Two micro-batches a step and a sum of two terms, which does not hang on their order; dropout on.
+    # Two micro-batches a step and a sum of two terms, which does not hang on their order.
     write_params(at, **{"train.micro_batch_size": 8})
     run(at, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
     alone = weights(at), losses(at).tolist()

@@ -20,7 +20,6 @@ from ruamel.yaml import YAML
 
 from reprise.environment import ENVIRONMENT, ROOMS, hardware, tpu_is_here
 from reprise.errors import InputError
-from reprise.outputs import read_json, write_json
 from reprise.places import PREPARED, PRETRAINED, card
 
 # Accelerate takes XLA wherever torch_xla can be imported, so the CPU and XLA never share an environment.
@@ -56,13 +55,12 @@ def this_backend() -> Backend:
 
 
 @contextmanager
-def trained_elsewhere(recipe: dict[str, Any], backend: Backend, *, dropout: bool = True) -> Iterator[Path]:
+def trained_elsewhere(recipe: dict[str, Any], backend: Backend) -> Iterator[Path]:
     """Train a recipe, as plain sections, on a backend; yield the folder that holds metrics/ and plots/ then.
 
     Args:
         recipe: as params.yaml says it, for the data that was prepared here.
         backend: one of `find_backends`.
-        dropout: False sets every share of dropout in the model's configuration to 0.
 
     Raises:
         InputError: nothing was prepared, or training fails; its own words stand above.
@@ -74,22 +72,12 @@ def trained_elsewhere(recipe: dict[str, Any], backend: Backend, *, dropout: bool
         folder = Path(name)
         with (folder / "params.yaml").open("w", encoding="utf-8") as file:
             YAML().dump(recipe, file)
-        for there in (ROOMS, PREPARED, PRETRAINED / "tokenizer", *(PRETRAINED / "model").iterdir(), ENVIRONMENT):
+        for there in (ROOMS, PREPARED, PRETRAINED / "tokenizer", PRETRAINED / "model", ENVIRONMENT):
             (folder / there).parent.mkdir(parents=True, exist_ok=True)
             (folder / there).symlink_to(there.absolute())
-        if not dropout:
-            config = folder / PRETRAINED / "model/config.json"
-            without = without_dropout(read_json(config))
-            config.unlink()  # the link, not what it leads to
-            write_json(config, without)
         environment = os.environ | backend.variables | {"REPRISE_HARDWARE": backend.hardware}
         if Path("src/reprise").is_dir():  # this checkout's code, in whatever environment
             environment["PYTHONPATH"] = str(Path("src").absolute())
         if subprocess.call([backend.python, "-m", "reprise", "train"], cwd=folder, env=environment):
             raise InputError(f"{backend.python}: `reprise train` failed, see above; expected it to train this recipe")
         yield folder
-
-
-def without_dropout(config: dict[str, Any]) -> dict[str, Any]:
-    """A model's configuration with every share of dropout at 0, whatever its family calls it."""
-    return {key: 0.0 if "drop" in key and isinstance(value, float) else value for key, value in config.items()}

@@ -1,8 +1,8 @@
 """`reprise parity`: the first steps of the recipe on every backend that is here, or by every engine, side by side.
 
 Each runs the train stage itself, in a folder of its own and, where its software asks for one, in an environment of its
-own. Twice: without dropout in fp32, where all must find the same losses, and as the recipe says, where each backend
-draws its own dropout and rounds in its own order. Engines draw and round alike, so they agree to the bit in both.
+own: in fp32, where all must find the same losses, and in the recipe's precision, where each backend rounds bf16 in its
+own order. Engines round alike, so they agree to the bit in both.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from reprise.places import FINAL, METRICS, PLOTS
 from reprise.recipe import Engine, Recipe, as_plain, read_recipe
 from reprise.reproduce.backends import ENVIRONMENTS, Backend, find_backends, this_backend, trained_elsewhere
 
-TOLERANCE = 1e-5  # of a step's mean loss, without dropout in fp32
+TOLERANCE = 1e-5  # of a step's mean loss, in fp32
 CURVES = PLOTS / "parity.csv"
 
 console = Console(highlight=False)
@@ -40,7 +40,7 @@ def engine_parity(steps: int) -> bool:
     """Train so many steps by each engine, on this backend, and print the losses.
 
     Returns:
-        Whether losses and weights are the same to the bit, with dropout and without.
+        Whether losses and weights are the same to the bit.
 
     Raises:
         InputError: nothing was prepared, or an engine fails.
@@ -52,7 +52,7 @@ def engine_parity(steps: int) -> bool:
         show(runs, {kind: meaning}, recipe.task.metrics[0], weights=True)
     alike = all(len({(*run.losses, run.weights) for run in runs if run.kind == kind}) == 1 for kind in kinds_of(recipe))
     verdict = "give the same bits" if alike else "do NOT give the same bits"
-    console.print(f"The engines {verdict}: losses and weights, without dropout and with it", soft_wrap=True)
+    console.print(f"The engines {verdict}: losses and weights", soft_wrap=True)
     return alike
 
 
@@ -60,7 +60,7 @@ def parity(steps: int) -> bool:
     """Train so many steps on each backend, print the losses and write them to plots/parity.csv.
 
     Returns:
-        Whether the losses without dropout agree to TOLERANCE.
+        Whether the losses in fp32 agree to TOLERANCE.
 
     Raises:
         InputError: there is nothing to compare, nothing was prepared, or a backend fails.
@@ -82,14 +82,15 @@ def parity(steps: int) -> bool:
     agree = show(runs, kinds, recipe.task.metrics[0])["exact"] <= TOLERANCE
     verdict = "agree" if agree else "do NOT agree"
     console.print(f"exact: {kinds['exact']}; the backends {verdict} to {TOLERANCE:g}", soft_wrap=True)
-    console.print(f"recipe: {kinds['recipe']}, which each backend draws and rounds in its own way", soft_wrap=True)
+    if "recipe" in kinds:
+        console.print(f"recipe: {kinds['recipe']}, which each backend rounds in its own way", soft_wrap=True)
     console.print(f"The curves together: dvc plots show {CURVES} --template parity -x step -y loss", soft_wrap=True)
     return agree
 
 
 def kinds_of(recipe: Recipe) -> dict[str, str]:
-    """The two ways in which the first steps are trained."""
-    return {"exact": "without dropout, fp32", "recipe": f"with dropout, {recipe.train.precision}"}
+    """In which precision the first steps are trained: always in fp32, and in the recipe's where it is another."""
+    return {"exact": "fp32"} | ({"recipe": recipe.train.precision} if recipe.train.precision != "fp32" else {})
 
 
 def run_each(recipe: Recipe, steps: int, ways: dict[str, tuple[Backend, dict[str, Any]]]) -> Iterator[Run]:
@@ -99,9 +100,8 @@ def run_each(recipe: Recipe, steps: int, ways: dict[str, tuple[Backend, dict[str
             print(f"parity: {kind}: {meaning}, {name}", flush=True)
             changed = as_plain(recipe)
             changed["train"] |= {"max_steps": steps, "checkpoint_every": steps + 1, **changes}
-            if kind == "exact":
-                changed["train"]["precision"] = "fp32"
-            with trained_elsewhere(changed, backend, dropout=kind != "exact") as folder:
+            changed["train"]["precision"] = meaning
+            with trained_elsewhere(changed, backend) as folder:
                 losses = pd.read_csv(folder / PLOTS / "train.csv")["loss"].tolist()
                 validation = read_json(folder / METRICS / "train.json")["validation"]
                 weights = sha256(folder / FINAL / "model.safetensors")

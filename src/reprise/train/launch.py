@@ -63,7 +63,7 @@ def check_engine(train: Train, hardware: str, processes: int) -> None:
     if hardware == "tpu" and train.engine != "accelerate":
         raise InputError(f"params.yaml: train.engine: {train.engine} does not train on XLA; expected accelerate")
     if hardware == "tpu" and train.gradient_checkpointing:
-        raise InputError("params.yaml: train.gradient_checkpointing: dropout would differ on XLA; expected false")
+        raise InputError("params.yaml: train.gradient_checkpointing: torch has none for XLA; expected false")
     if processes > 1 and train.engine == "pytorch":
         raise InputError(
             f"params.yaml: train.engine: pytorch trains in one process, and {profile_of(hardware)} says {processes}; "

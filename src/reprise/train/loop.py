@@ -42,7 +42,8 @@ def train(
     processes, process = accelerator.num_processes, accelerator.process_index
     micro_batch_size = micro_batch_rows(settings, processes)
 
-    model = build_model(recipe).to(device)
+    model, keys = build_model(recipe)
+    model.to(device)
     optimizer = build_optimizer(model, settings)
     schedule = build_schedule(optimizer, settings, record.steps_in_all)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
@@ -65,7 +66,8 @@ def train(
                 micro_batch = turn * processes + process
                 batch = next(batches)
                 targets = batch.pop("labels")
-                manual_seed(random_seed(recipe.seed, epoch, number, micro_batch), device)  # what follows draws dropout
+                keys.take(epoch, step.of(micro_batch), targets)  # they decide what is dropped
+                manual_seed(random_seed(recipe.seed, epoch, number, micro_batch), device)  # for what else may be drawn
                 # Gradients travel between processes once a step, with its last micro-batch.
                 with nullcontext() if turn == turns - 1 else accelerator.no_sync(model):
                     with autocast(settings.precision, device):

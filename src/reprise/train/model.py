@@ -11,15 +11,21 @@ from reprise.errors import InputError
 from reprise.modeling import load_classifier
 from reprise.places import PRETRAINED
 from reprise.recipe import Lora, Recipe
+from reprise.train.dropout import Keys, drop_by_row
 
 
-def build_model(recipe: Recipe) -> torch.nn.Module:
-    """The pretrained model with a new head, drawn from the recipe's seed; with `train.lora`, a PeftModel around it."""
+def build_model(recipe: Recipe) -> tuple[torch.nn.Module, Keys]:
+    """The pretrained model with a new head, drawn from the recipe's seed; with `train.lora`, a PeftModel around it.
+
+    Returns:
+        The model, and the keys of its dropout.
+    """
     torch.manual_seed(recipe.seed)
     model = load_classifier(PRETRAINED / "model", recipe.task.labels)
     if recipe.train.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    return with_lora(model, recipe.train.lora) if recipe.train.lora else model
+    keys = drop_by_row(model, recipe.seed)
+    return with_lora(model, recipe.train.lora) if recipe.train.lora else model, keys
 
 
 def with_lora(model: PreTrainedModel, lora: Lora) -> torch.nn.Module:

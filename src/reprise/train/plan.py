@@ -28,6 +28,10 @@ class Step:
     def rows(self) -> int:
         return sum(len(micro_batch) for micro_batch in self.micro_batches)
 
+    def of(self, micro_batch: int) -> list[int]:
+        """The rows of a micro-batch; a single one where it only fills the step up: `weight` counts it for nothing."""
+        return self.micro_batches[micro_batch] if micro_batch < len(self.micro_batches) else self.micro_batches[0][:1]
+
 
 def plan_epoch(
     lengths: npt.NDArray[np.int64], *, seed: int, epoch: int, batch_size: int, micro_batch_size: int
@@ -107,7 +111,7 @@ def deal(steps: list[Step], processes: int = 1, turns: int = 0) -> list[list[int
     for step in steps:
         count = len(step.micro_batches)
         fill = max(turns * processes - count, -count % processes)
-        dealt += step.micro_batches + [step.micro_batches[0][:1]] * fill
+        dealt += [step.of(micro_batch) for micro_batch in range(count + fill)]
     return dealt
 
 
@@ -117,6 +121,9 @@ def weight(step: Step, micro_batch: int) -> float:
 
 
 def random_seed(seed: int, epoch: int, step: int, micro_batch: int) -> int:
-    """The seed of all randomness within one micro-batch (dropout): 63 bits, by NumPy's SeedSequence."""
+    """The seed of what a model draws within one micro-batch: 63 bits, by NumPy's SeedSequence.
+
+    Dropout is no part of it, see dropout.py.
+    """
     (state,) = np.random.SeedSequence([seed, epoch, step, micro_batch]).generate_state(1, np.uint64)
     return int(state >> np.uint64(1))

@@ -22,7 +22,8 @@ def train(
     """Fine-tune the pretrained model on `rows`; see loop.py, which takes the same."""
     settings, device = recipe.train, record.world.device
     precision = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
-    model = build_model(recipe).to(device)
+    model, keys = build_model(recipe)
+    model.to(device)
     optimizer = build_optimizer(model, settings)
     schedule = build_schedule(optimizer, settings, record.steps_in_all)
     checkpoints.restore(model, optimizer, schedule)
@@ -39,7 +40,8 @@ def train(
             for micro_batch in range(len(step.micro_batches)):
                 batch = {name: tensor.to(device) for name, tensor in next(batches).items()}
                 targets = batch.pop("labels")
-                torch.manual_seed(random_seed(recipe.seed, epoch, number, micro_batch))  # what follows draws dropout
+                keys.take(epoch, step.of(micro_batch), targets)
+                torch.manual_seed(random_seed(recipe.seed, epoch, number, micro_batch))
                 with precision:
                     logits = model(**batch).logits
                 part = summed_loss(logits, targets) * weight(step, micro_batch)

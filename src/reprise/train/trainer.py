@@ -21,6 +21,7 @@ from reprise.modeling import Collator
 from reprise.outputs import read_json, write_json
 from reprise.recipe import Recipe
 from reprise.train.checkpoint import KEPT, Checkpoints
+from reprise.train.dropout import Keys
 from reprise.train.loop import summed_loss
 from reprise.train.model import build_model
 from reprise.train.optimizer import build_optimizer, build_schedule
@@ -35,7 +36,8 @@ def train(
 ) -> None:
     """Fine-tune the pretrained model on `rows`; see loop.py, which takes the same."""
     settings, processes = recipe.train, record.world.num_processes
-    model = build_model(recipe).to(record.world.device)
+    model, keys = build_model(recipe)
+    model.to(record.world.device)
     optimizer = build_optimizer(model, settings)
     arguments = TrainingArguments(
         str(checkpoints.folder),
@@ -62,6 +64,7 @@ def train(
     figures = Figures(recipe, record, checkpoints)
     trainer = PlannedTrainer(
         figures,
+        keys,
         model=model,
         args=arguments,
         data_collator=collate,
@@ -164,9 +167,9 @@ class PlannedTrainer(Trainer):
 
     loss_is_scaled_for_ga = True  # by the rows of its step
 
-    def __init__(self, figures: Figures, **arguments: Any) -> None:
+    def __init__(self, figures: Figures, keys: Keys, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.figures, self.turn, self.share = figures, 0, 0.0
+        self.figures, self.keys, self.turn, self.share = figures, keys, 0, 0.0
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         batches = Batches(self.figures, self.args.world_size, self.args.gradient_accumulation_steps)
@@ -175,13 +178,14 @@ class PlannedTrainer(Trainer):
         return prepared
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *rest: Any) -> torch.Tensor:
-        """A micro-batch: seed what it draws, and say what its loss counts."""
+        """A micro-batch: say what it drops, seed what it draws, and say what its loss counts."""
         figures, processes = self.figures, self.args.world_size
-        micro_batch = self.turn * processes + self.args.process_index
+        micro_batch, step = self.turn * processes + self.args.process_index, figures.steps[figures.done]
         self.turn = (self.turn + 1) % self.args.gradient_accumulation_steps
+        self.keys.take(figures.epoch, step.of(micro_batch), inputs["labels"])
         torch.manual_seed(random_seed(figures.recipe.seed, figures.epoch, figures.done, micro_batch))
         # The mean over processes is taken; the sum is meant.
-        self.share = weight(figures.steps[figures.done], micro_batch) * processes
+        self.share = weight(step, micro_batch) * processes
         loss: torch.Tensor = super().training_step(model, inputs, *rest)
         return loss
 
