@@ -27,7 +27,7 @@ HARDWARE_gpu := cuda
 HARDWARE_tpu := tpu
 
 .PHONY: help setup train verify test test-thorough test-default lint format lock clean \
-  test-images test-chaos test-invariance test-xla bench-xla $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
+  test-images test-chaos test-invariance test-xla bench bench-quality bench-gpu bench-xla $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-36s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,15 @@ test-chaos: $(VENV)/.dev  ## Kill training at random moments, go on, and compare
 test-xla: $(VENV)/.dev  ## Prove the TPU's path on XLA's CPU device, in .venv-xla from the locks in docker/tpu (8 GB)
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
 	pytest -m xla -n 2 -rP
+
+bench: setup  ## Time Reprise beside what people would run instead, in turns, six minutes on two cores (benchmarks/)
+	python benchmarks/training.py
+
+bench-quality: setup  ## Train whole with the course's loop and with Reprise, and compare the accuracy (SEEDS=5)
+	python benchmarks/quality.py
+
+bench-gpu:  ## The same contenders on a GPU at BERT-base's size, in its image, and the bits that come of it there
+	@docker/run cuda python benchmarks/gpu.py
 
 bench-xla: $(VENV)/.installed  ## Count XLA's compilations with one, four and any lengths of batches (STEPS=60)
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu

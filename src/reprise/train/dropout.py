@@ -131,9 +131,10 @@ def attention(
     """
     drop = next((part for part in module.children() if isinstance(part, Dropout)), None)
     if not dropout or drop is None or getattr(module, "is_causal", False):
-        return sdpa_attention_forward(
+        said: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
+        return said
     scores = (query * (scaling or query.shape[-1] ** -0.5)) @ key.transpose(2, 3)
     if attention_mask is not None:
         unseen = torch.zeros_like(attention_mask, dtype=scores.dtype)
