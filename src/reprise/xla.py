@@ -96,6 +96,17 @@ def shift_right(bits: torch.Tensor, places: int) -> torch.Tensor:
     return (bits >> places).bitwise_and_((1 << (64 - places)) - 1)
 
 
+def sixteens(bits: torch.Tensor) -> torch.Tensor:
+    """Integers of 16 bits each, the lowest first: int64 of shape [..., n] as [..., 4 · n].
+
+    torch-xla would stop and have the host look at the bits in another way; there they are int64 with the same values.
+    """
+    if not on_xla(bits.device):
+        return bits.view(torch.int16)
+    parts = torch.stack([bits, *(shift_right(bits, places) for places in (16, 32, 48))], -1).flatten(-2)
+    return ((parts & 0xFFFF) ^ 0x8000) - 0x8000  # the highest of the 16 is the sign
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """bf16 on XLA, where the recipe says so.
 

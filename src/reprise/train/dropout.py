@@ -16,7 +16,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from reprise.xla import shift_right
+from reprise.xla import shift_right, sixteens
 
 # SplitMix64's constants, as int64 has them.
 GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
@@ -98,7 +98,7 @@ def kept(keys: torch.Tensor, place: int, shape: torch.Size, share: float, dtype:
     for depth, size in enumerate(reversed(outer), start=1):
         position = torch.arange(1, size + 1, device=keys.device) << 16 * depth
         number = number + position.view(-1, *[1] * depth)
-    bits = splitmix64(keys.view(-1, *[1] * number.dim()), number + (place << 48)).view(torch.int16)[..., :width]
+    bits = sixteens(splitmix64(keys.view(-1, *[1] * number.dim()), number + (place << 48)))[..., :width]
     dropped = min(max(round(share * 2**16), 1), 2**16 - 1)
     threshold = dropped - 2**15  # of 16 bits as int16: those below are dropped
     return bits.clamp(threshold - 1, threshold).sub_(threshold - 1).to(dtype).mul_(2**16 / (2**16 - dropped))
