@@ -116,7 +116,7 @@ def calibration() -> Spec:
 
 
 def sweep(param: str, values: Collection[float]) -> Spec:
-    """A figure against a number of the recipe, a point a run. Rows: run, color, chosen, param, value, low, high."""
+    """A figure against a number of the recipe, a point a run. Rows: run, color, chosen, param, value, from, to."""
     smallest, largest = min(values), max(values)
     log = smallest > 0 and largest / smallest >= 10
     few = sorted(values) if len(values) <= 8 else alt.Undefined
@@ -129,7 +129,7 @@ def sweep(param: str, values: Collection[float]) -> Spec:
         tooltip=["run:N", alt.Tooltip("param:Q", title=param), alt.Tooltip("value:Q", format=".4~f")],
     )
     y = alt.Y("value:Q", title=None).scale(zero=False)
-    intervals = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q", title=None).scale(zero=False), y2="high:Q")
+    intervals = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("from:Q", title=None).scale(zero=False), y2="to:Q")
     return finished(intervals + base.mark_point(filled=True, size=50).encode(y=y))
 
 

@@ -82,7 +82,8 @@
         runs.flatMap(({ name, params, figures }, run) => {
           const [value, low, high] = figures[selected("sweep-figure")] ?? [];
           if (value === undefined || !(key in params)) return [];
-          return [{ run: name, color: color(run), chosen: places.includes(run), param: params[key], value, low, high }];
+          const drawn = { run: name, color: color(run), chosen: places.includes(run), from: low ?? value, to: high ?? value };
+          return [{ ...drawn, param: params[key], value, low, high }];
         }),
       columns: { run: "run", param: key, value: "value", low: "low", high: "high" },
     };
@@ -325,6 +326,7 @@
   addEventListener("hashchange", open);
   body.addEventListener("click", ({ target }) => target.matches("a") && setTimeout(open));
 
+  byId("scriptless").remove();
   filter();
   initial.forEach((run, place) => {
     places[place] = run;
