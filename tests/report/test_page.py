@@ -14,7 +14,8 @@ import pytest
 from entries import CARD, entry
 from reprise.report.content import Content, content
 from reprise.report.mistakes import mistakes
-from reprise.report.page import render, vega
+from reprise.report.page import render
+from reprise.report.vega import vega
 
 HOSTILE = "</script><script>alert('&amp;')</script><img src=x onerror=alert(1)>"
 

@@ -57,9 +57,10 @@ def epochs() -> Spec:
 def confusion(labels: Sequence[str]) -> Spec:
     """How many rows of each label were told as which. Rows: actual, predicted, count, share (of the actual label)."""
     names = list(labels)
+    flat = max(map(len, names), default=0) * len(names) < 24
     base = alt.Chart(ROWS).encode(
-        x=alt.X("predicted:N", title="predicted", sort=names).axis(labelAngle=0 if len(names) < 4 else -45),
-        y=alt.Y("actual:N", title="actual", sort=names),
+        x=alt.X("predicted:N", title="predicted", sort=names).axis(labelAngle=0 if flat else -40, labelLimit=80),
+        y=alt.Y("actual:N", title="actual", sort=names).axis(labelLimit=80),
         tooltip=["actual:N", "predicted:N", "count:Q", alt.Tooltip("share:Q", format=".1%", title="of the actual")],
     )
     cells = base.mark_rect(fill="var(--heat)").encode(
@@ -120,7 +121,8 @@ def sweep(param: str, values: Collection[float]) -> Spec:
     smallest, largest = min(values), max(values)
     log = smallest > 0 and largest / smallest >= 10
     few = sorted(values) if len(values) <= 8 else alt.Undefined
-    x = alt.X("param:Q", title=param).axis(format="~e" if largest < 0.01 else "~g", labelOverlap=True, values=few)
+    written = "format(datum.value, datum.value != 0 && abs(datum.value) < 0.001 ? '~e' : '~g')"
+    x = alt.X("param:Q", title=param).axis(labelExpr=written, labelOverlap=True, values=few)
     base = alt.Chart(ROWS).encode(
         x=x.scale(type="log", nice=False, padding=14) if log else x.scale(zero=False, nice=False, padding=14),
         color=COLOR,

@@ -5,17 +5,16 @@ Three things keep a text of the data a text: Jinja escapes all that it fills in,
 """
 
 import base64
-import functools
 import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
 import jinja2
-import vl_convert
 from markupsafe import Markup
 
 from reprise.report.content import Content
 from reprise.report.table import told
+from reprise.report.vega import vega
 
 HERE = Path(__file__).parent
 
@@ -38,18 +37,6 @@ def render(content: Content) -> str:
         scripts=[Markup(script) for script in scripts],  # noqa: S704  our own, and Vega's
         digests=[digest(script) for script in scripts],
     )
-
-
-@functools.cache
-def vega(version: str | None = None) -> str:
-    """Vega, Vega-Lite (of a version, or the newest) and Vega-Embed as one script, out of vl-convert's wheel.
-
-    Takes a second or two.
-    """
-    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
-    if "</script" in script.lower():
-        raise ValueError("Vega's JavaScript cannot stand in a page: it has the end of a script in it")
-    return script
 
 
 def digest(script: str) -> str:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from reprise.outputs import replacing_file
-from reprise.report.page import vega
+from reprise.report.vega import vega
 from reprise.reproduce.pipeline import ask, tell
 
 PAGE = Path(".dvc/plots/page.html")
@@ -24,7 +24,7 @@ def draw_offline() -> None:
         return
     with replacing_file(PAGE) as partial:
         partial.write_text(page(head), encoding="utf-8")
-    if ask("dvc", "config", SETTING) is None:
+    if not ask("dvc", "config", SETTING):
         tell("dvc", "config", "--local", SETTING, str(PAGE.relative_to(".dvc")))
 
 
