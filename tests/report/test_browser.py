@@ -4,6 +4,7 @@
 """
 
 import base64
+import dataclasses
 import hashlib
 import json
 import os
@@ -373,3 +374,24 @@ def test_one_run_alone_makes_a_page(opened: Open, tmp_path: Path) -> None:
     page = opened(tmp_path / "index.html")
     assert lines(page, "loss") == 1
     assert page.locator("#seeds svg, #sweeps svg").count() == 0
+
+
+def test_of_hundreds_of_runs_the_table_shows_the_first_of_all_until_asked(opened: Open, tmp_path: Path) -> None:
+    one = entry("run", "experiment")
+    runs = [
+        dataclasses.replace(one, name=f"run-{n:03}", evaluated={**one.evaluated, "accuracy": n / 150})
+        for n in range(150)
+    ]
+    (tmp_path / "index.html").write_text(render(content(runs)), encoding="utf-8")
+    page = opened(tmp_path / "index.html")
+    assert names(page) == [f"run-{n:03}" for n in range(100)]
+    page.get_by_role("button", name="accuracy", exact=True).click()
+    assert names(page) == [f"run-{n:03}" for n in reversed(range(50, 150))]
+    page.get_by_label("Filter").fill("run-00")
+    assert names(page) == [f"run-{n:03}" for n in reversed(range(10))]
+    expect(page.locator("#more")).to_be_hidden()
+    page.get_by_label("Filter").fill("")
+    page.get_by_role("button", name="Show all 150").press("Enter")
+    assert names(page) == [f"run-{n:03}" for n in reversed(range(150))]
+    assert page.evaluate("document.activeElement.ariaLabel") == "Choose run-049"
+    expect(page.locator("#more")).to_be_hidden()

@@ -5,7 +5,8 @@
   const parsed = (id) => JSON.parse(byId(id).textContent);
   const { runs, groups, lengths, balance, sweeps, chosen: initial } = parsed("content");
   const specs = parsed("charts");
-  const MOST = 8;
+  const MOST = 8; // runs over each other
+  const AT_ONCE = 100; // rows of the table, unless all are asked for: a browser lays out thousands of cells slowly
 
   // ---- what is chosen: the numbers of runs by their place among the colours, which they keep while they are chosen
 
@@ -248,6 +249,27 @@
   }
   body.addEventListener("change", ({ target }) => choose(Number(target.closest("tr").dataset.run), target.checked));
 
+  // ---- what the table shows: the lines that pass the filter, in order
+
+  let order = lines;
+  let passes = () => true;
+  let all = false;
+
+  function show() {
+    const left = order.filter(passes);
+    const few = all || left.length <= AT_ONCE;
+    body.replaceChildren(...(few ? left : left.slice(0, AT_ONCE)));
+    byId("shown").textContent = `${left.length} of ${lines.length} runs`;
+    byId("none").hidden = left.length > 0;
+    byId("more").hidden = few;
+    byId("more").textContent = `Show all ${left.length}`;
+  }
+  byId("more").addEventListener("click", () => {
+    all = true;
+    show();
+    body.rows[AT_ONCE].querySelector("input").focus();
+  });
+
   // ---- sort
 
   const heads = [...table.tHead.rows[0].cells];
@@ -262,13 +284,14 @@
     const down = before === "none" ? numeric : before === "ascending";
     for (const other of heads) if (other.ariaSort) other.ariaSort = "none";
     head.ariaSort = down ? "descending" : "ascending";
-    const keyed = [...body.rows].map((line) => [keyOf(line, column), line]);
+    const keyed = lines.map((line) => [keyOf(line, column), line]);
     const compare = numeric ? (a, b) => a - b : collator.compare;
     keyed.sort(([a], [b]) => {
       if (a === undefined || b === undefined) return (a === undefined) - (b === undefined); // what is not there, last
       return down ? compare(b, a) : compare(a, b);
     });
-    body.append(...keyed.map(([, line]) => line));
+    order = keyed.map(([, line]) => line);
+    show();
   }
   heads.forEach((head, column) => head.querySelector("button")?.addEventListener("click", () => sort(column)));
 
@@ -281,6 +304,7 @@
     const whole = named.indexOf(name);
     return whole >= 0 ? whole : named.findIndex((heading) => heading.split(".").at(-1) === name);
   };
+  const words = new Map(lines.map((line) => [line, line.textContent.toLowerCase()]));
   const holds = {
     ">": (a, b) => a > b, "<": (a, b) => a < b, ">=": (a, b) => a >= b, "<=": (a, b) => a <= b,
     "=": (a, b) => a === b, "!=": (a, b) => a !== b,
@@ -289,7 +313,7 @@
   function test(term) {
     const [, name, sign, wanted] = /^([^<>=!]+)(>=|<=|!=|=|<|>)(.+)$/.exec(term) ?? [];
     const column = name === undefined ? -1 : columnOf(name);
-    if (column < 0) return (line) => line.textContent.toLowerCase().includes(term);
+    if (column < 0) return (line) => words.get(line).includes(term);
     const number = Number(wanted);
     return (line) => {
       const key = keyOf(line, column);
@@ -301,13 +325,8 @@
 
   function filter() {
     const tests = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean).map(test);
-    let shown = 0;
-    for (const line of lines) {
-      line.hidden = !tests.every((holds) => holds(line));
-      shown += !line.hidden;
-    }
-    byId("shown").textContent = `${shown} of ${lines.length} runs`;
-    byId("none").hidden = shown > 0;
+    passes = (line) => tests.every((holds) => holds(line));
+    show();
   }
   byId("filter").addEventListener("input", filter);
   byId("filter").form.addEventListener("submit", (event) => event.preventDefault());
