@@ -37,11 +37,12 @@ def files(
         hardware: cpu or cuda.
         code: the MD5 of src/reprise/train.
     """
+    train = recipe["train"]
     draw = np.random.default_rng(
-        [recipe["seed"], int(1e7 * recipe["train"]["learning_rate"]), recipe["train"]["epochs"]]
+        [recipe["seed"], round(1e7 * train["learning_rate"]), train["epochs"], train["batch_size"]]
     )
     labels = list(map(str, recipe["task"]["labels"]))
-    skill = 2.2 - 1.1 * abs(np.log10(recipe["train"]["learning_rate"]) + 4) + draw.normal(0, 0.05)
+    skill = 2.2 - 1.1 * abs(np.log10(train["learning_rate"]) + 4) + draw.normal(0, 0.05)
     references = draw.integers(0, len(labels), rows)
     logits = draw.normal(0, 1, (rows, len(labels)))
     logits[np.arange(rows), references] += max(skill, 0.3)
@@ -77,7 +78,7 @@ def files(
                 "collapsed": collapsed,
                 "calibration_error": expected_calibration_error(calibrated),
             },
-            "plots/train.csv": in_csv(curve(recipe["train"], steps, draw)),
+            "plots/train.csv": in_csv(curve(train, steps, draw)),
             "plots/validation.csv": in_csv(epochs(recipe, score, draw)),
             "plots/confusion.csv": in_csv(confusion(predictions, references, labels)),
             "plots/pr.csv": in_csv(precision_recall(probabilities, references, labels)),

@@ -138,7 +138,7 @@ def sweep(param: str, values: Collection[float]) -> Spec:
 def seeds(groups: int) -> Spec:
     """A strip for each group, a tick a seed. Rows: group, seed, run, color, chosen, value."""
     base = alt.Chart(ROWS).encode(
-        x=alt.X("value:Q", title=None).scale(zero=False, padding=14),
+        x=alt.X("value:Q", title=None).scale(zero=False, padding=14).axis(orient="top"),
         y=alt.Y("group:N", title=None, sort=None).axis(
             labelAlign="left", labelBaseline="bottom", labelColor=INK, labelPadding=-2, labelOffset=-14, labelLimit=0,
             ticks=False, domain=False, offset=0,
@@ -146,7 +146,8 @@ def seeds(groups: int) -> Spec:
     )  # fmt: skip
     spread = base.mark_errorbar(extent="stdev", thickness=1.5, color=MUTED)
     mean = base.mark_point(shape="diamond", filled=True, size=70, color=MUTED).encode(
-        x=alt.X("mean(value):Q", title=None), tooltip=["group:N", alt.Tooltip("mean(value):Q", format=".4f")]
+        x=alt.X("mean(value):Q", title=None).axis(orient="top"),
+        tooltip=["group:N", alt.Tooltip("mean(value):Q", format=".4f")],
     )
     ticks = base.mark_tick(thickness=2.5, size=18, opacity=1).encode(
         color=COLOR, tooltip=["seed:Q", "run:N", alt.Tooltip("value:Q", format=".4~f")]
