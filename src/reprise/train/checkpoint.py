@@ -40,6 +40,7 @@ CODE = (
     "environment.py",
     "errors.py",
     "inference.py",
+    "memory.py",
     "metrics",
     "modeling.py",
     "outputs.py",
