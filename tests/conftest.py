@@ -13,7 +13,8 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from reprise.modeling import Collator, load_classifier, load_tokenizer
+from reprise.modeling import Collator, load_classifier
+from reprise.tokenizing import load_tokenizer
 from tiny import BAD, FILLER, GOOD, ROOT, Run, write_params, write_reviews
 
 logging.disable_progress_bar()

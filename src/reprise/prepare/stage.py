@@ -12,12 +12,12 @@ import pyarrow as pa
 from datasets import Dataset
 
 from reprise.errors import InputError
-from reprise.modeling import encode, load_tokenizer
 from reprise.outputs import replacing_folder, sha256, write_json
 from reprise.places import PREPARED, PRETRAINED, RAW, card, rows_of
 from reprise.prepare.rows import HIDDEN, TEXTS, check_columns, read_tables, standardise
 from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, digest, group_rows, sample
 from reprise.recipe import Split, Task
+from reprise.tokenizing import encode, load_tokenizer
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 

@@ -46,6 +46,7 @@ CODE = (
     "places.py",
     "recipe.py",
     "shapes.py",
+    "tokenizing.py",
     "train",
     "xla.py",
 )
