@@ -15,10 +15,11 @@ from tqdm import tqdm
 from reprise.errors import InputError
 from reprise.memory import keep_freed_memory
 from reprise.metrics import compute
-from reprise.modeling import Collator, load_classifier, load_tokenizer
+from reprise.modeling import Collator, load_classifier
 from reprise.places import FINAL
 from reprise.recipe import Recipe, Task
 from reprise.shapes import plan_buckets
+from reprise.tokenizing import load_tokenizer
 from reprise.xla import full_precision, on_xla
 
 Logits = npt.NDArray[np.float32]

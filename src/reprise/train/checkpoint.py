@@ -47,6 +47,7 @@ CODE = (
     "places.py",
     "recipe.py",
     "shapes.py",
+    "tokenizing.py",
     "train",
     "xla.py",
 )

@@ -15,11 +15,12 @@ from datasets import Dataset
 from reprise.environment import hardware
 from reprise.errors import InputError
 from reprise.memory import keep_freed_memory
-from reprise.modeling import Collator, load_tokenizer
+from reprise.modeling import Collator
 from reprise.outputs import replacing_folder
 from reprise.places import FINAL, METRICS, PLOTS, PREPARED, PRETRAINED, rows_of
 from reprise.recipe import Recipe, read_recipe
 from reprise.shapes import plan_buckets
+from reprise.tokenizing import load_tokenizer
 from reprise.train.checkpoint import Checkpoints, folder_of, held
 from reprise.train.launch import PROCESSES
 from reprise.train.provenance import session
