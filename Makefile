@@ -34,7 +34,7 @@ if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
 endef
 
 .PHONY: help setup train report verify test test-thorough test-default lint format lock clean \
-  test-images test-chaos test-invariance test-report test-xla bench bench-quality bench-gpu bench-xla bench-report $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
+  test-images test-chaos test-invariance test-report test-xla bench bench-prepare bench-quality bench-gpu bench-xla bench-report $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-36s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,8 +85,12 @@ test-xla: $(VENV)/.dev  ## Prove the TPU's path on XLA's CPU device, in .venv-xl
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
 	pytest -m xla -n 2 -rP
 
-bench: setup  ## Time Reprise beside what people would run instead, in turns, six minutes on two cores (benchmarks/)
+bench: setup  ## Time Reprise beside what people would run instead, in turns, eight minutes on two cores (benchmarks/)
 	python benchmarks/training.py
+	python benchmarks/around.py
+
+bench-prepare: setup  ## Prepare ten thousand, a hundred thousand and a million pairs, three minutes on two cores
+	python benchmarks/around.py --million
 
 bench-quality: setup  ## Train whole with the course's loop and with Reprise, and compare the accuracy (SEEDS=5)
 	python benchmarks/quality.py

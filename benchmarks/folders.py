@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,8 @@ from reprise.recipe import as_plain, read_recipe
 Recipe = dict[str, Any]  # as params.yaml says it
 
 TASK = "rotten-tomatoes"  # of the default recipe
+# What `dvc repro` reads of a checkout, beside the recipe and the data.
+PIPELINE = (".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "src", str(ROOMS))
 
 # Two texts a row, and whether they were judged alike.
 PAIRS: Recipe = {
@@ -76,10 +79,21 @@ def lay_out(folder: Path, recipe: Recipe, place: Path, parts: Iterable[Path] = (
     return folder
 
 
-def write_pairs(folder: Path, pairs: Iterable[tuple[str, str, str]]) -> None:
-    """Write pairs of texts, each with its label, as the raw data of a folder that has none yet."""
-    table = folder / RAW / "all/pairs.csv"
-    table.parent.mkdir(parents=True)
+def lay_out_repository(folder: Path, recipe: Recipe) -> Path:
+    """Make a git repository with this checkout's pipeline and this recipe, nothing cooked or committed; return it."""
+    listed = subprocess.run(["git", "ls-files", "-z", "--", *PIPELINE], stdout=subprocess.PIPE, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(name, folder / name)
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML().dump(recipe, file)
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+def write_pairs(table: Path, pairs: Iterable[tuple[str, str, str]]) -> None:
+    """Write pairs of texts, each with its label, as a table with the columns that PAIRS names."""
+    table.parent.mkdir(parents=True, exist_ok=True)
     with table.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(itertools.chain([("first", "second", "judged")], pairs))
 
@@ -90,6 +104,6 @@ def prepare_pairs(folder: Path, pairs: Iterable[tuple[str, str, str]]) -> None:
     Raises:
         InputError: it failed; its own words stand above.
     """
-    write_pairs(folder, pairs)
+    write_pairs(folder / RAW / "all/pairs.csv", pairs)
     if subprocess.call([sys.executable, "-m", "reprise", "prepare"], cwd=folder, stdout=sys.stderr):
         raise InputError("`reprise prepare` failed, see above; expected it to prepare the pairs")

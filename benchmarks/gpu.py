@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
-from transformers import BertConfig, BertModel, BertTokenizer
+from transformers import BertConfig
 from transformers.utils import logging
 
 import results
-from folders import PAIRS, Recipe, lay_out, prepare_pairs
+from folders import Recipe, lay_out, prepare_pairs
+from made_up import BATCH_SIZE, TINY_BERT, made_up, random_pairs, write_model
 from race import mean_length, progress, race, running, show, summarize
 from reprise.errors import InputError
 from reprise.outputs import sha256
@@ -27,8 +27,6 @@ from reprise.recipe import as_plain, read_recipe
 from training import NAMES, ROUNDS, TURN_SECONDS
 
 ALL_NAMES = (*NAMES, "compiled", "packed")
-BATCH_SIZE, LONGEST = 32, 128
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 # SIGTERM comes after so many steps, as from a machine that is taken away.
 STOPPING = """
@@ -60,10 +58,7 @@ class Size:
 
 
 BASE = Size(BertConfig(), 20_000, ROUNDS, TURN_SECONDS, 100)
-TINY = Size(
-    BertConfig(vocab_size=100, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64),
-    pairs=600, rounds=2, seconds=0.1, steps=4,
-)  # fmt: skip
+TINY = Size(TINY_BERT, pairs=600, rounds=2, seconds=0.1, steps=4)
 
 
 def main(*, tiny: bool) -> None:
@@ -88,30 +83,11 @@ def main(*, tiny: bool) -> None:
         results.write("gpu", {"machine": results.machine() | {"gpu": card}, **content, "same_bits": bits})
 
 
-def made_up(recipe: Recipe) -> Recipe:
-    """The recipe for made-up texts."""
-    train = {"batch_size": BATCH_SIZE, "micro_batch_size": None, "max_length": LONGEST, "buckets": "auto"}
-    model = {"name": "random", "source": {"kind": "files", "path": "data/own/random"}}
-    return recipe | {"task": PAIRS, "model": model, "train": recipe["train"] | train}
-
-
 def make_up(folder: Path, recipe: Recipe, size: Size) -> Path:
     """Make a folder with random weights and pairs of random words, prepared; their lengths are like MRPC's."""
     lay_out(folder, recipe, Path(), [])
-    words = [f"w{number}" for number in range(size.config.vocab_size - len(SPECIAL))]
-    vocabulary = {word: number for number, word in enumerate([*SPECIAL, *words])}
-    torch.manual_seed(0)
-    BertModel(size.config).save_pretrained(folder / PRETRAINED / "model")
-    size.config.save_pretrained(folder / PRETRAINED / "tokenizer")
-    BertTokenizer(vocab=vocabulary, model_max_length=512).save_pretrained(folder / PRETRAINED / "tokenizer")
-    random = np.random.default_rng(0)
-    lengths = random.normal(53, 17, size.pairs).clip(16, LONGEST).astype(int) - 3  # [CLS] and twice [SEP] are added
-    texts = [random.choice(words, length) for length in lengths]
-    labels = random.choice(PAIRS["labels"], size.pairs)
-    halves = ((text[: len(text) // 2], text[len(text) // 2 :]) for text in texts)
-    prepare_pairs(
-        folder, ((" ".join(one), " ".join(other), label) for (one, other), label in zip(halves, labels, strict=True))
-    )
+    words = write_model(size.config, folder / PRETRAINED / "model", folder / PRETRAINED / "tokenizer")
+    prepare_pairs(folder, random_pairs(words, size.pairs))
     return folder
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-import made_up
+import made_up_runs
 import results
 from reprise.recipe import as_plain, read_recipe
 from reprise.reproduce.pipeline import environment, program
@@ -41,7 +41,9 @@ def main() -> None:
         print("bench: reprise report", flush=True)
         start = time.perf_counter()
         call = [program("reprise"), "report"]
-        subprocess.run(call, cwd=folder, env={**environment(), "PYTHONPATH": str(made_up.ROOT / "src")}, check=True)
+        subprocess.run(
+            call, cwd=folder, env={**environment(), "PYTHONPATH": str(made_up_runs.ROOT / "src")}, check=True
+        )
         build = time.perf_counter() - start
         page = folder / "report/index.html"
         told: dict[str, Any] = {
@@ -63,11 +65,11 @@ def make_repository(folder: Path, recipe: dict[str, Any], experiments: int) -> N
     subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=folder, check=True)
     stream = subprocess.Popen(["git", "fast-import", "--quiet"], cwd=folder, stdin=subprocess.PIPE)
     assert stream.stdin is not None
-    base = {**made_up.files(recipe, steps=STEPS), Path(".dvc/config"): b"", Path("dvc.yaml"): pipeline()}
+    base = {**made_up_runs.files(recipe, steps=STEPS), Path(".dvc/config"): b"", Path("dvc.yaml"): pipeline()}
     stream.stdin.write(commit("refs/heads/main", base, mark=1))
     stream.stdin.flush()
     for number, changed in enumerate(variants(recipe, experiments)):
-        made = made_up.files(changed, steps=STEPS, collapsed=number % 50 == 49)
+        made = made_up_runs.files(changed, steps=STEPS, collapsed=number % 50 == 49)
         stream.stdin.write(commit(f"refs/made-up/run-{number:03}", made, start=":1"))
     stream.stdin.close()
     if stream.wait():
@@ -112,7 +114,7 @@ def commit(ref: str, files: dict[Path, bytes], *, mark: int | None = None, start
 
 def pipeline() -> bytes:
     """This repository's pipeline."""
-    return (made_up.ROOT / "dvc.yaml").read_bytes()
+    return (made_up_runs.ROOT / "dvc.yaml").read_bytes()
 
 
 def in_browser(program: str, page: Path) -> dict[str, float]:

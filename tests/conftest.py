@@ -8,13 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from reprise.modeling import Collator, load_classifier, load_tokenizer
-from tiny import BAD, FILLER, GOOD, ROOT, Run, write_params, write_reviews
+from reprise.modeling import Collator, load_classifier
+from reprise.prepare.stage import prepare
+from reprise.recipe import check_recipe
+from reprise.tokenizing import load_tokenizer
+from tiny import BAD, FILLER, GOOD, ROOT, Run, tiny_recipe, write_params, write_reviews
 
 logging.disable_progress_bar()
 
@@ -41,6 +45,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words[[vocabulary.index(word) for word in GOOD], :8] += 2
         words[[vocabulary.index(word) for word in BAD], :8] -= 2
     model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A folder with everything that train reads: the tiny data, prepared, and the tiny model. Do not change."""
+    folder = tmp_path_factory.mktemp("bench")
+    write_params(folder)
+    (folder / "data/raw/all").mkdir(parents=True)
+    write_reviews(folder / "data/raw/all/reviews.csv")
+    for part in ("model", "tokenizer"):
+        shutil.copytree(tiny_model, folder / "models/pretrained" / part)
+    shutil.copytree(ROOT / "docker", folder / "docker")
+    recipe = check_recipe(tiny_recipe(), "test")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+        prepare(recipe.task, max_length=recipe.train.max_length)
     return folder
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from made_up import files
+from made_up_runs import files
 from reprise.report.entry import Entry, Kind, read_files
 from reprise.reproduce.result import read_result
 from tiny import tiny_recipe
@@ -49,7 +49,7 @@ def entry(
 ) -> Entry:
     """An entry of the tiny recipe with `changes` by dotted key; an experiment's parent is the commit `main`.
 
-    `how` is for `made_up.files`, `change` for the files that it gives.
+    `how` is for `made_up_runs.files`, `change` for the files that it gives.
     """
     made = files(tiny_recipe(**changes), **{"steps": STEPS, "rows": 200, **(how or {})})
     change(made)

@@ -3,14 +3,12 @@
 import io
 import json
 import math
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -26,12 +24,12 @@ import results
 import training
 from contender import CONTENDERS, Turns
 from flops import training_flops
+from made_up import made_up
 from packed import Packed, pack
 from reprise.errors import InputError
-from reprise.prepare.stage import prepare
 from reprise.recipe import check_recipe
 from reprise.train import stage
-from tiny import ROOT, Run, tiny_recipe, write_reviews
+from tiny import ROOT, Run, tiny_recipe
 
 CPU = torch.device("cpu")
 BATCH_SIZE = 16  # of the tiny recipe
@@ -39,31 +37,15 @@ BATCH_SIZE = 16  # of the tiny recipe
 MATRICES = 2 * (4 * 32 * 32 + 2 * 32 * 64)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """The tiny data, prepared, and the tiny model. Do not change; `at` gives a copy."""
-    folder = tmp_path_factory.mktemp("place")
-    (folder / "data/raw/all").mkdir(parents=True)
-    write_reviews(folder / "data/raw/all/reviews.csv")
-    for part in ("model", "tokenizer"):
-        shutil.copytree(tiny_model, folder / "models/pretrained" / part)
-    recipe = check_recipe(tiny_recipe(), "test")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-        prepare(recipe.task, max_length=recipe.train.max_length)
-    return folder
-
-
 @pytest.fixture
-def take_turns(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+def take_turns(bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Train as a contender in this process: `take_turns("course", 2, 2)` returns its answers, and what it reached."""
     monkeypatch.chdir(ROOT)
 
     def take_turns(name: str, *steps: int, **changes: Any) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
         AcceleratorState._reset_state(reset_partial_state=True)  # one process trains once; here it trains often
         recipe = tiny_recipe(**{"train.precision": CONTENDERS[name].precision}, **changes)
-        monkeypatch.chdir(folders.lay_out(tmp_path / name, recipe, place))
+        monkeypatch.chdir(folders.lay_out(tmp_path / name, recipe, bench))
         monkeypatch.setattr(stage, "Checkpoints", stage.Checkpoints)  # which a contender replaces
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"go {number}\n" for number in steps)))
         answers, reached = io.StringIO(), None
@@ -243,10 +225,10 @@ def test_a_contender_that_fails_is_told_in_a_line_and_the_others_end(tmp_path: P
     assert None not in [runner.process.poll() for runner in runners]
 
 
-def test_ctrl_c_ends_all_contenders(place: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_all_contenders(bench: Path, tmp_path: Path) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        race.running(["course", "reprise"], tmp_path / "c", tiny_recipe(), place, "cpu") as runners,
+        race.running(["course", "reprise"], tmp_path / "c", tiny_recipe(), bench, "cpu") as runners,
     ):
         raise KeyboardInterrupt
     assert [runner.process.poll() for runner in runners] == [-9, -9]
@@ -262,7 +244,7 @@ def test_contenders_in_processes_of_their_own_take_turns_on_made_up_texts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    recipe = gpu.made_up(tiny_recipe())
+    recipe = made_up(tiny_recipe())
     place = gpu.make_up(tmp_path / "place", recipe, gpu.TINY)
     assert 51 < race.mean_length(place) < 55
     names = ("course", "course-bf16", "reprise")

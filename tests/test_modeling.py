@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from reprise.modeling import Collator, load_classifier, load_tokenizer
+from reprise.modeling import Collator, load_classifier
 
 LABELS = ["bad", "fair", "good"]
 
@@ -176,9 +176,3 @@ def test_code_beside_the_weights_is_not_run(model: PreTrainedModel, tmp_path: Pa
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "foreign.py").write_text("raise SystemExit('foreign code was run')\n")
     assert type(load_classifier(tmp_path)) is type(model)
-
-
-def test_a_tokenizer_is_loaded_with_the_length_that_its_model_takes(tiny_model: Path) -> None:
-    tokenizer = load_tokenizer(tiny_model)
-    assert tokenizer.model_max_length == 64
-    assert tokenizer.convert_ids_to_tokens(tokenizer("the film").input_ids) == ["[CLS]", "the", "film", "[SEP]"]

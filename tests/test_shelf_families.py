@@ -29,9 +29,10 @@ from transformers import (
 )
 
 from reprise.fetch.stage import fetch
-from reprise.modeling import Collator, load_classifier, load_tokenizer
+from reprise.modeling import Collator, load_classifier
 from reprise.places import PRETRAINED
 from reprise.recipe import check_recipe
+from reprise.tokenizing import load_tokenizer
 from tiny import BAD, FILLER, GOOD, ROOT, tiny_recipe
 
 TEXTS = ["the film is funny", "A dull story, and a very tired end"]

@@ -13,11 +13,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from reprise.errors import InputError
+from reprise.memory import keep_freed_memory
 from reprise.metrics import compute
-from reprise.modeling import Collator, load_classifier, load_tokenizer
+from reprise.modeling import Collator, load_classifier
 from reprise.places import FINAL
 from reprise.recipe import Recipe, Task
 from reprise.shapes import plan_buckets
+from reprise.tokenizing import load_tokenizer
 from reprise.xla import full_precision, on_xla
 
 Logits = npt.NDArray[np.float32]
@@ -106,6 +108,7 @@ def load_final_model(recipe: Recipe, *, cpu: bool) -> Callable[[Dataset], Logits
     """
     if not (FINAL / "config.json").is_file():
         raise InputError(f"{FINAL}: not found; expected the model that `dvc repro` makes")
+    keep_freed_memory()
     model, tokenizer, batch_size = load_classifier(FINAL), load_tokenizer(FINAL), recipe.evaluate.batch_size
     if recipe.train.engine == "trainer":
         return lambda rows: predict_with_trainer(model, rows, Collator(tokenizer), batch_size, cpu=cpu)

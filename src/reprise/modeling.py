@@ -1,4 +1,4 @@
-"""Tokenizer, model and batches, as prepare, train and evaluate need them.
+"""Model and batches, as train, evaluate and predict need them.
 
 Everything is loaded from local folders: safetensors only, no code from a repository.
 """
@@ -11,7 +11,6 @@ from typing import Any, Self
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     DataCollatorWithPadding,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -29,26 +28,6 @@ NO_LABEL = -100  # cross-entropy leaves it out: torch's own default
 # Their warnings (a new classification head, a tokenizer used through `pad`) and bars describe what is meant here.
 logging.set_verbosity_error()
 logging.disable_progress_bar()
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int) -> dict[str, Any]:
-    """Texts as the model reads them, not padded.
-
-    Args:
-        tokenizer: the model's.
-        texts: one list, or two of the same length for sentence pairs.
-        max_length: tokens at most; longer texts are truncated, of a pair the longer one first.
-
-    Returns:
-        Columns input_ids, token_type_ids (where the model has them) and length, the tokens of each text.
-    """
-    encoded = tokenizer(*texts, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
-    return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
 
 
 def load_classifier(folder: Path, labels: list[str] | None = None) -> PreTrainedModel:

@@ -14,11 +14,11 @@ from datasets import Dataset, disable_progress_bars
 
 from reprise.errors import InputError
 from reprise.inference import Logits, load_final_model, predictions_of, softmax
-from reprise.modeling import encode, load_tokenizer
 from reprise.outputs import replacing_file
 from reprise.places import FINAL, rows_of
 from reprise.recipe import Recipe
 from reprise.tables import check_file, read_table
+from reprise.tokenizing import encode, load_tokenizer
 
 CHUNK = 10_000  # rows that are in memory together; within them, batches are of similar lengths
 

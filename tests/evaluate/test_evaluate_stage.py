@@ -17,11 +17,12 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from reprise.errors import InputError
 from reprise.evaluate.stage import evaluate
-from reprise.modeling import load_classifier, load_tokenizer
+from reprise.modeling import load_classifier
 from reprise.outputs import read_json
 from reprise.places import FINAL, METRICS, PLOTS, PREDICTIONS, PRETRAINED, RAW, rows_of
 from reprise.prepare.stage import prepare
 from reprise.recipe import Recipe, Task, check_recipe
+from reprise.tokenizing import load_tokenizer
 from tiny import tiny_recipe, write_reviews
 
 RESULT = METRICS / "evaluate.json"

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from reprise.errors import InputError
-from reprise.modeling import Collator, load_classifier, load_tokenizer
+from reprise.modeling import Collator, load_classifier
+from reprise.tokenizing import load_tokenizer
 from reprise.train.loop import summed_loss
 from tiny import Run, write_params
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from accelerate import PartialState
 
-from reprise.modeling import Collator, load_tokenizer
+from reprise.modeling import Collator
 from reprise.recipe import check_recipe
 from reprise.shapes import Buckets
+from reprise.tokenizing import load_tokenizer
 from reprise.train.plan import Step
 from reprise.train.record import FETCH_EVERY, Record
 from tiny import tiny_recipe

@@ -61,7 +61,8 @@ def assign_splits(
     count = int(groups.max()) + 1 if len(groups) else 0
     smallest = np.full(count, np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(smallest, groups, keys)
-    order = np.argsort([digest(seed, key) for key in smallest.tolist()], kind="stable")
+    digests = np.fromiter((digest(seed, key) for key in smallest.tolist()), dtype=np.uint64, count=count)
+    order = np.argsort(digests, kind="stable")
     sizes = np.bincount(groups, minlength=count)[order]
     # A group falls where its middle falls, so each border lies at the group end nearest to the wished share.
     middle = (np.cumsum(sizes) - sizes / 2) / max(len(groups), 1)

@@ -8,16 +8,16 @@ from typing import Any
 import datasets
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from datasets import Dataset
 
 from reprise.errors import InputError
-from reprise.modeling import encode, load_tokenizer
 from reprise.outputs import replacing_folder, sha256, write_json
 from reprise.places import PREPARED, PRETRAINED, RAW, card, rows_of
 from reprise.prepare.rows import HIDDEN, TEXTS, check_columns, read_tables, standardise
 from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, digest, group_rows, sample
+from reprise.prepare.write import write_tokenized
 from reprise.recipe import Split, Task
+from reprise.tokenizing import load_tokenizer
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
@@ -26,7 +26,8 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
     """Split, label and tokenize the raw tables.
 
     The same input gives the same bytes, whatever the number of cores: the tokenizer's threads keep the order of the
-    rows, and one process writes. Tables are mapped, not read, so they may be larger than memory.
+    rows, and one process writes. Tables are mapped, not read, and what is made of them goes to its file batch by batch,
+    so they may be larger than memory.
 
     Raises:
         InputError: the raw data is not what the recipe says.
@@ -41,27 +42,21 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
     if max_length > tokenizer.model_max_length:
         raise InputError(f"params.yaml: train.max_length: expected at most the model's {tokenizer.model_max_length}")
 
-    def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return encode(tokenizer, [batch[name] for name in TEXTS[: len(task.text)]], max_length)
-
     with TemporaryDirectory(prefix="reprise-prepare-") as cache, replacing_folder(prepared) as partial:
         about: dict[str, Any] = {"task": task.name, "labels": task.labels, "max_length": max_length, "splits": {}}
         for split, rows in _splits(task, raw, Path(cache)).items():
             if task.limit:
                 rows = rows.select(sample(_digests(rows, TEXTS).ravel(), task.limit))
-            rows = rows.map(tokenize, batched=True, desc=f"tokenize {split}")
-            _write_arrow(rows, rows_of(split, partial))
-            about["splits"][split] = _describe(rows, rows_of(split, partial), task, max_length)
+            file = rows_of(split, partial)
+            lengths, labels = write_tokenized(rows, file, tokenizer, max_length, name=split)
+            about["splits"][split] = _describe(lengths, labels, file, task, max_length)
             print(f"prepare: {split}: {len(rows)} rows", flush=True)
         write_json(card(partial), about)
 
 
 def _splits(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
     """The rows of each split in standard columns, every split with rows in it."""
-    tables = read_tables(raw, cache)
-    for table in tables:
-        check_columns(table, task)
-    rows = {table.split: standardise(table, task) for table in tables}
+    rows = _standard_rows(task, raw, cache)
     if task.split and list(rows) not in (["all"], ["train"]):
         raise InputError(f"params.yaml: task.split: expected null, since the source has splits: {', '.join(rows)}")
     if task.split:
@@ -83,10 +78,20 @@ def _splits(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
     }
 
 
+def _standard_rows(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
+    """The rows of each table in standard columns; the raw ones are let go."""
+    print(f"prepare: read {raw}", flush=True)
+    tables = read_tables(raw, cache)
+    for table in tables:
+        check_columns(table, task)
+    return {table.split: standardise(table, task) for table in tables}
+
+
 def _divide(rows: Dataset, split: Split) -> dict[str, Dataset]:
     """Divide one table in three, keeping together what shares a text or a value of `group_by`."""
     if len(rows) == 0:
         raise InputError("params.yaml: task.keep: no row is left")
+    print(f"prepare: divide {len(rows)} rows", flush=True)
     texts = _digests(rows, TEXTS, each=True)
     keys = [texts] if split.group_by is None else [texts, _digests(rows, ("group",))]
     side = assign_splits(
@@ -102,26 +107,21 @@ def _digests(rows: Dataset, columns: tuple[str, ...], *, each: bool = False) -> 
     Case and white space do not count, so that a text does not pass for new because of them.
     """
     there = [column for column in columns if column in rows.column_names]
-    digests = []
+    digests = np.empty((len(rows), len(there) if each else 1), dtype=np.uint64)
+    filled = 0
     for batch in rows.select_columns(there).iter(batch_size=10_000):
         for values in zip(*(batch[column] for column in there), strict=True):
             plain = [" ".join(value.casefold().split()) for value in values]
-            digests.append([digest(value) for value in plain] if each else [digest(*plain)])
-    return np.array(digests, dtype=np.uint64).reshape(len(rows), len(there) if each else 1)
+            digests[filled] = [digest(value) for value in plain] if each else digest(*plain)
+            filled += 1
+    return digests
 
 
-def _write_arrow(rows: Dataset, file: Path) -> None:
-    """Write an Arrow stream, which `Dataset.from_file` maps; `save_to_disk` would add a fingerprint of its own."""
-    batches = rows.with_format("arrow").iter(batch_size=1000)
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, rows.features.arrow_schema) as writer:
-        for table in batches:
-            writer.write_table(table.combine_chunks())
-
-
-def _describe(rows: Dataset, file: Path, task: Task, max_length: int) -> dict[str, Any]:
-    lengths, labels = np.asarray(rows["length"]), np.asarray(rows["label"])
+def _describe(
+    lengths: npt.NDArray[np.int64], labels: npt.NDArray[Any], file: Path, task: Task, max_length: int
+) -> dict[str, Any]:
     about: dict[str, Any] = {
-        "rows": len(rows),
+        "rows": len(lengths),
         "tokens": int(lengths.sum()),
         "length_quantiles": {str(q): int(np.quantile(lengths, q, method="lower")) for q in QUANTILES},
         "rows_at_max_length": int((lengths == max_length).sum()),

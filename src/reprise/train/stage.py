@@ -1,6 +1,5 @@
 """One process of the train stage: set up the device, the data and the determinism, run the loop, write what it gave."""
 
-import ctypes
 import os
 import signal
 import sys
@@ -15,11 +14,13 @@ from datasets import Dataset
 
 from reprise.environment import hardware
 from reprise.errors import InputError
-from reprise.modeling import Collator, load_tokenizer
+from reprise.memory import keep_freed_memory
+from reprise.modeling import Collator
 from reprise.outputs import replacing_folder
 from reprise.places import FINAL, METRICS, PLOTS, PREPARED, PRETRAINED, rows_of
 from reprise.recipe import Recipe, read_recipe
 from reprise.shapes import plan_buckets
+from reprise.tokenizing import load_tokenizer
 from reprise.train.checkpoint import Checkpoints, folder_of, held
 from reprise.train.launch import PROCESSES
 from reprise.train.provenance import session
@@ -87,19 +88,6 @@ def check_world(processes: int) -> None:
     asked = int(os.environ.get(PROCESSES, "1"))
     if processes != asked:
         raise InputError(f"train: {processes} process(es) came up, expected {asked}")
-
-
-def keep_freed_memory() -> None:
-    """Have glibc reuse the memory of freed tensors. Changes the speed alone.
-
-    By default it gives large blocks back to the kernel, which then clears and maps every step's gradients anew: for a
-    22 M parameter model on two cores that doubled the time of the optimizer's step (80 ms against 40).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def read_rows(split: str) -> Dataset:

@@ -1,0 +1,105 @@
+"""Prepared rows on their way to the file: a batch at a time, in their order, as `datasets` itself would write them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datasets import Dataset, Features, Value
+from transformers import PreTrainedTokenizerBase
+
+from reprise.prepare import write
+from reprise.prepare.write import write_tokenized
+from reprise.tokenizing import encode, load_tokenizer
+from tiny import BAD, FILLER, GOOD
+
+ROWS = 23
+BATCH = 10
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "BATCH", BATCH)
+
+
+@pytest.fixture
+def tokenizer(tiny_model: Path) -> PreTrainedTokenizerBase:
+    return load_tokenizer(tiny_model)
+
+
+def standard(*, pairs: bool = False, label: str = "int64") -> Dataset:
+    """Rows in standard columns, of 1 to 9 words."""
+    draw, words = np.random.default_rng(0), GOOD + BAD + FILLER
+    texts = ["text", "text_pair"] if pairs else ["text"]
+    columns: dict[str, Any] = {"id": [f"review {number}" for number in range(ROWS)]}
+    columns |= {name: [" ".join(draw.choice(words, draw.integers(1, 10))) for _ in range(ROWS)] for name in texts}
+    columns["label"] = draw.integers(0, 2, ROWS).tolist()
+    return Dataset.from_dict(
+        columns, Features({name: Value("string") for name in ["id", *texts]} | {"label": Value(label)})
+    )
+
+
+@pytest.mark.parametrize("pairs", [False, True], ids=["texts", "pairs"])
+@pytest.mark.parametrize("segments", [False, True], ids=["no segments", "segments"])
+def test_what_is_written_is_what_the_map_of_datasets_gives(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, pairs: bool, segments: bool
+) -> None:
+    if not segments:  # as of RoBERTa
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    rows = standard(pairs=pairs)
+    texts = ["text", "text_pair"] if pairs else ["text"]
+    mapped = rows.map(lambda batch: encode(tokenizer, [batch[name] for name in texts], 12), batched=True)
+    write_tokenized(rows, tmp_path / "rows.arrow", tokenizer, 12, name="train")
+    written = Dataset.from_file(str(tmp_path / "rows.arrow"))
+    assert written.features == mapped.features
+    assert written.to_dict() == mapped.to_dict()
+    assert ("token_type_ids" in written.column_names) == segments
+
+
+def test_no_more_than_a_batch_is_tokenized_and_mapped_at_once(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def noting(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int) -> dict[str, Any]:
+        sizes.append(len(texts[0]))
+        return encode(tokenizer, texts, max_length)
+
+    monkeypatch.setattr(write, "encode", noting)
+    write_tokenized(standard(), tmp_path / "rows.arrow", tokenizer, 12, name="train")
+    with pa.memory_map(str(tmp_path / "rows.arrow")) as mapped, pa.ipc.open_stream(mapped) as stream:
+        batches = [batch.num_rows for batch in stream]
+    assert sizes == batches == [BATCH, BATCH, ROWS - 2 * BATCH]
+
+
+def test_chosen_rows_keep_their_order_and_their_ids(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    rows, chosen = standard(), [1, 2, 5, 7, 8, 9, 11, 12, 15, 17, 20, 22]
+    write_tokenized(rows.select(chosen), tmp_path / "rows.arrow", tokenizer, 12, name="train")
+    written = Dataset.from_file(str(tmp_path / "rows.arrow"))
+    assert written["id"][:] == [f"review {number}" for number in chosen]
+    assert written["text"][:] == [rows["text"][number] for number in chosen]
+    assert written["input_ids"][:] == [tokenizer(rows["text"][number]).input_ids for number in chosen]
+
+
+@pytest.mark.parametrize("kind", ["int64", "float64"])
+def test_lengths_and_labels_come_back_as_they_were_written(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, kind: str
+) -> None:
+    lengths, labels = write_tokenized(standard(label=kind), tmp_path / "rows.arrow", tokenizer, 8, name="train")
+    written = Dataset.from_file(str(tmp_path / "rows.arrow"))
+    assert lengths.tolist() == written["length"][:] == [len(ids) for ids in written["input_ids"]]
+    assert lengths.max() == 8
+    assert (labels.dtype, labels.tolist()) == (kind, written["label"][:])
+
+
+def test_lines_say_how_far_it_has_come(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(write, "LINE_SECONDS", 0)
+    write_tokenized(standard(), tmp_path / "rows.arrow", tokenizer, 12, name="train")
+    said = [line.rsplit(",", 1)[0] for line in capsys.readouterr().out.splitlines()]
+    assert said == [f"prepare: train: {done} of 23 rows" for done in (10, 20, 23)]
