@@ -224,6 +224,23 @@ def export(
     export(folder)
 
 
+@app.command()
+def report(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Which runs; without any, all experiments too.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path("report/index.html"),
+) -> None:
+    """Write all runs on one HTML page that needs nothing but a browser: tables, curves, mistakes, where they come from.
+
+    A run is the workspace, a commit or an experiment. From then on `dvc plots show` needs no network either.
+    """
+    _go_offline()
+    from reprise.report.build import report
+
+    report(runs or (), out)
+
+
 def _go_offline() -> None:
     """Only fetch may use the network; the libraries read these when they are first imported."""
     os.environ["HF_HUB_OFFLINE"] = "1"
