@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from reprise.experiments.runs import Run, all_experiments, find_runs
+from reprise.experiments.runs import Run, all_runs, find_runs
 from reprise.outputs import read_json, replacing_file
 from reprise.places import PREPARED, card
 from reprise.report.content import content
@@ -25,7 +25,7 @@ def report(words: Sequence[str], page: Path) -> None:
     Raises:
         InputError: a word names no run, or a run is damaged.
     """
-    runs = [run for word in words for run in find_runs(word)] if words else all_experiments()
+    runs = [run for word in words for run in find_runs(word)] if words else all_runs()
     parents = parents_of([run.commit for run in runs if run.commit])
     entries = [read_entry(run, parents) for run in tqdm(runs, desc="report: read", unit=" runs", delay=2, leave=False)]
     judged, predictions = next(
@@ -52,8 +52,8 @@ def report(words: Sequence[str], page: Path) -> None:
 def read_entry(run: Run, parents: dict[str, str]) -> Entry:
     """A run with its files read."""
     return Entry(
-        name=run.name, kind=run.kind, commit=run.commit, parent=parents.get(run.commit, ""), created=run.created,
-        result=run.result, **read_files(run.read),
+        name=run.name, kind=run.kind, commit=run.commit or "", parent=parents.get(run.commit or "", ""),
+        created=run.created.isoformat() if run.created else "", result=run.result, **read_files(run.read),
     )  # fmt: skip
 
 
