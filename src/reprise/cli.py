@@ -245,7 +245,7 @@ def report(
 def compare(
     before: Annotated[str, typer.Argument(metavar="FIRST", help="What is compared with.")],
     after: Annotated[str, typer.Argument(metavar="SECOND", help="What may be better.")],
-    rows: Annotated[int, typer.Option(min=0, help="Of two runs, how many rows that changed to show.")] = 0,
+    rows: Annotated[int, typer.Option(min=0, help="Of two runs, how many rows that changed to show.")] = 5,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
 ) -> None:

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -301,7 +300,7 @@ def notes(told: Comparison) -> list[str]:
     if tested:
         lines.append(
             "Mean ± standard deviation over seeds; the difference is second less first. Welch's t-test, with intervals "
-            f"and p made for {sum(figure.contrast is not None for figure in told.figures)} figures at once (Bonferroni)."
+            f"and p made for {sum(each.contrast is not None for each in told.figures)} figures at once (Bonferroni)."
         )
     if told.pairing:
         lines.append(f"Rows: {told.pairing.changed} of {told.pairing.rows} are predicted otherwise.")
