@@ -1,9 +1,9 @@
 """Groups of runs that differ in nothing but the seed: how far figures move by themselves."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from reprise.experiments.differences import identity
 from reprise.report.entry import Entry, Figure
 from reprise.reproduce.reference import Reference
 
@@ -39,7 +39,7 @@ def groups(entries: Sequence[Entry], references: Sequence[tuple[str, Reference]]
     alike: dict[str, dict[int, Seed]] = {}
     labels: dict[str, str] = {}
     for number, entry in enumerate(entries):
-        group, own = identity(entry), entry.result.recipe["seed"]
+        group, own = identity(entry.result), entry.result.recipe["seed"]
         seeds = alike.setdefault(group, {})
         if group not in labels:
             name = label(entry, keys)
@@ -54,21 +54,12 @@ def groups(entries: Sequence[Entry], references: Sequence[tuple[str, Reference]]
         )
         if (first := next(measured, None)) is not None:
             for seed, figures in reference.seeds.items():
-                alike[identity(first)].setdefault(int(seed), Seed(int(seed), None, from_reference(figures)))
+                alike[identity(first.result)].setdefault(int(seed), Seed(int(seed), None, from_reference(figures)))
     return [
         Group(labels[group], sorted(seeds.values(), key=lambda each: each.seed))
         for group, seeds in alike.items()
         if len(seeds) > 1
     ]
-
-
-def identity(entry: Entry) -> str:
-    """What runs of one group have in common."""
-    told = entry.result.provenance
-    software = ("environment.locks.", "environment.hardware")
-    where = {key: value for key, value in told.items() if key.startswith(software)}
-    recipe = {key: value for key, value in entry.recipe.items() if key != "seed"}
-    return json.dumps([recipe, entry.result.code, where], sort_keys=True)
 
 
 def label(entry: Entry, keys: Sequence[str]) -> str:
