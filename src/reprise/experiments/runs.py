@@ -1,5 +1,6 @@
 """The runs of this repository: the workspace, its commits, and the experiments that DVC keeps in git."""
 
+import functools
 import re
 import sys
 from collections.abc import Sequence
@@ -171,8 +172,9 @@ def at_commit(commit: str, name: str) -> Run:
     return Run(name, "commit", commit, created, read_result(read, name), read)
 
 
+@functools.cache
 def of_experiment(experiment: Experiment) -> Run:
-    """The run of an experiment."""
+    """The run of an experiment, read once: what a commit holds stays."""
     read = of_commit(experiment.commit)
     result = read_result(read, experiment.name)
     return Run(experiment.name, "experiment", experiment.commit, experiment.created, result, read)
