@@ -254,6 +254,8 @@ def compare(
     FIRST and SECOND are `workspace`, an experiment's name or a commit, which is one run each. With `seeds:` before it
     (seeds:HEAD, seeds:gentler), it is that run and every experiment, HEAD and the workspace that differ from it in the
     seed alone. One seed a side cannot tell a better recipe from a lucky seed; `reprise seeds` cooks more.
+
+    For example: reprise compare seeds:HEAD seeds:gentler
     """
     from reprise.experiments.compare import compare
 

@@ -24,7 +24,7 @@ from reprise.experiments.statistics import (
     summarize,
     verdict,
 )
-from reprise.places import METRICS, PREPARED
+from reprise.places import PREPARED
 from reprise.reproduce.reference import REFERENCES, Reference, read_reference
 from reprise.reproduce.result import Result
 
@@ -121,12 +121,10 @@ def comparison(
         measured: references, each with the kind of hardware.
         rows: how many of the rows that changed to name.
     """
-    sides = [Side(word, [run.name for run in runs], [seed_of(run) for run in runs]) for word, runs in (before, after)]
+    sides = [Side(word, [run.name for run in runs], [run.seed for run in runs]) for word, runs in (before, after)]
     results = [[run.result for run in runs] for _, runs in (before, after)]
     warnings = [
-        f"{run.name} has collapsed: it says the same of every row"
-        for run in (*before[1], *after[1])
-        if evaluated(run).get("collapsed")
+        f"{run.name} has collapsed: it says the same of every row" for run in (*before[1], *after[1]) if run.collapsed
     ]
     if len({rows_judged(result) for side in results for result in side}) > 1:
         warnings.append("not all runs were judged on the same rows: a difference may come from the rows")
@@ -150,18 +148,6 @@ def comparison(
         sides[0], sides[1], figures(results[0], results[1], known_spread(results, measured)), pairing,
         differences(results[0], results[1]), warnings,
     )  # fmt: skip
-
-
-def seed_of(run: Run) -> int:
-    """The seed of a run."""
-    return int(run.result.recipe["seed"])
-
-
-def evaluated(run: Run) -> dict[str, Any]:
-    """Its metrics/evaluate.json."""
-    content = run.read(METRICS / "evaluate.json")
-    told: dict[str, Any] = json.loads(content) if content else {}
-    return told
 
 
 def rows_judged(result: Result) -> tuple[str, str]:

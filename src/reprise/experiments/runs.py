@@ -1,6 +1,7 @@
 """The runs of this repository: the workspace, its commits, and the experiments that DVC keeps in git."""
 
 import functools
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from reprise.errors import InputError
 from reprise.experiments.differences import identity
-from reprise.places import PREDICTIONS
+from reprise.places import METRICS, PREDICTIONS
 from reprise.reproduce.pipeline import ask, commit_of, tell
 from reprise.reproduce.result import Read, Result, of_commit, of_folder, read_result
 
@@ -44,6 +45,17 @@ class Run:
     created: datetime | None
     result: Result
     read: Read
+
+    @property
+    def seed(self) -> int:
+        """The seed of its recipe."""
+        return int(self.result.recipe["seed"])
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether it says the same of every row."""
+        content = self.read(METRICS / "evaluate.json")
+        return bool(content and json.loads(content).get("collapsed"))
 
     def predictions(self) -> pd.DataFrame | None:
         """The predictions of the evaluation split, by the columns of `evaluate.stage.prediction_table`.
@@ -189,5 +201,5 @@ def one_per_seed(runs: Sequence[Run]) -> list[Run]:
     """The first run of each seed, in the order of the seeds: a seed that was cooked twice counts once."""
     first: dict[int, Run] = {}
     for run in runs:
-        first.setdefault(run.result.recipe["seed"], run)
+        first.setdefault(run.seed, run)
     return [run for _, run in sorted(first.items())]

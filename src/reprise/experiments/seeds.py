@@ -42,7 +42,7 @@ def seeds(count: int, overrides: Sequence[str]) -> None:
     params = overridden(overrides)
     group = planned(params)
     wanted = range(params["seed"], params["seed"] + count)
-    there = {run.result.recipe["seed"]: run for run in reversed(same_but_seed(group, all_runs()))}
+    there = {run.seed: run for run in reversed(same_but_seed(group, all_runs()))}
     name = f"seed-{{}}-{hashlib.sha256(group.encode()).hexdigest()[:7]}"
     runs = []
     for number, seed in enumerate(wanted, start=1):
@@ -88,18 +88,22 @@ def planned(params: Mapping[str, Any]) -> str:
     """The `identity` of what `dvc repro` would cook here with these parameters.
 
     Raises:
-        InputError: the software is not the locked one.
+        InputError: the software is not the locked one, or what the pipeline reads is not there.
     """
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo  # slow; it hashes the code exactly as it will for dvc.lock
 
-    with Repo() as repo:
-        stages = list(repo.index.stages)
-        made = [Path(out.fs_path) for stage in stages for out in stage.outs]
-        code = {}
-        for dep in (dep for stage in stages for dep in stage.deps if dep.hash_name != "params"):
-            place = Path(dep.fs_path)
-            if not any(place.is_relative_to(out) for out in made):
-                code[place.relative_to(repo.root_dir).as_posix()] = dep.get_hash().value
+    try:
+        with Repo() as repo:
+            stages = list(repo.index.stages)
+            made = [Path(out.fs_path) for stage in stages for out in stage.outs]
+            code = {}
+            for dep in (dep for stage in stages for dep in stage.deps if dep.hash_name != "params"):
+                place = Path(dep.fs_path)
+                if not any(place.is_relative_to(out) for out in made):
+                    code[place.relative_to(repo.root_dir).as_posix()] = dep.get_hash().value
+    except DvcException as error:
+        raise InputError(f"{PIPELINE}: expected a pipeline that DVC can cook here: {error}") from None
     told = YAML(typ="safe").load(PIPELINE.read_text(encoding="utf-8"))["stages"].values()
     keys = [key for stage in told for key in stage.get("params", [])]
     return identity_of(read_by_stages(params, keys), code, flat({"environment": describe(hardware())}))
@@ -129,4 +133,12 @@ def show(runs: Sequence[Run]) -> None:
             table.add_row(stage, name, f"{told.mean:.4f}", spread, f"{told.low:.4f}", f"{told.high:.4f}")
     console.print(table)
     console.print(f"{len(runs)} seeds: {', '.join(run.name for run in runs)}", soft_wrap=True)
-    console.print(f"Compare them with another group: reprise compare seeds:HEAD seeds:{runs[-1].name}", soft_wrap=True)
+    for run in runs:
+        if run.collapsed:
+            console.print(
+                f"Beware: {run.name} has collapsed: it says the same of every row", style="bold", soft_wrap=True
+            )
+    if any(run.kind == "commit" for run in runs):
+        console.print("Try something else as often: reprise seeds -n N -S KEY=VALUE", soft_wrap=True)
+    else:
+        console.print(f"Is it better? reprise compare seeds:HEAD seeds:{runs[-1].name}", soft_wrap=True)
