@@ -132,7 +132,7 @@ def show(runs: Sequence[Run]) -> None:
             spread = "–" if told.sd is None else f"{told.sd:.4f}"
             table.add_row(stage, name, f"{told.mean:.4f}", spread, f"{told.low:.4f}", f"{told.high:.4f}")
     console.print(table)
-    console.print(f"{len(runs)} seeds: {', '.join(run.name for run in runs)}", soft_wrap=True)
+    console.print(f"{len(runs)} seed{'s' * (len(runs) > 1)}: {', '.join(run.name for run in runs)}", soft_wrap=True)
     for run in runs:
         if run.collapsed:
             console.print(
