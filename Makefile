@@ -33,7 +33,7 @@ if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing > /dev/null; fi
 endef
 
-.PHONY: help setup train report verify test test-thorough test-default lint format lock clean \
+.PHONY: help setup train seeds prune report verify test test-thorough test-default lint format lock clean \
   test-images test-chaos test-invariance test-report test-xla bench bench-prepare bench-quality bench-gpu bench-xla bench-report $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
@@ -55,6 +55,12 @@ image-cpu image-gpu image-tpu: image-%:  ## Build the image, if what it is made 
 
 rebuild-cpu rebuild-gpu rebuild-tpu: rebuild-%:  ## Build the image again from nothing and compare the digests (podman)
 	@docker/rebuild $(HARDWARE_$*)
+
+seeds: setup  ## Cook the recipe with several seeds and show the spread (N=5, ARGS="-S …"); `reprise compare` reads it
+	@reprise seeds -n $(or $(N),5) $(ARGS)
+
+prune: setup  ## Remove the experiments of earlier commits, after asking
+	@reprise prune
 
 report: setup  ## Write all runs on one HTML page that needs no network, report/index.html (RUNS="main gentler")
 	@reprise report $(RUNS)

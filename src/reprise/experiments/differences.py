@@ -13,6 +13,8 @@ from reprise.reproduce.verdict import PASSING, shown
 What = Literal["parameter", "data", "environment", "code"]
 # What of a provenance says with what software, on what kind of hardware.
 SOFTWARE = ("environment.locks.", "environment.hardware")
+# What it says anew of every run; that something was not committed is told by what differs.
+ANEW = (*PASSING, "dirty")
 # What provenance.json says of data and of pretrained weights, which is told by their digests in dvc.lock.
 INPUTS = ("data.", "pretrained.")
 ABSENT = "absent"
@@ -73,7 +75,7 @@ def data(result: Result) -> dict[str, Any]:
 
 def environment(result: Result) -> dict[str, Any]:
     """What provenance.json says of where and with what it was trained, but for what a run says anew."""
-    return {key: value for key, value in result.provenance.items() if not key.startswith((*PASSING, *INPUTS))}
+    return {key: value for key, value in result.provenance.items() if not key.startswith((*ANEW, *INPUTS))}
 
 
 def code(result: Result) -> dict[str, Any]:

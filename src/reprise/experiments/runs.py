@@ -1,5 +1,7 @@
 """The runs of this repository: the workspace, its commits, and the experiments that DVC keeps in git."""
 
+import functools
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from tqdm import tqdm
 
 from reprise.errors import InputError
 from reprise.experiments.differences import identity
-from reprise.places import PREDICTIONS
+from reprise.places import METRICS, PREDICTIONS
 from reprise.reproduce.pipeline import ask, commit_of, tell
 from reprise.reproduce.result import Read, Result, of_commit, of_folder, read_result
 
@@ -43,6 +45,17 @@ class Run:
     created: datetime | None
     result: Result
     read: Read
+
+    @property
+    def seed(self) -> int:
+        """The seed of its recipe."""
+        return int(self.result.recipe["seed"])
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether it says the same of every row."""
+        content = self.read(METRICS / "evaluate.json")
+        return bool(content and json.loads(content).get("collapsed"))
 
     def predictions(self) -> pd.DataFrame | None:
         """The predictions of the evaluation split, by the columns of `evaluate.stage.prediction_table`.
@@ -171,8 +184,9 @@ def at_commit(commit: str, name: str) -> Run:
     return Run(name, "commit", commit, created, read_result(read, name), read)
 
 
+@functools.cache
 def of_experiment(experiment: Experiment) -> Run:
-    """The run of an experiment."""
+    """The run of an experiment, read once: what a commit holds stays."""
     read = of_commit(experiment.commit)
     result = read_result(read, experiment.name)
     return Run(experiment.name, "experiment", experiment.commit, experiment.created, result, read)
@@ -187,5 +201,5 @@ def one_per_seed(runs: Sequence[Run]) -> list[Run]:
     """The first run of each seed, in the order of the seeds: a seed that was cooked twice counts once."""
     first: dict[int, Run] = {}
     for run in runs:
-        first.setdefault(run.result.recipe["seed"], run)
+        first.setdefault(run.seed, run)
     return [run for _, run in sorted(first.items())]
