@@ -51,7 +51,7 @@ def test_what_dvc_writes_is_read_as_it_was(tmp_path: Path, content: dict[str, An
 
 
 @pytest.mark.parametrize(
-    "scalar", [*TRICKY[:5], "010", "12:30", "1e-05", "-1.5E+3", "3e-5", "+7", "1_000", ".inf", "True", "NULL", "n"]
+    "scalar", [*TRICKY[:5], "010", "12:30", "1e-05", "-1.5E+3", "3e-5", "+7", ".inf", "True", "NULL", "n"]
 )
 def test_a_plain_scalar_is_what_ruamel_says(scalar: str) -> None:
     expected = YAML(typ="safe").load(f"key: {scalar}")["key"]

@@ -1,7 +1,7 @@
 """YAML 1.2 as DVC writes it, read by libyaml: five hundred locks in two seconds, which take ruamel.yaml ten.
 
-PyYAML itself reads YAML 1.1, to which 1e-5 is a text and `no` is false. Here plain scalars are what the core schema says
-(yaml.org/spec/1.2.2, section 10.3.2), but for the octal and hexadecimal numbers that DVC never writes.
+PyYAML itself reads YAML 1.1, to which 1e-5 is a text and `no` is false. Here plain scalars are what the core schema
+says (yaml.org/spec/1.2.2, section 10.3.2), but for the octal and hexadecimal numbers that DVC never writes.
 """
 
 import re
