@@ -138,7 +138,7 @@ lock:  ## Renew the hash locks of all hardware from docker/*/*.in (needs uv)
 
 clean:  ## Remove the environments and what tools left behind; data, models and DVC's cache stay
 	rm -rf .dvc/tmp/verify && git worktree prune
-	rm -rf $(VENV) .venv-xla .pytest_cache .mypy_cache .ruff_cache .coverage* dvc_plots build src/*.egg-info
+	rm -rf $(VENV) .venv-xla .pytest_cache .mypy_cache .ruff_cache .coverage* dvc_plots report build src/*.egg-info
 
 # The stamps are written last, so a set-up that was interrupted starts again.
 $(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml

@@ -5,10 +5,12 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
-from tiny import Run
+from report import make_repository
+from tiny import ROOT, Run, tiny_recipe
 
 
 @pytest.fixture
@@ -101,3 +103,22 @@ def test_where_nothing_was_cooked_there_is_nothing_to_report(kitchen: Path, tmp_
         refused.stderr == "reprise: error: report: nothing was cooked here yet; expected the results of `dvc repro`\n"
     )
     assert not (folder / "report").exists()
+
+
+def test_experiments_by_the_dozen_are_read_and_their_groups_of_seeds_found(tmp_path: Path, run: Run) -> None:
+    make_repository(tmp_path, tiny_recipe(), 10)
+    run(tmp_path, "reprise", "report", env={"PYTHONPATH": str(ROOT / "src")})
+    content = told(tmp_path / "report/index.html")
+    assert sorted(each["name"] for each in content["runs"]) == ["HEAD", *(f"run-{n:03}" for n in range(10))]
+    assert content["sweeps"] == ["train.epochs", "train.learning_rate"]
+    assert [[each["seed"] for each in group["seeds"]] for group in content["groups"]] == [[42, 43, 44, 45, 46]] * 2
+
+
+def test_the_parts_of_the_page_are_packed_with_the_code(tmp_path: Path, run: Run) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    run(tmp_path, "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "wheels", ".")
+    (wheel,) = (tmp_path / "wheels").iterdir()
+    packed = set(ZipFile(wheel).namelist())
+    for file in ("report/template.html", "report/report.css", "report/report.js", "reproduce/card.md.jinja"):
+        assert f"reprise/{file}" in packed

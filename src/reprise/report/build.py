@@ -1,6 +1,7 @@
 """`reprise report`: collect the runs, read their files, write the page."""
 
 from collections.abc import Sequence
+from datetime import UTC
 from pathlib import Path
 
 from tqdm import tqdm
@@ -58,7 +59,7 @@ def read_entry(run: Run, parents: dict[str, str]) -> Entry:
         kind=run.kind,
         commit=run.commit or "",
         parent=parents.get(run.commit, "") if run.commit else commit_of("HEAD"),
-        created=run.created.isoformat() if run.created else "",
+        created=run.created.astimezone(UTC).isoformat() if run.created else "",
         result=run.result,
         **read_files(run.read),
     )

@@ -58,7 +58,8 @@ class Content:
         judged: on what they were measured.
         columns: of the table, after the name.
         rows: a run each.
-        labels: of the first run; empty in a regression.
+        regression: whether the first run's task is one.
+        labels: the longest list of labels that a run has; empty where all are regressions.
         sweeps: the numbers of the recipe that differ.
         groups: runs that differ in the seed alone.
         judged_run: the name of the run whose mistakes are shown, empty where its predictions are not here.
@@ -73,6 +74,7 @@ class Content:
     judged: str
     columns: list[Column]
     rows: list[Row]
+    regression: bool
     labels: list[str]
     sweeps: list[str]
     groups: list[Group]
@@ -104,7 +106,7 @@ def content(
     columns, cells = table(entries)
     sweeps = {key: values for key in keys if key != "seed" and len(values := swept(entries, key)) > 1}
     alike = groups(entries, references, keys)
-    labels = labels_of(first)
+    labels = max(map(labels_of, entries), key=len)
     by_commit = {entry.commit: entry for entry in entries if entry.commit}
     return Content(
         title=f"{first.model} on {first.result.recipe['task.name']}",
@@ -118,6 +120,7 @@ def content(
             Row(entry.name, entry.kind, entry.collapsed, row, commands(entry, by_commit), provenance(entry))
             for entry, row in zip(entries, cells, strict=True)
         ],
+        regression=not labels_of(first),
         labels=labels,
         sweeps=list(sweeps),
         groups=alike,

@@ -37,7 +37,7 @@ class Entry:
         kind: where it lies.
         commit: its full hash; empty for the workspace.
         parent: the full hash of the commit before it.
-        created: when, in ISO 8601; empty where nobody knows.
+        created: when, in ISO 8601 and UTC; empty where nobody knows.
         result: what was cooked from what.
         params: params.yaml, nested.
         evaluated: metrics/evaluate.json.

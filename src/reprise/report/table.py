@@ -38,7 +38,7 @@ def table(entries: Sequence[Entry]) -> tuple[list[Column], list[list[Cell]]]:
     columns += [Column("hardware")]
     return columns, [
         [
-            Cell(entry.created[:10] or "–", entry.created[11:16], entry.created or None),
+            created(entry.created),
             *(param_cell(entry.recipe, key) for key in params),
             *(figure_cell(name, entry.figures.get(name)) for name in figures),
             Cell(*hardware(entry), key=hardware(entry)[0]),
@@ -58,6 +58,11 @@ def differing(entries: Sequence[Entry]) -> list[str]:
 def figures_of(entries: Sequence[Entry]) -> list[str]:
     """The names of all figures that any run has, as they come."""
     return list({name: None for entry in entries for name in entry.figures})
+
+
+def created(moment: str) -> Cell:
+    """When a run was committed, in UTC."""
+    return Cell(moment[:10], f"{moment[11:16]} UTC", moment) if moment else Cell()
 
 
 def param_cell(recipe: dict[str, Any], key: str) -> Cell:
