@@ -51,3 +51,11 @@ def test_the_seeds_of_a_reference_join_the_runs_of_its_recipe_on_its_hardware() 
     assert np.isclose(group.seeds[2].figures["training loss"].value, measured[44].losses.mean())
     assert groups([entry()], [("cuda", reference)], []) == []
     assert groups([entry(**{"train.epochs": 3})], [("cpu", reference)], []) == []
+
+
+def test_the_spread_of_a_group_is_that_of_a_sample() -> None:
+    runs = [entry(f"{seed}", "experiment", seed=seed) for seed in range(5)]
+    (group,) = groups(runs, [], ["seed"])
+    accuracies = [run.figures["accuracy"].value for run in runs]
+    np.testing.assert_allclose(group.spread("accuracy"), [np.mean(accuracies), np.std(accuracies, ddof=1)])
+    assert group.spread("peak MiB") == (2299, 0)

@@ -136,7 +136,10 @@ def sweep(param: str, values: Collection[float]) -> Spec:
 
 
 def seeds(groups: int) -> Spec:
-    """A strip for each group, a tick a seed. Rows: group, seed, run, color, chosen, value."""
+    """A strip for each group, a tick a seed.
+
+    Rows: group, seed, run, color, value; in the first of a group (`first`) also mean, sd, and low and high, one sd off.
+    """
     base = alt.Chart(ROWS).encode(
         x=alt.X("value:Q", title=None).scale(zero=False, padding=14).axis(orient="top"),
         y=alt.Y("group:N", title=None, sort=None).axis(
@@ -144,10 +147,10 @@ def seeds(groups: int) -> Spec:
             ticks=False, domain=False, offset=0,
         ),
     )  # fmt: skip
-    spread = base.mark_errorbar(extent="stdev", thickness=1.5, color=MUTED)
-    mean = base.mark_point(shape="diamond", filled=True, size=70, color=MUTED).encode(
-        x=alt.X("mean(value):Q", title=None).axis(orient="top"),
-        tooltip=["group:N", alt.Tooltip("mean(value):Q", format=".4f")],
+    once = base.transform_filter("datum.first")
+    spread = once.mark_rule(strokeWidth=1.5, color=MUTED).encode(x=alt.X("low:Q", title=None), x2="high:Q")
+    mean = once.mark_point(shape="diamond", filled=True, size=70, opacity=1, color=MUTED).encode(
+        x="mean:Q", tooltip=["group:N", alt.Tooltip("mean:Q", format=".4~f"), alt.Tooltip("sd:Q", format=".2~g")]
     )
     ticks = base.mark_tick(thickness=2.5, size=18, opacity=1).encode(
         color=COLOR, tooltip=["seed:Q", "run:N", alt.Tooltip("value:Q", format=".4~f")]

@@ -148,11 +148,15 @@ def content(
             "groups": [
                 {
                     "label": group.label,
+                    "spread": {
+                        name: rounded(group.spread(name), 5)
+                        for name in {name: None for each in group.seeds for name in each.figures}
+                    },
                     "seeds": [
                         {
                             "seed": each.seed,
                             "run": each.run,
-                            "figures": {name: rounded([figure.value])[0] for name, figure in each.figures.items()},
+                            "figures": {name: rounded([figure.value], 5)[0] for name, figure in each.figures.items()},
                         }
                         for each in group.seeds
                     ],

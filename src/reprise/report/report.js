@@ -58,19 +58,24 @@
       columns: { run: "run", confidence: "how sure", accuracy: "how often right", rows: "rows" },
     },
     seeds: {
-      rows: () =>
-        groups.flatMap(({ label, seeds }) =>
-          seeds
-            .filter(({ figures }) => selected("seed-figure") in figures)
-            .map(({ seed, run, figures }) => ({
-              group: label,
+      rows: () => {
+        const name = selected("seed-figure");
+        return groups.flatMap(({ label, spread, seeds }) => {
+          const [mean, sd] = spread[name] ?? [];
+          const drawn = { group: label, mean, sd, low: mean - sd, high: mean + sd };
+          return seeds
+            .filter(({ figures }) => name in figures)
+            .map(({ seed, run, figures }, place) => ({
+              ...drawn,
+              first: place === 0,
               seed,
               run: run === null ? "reprise reference" : runs[run].name,
               color: run === null ? "var(--other)" : color(run),
-              value: figures[selected("seed-figure")],
-            })),
-        ),
-      columns: { group: "recipe", seed: "seed", run: "run", value: "value" },
+              value: figures[name],
+            }));
+        });
+      },
+      columns: { group: "recipe", seed: "seed", run: "run", value: "value", mean: "mean", sd: "standard deviation" },
     },
     lengths: asRows(lengths, {
       split: "split", min: "shortest", q25: "25 %", q50: "median", q75: "75 %", q95: "95 %", q99: "99 %", max: "longest",

@@ -1,5 +1,6 @@
 """Groups of runs that differ in nothing but the seed: how far figures move by themselves."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,11 @@ class Group:
 
     label: str
     seeds: list[Seed]
+
+    def spread(self, name: str) -> tuple[float, float]:
+        """A figure's arithmetic mean over the seeds that have it, and the standard deviation of the sample (n - 1)."""
+        values = [each.figures[name].value for each in self.seeds if name in each.figures]
+        return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def groups(entries: Sequence[Entry], references: Sequence[tuple[str, Reference]], keys: Sequence[str]) -> list[Group]:
