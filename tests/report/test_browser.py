@@ -222,6 +222,19 @@ def test_the_curves_of_the_chosen_runs_are_drawn(opened: Open, report: Path) -> 
     assert page.evaluate("document.activeElement.ariaLabel") == f"Leave out {HOSTILE}"
 
 
+def test_what_is_chosen_in_haste_is_drawn_as_it_is_chosen_in_the_end(opened: Open, report: Path) -> None:
+    page = opened(report)
+    boxes = "[...document.querySelectorAll('#table tbody input')]"
+    page.evaluate(f"() => {{ for (let n = 0; n < 3; n++) {boxes}.slice(0, 6).forEach((box) => box.click()); }}")
+    # Four were chosen and are not, two were not and are.
+    assert page.locator("#chosen li").count() == 2
+    page.wait_for_function("document.querySelectorAll(\"figure[data-chart='loss'] svg .mark-line path\").length === 2")
+    page.wait_for_function("document.querySelectorAll('#confusions svg').length === 2")
+    page.evaluate(f"() => {boxes}.filter((box) => box.checked).forEach((box) => box.click())")
+    expect(page.get_by_text("No run is chosen")).to_have_count(6)
+    expect(page.locator("#curves svg")).to_have_count(0)
+
+
 def test_a_run_keeps_its_colour_while_others_come_and_go(opened: Open, report: Path) -> None:
     page = opened(report)
 
@@ -296,8 +309,10 @@ def test_markup_is_shown_as_text(opened: Open, report: Path) -> None:
     choose(page, HOSTILE, "flat")
     assert page.locator("blockquote").first.inner_text() == HOSTILE
     assert page.locator("img").count() == 0
-    page.locator("figure[data-chart='loss'] svg").hover(position={"x": 200, "y": 100})
-    page.wait_for_selector("#vg-tooltip-element.visible")
+    page.locator("figure[data-chart='loss'] svg .mark-symbol path").last.hover(force=True)
+    expect(page.locator("#vg-tooltip-element.visible")).to_contain_text("flat")
+    page.locator("figure[data-chart='loss'] svg .mark-symbol path").first.hover(force=True)
+    expect(page.locator("#vg-tooltip-element.visible")).to_contain_text(HOSTILE)
     page.locator("#label").select_option(HOSTILE)
     page.wait_for_timeout(300)
     assert page.locator("img").count() == 0

@@ -23,21 +23,21 @@ def finished(chart: alt.Chart | alt.LayerChart | alt.FacetChart, height: int = 2
     return spec
 
 
-def curve(y: str, title: str, *, axis_format: str, log: bool = False) -> Spec:
+def curve(y: str, title: str, *, axis_format: str) -> Spec:
     """A line for each run. Rows: run, color, dash, step, and the field `y`."""
-    nearest = alt.selection_point(nearest=True, on="pointerover", clear="pointerout", fields=["step"], empty=False)
-    scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
+    # Not the nearest point: Vega-Lite 6.4 does not find the texts of its tooltip.
+    under = alt.selection_point(on="pointerover", clear="pointerout", fields=["step"], empty=False)
     base = alt.Chart(ROWS).encode(
         x=alt.X("step:Q", title="optimizer step").scale(nice=False),
-        y=alt.Y(f"{y}:Q", title=title, scale=scale).axis(format=axis_format),
+        y=alt.Y(f"{y}:Q", title=title).scale(zero=False).axis(format=axis_format),
         color=COLOR,
         detail="run:N",
     )
-    points = base.mark_point(filled=True, size=45).encode(
-        opacity=alt.when(nearest).then(alt.value(1)).otherwise(alt.value(0)),
+    points = base.mark_point(filled=True, size=100).encode(
+        opacity=alt.when(under).then(alt.value(1)).otherwise(alt.value(0)),
         tooltip=["run:N", alt.Tooltip("step:Q", format=",.0f"), alt.Tooltip(f"{y}:Q", format=".4~g", title=title)],
     )
-    return finished(base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + points.add_params(nearest))
+    return finished(base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + points.add_params(under))
 
 
 def epochs() -> Spec:

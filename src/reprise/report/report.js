@@ -123,26 +123,31 @@
   const options = { renderer: "svg", actions: false, ast: true, config };
   const views = new WeakMap();
 
-  async function draw(figure, spec, chart) {
+  // A figure is drawn once at a time, each time as things stand by then.
+  function draw(figure, spec, chart) {
+    figure.drawn = (figure.drawn ?? Promise.resolve()).then(() => drawNow(figure, spec, chart));
+    return figure.drawn;
+  }
+
+  async function drawNow(figure, spec, chart) {
+    if (!figure.isConnected) return;
     const plot = figure.querySelector(".plot");
     const rows = chart.rows();
-    const turn = (figure.turn = (figure.turn ?? 0) + 1);
     tabulate(figure, rows, chart.columns);
     plot.classList.toggle("nothing", rows.length === 0);
     if (rows.length === 0) {
       views.get(plot)?.finalize();
       views.delete(plot);
       plot.textContent = chosen().length ? "Nothing to draw" : "No run is chosen";
-      return;
-    }
-    if (views.has(plot)) {
+    } else if (views.has(plot)) {
       await views.get(plot).data("rows", rows).runAsync();
-      return;
+    } else {
+      plot.textContent = "";
+      const { view } = await vegaEmbed(plot, { ...spec, datasets: { ...spec.datasets, rows } }, options);
+      // To who listens, a chart is its name and its table; hundreds of points with their colours would say less.
+      plot.querySelector("svg").ariaHidden = "true";
+      views.set(plot, view);
     }
-    plot.textContent = "";
-    const { view } = await vegaEmbed(plot, { ...spec, datasets: { ...spec.datasets, rows } }, options);
-    if (figure.turn === turn) views.set(plot, view);
-    else view.finalize(); // something else was chosen meanwhile, and is drawn by the later call
   }
 
   // The same as a table, made when it is opened.
@@ -153,10 +158,11 @@
       if (!details.open) return;
       const table = document.createElement("table");
       const head = table.createTHead().insertRow();
-      for (const heading of Object.values(columns)) {
+      for (const [field, heading] of Object.entries(columns)) {
         const cell = document.createElement("th");
         cell.scope = "col";
         cell.textContent = heading;
+        cell.classList.toggle("number", typeof rows[0]?.[field] === "number");
         head.append(cell);
       }
       const body = table.createTBody();
@@ -195,6 +201,7 @@
       const name = runs[run].name;
       figure.querySelector("strong").textContent = `Confusion: ${name}`;
       figure.querySelector(".unseen").textContent = `: confusion of ${name}`;
+      figure.querySelector(".plot").ariaLabel = `Confusion of ${name}: a chart, below as a table`;
       figure.querySelector(".scroll").ariaLabel = `Confusion of ${name}, as a table`;
       host.append(figure);
       drawing.push(draw(figure, specs.confusion, confusion(run)));
