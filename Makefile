@@ -26,8 +26,15 @@ HARDWARE_cpu := cpu
 HARDWARE_gpu := cuda
 HARDWARE_tpu := tpu
 
-.PHONY: help setup train verify test test-thorough test-default lint format lock clean \
-  test-images test-chaos test-invariance test-xla bench bench-prepare bench-quality bench-gpu bench-xla $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
+# What reads the report. Elsewhere than on a Debian as root, what is missing is the user's to install, and the tests say so.
+define WITH_BROWSER
+missing=; for program in chromium npm; do command -v $$program > /dev/null || missing="$$missing $$program"; done; \
+if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then echo "install$$missing"; \
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing > /dev/null; fi
+endef
+
+.PHONY: help setup train seeds prune report verify test test-thorough test-default lint format lock clean \
+  test-images test-chaos test-invariance test-report test-xla bench bench-prepare bench-quality bench-gpu bench-xla bench-report $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-36s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +56,15 @@ image-cpu image-gpu image-tpu: image-%:  ## Build the image, if what it is made 
 rebuild-cpu rebuild-gpu rebuild-tpu: rebuild-%:  ## Build the image again from nothing and compare the digests (podman)
 	@docker/rebuild $(HARDWARE_$*)
 
+seeds: setup  ## Cook the recipe with several seeds and show the spread (N=5, ARGS="-S …"); `reprise compare` reads it
+	@reprise seeds -n $(or $(N),5) $(ARGS)
+
+prune: setup  ## Remove the experiments of earlier commits, after asking
+	@reprise prune
+
+report: setup  ## Write all runs on one HTML page that needs no network, report/index.html (RUNS="main gentler")
+	@reprise report $(RUNS)
+
 verify: setup  ## Cook a commit again elsewhere and judge every output (REV=…, STRICT=1: nothing but the same bits passes)
 	@reprise verify $(REV) $(if $(STRICT),--strict)
 
@@ -67,6 +83,10 @@ test-invariance: $(VENV)/.dev  ## Train on 1 to 3 processes and in other micro-b
 test-chaos: $(VENV)/.dev  ## Kill training at random moments, go on, and compare every bit (N=50)
 	pytest -m chaos -n 0 -s
 
+test-report: $(VENV)/.dev  ## Open the report in chromium without a network (as root on a Debian, installs it)
+	@$(WITH_BROWSER)
+	pytest -m report -n 0 --durations=5
+
 test-xla: $(VENV)/.dev  ## Prove the TPU's path on XLA's CPU device, in .venv-xla from the locks in docker/tpu (8 GB)
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
 	pytest -m xla -n 2 -rP
@@ -83,6 +103,10 @@ bench-quality: setup  ## Train whole with the course's loop and compare the accu
 
 bench-gpu:  ## The same contenders on a GPU at BERT-base's size, in its image, and the bits that come of it there
 	@docker/run cuda python benchmarks/gpu.py
+
+bench-report: $(VENV)/.dev  ## The report of many experiments: time, size, and how fast a browser sorts it (EXPERIMENTS=500)
+	@$(WITH_BROWSER)
+	python benchmarks/report.py
 
 bench-xla: $(VENV)/.installed  ## Count XLA's compilations with one, four and any lengths of batches (STEPS=60)
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
@@ -130,6 +154,7 @@ $(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml
 	@echo "setup: 3/3 reprise itself"
 	@$(INSTALL) --no-build-isolation --editable .
 	@$(VENV)/bin/python -m pip check
+	@$(VENV)/bin/python -m reprise.report.plots
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed $(LOCKS)/dev.txt

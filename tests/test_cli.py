@@ -13,7 +13,7 @@ SCRIPT = str(Path(sys.executable).parent / "reprise")
 MODULE = (sys.executable, "-m", "reprise")
 VERBS = (
     "environment", "fetch", "prepare", "train", "evaluate",
-    "recipe", "summary", "predict", "verify", "reference", "parity", "export"
+    "recipe", "summary", "predict", "verify", "reference", "parity", "export", "report", "compare", "seeds", "prune"
 )  # fmt: skip
 SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
 

@@ -224,6 +224,73 @@ def export(
     export(folder)
 
 
+@app.command()
+def report(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Which runs; without any, all experiments too.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path("report/index.html"),
+) -> None:
+    """Write all runs on one HTML page that needs nothing but a browser: tables, curves, mistakes, where they come from.
+
+    A run is the workspace, a commit or an experiment. From then on `dvc plots show` needs no network either.
+    """
+    _go_offline()
+    from reprise.report.build import report
+
+    report(runs or (), out)
+
+
+@app.command()
+def compare(
+    before: Annotated[str, typer.Argument(metavar="FIRST", help="What is compared with.")],
+    after: Annotated[str, typer.Argument(metavar="SECOND", help="What may be better.")],
+    rows: Annotated[int, typer.Option(min=0, help="Of two runs, how many rows that changed to show.")] = 5,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
+) -> None:
+    """Compare two runs, or two groups of seeds, and say what is more than chance.
+
+    FIRST and SECOND are `workspace`, an experiment's name or a commit, which is one run each. With `seeds:` before it
+    (seeds:HEAD, seeds:gentler), it is that run and every experiment, HEAD and the workspace that differ from it in the
+    seed alone. One seed a side cannot tell a better recipe from a lucky seed; `reprise seeds` cooks more.
+
+    For example: reprise compare seeds:HEAD seeds:gentler
+    """
+    from reprise.experiments.compare import compare
+
+    if json and markdown:
+        raise InputError("--markdown: expected it, or --json, not both")
+    compare(before, after, rows, "json" if json else "markdown" if markdown else "text")
+
+
+@app.command()
+def seeds(
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many, from the recipe's own on.")] = 5,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("-S", "--set-param", metavar="KEY=VALUE", help="Of params.yaml, as `dvc exp run` takes it."),
+    ] = None,
+) -> None:
+    """Cook the recipe with several seeds, each as an experiment, and show how far the figures spread.
+
+    For example: reprise seeds -n 5 -S train.learning_rate=5e-5. What was cooked already is not cooked again.
+    """
+    from reprise.experiments.seeds import seeds
+
+    seeds(number, overrides or ())
+
+
+@app.command()
+def prune(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Show the experiments that were tried on earlier commits than HEAD, and remove them after asking."""
+    from reprise.experiments.prune import prune
+
+    prune(lambda question: yes or typer.confirm(question))
+
+
 def _go_offline() -> None:
     """Only fetch may use the network; the libraries read these when they are first imported."""
     os.environ["HF_HUB_OFFLINE"] = "1"

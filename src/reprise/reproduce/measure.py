@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from reprise.environment import hardware
-from reprise.errors import InputError
+from reprise.experiments.runs import find_run
+from reprise.experiments.seeds import cook
 from reprise.recipe import read_recipe
-from reprise.reproduce.pipeline import ask, commit_of, dvc
+from reprise.reproduce.pipeline import ask, commit_of
 from reprise.reproduce.reference import REFERENCES, Reference, summarize
-from reprise.reproduce.result import of_commit, read_result
 
 
 def measure(seeds: int) -> None:
@@ -30,22 +30,13 @@ def measure(seeds: int) -> None:
     results = {}
     for number, (seed, name) in enumerate(experiments.items(), start=1):
         print(f"reference: seed {seed}, {number} of {seeds}", flush=True)
-        if dvc("exp", "run", "--temp", "--name", name, "--set-param", f"seed={seed}"):
-            raise InputError(f"params.yaml: seed {seed}: the pipeline failed, see above; expected it to cook")
-        results[seed] = read_result(of_commit(commit_of_experiment(name)), where=name)
+        cook(name, seed)
+        results[seed] = find_run(name).result
     reference = summarize(results)
     file = REFERENCES / f"{recipe.task.name}-{recipe.model.name}-{kind}.json"
     reference.write(file)
     remove(experiments.values())
     show(reference, file)
-
-
-def commit_of_experiment(name: str) -> str:
-    """The commit that DVC keeps an experiment in, for `git` to read."""
-    from dvc.api import exp_show  # slow
-
-    (revision,) = [found["rev"] for found in exp_show() if found["Experiment"] == name]
-    return commit_of(revision)
 
 
 def remove(experiments: Collection[str]) -> None:

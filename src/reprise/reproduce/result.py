@@ -1,5 +1,6 @@
 """What one cooking gave, read from a commit, an experiment or a folder alike."""
 
+import functools
 import hashlib
 import io
 import json
@@ -146,13 +147,36 @@ def of_folder(folder: Path) -> Read:
 
 
 def of_commit(commit: str) -> Read:
-    """The files of a git commit."""
+    """The files of a git commit of the repository that we stand in, given its full hash."""
+    return lambda file: blobs(Path.cwd()).read(f"{commit}:{file.as_posix()}")
 
-    def read(file: Path) -> bytes | None:
-        shown = subprocess.run(["git", "cat-file", "blob", f"{commit}:{file}"], capture_output=True, check=False)
-        return None if shown.returncode else shown.stdout
 
-    return read
+class Blobs:
+    """One `git cat-file --batch` that answers for every file of every commit (git-scm.com/docs/git-cat-file)."""
+
+    def __init__(self, repository: Path) -> None:
+        self._git = subprocess.Popen(
+            ["git", "cat-file", "--batch"], cwd=repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a blob by what git calls it, None where there is none, or where it is something else."""
+        asked, answered = self._git.stdin, self._git.stdout
+        assert asked is not None
+        assert answered is not None
+        asked.write(f"{name}\n".encode())
+        asked.flush()
+        head = answered.readline().split()
+        if len(head) != 3 or not head[2].isdigit():  # "NAME missing"
+            return None
+        content = answered.read(int(head[2]) + 1)[:-1]
+        return content if head[1] == b"blob" else None
+
+
+@functools.cache
+def blobs(repository: Path) -> Blobs:
+    """The one of a repository, which lives as long as this process."""
+    return Blobs(repository)
 
 
 def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,177 @@
+"""Runs that nobody cooked: all files of a commit with results, numbers drawn from a seed. For what shows many runs."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+
+from reprise.evaluate.curves import calibration, confusion, expected_calibration_error, precision_recall
+
+ROOT = Path(__file__).parents[1]
+DEVICES = ("cpu: AMD EPYC", "NVIDIA H100 80GB HBM3")
+
+
+def files(
+    recipe: Mapping[str, Any],
+    *,
+    steps: int = 642,
+    rows: int = 1273,
+    collapsed: bool = False,
+    hardware: str = "cpu",
+    code: str = "0" * 32,
+) -> dict[Path, bytes]:
+    """What a run of `recipe` (nested, as params.yaml) leaves in git, by path.
+
+    How good it is follows from the logarithm of the learning rate, with noise by the seed.
+
+    Args:
+        recipe: of a classification.
+        steps: how many it is said to have trained.
+        rows: of the evaluation split.
+        collapsed: it says the first label of every row.
+        hardware: cpu or cuda.
+        code: the MD5 of src/reprise/train.
+    """
+    train = recipe["train"]
+    draw = np.random.default_rng(
+        [recipe["seed"], round(1e7 * train["learning_rate"]), train["epochs"], train["batch_size"]]
+    )
+    labels = list(map(str, recipe["task"]["labels"]))
+    skill = 2.2 - 1.1 * abs(np.log10(train["learning_rate"]) + 4) + draw.normal(0, 0.05)
+    references = draw.integers(0, len(labels), rows)
+    logits = draw.normal(0, 1, (rows, len(labels)))
+    logits[np.arange(rows), references] += max(skill, 0.3)
+    logits[:, 0] += 100.0 * collapsed
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    predictions = probabilities.argmax(axis=1)
+    right = predictions == references
+    score = float(right.mean())
+    half = float(1.96 * right.std() / np.sqrt(rows))
+    metrics = recipe["task"]["metrics"]
+    calibrated = calibration(probabilities, references)
+    return {
+        Path(path): content if isinstance(content, bytes) else json.dumps(content).encode()
+        for path, content in {
+            "params.yaml": in_yaml(recipe),
+            "dvc.lock": in_yaml(lock(recipe, code)),
+            "environment.json": {},
+            "metrics/train.json": {
+                "epoch": 1, "steps": steps, "loss": 0.3,
+                "validation": {name: score - 0.02 + draw.normal(0, 0.004) for name in metrics},
+            },
+            "metrics/speed.json": {
+                "train_seconds": round(steps * 0.26 * draw.uniform(0.9, 1.1), 2), "median_step_seconds": 0.26,
+                "examples_per_second": round(123 * draw.uniform(0.9, 1.1), 1), "tokens_per_second": 3300.0,
+                "padding_share": 0.025, "peak_memory_mib": 2299, "processes": 1, "threads": 2,
+            },
+            "metrics/provenance.json": provenance(hardware, f"{draw.integers(2**63):064x}"),
+            "metrics/evaluate.json": {
+                "split": recipe["evaluate"]["split"], "rows": rows,
+                **dict.fromkeys(metrics, score),
+                "interval": {name: {"low": score - half, "high": score + half} for name in metrics},
+                "baseline": dict.fromkeys(metrics, 1 / len(labels)),
+                "collapsed": collapsed,
+                "calibration_error": expected_calibration_error(calibrated),
+            },
+            "plots/train.csv": in_csv(curve(train, steps, draw)),
+            "plots/validation.csv": in_csv(epochs(recipe, score, draw)),
+            "plots/confusion.csv": in_csv(confusion(predictions, references, labels)),
+            "plots/pr.csv": in_csv(precision_recall(probabilities, references, labels)),
+            "plots/calibration.csv": in_csv(calibrated),
+        }.items()
+    }  # fmt: skip
+
+
+def curve(train: Mapping[str, Any], steps: int, draw: np.random.Generator) -> pd.DataFrame:
+    """plots/train.csv: a loss that falls, the linear schedule, gradients with peaks."""
+    step = np.arange(1, steps + 1)
+    warm = max(int(train["warmup"] * steps), 1)
+    return pd.DataFrame(
+        {
+            "step": step,
+            "epoch": 1 + (step - 1) * train["epochs"] // steps,
+            "learning_rate": train["learning_rate"] * np.minimum((step - 1) / warm, (steps - step) / steps),
+            "loss": 0.2 + 0.5 * np.exp(-3 * step / steps) + draw.normal(0, 0.03, steps),
+            "grad_norm": draw.gamma(4, 1.5, steps),
+        }
+    )
+
+
+def epochs(recipe: Mapping[str, Any], score: float, draw: np.random.Generator) -> pd.DataFrame:
+    """plots/validation.csv; the metric that selects the epoch stands last."""
+    count = recipe["train"]["epochs"]
+    table = {"epoch": np.arange(1, count + 1), "loss": draw.uniform(0.3, 0.5, count)}
+    scores = {name: score - draw.uniform(0, 0.03, count) for name in reversed(recipe["task"]["metrics"])}
+    return pd.DataFrame({**table, **scores})
+
+
+def lock(recipe: Mapping[str, Any], code: str) -> dict[str, Any]:
+    """dvc.lock: what dvc.yaml says that each stage reads of the recipe, some code, the outputs."""
+    pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    stages: dict[str, Any] = {}
+    for name, stage in pipeline["stages"].items():
+        read = {key: under(recipe, key.split(".")) for key in stage.get("params", [])}
+        outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
+        stages[name] = {
+            "cmd": stage["cmd"],
+            "deps": [{"path": f"src/reprise/{name}", "hash": "md5", "md5": code}],
+            "params": {"params.yaml": read},
+            "outs": [{"path": path, "hash": "md5", "md5": "1" * 32} for out in outs for path in paths(out)],
+        }
+    return {"schema": "2.0", "stages": stages}
+
+
+def paths(out: str | Mapping[str, Any]) -> Sequence[str]:
+    """The path of an output of dvc.yaml, which stands there alone or with settings."""
+    return [out] if isinstance(out, str) else list(out)
+
+
+def under(nested: Any, keys: Sequence[str]) -> Any:
+    """What stands in nested mappings under a dotted key."""
+    for key in keys:
+        nested = nested[key]
+    return nested
+
+
+def provenance(hardware: str, weights: str) -> dict[str, Any]:
+    """metrics/provenance.json of one session."""
+    packages = {"torch": "2.13.0", "transformers": "5.23.0", "accelerate": "1.15.0", "datasets": "5.2.0"}
+    return {
+        "sessions": [
+            {
+                "started": "2026-11-25T17:00:28+00:00", "commit": "c" * 40, "dirty": False,
+                "image": None if hardware == "cpu" else f"reprise:{hardware}",
+                "environment": {
+                    "hardware": hardware, "machine": "x86_64", "python": "3.11",
+                    "locks": {"torch.txt": "7" * 64, "requirements.txt": "8" * 64}, "packages": packages,
+                },
+                "devices": [DEVICES[hardware != "cpu"]], "instructions": "AVX512", "driver": None,
+                "processes": 1, "threads": 2, "precision": "bf16",
+                "deterministic": {"algorithms": True}, "from_step": 0,
+            }
+        ],
+        "results": [
+            {
+                "data": {split: split[0] * 64 for split in ("train", "validation", "test")},
+                "pretrained": {"model.safetensors": "5" * 64}, "sample_order": ["6" * 64],
+                "weights": {"model.safetensors": weights},
+            }
+        ],
+    }  # fmt: skip
+
+
+def in_yaml(content: Any) -> bytes:
+    """Content as a YAML file."""
+    written = io.BytesIO()
+    YAML(typ="safe").dump(content, written)
+    return written.getvalue()
+
+
+def in_csv(table: pd.DataFrame) -> bytes:
+    """A table as a CSV file."""
+    return table.to_csv(index=False).encode()

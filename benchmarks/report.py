@@ -1,0 +1,155 @@
+"""The report of many experiments: how long `reprise report` takes, how large the page is, how fast a browser sorts it.
+
+`make bench-report` makes up a repository with EXPERIMENTS=500 experiments, types `reprise report` in it and opens the
+page in chromium.
+"""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+import made_up_runs
+import results
+from reprise.recipe import as_plain, read_recipe
+from reprise.reproduce.pipeline import environment, program
+
+EXPERIMENTS = int(os.environ.get("EXPERIMENTS", "500"))
+RATES = (1e-5, 2e-5, 3e-5, 5e-5, 1e-4, 2e-4, 3e-4)
+# Long enough that curves are thinned.
+STEPS = 2000
+
+
+def main() -> None:
+    """Measure, print a table and keep the figures."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        sys.exit("bench: expected chromium: apt-get install chromium")
+    recipe = as_plain(read_recipe())
+    with TemporaryDirectory(prefix="reprise-report-") as name:
+        folder = Path(name)
+        print(f"bench: make up {EXPERIMENTS} experiments", flush=True)
+        make_repository(folder, recipe, EXPERIMENTS)
+        print("bench: reprise report", flush=True)
+        start = time.perf_counter()
+        call = [program("reprise"), "report"]
+        subprocess.run(
+            call, cwd=folder, env={**environment(), "PYTHONPATH": str(made_up_runs.ROOT / "src")}, check=True
+        )
+        build = time.perf_counter() - start
+        page = folder / "report/index.html"
+        told: dict[str, Any] = {
+            "experiments": EXPERIMENTS,
+            "build_seconds": round(build, 1),
+            "megabytes": round(page.stat().st_size / 1e6, 2),
+            **in_browser(browser, page),
+            "machine": results.machine(),
+        }
+    results.write("report", told)
+    print("\n| | |\n|---|---:|")
+    for key, value in told.items():
+        if key != "machine":
+            print(f"| {key.replace('_', ' ')} | {value} |")
+
+
+def make_repository(folder: Path, recipe: dict[str, Any], experiments: int) -> None:
+    """A git repository with a cooked commit and experiments on it, as DVC keeps them under refs/exps."""
+    subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=folder, check=True)
+    stream = subprocess.Popen(["git", "fast-import", "--quiet"], cwd=folder, stdin=subprocess.PIPE)
+    assert stream.stdin is not None
+    base = {**made_up_runs.files(recipe, steps=STEPS), Path(".dvc/config"): b"", Path("dvc.yaml"): pipeline()}
+    stream.stdin.write(commit("refs/heads/main", base, mark=1))
+    stream.stdin.flush()
+    for number, changed in enumerate(variants(recipe, experiments)):
+        made = made_up_runs.files(changed, steps=STEPS, collapsed=number % 50 == 49)
+        stream.stdin.write(commit(f"refs/made-up/run-{number:03}", made, start=":1"))
+    stream.stdin.close()
+    if stream.wait():
+        sys.exit("bench: git fast-import failed")
+    subprocess.run(["git", "reset", "--quiet", "--hard"], cwd=folder, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/made-up"],
+        cwd=folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    place = f"refs/exps/{head[:2]}/{head[2:].strip()}"
+    moves = [f"create {place}/{name} {made}" for made, name in map(str.split, listed.stdout.splitlines())]
+    subprocess.run(["git", "update-ref", "--stdin"], cwd=folder, input="\n".join(moves) + "\n", text=True, check=True)
+
+
+def variants(recipe: dict[str, Any], count: int) -> Iterator[dict[str, Any]]:
+    """Recipes with other learning rates, batch sizes and epochs, and five seeds of each."""
+    for number in range(count):
+        changed = copy.deepcopy(recipe)
+        group, seed = divmod(number, 5)
+        changed["seed"] = 42 + seed
+        changed["train"] |= {
+            "learning_rate": RATES[group % len(RATES)],
+            "batch_size": (16, 32, 64)[group // len(RATES) % 3],
+            "epochs": 1 + group // (3 * len(RATES)) % 5,
+        }
+        yield changed
+
+
+def commit(ref: str, files: dict[Path, bytes], *, mark: int | None = None, start: str = "") -> bytes:
+    """A commit as `git fast-import` reads it."""
+    lines = [f"commit {ref}\n".encode()]
+    if mark:
+        lines.append(f"mark :{mark}\n".encode())
+    lines.append(b"committer Bench <bench@example.org> 1764000000 +0000\ndata 5\nCook\n\n")
+    if start:
+        lines.append(f"from {start}\n".encode())
+    for path, content in files.items():
+        lines.append(f"M 100644 inline {path}\ndata {len(content)}\n".encode() + content + b"\n")
+    return b"".join(lines) + b"\n"
+
+
+def pipeline() -> bytes:
+    """This repository's pipeline."""
+    return (made_up_runs.ROOT / "dvc.yaml").read_bytes()
+
+
+def in_browser(program: str, page: Path) -> dict[str, float]:
+    """How long the page takes until its charts are drawn, and the slowest of sorting, filtering and choosing."""
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=program, args=arguments)
+        shown = browser.new_page()
+        start = time.perf_counter()
+        shown.goto(page.as_uri())
+        shown.wait_for_function("document.documentElement.dataset.drawn === 'all'")
+        drawn = time.perf_counter() - start
+        # Until the rows lie where they belong: asking for a place has the browser lay out the page.
+        slowest = shown.evaluate(
+            """() => {
+                const timed = (act) => {
+                    const start = performance.now();
+                    act();
+                    document.querySelector("#table tbody").getBoundingClientRect();
+                    return performance.now() - start;
+                };
+                const buttons = [...document.querySelectorAll("#table thead button")];
+                const sorts = buttons.flatMap((button) => [timed(() => button.click()), timed(() => button.click())]);
+                const filter = document.getElementById("filter");
+                const filters = ["run-1", "accuracy>0.8", "seed=43 epochs=2", ""].map((text) =>
+                    timed(() => { filter.value = text; filter.dispatchEvent(new Event("input")); }));
+                document.getElementById("more").click();
+                const whole = buttons.map((button) => timed(() => button.click()));
+                return [sorts, filters, whole].map((times) => Math.max(...times));
+            }"""
+        )
+        browser.close()
+    names = [f"slowest_{what}_milliseconds" for what in ("sort", "filter", "sort_of_all_rows")]
+    return {"open_seconds": round(drawn, 2)} | {name: round(each, 1) for name, each in zip(names, slowest, strict=True)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What sets results apart, and what makes them the same but for the seed: pure functions."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from reprise.recipe import OWN_DATA
+from reprise.reproduce.result import Result
+from reprise.reproduce.verdict import PASSING, shown
+
+What = Literal["parameter", "data", "environment", "code"]
+# What of a provenance says with what software, on what kind of hardware.
+SOFTWARE = ("environment.locks.", "environment.hardware")
+# What it says anew of every run; that something was not committed is told by what differs.
+ANEW = (*PASSING, "dirty")
+# What provenance.json says of data and of pretrained weights, which is told by their digests in dvc.lock.
+INPUTS = ("data.", "pretrained.")
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that is not the same on two sides, as it is shown; a side of several values lists them."""
+
+    what: What
+    key: str
+    before: str
+    after: str
+
+
+def identity(result: Result) -> str:
+    """What results that differ in the seed alone have in common: recipe, code, locks and kind of hardware."""
+    return identity_of(result.recipe, result.code, result.provenance)
+
+
+def identity_of(recipe: Mapping[str, Any], code: Mapping[str, str], told: Mapping[str, Any]) -> str:
+    """The same of its parts, as in `Result`, of something that may not be cooked yet.
+
+    Args:
+        recipe: what the stages read of params.yaml, by dotted key.
+        code: the MD5 of each file and folder that the stages read and no stage makes, by path.
+        told: the provenance, by dotted key, or the environment alone.
+    """
+    software = {key: value for key, value in told.items() if key.startswith(SOFTWARE)}
+    return json.dumps(
+        [{key: value for key, value in recipe.items() if key != "seed"}, dict(code), software],
+        sort_keys=True, default=str,
+    )  # fmt: skip
+
+
+def differences(before: Sequence[Result], after: Sequence[Result]) -> list[Difference]:
+    """What two sides were cooked with that differs, parameters first.
+
+    A parameter is a key of params.yaml that a stage reads. Data is what was fetched and prepared, by its digest, and
+    the user's own files. Environment is what provenance.json says: locks, hardware, devices, processes, threads.
+    """
+    found = []
+    for what, tell in TOLD.items():
+        old, new = ([tell(result) for result in side] for side in (before, after))
+        for key in sorted({key for told in (*old, *new) for key in told}):
+            # By all of a value, since what is shown of a long one is its beginning.
+            values = [{repr(told.get(key)): shown(told.get(key, ABSENT)) for told in side} for side in (old, new)]
+            if values[0].keys() != values[1].keys():
+                found.append(Difference(what, key, *(", ".join(side.values()) for side in values)))
+    return found
+
+
+def data(result: Result) -> dict[str, Any]:
+    """The digest of each thing that was fetched or prepared, and of each own file, by path."""
+    made = {path: out.md5 for path, out in result.outputs.items() if out.stage in ("fetch", "prepare")}
+    return made | {path: md5 for path, md5 in result.code.items() if is_data(path)}
+
+
+def environment(result: Result) -> dict[str, Any]:
+    """What provenance.json says of where and with what it was trained, but for what a run says anew."""
+    return {key: value for key, value in result.provenance.items() if not key.startswith((*ANEW, *INPUTS))}
+
+
+def code(result: Result) -> dict[str, Any]:
+    """The digest of each file and folder of code, by path."""
+    return {path: md5 for path, md5 in result.code.items() if not is_data(path)}
+
+
+def is_data(path: str) -> bool:
+    """Whether a dependency that no stage makes is the user's own data."""
+    return PurePosixPath(path).is_relative_to(OWN_DATA)
+
+
+TOLD: dict[What, Any] = {
+    "parameter": lambda result: result.recipe,
+    "data": data,
+    "environment": environment,
+    "code": code,
+}

@@ -1,0 +1,144 @@
+"""`reprise seeds`: the recipe with several seeds, each an experiment, and how far its figures spread."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+from ruamel.yaml import YAML
+
+from reprise.environment import describe, hardware
+from reprise.errors import InputError
+from reprise.experiments.differences import identity_of
+from reprise.experiments.runs import Run, all_runs, find_run, one_per_seed, same_but_seed
+from reprise.experiments.statistics import summarize
+from reprise.recipe import PARAMS, as_plain, check_recipe
+from reprise.reproduce.pipeline import commit_of, dvc
+from reprise.reproduce.result import flat
+
+PIPELINE = Path("dvc.yaml")
+
+
+def seeds(count: int, overrides: Sequence[str]) -> None:
+    """Cook the recipe with its own seed and those after it, and print how its figures spread.
+
+    Each is a DVC experiment in a copy of the checkout, so the workspace stays as it is. A seed that was cooked already
+    with the same recipe, code and environment is taken as it is, wherever it lies: so what was interrupted goes on.
+
+    Args:
+        count: how many seeds.
+        overrides: of params.yaml, as `dvc exp run -S` takes them.
+
+    Raises:
+        InputError: an override means nothing, there is no commit to cook from, or the pipeline fails.
+    """
+    commit_of("HEAD")
+    params = overridden(overrides)
+    group = planned(params)
+    wanted = range(params["seed"], params["seed"] + count)
+    there = {run.seed: run for run in reversed(same_but_seed(group, all_runs()))}
+    name = f"seed-{{}}-{hashlib.sha256(group.encode()).hexdigest()[:7]}"
+    runs = []
+    for number, seed in enumerate(wanted, start=1):
+        known = there.get(seed)
+        print(f"seeds: seed {seed}, {number} of {count}{f': {known.name} has it' if known else ''}", flush=True)
+        if known is None:
+            cook(name.format(seed), seed, overrides)
+            known = find_run(name.format(seed))
+        runs.append(known)
+    show(one_per_seed(runs))
+
+
+def cook(name: str, seed: int, overrides: Iterable[str] = ()) -> None:
+    """Cook the recipe with a seed as an experiment of that name, in a copy of the checkout.
+
+    Raises:
+        InputError: the pipeline fails.
+    """
+    settings = [word for setting in (*overrides, f"seed={seed}") for word in ("--set-param", setting)]
+    if dvc("exp", "run", "--temp", "--name", name, *settings):
+        raise InputError(f"params.yaml: seed {seed}: the pipeline failed, see above; expected it to cook")
+
+
+def overridden(overrides: Sequence[str]) -> dict[str, Any]:
+    """params.yaml as `dvc exp run -S` would cook it, checked; both speak Hydra's grammar.
+
+    Raises:
+        InputError: an override is malformed, names an unknown key, or gives several values.
+    """
+    own = [override.removeprefix(f"{PARAMS}:") for override in overrides]
+    if not PARAMS.is_file():
+        raise InputError(f"{PARAMS}: not found; run from the repository's root, or make it with `reprise recipe`")
+    try:
+        with initialize_config_dir(str(PARAMS.parent.resolve()), version_base="1.3"):
+            changed = OmegaConf.to_container(compose(PARAMS.stem, own), resolve=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise InputError(f"-S {' -S '.join(overrides)}: expected KEY=VALUE of a key in {PARAMS}: {said}") from None
+    return dict(as_plain(check_recipe(changed, str(PARAMS))))
+
+
+def planned(params: Mapping[str, Any]) -> str:
+    """The `identity` of what `dvc repro` would cook here with these parameters.
+
+    Raises:
+        InputError: the software is not the locked one, or what the pipeline reads is not there.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo  # slow; it hashes the code exactly as it will for dvc.lock
+
+    try:
+        with Repo() as repo:
+            stages = list(repo.index.stages)
+            made = [Path(out.fs_path) for stage in stages for out in stage.outs]
+            code = {}
+            for dep in (dep for stage in stages for dep in stage.deps if dep.hash_name != "params"):
+                place = Path(dep.fs_path)
+                if not any(place.is_relative_to(out) for out in made):
+                    code[place.relative_to(repo.root_dir).as_posix()] = dep.get_hash().value
+    except DvcException as error:
+        raise InputError(f"{PIPELINE}: expected a pipeline that DVC can cook here: {error}") from None
+    told = YAML(typ="safe").load(PIPELINE.read_text(encoding="utf-8"))["stages"].values()
+    keys = [key for stage in told for key in stage.get("params", [])]
+    return identity_of(read_by_stages(params, keys), code, flat({"environment": describe(hardware())}))
+
+
+def read_by_stages(params: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """What the stages read of params.yaml, by dotted key, given the keys that dvc.yaml names."""
+    found: dict[str, Any] = {}
+    for key in keys:
+        value: Any = params
+        for part in key.split("."):
+            value = value[part]
+        found |= flat({key: value})
+    return found
+
+
+def show(runs: Sequence[Run]) -> None:
+    """Print mean, standard deviation and ends of each figure over the seeds, and what to type next."""
+    console = Console(highlight=False, markup=False)
+    table = Table()
+    for heading in ("stage", "figure", "mean", "standard deviation", "min", "max"):
+        table.add_column(heading, justify="left" if heading in ("stage", "figure") else "right")
+    for stage in ("evaluate", "train"):
+        for name in runs[0].result.figures[stage]:
+            told = summarize([run.result.figures[stage][name] for run in runs])
+            spread = "–" if told.sd is None else f"{told.sd:.4f}"
+            table.add_row(stage, name, f"{told.mean:.4f}", spread, f"{told.low:.4f}", f"{told.high:.4f}")
+    console.print(table)
+    console.print(f"{len(runs)} seed{'s' * (len(runs) > 1)}: {', '.join(run.name for run in runs)}", soft_wrap=True)
+    for run in runs:
+        if run.collapsed:
+            console.print(
+                f"Beware: {run.name} has collapsed: it says the same of every row", style="bold", soft_wrap=True
+            )
+    if any(run.kind == "commit" for run in runs):
+        console.print("Try something else as often: reprise seeds -n N -S KEY=VALUE", soft_wrap=True)
+    else:
+        console.print(f"Is it better? reprise compare seeds:HEAD seeds:{runs[-1].name}", soft_wrap=True)

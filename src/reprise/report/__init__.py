@@ -1,0 +1,1 @@
+"""`reprise report`: all runs on one page that needs nothing but a browser."""

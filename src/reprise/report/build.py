@@ -1,0 +1,65 @@
+"""`reprise report`: collect the runs, read their files, write the page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from reprise.experiments.runs import Run, all_runs, find_runs
+from reprise.outputs import read_json, replacing_file
+from reprise.places import PREPARED, card
+from reprise.report.content import content
+from reprise.report.entry import Entry, read_files
+from reprise.report.mistakes import mistakes
+from reprise.report.page import render
+from reprise.report.plots import draw_offline
+from reprise.reproduce.pipeline import tell
+from reprise.reproduce.reference import REFERENCES, read_reference
+
+PAGE = Path("report/index.html")
+
+
+def report(words: Sequence[str], page: Path) -> None:
+    """Write the page of the runs that `words` name, or of the workspace, HEAD and all experiments.
+
+    Raises:
+        InputError: a word names no run, or a run is damaged.
+    """
+    runs = [run for word in words for run in find_runs(word)] if words else all_runs()
+    parents = parents_of([run.commit for run in runs if run.commit])
+    entries = [read_entry(run, parents) for run in tqdm(runs, desc="report: read", unit=" runs", delay=2, leave=False)]
+    judged, predictions = next(
+        ((run.name, found) for run in runs if run.kind != "experiment" and (found := run.predictions()) is not None),
+        ("", None),
+    )
+    text = render(
+        content(
+            entries,
+            references=[
+                (file.stem.rpartition("-")[2], read_reference(file)) for file in sorted(REFERENCES.glob("*.json"))
+            ],
+            card=read_json(card(PREPARED)) if card(PREPARED).is_file() else None,
+            judged_run=judged,
+            mistaken=[] if predictions is None else mistakes(predictions),
+        )
+    )
+    with replacing_file(page) as partial:
+        partial.write_text(text, encoding="utf-8")
+    draw_offline()
+    print(f"report: {len(runs)} runs, {len(text.encode()) / 1e6:.1f} MB, in {page.absolute().as_uri()}")
+
+
+def read_entry(run: Run, parents: dict[str, str]) -> Entry:
+    """A run with its files read."""
+    return Entry(
+        name=run.name, kind=run.kind, commit=run.commit or "", parent=parents.get(run.commit or "", ""),
+        created=run.created.isoformat() if run.created else "", result=run.result, **read_files(run.read),
+    )  # fmt: skip
+
+
+def parents_of(commits: Sequence[str]) -> dict[str, str]:
+    """The first parent of each commit that has one."""
+    if not commits:
+        return {}
+    lines = tell("git", "rev-list", "--no-walk", "--parents", *commits).splitlines()
+    return {commit: parents[0] for commit, *parents in map(str.split, lines) if parents}

@@ -1,0 +1,199 @@
+"""The charts as Vega-Lite, made with altair. Rows and colours come later: what a chart shows is chosen on the page.
+
+Each chart draws the rows of its data set `rows`; a chart's function says which fields they have. Colours are the
+variables of report.css, so that light and dark need no drawing anew. `color` and `dash` are those of a chosen run.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import altair as alt
+
+ROWS = alt.NamedData("rows")
+INK, MUTED, ACCENT = "var(--ink)", "var(--muted)", "var(--accent)"
+COLOR = alt.Color("color:N").scale(None)
+DASH = alt.StrokeDash("dash:N").scale(None)
+Spec = dict[str, Any]
+
+
+def finished(chart: alt.Chart | alt.LayerChart | alt.FacetChart, height: int = 240) -> Spec:
+    """The specification, as wide as its place on the page."""
+    spec: Spec = chart.properties(width="container", height=height).to_dict()
+    spec.pop("config")  # The page has its own.
+    return spec
+
+
+def curve(y: str, title: str, *, axis_format: str, log: bool = False) -> Spec:
+    """A line for each run. Rows: run, color, dash, step, and the field `y`."""
+    nearest = alt.selection_point(nearest=True, on="pointerover", clear="pointerout", fields=["step"], empty=False)
+    scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
+    base = alt.Chart(ROWS).encode(
+        x=alt.X("step:Q", title="optimizer step").scale(nice=False),
+        y=alt.Y(f"{y}:Q", title=title, scale=scale).axis(format=axis_format),
+        color=COLOR,
+        detail="run:N",
+    )
+    points = base.mark_point(filled=True, size=45).encode(
+        opacity=alt.when(nearest).then(alt.value(1)).otherwise(alt.value(0)),
+        tooltip=["run:N", alt.Tooltip("step:Q", format=",.0f"), alt.Tooltip(f"{y}:Q", format=".4~g", title=title)],
+    )
+    return finished(base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + points.add_params(nearest))
+
+
+def epochs() -> Spec:
+    """The validation after each epoch. Rows: run, color, dash, epoch, value."""
+    base = alt.Chart(ROWS).encode(
+        x=alt.X("epoch:O", title="epoch").axis(labelAngle=0, labelOverlap=True),
+        y=alt.Y("value:Q", title=None).scale(zero=False),
+        color=COLOR,
+        detail="run:N",
+        tooltip=["run:N", "epoch:O", alt.Tooltip("value:Q", format=".4f")],
+    )
+    return finished(
+        base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + base.mark_point(filled=True, opacity=1, size=45)
+    )
+
+
+def confusion(labels: Sequence[str]) -> Spec:
+    """How many rows of each label were told as which. Rows: actual, predicted, count, share (of the actual label)."""
+    names = list(labels)
+    flat = max(map(len, names), default=0) * len(names) < 24
+    base = alt.Chart(ROWS).encode(
+        x=alt.X("predicted:N", title="predicted", sort=names).axis(labelAngle=0 if flat else -40, labelLimit=80),
+        y=alt.Y("actual:N", title="actual", sort=names).axis(labelLimit=80),
+        tooltip=["actual:N", "predicted:N", "count:Q", alt.Tooltip("share:Q", format=".1%", title="of the actual")],
+    )
+    cells = base.mark_rect(fill="var(--heat)").encode(
+        fillOpacity=alt.FillOpacity("share:Q", legend=None).scale(domain=[0, 1], range=[0.04, 1])
+    )
+    if len(names) > 12:  # No number would find room.
+        return finished(cells, height=min(26 * len(names), 900))
+    counts = base.mark_text(fontSize=14, dy=-7, fill=INK).encode(text=alt.Text("count:Q", format=","))
+    shares = base.mark_text(fontSize=11, dy=10, fill=INK).encode(text=alt.Text("share:Q", format=".1%"))
+    return finished(cells + counts + shares, height=max(60 * len(names), 170))
+
+
+def precision_recall() -> Spec:
+    """Precision against recall over all thresholds. Rows: run, color, dash, recall, precision, order."""
+    chart = (
+        alt.Chart(ROWS)
+        .mark_line(strokeWidth=1.8)
+        .encode(
+            x=alt.X("recall:Q", title="recall").scale(domain=[0, 1]),
+            y=alt.Y("precision:Q", title="precision").scale(domainMax=1, zero=False),
+            color=COLOR,
+            strokeDash=DASH,
+            detail="run:N",
+            order="order:Q",
+            tooltip="run:N",
+        )
+    )
+    return finished(chart, height=300)
+
+
+def calibration() -> Spec:
+    """How often it was right against how sure it was. Rows: run, color, dash, confidence, accuracy, rows."""
+    base = alt.Chart(ROWS).encode(
+        x=alt.X("confidence:Q", title="how sure the model was").scale(domain=[0, 1]),
+        y=alt.Y("accuracy:Q", title="how often it was right").scale(domain=[0, 1]),
+        color=COLOR,
+        detail="run:N",
+    )
+    perfect = (
+        alt.Chart(alt.InlineData([{"at": 0}, {"at": 1}]))
+        .mark_line(color=MUTED, strokeDash=[4, 4], strokeWidth=1)
+        .encode(x="at:Q", y="at:Q")
+    )
+    points = base.mark_point(filled=True, opacity=1).encode(
+        size=alt.Size("rows:Q", legend=None).scale(range=[20, 220]),
+        tooltip=[
+            "run:N",
+            alt.Tooltip("confidence:Q", format=".3f"),
+            alt.Tooltip("accuracy:Q", format=".3f"),
+            alt.Tooltip("rows:Q", format=","),
+        ],
+    )
+    return finished(perfect + base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + points, height=300)
+
+
+def sweep(param: str, values: Collection[float]) -> Spec:
+    """A figure against a number of the recipe, a point a run. Rows: run, color, chosen, param, value, from, to."""
+    smallest, largest = min(values), max(values)
+    log = smallest > 0 and largest / smallest >= 10
+    few = sorted(values) if len(values) <= 8 else alt.Undefined
+    written = "format(datum.value, datum.value != 0 && abs(datum.value) < 0.001 ? '~e' : '~g')"
+    x = alt.X("param:Q", title=param).axis(labelExpr=written, labelOverlap=True, values=few)
+    base = alt.Chart(ROWS).encode(
+        x=x.scale(type="log", nice=False, padding=14) if log else x.scale(zero=False, nice=False, padding=14),
+        color=COLOR,
+        opacity=alt.when("datum.chosen").then(alt.value(1)).otherwise(alt.value(0.7)),
+        order="chosen:O",
+        tooltip=["run:N", alt.Tooltip("param:Q", title=param), alt.Tooltip("value:Q", format=".4~f")],
+    )
+    y = alt.Y("value:Q", title=None).scale(zero=False)
+    intervals = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("from:Q", title=None).scale(zero=False), y2="to:Q")
+    return finished(intervals + base.mark_point(filled=True, size=50).encode(y=y))
+
+
+def seeds(groups: int) -> Spec:
+    """A strip for each group, a tick a seed. Rows: group, seed, run, color, chosen, value."""
+    base = alt.Chart(ROWS).encode(
+        x=alt.X("value:Q", title=None).scale(zero=False, padding=14).axis(orient="top"),
+        y=alt.Y("group:N", title=None, sort=None).axis(
+            labelAlign="left", labelBaseline="bottom", labelColor=INK, labelPadding=-2, labelOffset=-14, labelLimit=0,
+            ticks=False, domain=False, offset=0,
+        ),
+    )  # fmt: skip
+    spread = base.mark_errorbar(extent="stdev", thickness=1.5, color=MUTED)
+    mean = base.mark_point(shape="diamond", filled=True, size=70, color=MUTED).encode(
+        x=alt.X("mean(value):Q", title=None).axis(orient="top"),
+        tooltip=["group:N", alt.Tooltip("mean(value):Q", format=".4f")],
+    )
+    ticks = base.mark_tick(thickness=2.5, size=18, opacity=1).encode(
+        color=COLOR, tooltip=["seed:Q", "run:N", alt.Tooltip("value:Q", format=".4~f")]
+    )
+    return finished(spread + ticks + mean, height=58 * groups)
+
+
+def lengths(splits: int) -> Spec:
+    """How long the texts of each split are. Rows: split, and the quantiles min, q25, q50, q75, q95, q99, max."""
+    base = alt.Chart(ROWS).encode(y=alt.Y("split:N", title=None, sort=None))
+    tooltip = [alt.Tooltip(f"{name}:Q", title=said) for name, said in QUANTILES.items()]
+    range_ = base.mark_rule(color=MUTED).encode(x=alt.X("min:Q", title="tokens"), x2="max:Q", tooltip=tooltip)
+    half = base.mark_bar(height=16, color=ACCENT, opacity=0.55).encode(x="q25:Q", x2="q75:Q", tooltip=tooltip)
+    median = base.mark_tick(color=INK, thickness=2, size=22).encode(x="q50:Q", tooltip=tooltip)
+    tails = [
+        base.mark_tick(color=MUTED, thickness=2, size=12).encode(x=f"{name}:Q", tooltip=tooltip)
+        for name in ("q95", "q99")
+    ]
+    return finished(alt.layer(range_, half, median, *tails), height=40 * splits)
+
+
+# The quantiles of card.json that the chart has, and what they are called.
+QUANTILES = {
+    "min": "shortest",
+    "q25": "25 %",
+    "q50": "median",
+    "q75": "75 %",
+    "q95": "95 %",
+    "q99": "99 %",
+    "max": "longest",
+}
+
+
+def balance(labels: Sequence[str], splits: int) -> Spec:
+    """The share of each label in each split. Rows: split, label, count, share, order."""
+    chart = (
+        alt.Chart(ROWS)
+        .mark_bar(height=22)
+        .encode(
+            x=alt.X("share:Q", title="share of the rows").stack("zero").axis(format="%").scale(domain=[0, 1]),
+            y=alt.Y("split:N", title=None, sort=None),
+            color=alt.Color("label:N", title=None, sort=list(labels)).legend(
+                orient="top", columns=4, labelLimit=160, symbolType="square"
+            ),
+            order="order:Q",
+            tooltip=["split:N", "label:N", alt.Tooltip("count:Q", format=","), alt.Tooltip("share:Q", format=".1%")],
+        )
+    )
+    return finished(chart, height=40 * splits)

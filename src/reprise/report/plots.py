@@ -1,0 +1,50 @@
+"""`dvc plots show` without the network: a page for DVC to fill in, with Vega's JavaScript in it.
+
+DVC's own page fetches Vega from the network whenever it is opened. `make setup` and `reprise report` make another and
+name it in .dvc/config.local; neither is committed, since JavaScript of a megabyte is nothing to review, and DVC fails
+where it is told of a page that is not there.
+"""
+
+from importlib.metadata import version
+from pathlib import Path
+
+from reprise.outputs import replacing_file
+from reprise.report.vega import vega
+from reprise.reproduce.pipeline import ask, tell
+
+PAGE = Path(".dvc/plots/page.html")
+SETTING = "plots.html_template"
+VEGA_LITE = "5.21"  # the templates of DVC, and ours in .dvc/plots/, are written in version 5
+
+
+def draw_offline() -> None:
+    """Write DVC's page and have DVC use it, unless that is done or the user has named a page of their own."""
+    head = f"<!-- Vega-Lite {VEGA_LITE} from vl-convert-python {version('vl-convert-python')} -->"
+    if PAGE.is_file() and head in PAGE.read_text(encoding="utf-8"):
+        return
+    with replacing_file(PAGE) as partial:
+        partial.write_text(page(head), encoding="utf-8")
+    if not ask("dvc", "config", SETTING):
+        tell("dvc", "config", "--local", SETTING, str(PAGE.relative_to(".dvc")))
+
+
+def page(head: str) -> str:
+    """What `dvc plots` fills in; without `{scripts}`, which would be the addresses that it fetches Vega from."""
+    return f"""<!doctype html>
+{head}
+<html lang="en">
+<head>
+<meta charset="utf-8">
+{{refresh_tag}}
+<title>DVC plots</title>
+<script>{vega(VEGA_LITE)}</script>
+</head>
+<body>
+{{plot_divs}}
+</body>
+</html>
+"""
+
+
+if __name__ == "__main__":
+    draw_offline()

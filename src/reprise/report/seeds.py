@@ -1,0 +1,76 @@
+"""Groups of runs that differ in nothing but the seed: how far figures move by themselves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reprise.experiments.differences import identity
+from reprise.report.entry import Entry, Figure
+from reprise.reproduce.reference import Reference
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A seed of a group: the number of its run, None where only the reference knows it."""
+
+    seed: int
+    run: int | None
+    figures: dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one recipe and several seeds: what sets the recipe apart from the other groups, and the seeds."""
+
+    label: str
+    seeds: list[Seed]
+
+
+def groups(entries: Sequence[Entry], references: Sequence[tuple[str, Reference]], keys: Sequence[str]) -> list[Group]:
+    """The groups with two seeds or more, as their first runs come.
+
+    Of one group are runs with the same recipe but for the seed, code, locks and kind of hardware. The seeds that
+    `reprise reference` measured of a recipe join the group of its first run.
+
+    Args:
+        entries: the runs.
+        references: what was measured, each with the kind of hardware.
+        keys: what differs over all runs; it names the groups.
+    """
+    alike: dict[str, dict[int, Seed]] = {}
+    labels: dict[str, str] = {}
+    for number, entry in enumerate(entries):
+        group, own = identity(entry.result), entry.result.recipe["seed"]
+        seeds = alike.setdefault(group, {})
+        if group not in labels:
+            name = label(entry, keys)
+            others = sum(given == name or given.startswith(f"{name} (other") for given in labels.values())
+            labels[group] = f"{name} (other code or hardware, {others})" if others else name
+        seeds.setdefault(own, Seed(own, number, entry.figures))
+    for hardware, reference in references:
+        measured = (
+            entry
+            for entry in entries
+            if reference.holds_for(entry.result) and hardware == entry.result.provenance.get("environment.hardware")
+        )
+        if (first := next(measured, None)) is not None:
+            for seed, figures in reference.seeds.items():
+                alike[identity(first.result)].setdefault(int(seed), Seed(int(seed), None, from_reference(figures)))
+    return [
+        Group(labels[group], sorted(seeds.values(), key=lambda each: each.seed))
+        for group, seeds in alike.items()
+        if len(seeds) > 1
+    ]
+
+
+def label(entry: Entry, keys: Sequence[str]) -> str:
+    """What a group is called: its values of the keys that differ."""
+    told = [f"{key.rpartition('.')[2]}={entry.recipe.get(key)}" for key in keys if key != "seed"]
+    return ", ".join(told) or f"{entry.model} on {entry.result.recipe['task.name']}"
+
+
+def from_reference(figures: dict[str, dict[str, float]]) -> dict[str, Figure]:
+    """A reference's figures by the names that an entry's have."""
+    trained = {
+        "training loss" if name == "loss" else f"validation {name}": value for name, value in figures["train"].items()
+    }
+    return {name: Figure(value) for name, value in (figures["evaluate"] | trained).items()}

@@ -1,0 +1,64 @@
+"""Runs for the report, made up instead of cooked."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from made_up_runs import files
+from reprise.report.entry import Entry, Kind, read_files
+from reprise.reproduce.result import read_result
+from tiny import tiny_recipe
+
+BASE = "b" * 40
+STEPS = 30
+CARD: dict[str, Any] = {
+    "task": "reviews",
+    "labels": ["rotten", "fresh"],
+    "max_length": 16,
+    "splits": {
+        split: {
+            "rows": rows,
+            "tokens": 9 * rows,
+            "length_quantiles": {
+                "0.0": 3,
+                "0.25": 6,
+                "0.5": 9,
+                "0.75": 11,
+                "0.9": 13,
+                "0.95": 14,
+                "0.99": 15,
+                "1.0": 16,
+            },
+            "rows_at_max_length": 1,
+            "sha256": "0" * 64,
+            "label_counts": {"rotten": rows // 4, "fresh": rows - rows // 4},
+            "hidden_labels": 0,
+        }
+        for split, rows in (("train", 144), ("validation", 48), ("test", 48))
+    },
+}
+
+
+def entry(
+    name: str = "main",
+    kind: Kind = "commit",
+    *,
+    how: dict[str, Any] | None = None,
+    change: Callable[[dict[Path, bytes]], None] = lambda _: None,
+    **changes: Any,
+) -> Entry:
+    """An entry of the tiny recipe with `changes` by dotted key; an experiment's parent is the commit `main`.
+
+    `how` is for `made_up_runs.files`, `change` for the files that it gives.
+    """
+    made = files(tiny_recipe(**changes), **{"steps": STEPS, "rows": 200, **(how or {})})
+    change(made)
+    return Entry(
+        name=name,
+        kind=kind,
+        commit={"commit": BASE, "workspace": ""}.get(kind, f"{abs(hash(name)):040x}"[-40:]),
+        parent="a" * 40 if kind == "commit" else BASE,
+        created="2026-11-25T17:00:28+00:00",
+        result=read_result(made.get, name),
+        **read_files(made.get),
+    )

@@ -1,0 +1,149 @@
+"""What a comparison says of made-up runs."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from entries import entry
+from made_up_runs import files
+from reprise.experiments.compare import comparison, in_json, in_markdown, numbers, pair
+from reprise.experiments.runs import Run
+from reprise.reproduce.reference import summarize
+from reprise.reproduce.result import Result, read_result
+from tiny import tiny_recipe
+
+LABELS = ["rotten", "fresh"]
+
+
+class Known(Run):
+    """A run whose predictions are at hand, or known not to be."""
+
+    def predictions(self) -> pd.DataFrame | None:
+        return self.read.predictions if hasattr(self.read, "predictions") else None
+
+
+def run(name: str, *, collapsed: bool = False, predictions: pd.DataFrame | None = None, **changes: Any) -> Run:
+    made = files(tiny_recipe(**changes), steps=10, rows=200, collapsed=collapsed)
+
+    def read(file: Any) -> bytes | None:
+        return made.get(file)
+
+    if predictions is not None:
+        read.predictions = predictions  # type: ignore[attr-defined]
+    return Known(name, "experiment", "a" * 40, None, read_result(read, name), read)
+
+
+def group(name: str, **changes: Any) -> list[Run]:
+    return [run(f"{name}-{seed}", seed=seed, **changes) for seed in (1, 2, 3)]
+
+
+def table(predictions: list[str], labels: list[str]) -> pd.DataFrame:
+    texts = [f"text {number} | with a bar" for number in range(len(labels))]
+    return pd.DataFrame({"text": texts, "label": labels, "prediction": predictions})
+
+
+def test_every_figure_has_a_contrast_and_words_and_evaluation_comes_first() -> None:
+    told = comparison(("seeds:a", group("a")), ("seeds:b", group("b", **{"train.learning_rate": 1e-4})), [], 0)
+    assert [(each.stage, each.name) for each in told.figures][:2] == [("evaluate", "accuracy"), ("evaluate", "f1")]
+    accuracy = told.figures[0]
+    assert accuracy.contrast is not None
+    assert accuracy.contrast.difference > 0.1
+    assert accuracy.verdict.startswith("better, p<")
+    assert accuracy.verdict.endswith("n=3 and 3")
+    assert told.warnings == []
+
+
+def test_a_metric_that_a_side_lacks_is_told_as_such() -> None:
+    after = run("b", **{"task.metrics": ["accuracy"]})
+    after = replace(after, result=without(after.result, "f1"))
+    told = comparison(("a", [run("a")]), ("b", [after]), [], 0)
+    (f1,) = [each for each in told.figures if (each.stage, each.name) == ("evaluate", "f1")]
+    assert f1.contrast is None
+    assert f1.verdict.startswith("only the first side has it: 0.")
+
+
+def without(result: Result, name: str) -> Result:
+    return replace(
+        result,
+        figures={
+            stage: {key: value for key, value in figures.items() if key != name}
+            for stage, figures in result.figures.items()
+        },
+    )
+
+
+def test_of_one_seed_a_side_the_measured_spread_of_the_task_is_told() -> None:
+    reference = summarize({each.result.recipe["seed"]: each.result for each in group("r")})
+    sd = reference.figures["evaluate"]["accuracy"].sd
+    after = run("b", **{"train.epochs": 3})
+    for kind, expected in (("cpu", f"; the task's known spread is ±{sd:.2g}"), ("cuda", "")):
+        told = comparison(("a", [run("a")]), ("b", [after]), [(kind, reference)], 0)
+        assert told.figures[0].verdict == f"one seed a side: cannot tell{expected}"
+
+
+def test_a_collapsed_run_and_a_run_on_both_sides_are_warned_of() -> None:
+    told = comparison(("a", [run("a")]), ("b", [run("a"), run("b", collapsed=True, seed=7)]), [], 0)
+    assert told.warnings == ["b has collapsed: it says the same of every row", "a run stands on both sides"]
+
+
+def test_runs_of_other_rows_are_warned_of() -> None:
+    told = comparison(("a", [run("a")]), ("b", [run("b", **{"evaluate.split": "validation"})]), [], 0)
+    assert told.warnings[0].startswith("not all runs were judged on the same rows")
+
+
+def test_rows_that_changed_are_counted_and_named() -> None:
+    labels = ["fresh"] * 10 + ["rotten"] * 10
+    first, second = list(labels), list(labels)
+    second[0], second[12], first[15] = "rotten", "fresh", "fresh"
+    sides = [run(name, predictions=table(said, labels)) for name, said in (("a", first), ("b", second))]
+    told = comparison(("a", sides[:1]), ("b", sides[1:]), [], 2)
+    assert told.pairing is not None
+    assert (told.pairing.rows, told.pairing.changed) == (20, 3)
+    # Of three throws of a coin, one or fewer of a side: 2 · (1 + 3) / 8.
+    assert told.pairing.discordance is not None
+    assert (told.pairing.discordance.only_before, told.pairing.discordance.only_after) == (2, 1)
+    assert told.pairing.discordance.p == pytest.approx(1.0)
+    assert told.pairing.examples == [
+        {"id": 0, "text": "text 0 | with a bar", "label": "fresh", "first": "fresh", "second": "rotten"},
+        {"id": 12, "text": "text 12 | with a bar", "label": "rotten", "first": "rotten", "second": "fresh"},
+    ]
+    assert "text 12 \\| with a bar" in in_markdown(told)
+
+
+def test_predictions_of_other_rows_are_not_compared() -> None:
+    labels = ["fresh"] * 4
+    other = table(labels, labels).assign(text="another")
+    assert pair(table(labels, labels), other, run("a").result, 3) is None
+
+
+def test_a_regression_is_paired_by_its_metrics_and_names_the_rows_furthest_apart() -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.normal(size=60)
+    first, second = truth + draw.normal(0, 1.0, 60), truth + draw.normal(0, 0.1, 60)
+    result = run("a").result
+    result = replace(result, recipe=result.recipe | {"task.labels": [], "task.metrics": ["pearson"]})
+    frames = [pd.DataFrame({"id": range(60), "label": truth, "prediction": said}) for said in (first, second)]
+    told = pair(frames[0], frames[1], result, 1)
+    assert told is not None
+    assert told.discordance is None
+    assert told.intervals["pearson"] is not None
+    assert told.intervals["pearson"][0] > 0
+    assert told.examples[0]["id"] == int(np.abs(first - second).argmax())
+
+
+def test_labels_become_their_numbers() -> None:
+    assert numbers(pd.Series(["fresh", "rotten", "fresh"]), LABELS).tolist() == [1, 0, 1]
+
+
+def test_json_has_null_for_what_is_no_number() -> None:
+    assert in_json({"a": [float("nan"), 1.0], "b": (float("inf"),)}) == {"a": [None, 1.0], "b": [None]}
+
+
+def test_a_group_against_itself_is_the_same_as_far_as_seeds_tell() -> None:
+    told = comparison(("seeds:a", group("a")), ("seeds:b", group("b")), [], 0)
+    assert {each.verdict for each in told.figures} == {"inside seed noise, n=3 and 3"}
+    assert told.differences == []
+    assert entry().result.recipe == run("a").result.recipe

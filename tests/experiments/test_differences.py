@@ -1,0 +1,63 @@
+"""What sets results apart, and what makes them one group."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from entries import entry
+from reprise.experiments.differences import Difference, differences, identity
+from reprise.reproduce.result import Output, Result
+
+
+def result(**changes: Any) -> Result:
+    return entry(**changes).result
+
+
+def with_provenance(key: str, value: Any) -> Callable[[Result], Result]:
+    return lambda cooked: replace(cooked, provenance=cooked.provenance | {key: value})
+
+
+def test_results_of_other_seeds_are_one_group() -> None:
+    assert identity(result()) == identity(result(seed=43))
+    assert differences([result()], [result(seed=43)]) == [Difference("parameter", "seed", "42", "43")]
+
+
+@pytest.mark.parametrize(
+    ("change", "same_group", "what", "key"),
+    [
+        (lambda _: result(**{"train.epochs": 9}), False, "parameter", "train.epochs"),
+        (lambda cooked: replace(cooked, code=cooked.code | {"src/reprise/train": "f" * 32}), False, "code",
+         "src/reprise/train"),
+        (lambda cooked: replace(cooked, code=cooked.code | {"data/own": "f" * 32}), False, "data", "data/own"),
+        (lambda cooked: replace(cooked, outputs={**cooked.outputs, "data/prepared": Output("prepare", "f" * 32)}), True,
+         "data", "data/prepared"),
+        (with_provenance("environment.hardware", "tpu"), False, "environment", "environment.hardware"),
+        (with_provenance("environment.locks.torch.txt", "f" * 64), False, "environment",
+         "environment.locks.torch.txt"),
+        (with_provenance("threads", 64), True, "environment", "threads"),
+    ],
+)  # fmt: skip
+def test_what_differs_is_named_by_its_kind(
+    change: Callable[[Result], Result], same_group: bool, what: str, key: str
+) -> None:
+    before, after = result(), change(result())
+    assert (identity(before) == identity(after)) == same_group
+    assert [(each.what, each.key) for each in differences([before], [after])] == [(what, key)]
+
+
+def test_what_every_run_says_anew_is_no_difference() -> None:
+    later = with_provenance("started", "2030-01-01T00:00:00+00:00")(result())
+    assert differences([result()], [with_provenance("commit", "f" * 40)(later)]) == []
+
+
+def test_long_values_with_the_same_beginning_are_not_the_same() -> None:
+    before, after = (with_provenance("devices", ["NVIDIA H100 " * 8 + end])(result()) for end in ("a", "b"))
+    assert [each.key for each in differences([before], [after])] == ["devices"]
+
+
+def test_a_side_of_several_values_lists_them() -> None:
+    group = [result(seed=seed) for seed in (42, 43)]
+    assert differences(group, group) == []
+    assert differences(group, [result(seed=44)]) == [Difference("parameter", "seed", "42, 43", "44")]

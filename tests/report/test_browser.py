@@ -1,0 +1,397 @@
+"""The report in a real browser that has no network: Debian's chromium, and axe-core for what people with a reader meet.
+
+`make test-report` shows the pictures that it took; `REPRISE_PICTURES=DIR` says where they go.
+"""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from entries import CARD, entry
+from reprise.report.content import content
+from reprise.report.mistakes import mistakes
+from reprise.report.page import render
+
+pytestmark = [pytest.mark.report, pytest.mark.timeout(900)]
+
+AXE = "axe-core@4.14.1"
+AXE_SHA512 = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+DRAWN = "document.documentElement.dataset.drawn === 'all'"
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium, without its sandbox where root runs it."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.fail("make test-report needs chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        chromium = playwright.chromium.launch(executable_path=program, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def axe(request: pytest.FixtureRequest) -> str:
+    """axe-core's script, of the version and digest above, from npm the first time."""
+    assert request.config.cache is not None
+    folder = request.config.cache.mkdir(AXE.replace("@", "-"))
+    package = folder / f"{AXE.replace('@', '-')}.tgz"
+    if not package.is_file():
+        if shutil.which("npm") is None:
+            pytest.fail(f"make test-report needs npm for {AXE}: apt-get install npm")
+        subprocess.run(["npm", "pack", AXE, "--silent", "--pack-destination", str(folder)], check=True)
+    digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
+    if digest != AXE_SHA512:
+        package.unlink()
+        pytest.fail(f"{AXE}: expected the SHA-512 {AXE_SHA512}, got {digest}")
+    with tarfile.open(package) as archive:
+        script = archive.extractfile("package/axe.min.js")
+        assert script is not None
+        return script.read().decode()
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Open]:
+    """Open a file offline and wait for its charts: `opened(file, DESKTOP, color_scheme="dark")`.
+
+    Fails in the end where anything but the file itself was asked for, or anything was said on the console.
+    """
+    contexts, complaints = [], []
+
+    def opened(file: Path, size: Any = DESKTOP, *, wait: str = DRAWN, **options: Any) -> Page:
+        context = browser.new_context(viewport=size, offline=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on(
+            "request", lambda asked: asked.url == file.as_uri() or complaints.append(f"asked for {asked.url[:200]}")
+        )
+        page.on("console", lambda said: complaints.append(f"{said.type}: {said.text}"))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.goto(file.as_uri())
+        if wait:
+            page.wait_for_function(wait)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pictures of the page are left to be looked at."""
+    folder = Path(os.environ.get("REPRISE_PICTURES") or tmp_path_factory.mktemp("pictures"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of a dozen runs, made up: a sweep, seeds, one that collapsed, names and texts that are markup."""
+    labels = {"task.labels": ["rotten", "fresh", HOSTILE]}
+    rates = [1e-4, 3e-5, 5e-5, 2e-4]
+    runs = [
+        entry(**labels),
+        *(entry(f"rate-{n}", "experiment", **{"train.learning_rate": rate, **labels}) for n, rate in enumerate(rates)),
+        *(entry(f"seed-{seed}", "experiment", seed=seed, **labels) for seed in range(43, 48)),
+        entry("flat", "experiment", how={"collapsed": True}, seed=1, **{"train.learning_rate": 1e-2, **labels}),
+        entry(HOSTILE, "experiment", how={"steps": 700}, seed=2, **{"train.epochs": 3, **labels}),
+    ]
+    wrong = pd.DataFrame(
+        {"text": [HOSTILE, "Two hours of noise in search of a plot. " * 20], "label": [HOSTILE, "rotten"],
+         "prediction": ["fresh", "fresh"], "probabilities": [[0.1, 0.9, 0.0], [0.2, 0.8, 0.0]]}
+    )  # fmt: skip
+    card = json.loads(json.dumps(CARD))
+    card["labels"] = labels["task.labels"]
+    for split in card["splits"].values():
+        split["label_counts"][HOSTILE] = 7
+    file = tmp_path_factory.mktemp("report") / "index.html"
+    page = render(content(runs, card=card, judged_run="main", mistaken=mistakes(wrong)))
+    file.write_text(page, encoding="utf-8")
+    return file
+
+
+def names(page: Page) -> list[str]:
+    """The runs that the table shows, from the top."""
+    return page.locator("#table tbody tr:visible th a").all_text_contents()
+
+
+def numbers(page: Page, heading: str) -> list[float]:
+    """A column of numbers, from the top."""
+    place = page.locator("#table thead th").all_text_contents().index(heading)
+    cells = page.locator(f"#table tbody tr:visible > :nth-child({place + 1})")
+    return [float(key) for key in cells.evaluate_all("cells => cells.map((cell) => cell.dataset.key)")]
+
+
+def lines(page: Page, chart: str) -> int:
+    """How many lines a chart has drawn."""
+    return page.locator(f"figure[data-chart='{chart}'] svg .mark-line path").count()
+
+
+def choose(page: Page, *wanted: str) -> None:
+    """Choose these runs and no others."""
+    checked = page.locator("#table tbody input:checked")
+    while checked.count():
+        checked.first.uncheck()
+    for name in wanted:
+        page.get_by_role("checkbox", name=f"Choose {name}", exact=True).check()
+
+
+def test_a_click_on_a_heading_sorts_by_it_and_another_the_other_way_round(opened: Open, report: Path) -> None:
+    page = opened(report)
+    head = page.locator("#table thead th", has=page.get_by_role("button", name="accuracy", exact=True))
+    before = numbers(page, "accuracy")
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert numbers(page, "accuracy") == sorted(before, reverse=True) != before
+    head.get_by_role("button").press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert numbers(page, "accuracy") == sorted(before)
+    page.get_by_role("button", name="run", exact=True).press("Space")
+    assert head.get_attribute("aria-sort") == "none"
+    assert names(page)[:4] == [HOSTILE, "flat", "main", "rate-0"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "left"),
+    [
+        ("SEED-4", {"seed-43", "seed-44", "seed-45", "seed-46", "seed-47"}),
+        ("seed=42 learning_rate<1e-4", {"rate-1", "rate-2"}),
+        ("train.learning_rate>=1e-4 rate-", {"rate-0", "rate-3"}),
+        ("epochs!=2", {HOSTILE}),
+        ("collapsed", {"flat"}),
+        ("validation_accuracy>2", set()),
+        ("<script>", {HOSTILE}),
+    ],
+)
+def test_the_filter_takes_words_and_comparisons(opened: Open, report: Path, typed: str, left: set[str]) -> None:
+    page = opened(report)
+    page.get_by_label("Filter").fill(typed)
+    assert set(names(page)) == left
+    assert page.locator("#shown").text_content() == f"{len(left)} of 12 runs"
+    assert page.locator("#none").is_visible() is not bool(left)
+    page.get_by_label("Filter").fill("")
+    assert len(names(page)) == 12
+
+
+def test_the_curves_of_the_chosen_runs_are_drawn(opened: Open, report: Path) -> None:
+    page = opened(report)
+    assert page.locator("#chosen li").all_text_contents() == ["main×", "rate-0×", "rate-1×", "rate-2×"]
+    choose(page)
+    assert page.get_by_text("No run is chosen").count() == 6
+    choose(page, "seed-43", HOSTILE)
+    for chart in ("loss", "learning_rate", "grad_norm", "epochs", "pr"):
+        page.wait_for_function(
+            "chart => document.querySelectorAll(`figure[data-chart='${chart}'] svg .mark-line path`).length === 2",
+            arg=chart,
+        )
+    assert lines(page, "calibration") == 3  # and the diagonal
+    assert page.locator("#confusions figure strong").all_text_contents() == [
+        "Confusion: seed-43", f"Confusion: {HOSTILE}",
+    ]  # fmt: skip
+    assert page.locator("#confusions svg .mark-rect path").count() == 2 * 9
+    page.get_by_role("button", name="Leave out seed-43").press("Enter")
+    page.wait_for_function("document.querySelectorAll(\"figure[data-chart='loss'] svg .mark-line path\").length === 1")
+    assert not page.get_by_role("checkbox", name="Choose seed-43").is_checked()
+    assert page.evaluate("document.activeElement.ariaLabel") == f"Leave out {HOSTILE}"
+
+
+def test_a_run_keeps_its_colour_while_others_come_and_go(opened: Open, report: Path) -> None:
+    page = opened(report)
+
+    def colors() -> dict[str, str]:
+        items = page.locator("#chosen li").evaluate_all(
+            "items => items.map((item) => [item.textContent, item.querySelector('.swatch').style.borderTopColor])"
+        )
+        return dict(items)
+
+    before = colors()
+    assert len(set(before.values())) == 4
+    page.get_by_role("button", name="Leave out main").click()
+    assert colors() == {name: color for name, color in before.items() if name != "main×"}
+    page.get_by_role("checkbox", name="Choose flat").check()
+    assert colors()["flat×"] == before["main×"]
+
+
+def test_no_more_than_eight_runs_can_be_chosen(opened: Open, report: Path) -> None:
+    page = opened(report)
+    for name in ("rate-3", "seed-43", "seed-44", "seed-45"):
+        page.get_by_role("checkbox", name=f"Choose {name}").check()
+    ninth = page.get_by_role("checkbox", name="Choose seed-46")
+    ninth.click()
+    assert not ninth.is_checked()
+    expect(page.locator("#said")).to_contain_text("No more than 8 runs")
+    assert page.locator("#chosen li").count() == 8
+    assert page.locator("#chosen .dashed").count() == 4
+
+
+def test_a_chart_says_the_same_as_its_table(opened: Open, report: Path) -> None:
+    page = opened(report)
+    choose(page, "main", "seed-43")
+    for figure in page.locator("figure[data-chart]").all():
+        figure.locator("summary").click()
+        rows = figure.locator("table tbody tr")
+        expect(rows).not_to_have_count(0)
+        assert figure.locator("table thead th").count() == rows.first.locator("td").count()
+    losses = page.locator("figure[data-chart='loss'] table tbody tr")
+    assert losses.count() == 2 * 30
+    data = json.loads(page.locator("#content").text_content() or "")
+    first = [cell.strip() for cell in losses.first.locator("td").all_text_contents()]
+    assert first == ["main", "1", str(data["runs"][0]["curve"]["loss"][0])]
+    page.get_by_role("button", name="Leave out main").click()
+    assert losses.count() == 30
+
+
+def test_another_figure_is_drawn_when_it_is_selected(opened: Open, report: Path) -> None:
+    page = opened(report)
+    charts = {"sweep-figure": "sweep 0", "seed-figure": "seeds", "epoch-figure": "epochs", "label": "pr"}
+    for select, chart in charts.items():
+        drawn = page.locator(f"figure[data-chart='{chart}'] svg")
+        before = drawn.inner_html()
+        options = page.locator(f"#{select} option")
+        page.locator(f"#{select}").select_option(index=options.count() - 1)
+        page.wait_for_function(
+            "([chart, before]) => document.querySelector(`figure[data-chart='${chart}'] svg`).innerHTML !== before",
+            arg=[chart, before],
+        )
+
+
+def test_a_link_opens_the_commands_of_a_run(opened: Open, report: Path) -> None:
+    page = opened(report)
+    page.locator("#table tbody th a", has_text="rate-1").click()
+    details = page.locator(".origin[open]")
+    expect(details).to_have_count(1)
+    assert "dvc exp run -S train.learning_rate=3e-05" in details.locator("pre").nth(1).inner_text()
+    assert "7" * 64 in details.inner_text()
+
+
+def test_markup_is_shown_as_text(opened: Open, report: Path) -> None:
+    page = opened(report)
+    choose(page, HOSTILE, "flat")
+    assert page.locator("blockquote").first.inner_text() == HOSTILE
+    assert page.locator("img").count() == 0
+    page.locator("figure[data-chart='loss'] svg").hover(position={"x": 200, "y": 100})
+    page.wait_for_selector("#vg-tooltip-element.visible")
+    page.locator("#label").select_option(HOSTILE)
+    page.wait_for_timeout(300)
+    assert page.locator("img").count() == 0
+
+
+def test_light_and_dark_follow_the_system_charts_too(opened: Open, report: Path) -> None:
+    page = opened(report, color_scheme="light")
+
+    def seen() -> list[str]:
+        colors: list[str] = page.evaluate(
+            """() => [
+                getComputedStyle(document.body).backgroundColor,
+                getComputedStyle(document.body).color,
+                getComputedStyle(document.querySelector("figure[data-chart='loss'] svg .mark-line path")).stroke,
+                getComputedStyle(document.querySelector("figure[data-chart='loss'] svg .role-axis-label text")).fill,
+            ]"""
+        )
+        return colors
+
+    light = seen()
+    page.emulate_media(color_scheme="dark")
+    dark = seen()
+    assert light[:2] == ["rgb(251, 251, 250)", "rgb(28, 33, 39)"]
+    assert all(before != after for before, after in zip(light, dark, strict=True))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_nobody_is_kept_out(
+    opened: Open,
+    report: Path,
+    axe: str,
+    pictures: Path,
+    size: dict[str, int],
+    scheme: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    page = opened(report, size, color_scheme=scheme)
+    name = request.node.callspec.id
+    page.screenshot(path=pictures / f"{name}.png", full_page=True)
+    page.locator("#run-1 summary").click()
+    page.locator("figure[data-chart='loss'] summary").click()
+    page.evaluate(axe)
+    found = page.evaluate("axe.run()")
+    assert len(found["passes"]) > 20
+    told = [(each["id"], [node["html"][:200] for node in each["nodes"]][:3]) for each in found["violations"]]
+    assert told == []
+    # A page that is wider than the screen cannot be read; tables and commands scroll within it.
+    assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
+
+
+def test_every_control_is_reached_by_the_keyboard_and_shows_it(opened: Open, report: Path) -> None:
+    page = opened(report)
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(
+            """() => {
+                const { outlineStyle } = getComputedStyle(document.activeElement);
+                const { tagName, id, className } = document.activeElement;
+                return [`${tagName}#${id}`, outlineStyle];
+            }"""
+        )
+        assert focused[1] != "none", focused
+        reached.add(focused[0].split("#")[0] if focused[0].endswith("#") else focused[0])
+    assert {"A", "INPUT#filter", "BUTTON", "INPUT", "DIV"} <= reached
+    page.get_by_label("Choose flat").press("Space")
+    assert page.get_by_label("Choose flat").is_checked()
+
+
+def test_without_javascript_all_tables_are_there(opened: Open, report: Path) -> None:
+    page = opened(report, wait="", java_script_enabled=False)
+    assert len(names(page)) == 12
+    assert page.get_by_text("Without JavaScript there are no charts").is_visible()
+    assert page.locator("#data table tbody tr").count() == 3
+
+
+def test_one_run_alone_makes_a_page(opened: Open, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(render(content([entry()])), encoding="utf-8")
+    page = opened(tmp_path / "index.html")
+    assert lines(page, "loss") == 1
+    assert page.locator("#seeds svg, #sweeps svg").count() == 0
+
+
+def test_of_hundreds_of_runs_the_table_shows_the_first_of_all_until_asked(opened: Open, tmp_path: Path) -> None:
+    one = entry("run", "experiment")
+    runs = [
+        dataclasses.replace(one, name=f"run-{n:03}", evaluated={**one.evaluated, "accuracy": n / 150})
+        for n in range(150)
+    ]
+    (tmp_path / "index.html").write_text(render(content(runs)), encoding="utf-8")
+    page = opened(tmp_path / "index.html")
+    assert names(page) == [f"run-{n:03}" for n in range(100)]
+    page.get_by_role("button", name="accuracy", exact=True).click()
+    assert names(page) == [f"run-{n:03}" for n in reversed(range(50, 150))]
+    page.get_by_label("Filter").fill("run-00")
+    assert names(page) == [f"run-{n:03}" for n in reversed(range(10))]
+    expect(page.locator("#more")).to_be_hidden()
+    page.get_by_label("Filter").fill("")
+    page.get_by_role("button", name="Show all 150").press("Enter")
+    assert names(page) == [f"run-{n:03}" for n in reversed(range(150))]
+    assert page.evaluate("document.activeElement.ariaLabel") == "Choose run-049"
+    expect(page.locator("#more")).to_be_hidden()

@@ -1,0 +1,75 @@
+"""The commands are typed into what they are meant for: DVC, and Hydra's grammar behind it."""
+
+import copy
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from reprise.report.commands import experiment
+from tiny import TINY_RECIPE, tiny_recipe
+
+KEYS = st.sampled_from(["name", "split", "lora", "rank", "text"])
+TEXTS = st.text(st.characters(codec="ascii", exclude_categories=["Cc"], exclude_characters="$"), max_size=8)
+LEAVES = st.none() | st.booleans() | st.integers(-99, 99) | st.sampled_from([1e-5, 0.1, 5e-3, 1.0]) | TEXTS
+VALUES = st.recursive(LEAVES, lambda each: st.lists(each, max_size=3) | st.dictionaries(KEYS, each, max_size=2))
+RECIPES = st.fixed_dictionaries(
+    {"seed": VALUES, "task": st.fixed_dictionaries({"name": VALUES, "split": VALUES}), "train": VALUES}
+)
+
+
+def settings_of(command: list[str]) -> list[str]:
+    assert command[:3] == ["dvc", "exp", "run"]
+    assert set(command[3::2]) <= {"-S"}
+    return command[4::2]
+
+
+def applied(settings: list[str], base: dict[str, Any], folder: Path) -> Any:
+    """What DVC makes of `base` with `-S` of each of the settings."""
+    file = folder / "params.yaml"
+    with file.open("w", encoding="utf-8") as opened:
+        YAML().dump(base, opened)
+    apply_overrides(file, settings)
+    return YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(base=RECIPES, recipe=RECIPES)
+def test_dvc_makes_of_the_base_what_the_command_was_made_from(tmp_path: Path, base: Any, recipe: Any) -> None:
+    command = experiment(recipe, base)
+    assume(command is not None)
+    assert applied(settings_of(command), base, tmp_path) == recipe
+
+
+def test_a_change_is_said_as_a_user_would_say_it() -> None:
+    changed = tiny_recipe(**{"train.learning_rate": 3e-5, "train.buckets": [8, 16], "train.lora": {"rank": 8}})
+    assert experiment(changed, TINY_RECIPE) == shlex.split(
+        "dvc exp run -S train.learning_rate=3e-05 -S train.buckets=[8,16] -S train.lora={rank:8}"
+    )
+    assert experiment(TINY_RECIPE, changed)[3:] == shlex.split(
+        "-S train.learning_rate=0.005 -S train.buckets=auto -S train.lora=null"
+    )
+
+
+def test_an_integer_that_became_a_number_with_a_point_is_a_change() -> None:
+    assert experiment({"warmup": 1.0}, {"warmup": 1}) == ["dvc", "exp", "run", "-S", "warmup=1.0"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "base"), [({"a": 1}, {"b": 1}), ({"a": 1}, {}), ({"a": {}}, {"a": {"b": 1}}), ({"a": []}, {"a": {}})]
+)
+def test_keys_that_come_or_go_cannot_be_said(recipe: dict[str, Any], base: dict[str, Any]) -> None:
+    assert experiment(recipe, base) is None
+    assert experiment(base, recipe) is None
+
+
+def test_a_key_that_is_no_name_cannot_be_said() -> None:
+    changed = copy.deepcopy(TINY_RECIPE)
+    changed["task"]["keep"] = {"verdict.of the critic": ["rotten"]}
+    assert experiment(changed, TINY_RECIPE) is None
+    assert experiment(TINY_RECIPE, changed) is None

@@ -1,0 +1,148 @@
+"""The page as a file: what it holds, that nothing is fetched, that a text stays a text. In a browser: test_browser."""
+
+import base64
+import hashlib
+import html.parser
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from entries import CARD, entry
+from reprise.report.content import Content, content
+from reprise.report.mistakes import mistakes
+from reprise.report.page import render
+from reprise.report.vega import vega
+
+HOSTILE = "</script><script>alert('&amp;')</script><img src=x onerror=alert(1)>"
+
+
+class Parsed(html.parser.HTMLParser):
+    """The tags of a page with their attributes, the text outside of scripts and styles, the scripts by id."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.within = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.within = tag
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, _: str) -> None:
+        self.within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.within == "script":
+            attributes, before = self.scripts[-1]
+            self.scripts[-1] = (attributes, before + data)
+        elif self.within != "style":
+            self.text.append(data)
+
+    def data(self, name: str) -> Any:
+        (text,) = [text for attributes, text in self.scripts if attributes.get("id") == name]
+        return json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Content:
+    """Runs whose names, labels, recipes and texts are markup."""
+    predictions = pd.DataFrame(
+        {"text": [HOSTILE], "label": [HOSTILE], "prediction": ["fresh"], "probabilities": [[0.1, 0.9]], "id": [HOSTILE]}
+    )
+    changes = {"task.labels": [HOSTILE, "fresh"], "task.name": HOSTILE, "model.name": HOSTILE}
+    card = json.loads(json.dumps(CARD).replace("rotten", "ROTTEN").replace('"ROTTEN"', json.dumps(HOSTILE)))
+    runs = [entry(**changes), entry(HOSTILE, "experiment", seed=1, **{**changes, "task.label": HOSTILE})]
+    return content(runs, card=card, judged_run=HOSTILE, mistaken=mistakes(predictions))
+
+
+@pytest.fixture(scope="module")
+def page(hostile: Content) -> Parsed:
+    return Parsed(render(hostile))
+
+
+def test_markup_in_the_data_is_text_on_the_page(page: Parsed) -> None:
+    assert [tag for tag, _ in page.tags if tag == "img"] == []
+    assert len(page.scripts) == 4
+    assert sum(HOSTILE in text for text in page.text) == 10
+    assert any(HOSTILE in (attributes.get("aria-label") or "") for _, attributes in page.tags)
+
+
+def test_the_data_comes_through_as_it_was(page: Parsed, hostile: Content) -> None:
+    assert page.data("content") == json.loads(json.dumps(hostile.data))
+    assert page.data("charts") == json.loads(json.dumps(hostile.charts))
+    assert page.data("content")["runs"][1]["name"] == HOSTILE
+
+
+def test_nothing_is_fetched(page: Parsed) -> None:
+    for _, attributes in page.tags:
+        assert set(attributes) & {"src", "srcset", "data", "action", "poster", "background"} == set()
+        assert not attributes.get("href") or attributes["href"].startswith("#")
+    assert "url(" not in (Path(__file__).parents[2] / "src/reprise/report/report.css").read_text(encoding="utf-8")
+
+
+def test_the_policy_of_the_page_lets_run_exactly_its_own_scripts(page: Parsed) -> None:
+    (policy,) = [attributes["content"] for _, attributes in page.tags if attributes.get("http-equiv")]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; ")
+    run = [text for attributes, text in page.scripts if "type" not in attributes]
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in run]
+    assert re.findall(r"'sha256-([^']+)'", policy) == digests
+    assert "unsafe-eval" not in policy
+    assert re.search(r"script-src[^;]*unsafe", policy) is None
+
+
+def test_every_id_stands_once_and_every_label_and_link_leads_somewhere(page: Parsed) -> None:
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in page.tags:
+        for name in ("for", "aria-labelledby", "aria-describedby"):
+            assert attributes.get(name, ids[0]) in ids
+        if attributes.get("href"):
+            assert attributes["href"][1:] in ids
+
+
+def test_a_collapsed_run_is_marked() -> None:
+    runs = [entry(), entry("flat", "experiment", how={"collapsed": True})]
+    text = " ".join(Parsed(render(content(runs))).text)
+    assert text.count("collapsed") == 2  # in the table, and above its commands
+    assert "Collapsed" not in text
+    assert "Collapsed" in " ".join(Parsed(render(content(runs[1:]))).text)
+
+
+def test_what_is_not_there_is_said_with_the_command_that_brings_it() -> None:
+    text = " ".join(Parsed(render(content([entry()]))).text)
+    for command in ("dvc pull predictions", "dvc pull data/prepared", "reprise reference", "dvc exp run --queue"):
+        assert command in text
+
+
+def test_the_same_runs_give_the_same_page() -> None:
+    assert render(content([entry()], card=CARD)) == render(content([entry()], card=CARD))
+
+
+def test_a_run_takes_less_than_eighteen_kilobytes() -> None:
+    """So that five hundred stay under ten megabytes, however long they trained."""
+
+    def size(count: int) -> int:
+        runs = [
+            entry(
+                f"run-{n}",
+                "experiment",
+                how={"steps": 5000, "rows": 2000},
+                seed=n,
+                **{"train.learning_rate": 1e-4 * (n + 1)},
+            )
+            for n in range(count)
+        ]
+        return len(render(content(runs)).encode())
+
+    assert (size(12) - size(2)) / 10 < 18_000
+    assert len(vega()) < 1_000_000

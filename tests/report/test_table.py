@@ -1,0 +1,84 @@
+"""The table of the runs: its columns, and what stands in a cell."""
+
+import dataclasses
+
+import pytest
+
+from entries import entry
+from reprise.report.entry import Figure
+from reprise.report.table import Cell, Column, differing, duration, figure_cell, hardware, table
+
+
+def test_a_column_for_each_key_that_differs_and_for_each_figure() -> None:
+    runs = [entry(), entry("gentler", "experiment", **{"train.learning_rate": 1e-3, "train.buckets": [8, 16]})]
+    columns, rows = table(runs)
+    assert [column.heading for column in columns] == [
+        "created", "train.buckets", "train.learning_rate",
+        "accuracy", "f1", "validation accuracy", "validation f1", "training loss", "calibration error",
+        "training time", "examples/s", "peak MiB", "hardware",
+    ]  # fmt: skip
+    assert columns[1:3] == [Column("train.buckets"), Column("train.learning_rate", numeric=True)]
+    assert [row[1] for row in rows] == [Cell("auto", key="auto"), Cell("[8, 16]", key="[8, 16]")]
+    assert [row[2] for row in rows] == [Cell("0.005", key=0.005), Cell("0.001", key=0.001)]
+    assert {len(row) for row in rows} == {len(columns)}
+
+
+def test_one_run_differs_from_none() -> None:
+    assert differing([entry()]) == []
+
+
+def test_of_other_sources_the_name_says_enough() -> None:
+    other = {"task.name": "messages", "task.source": {"kind": "files", "train": "data/own/other.csv"}}
+    assert differing([entry(), entry("other", **other)]) == ["task.name"]
+    moved = {"task.source": {"kind": "files", "train": "data/own/other.csv", "validation": None, "test": None}}
+    assert differing([entry(), entry("moved", **moved)]) == ["task.source.train"]
+
+
+def test_what_a_run_does_not_have_is_a_dash_that_is_sorted_last() -> None:
+    runs = [
+        entry(),
+        entry("bare", change=lambda files: [files.pop(path) for path in list(files) if path.stem == "speed"]),
+    ]
+    columns, rows = table(runs)
+    place = [column.heading for column in columns].index("examples/s")
+    assert rows[0][place].key > 0
+    assert rows[1][place] == Cell("–", key=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "figure", "cell"),
+    [
+        ("accuracy", Figure(0.83896, 0.81932, 0.85939), Cell("0.8390", "0.819 – 0.859", 0.83896)),
+        ("training loss", Figure(0.36), Cell("0.3600", "", 0.36)),
+        ("peak MiB", Figure(2299), Cell("2,299", "", 2299)),
+        ("examples/s", Figure(123.64), Cell("123.6", "", 123.64)),
+        ("training seconds", Figure(165.83), Cell("2 min 46 s", "", 165.83)),
+        ("accuracy", None, Cell("–", "", None)),
+    ],
+)
+def test_a_figure_is_told_as_it_is_read(name: str, figure: Figure | None, cell: Cell) -> None:
+    assert figure_cell(name, figure) == cell
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (165.8, "2 min 46 s"),
+        (3599.7, "1 h 00 min"),
+        (7530, "2 h 05 min"),
+    ],
+)
+def test_a_time_has_its_two_largest_units(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+def test_devices_are_counted() -> None:
+    run = entry()
+    told = {**run.result.provenance, "devices": ["H100", "H100"], "processes": 2, "threads": 1}
+    run = dataclasses.replace(run, result=dataclasses.replace(run.result, provenance=told))
+    assert hardware(run) == ("2 × H100", "2 processes, 1 thread")
+    nothing = dataclasses.replace(run, result=dataclasses.replace(run.result, provenance={}))
+    assert hardware(nothing) == ("–", "")
