@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from made_up_runs import files
-from reprise.report.entry import Entry, Kind, read_files
+from reprise.experiments.runs import Kind
+from reprise.report.entry import Entry, read_files
 from reprise.reproduce.result import read_result
 from tiny import tiny_recipe
 

@@ -23,6 +23,7 @@ from entries import CARD, entry
 from reprise.report.content import content
 from reprise.report.mistakes import mistakes
 from reprise.report.page import render
+from tiny import Run
 
 pytestmark = [pytest.mark.report, pytest.mark.timeout(900)]
 
@@ -76,14 +77,19 @@ def opened(browser: Browser) -> Iterator[Open]:
     """
     contexts, complaints = [], []
 
-    def opened(file: Path, size: Any = DESKTOP, *, wait: str = DRAWN, **options: Any) -> Page:
+    def opened(file: Path, size: Any = DESKTOP, *, wait: str = DRAWN, warnings: bool = False, **options: Any) -> Page:
         context = browser.new_context(viewport=size, offline=True, **options)
         contexts.append(context)
         page = context.new_page()
         page.on(
             "request", lambda asked: asked.url == file.as_uri() or complaints.append(f"asked for {asked.url[:200]}")
         )
-        page.on("console", lambda said: complaints.append(f"{said.type}: {said.text}"))
+        page.on(
+            "console",
+            lambda said: (
+                complaints.append(f"{said.type}: {said.text}") if said.type != "warning" or not warnings else None
+            ),
+        )
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.goto(file.as_uri())
@@ -395,3 +401,24 @@ def test_of_hundreds_of_runs_the_table_shows_the_first_of_all_until_asked(opened
     assert names(page) == [f"run-{n:03}" for n in reversed(range(150))]
     assert page.evaluate("document.activeElement.ariaLabel") == "Choose run-049"
     expect(page.locator("#more")).to_be_hidden()
+
+
+def test_the_report_of_what_was_really_cooked_opens(opened: Open, tasted: Path, run: Run, pictures: Path) -> None:
+    run(tasted, "reprise", "report")
+    page = opened(tasted / "report/index.html")
+    assert set(names(page)) == {"HEAD", "second", "gentler"}
+    assert lines(page, "loss") == 3
+    assert page.locator("figure[data-chart='seeds'] svg .mark-rect path").count() == 2
+    judged = json.loads((tasted / "metrics/evaluate.json").read_text())
+    assert page.locator("#mistakes li").count() == min(round((1 - judged["accuracy"]) * judged["rows"]), 25)
+    assert page.locator("figure[data-chart='lengths'] svg").count() == 1
+    page.screenshot(path=pictures / "cooked.png", full_page=True)
+
+
+def test_dvc_s_own_plots_open_without_a_network(opened: Open, served: Path, run: Run, pictures: Path) -> None:
+    run(served, "reprise", "report")
+    run(served, "dvc", "plots", "show")
+    # The templates of DVC are written for an earlier version of Vega-Lite, which warns of it.
+    drawn = "document.querySelectorAll('.vega-embed svg.marks').length === 5"
+    page = opened(served / "dvc_plots/index.html", wait=drawn, warnings=True)
+    page.screenshot(path=pictures / "dvc-plots.png", full_page=True)

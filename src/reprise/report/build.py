@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from reprise.errors import InputError
 from reprise.experiments.runs import Run, all_runs, find_runs
 from reprise.outputs import read_json, replacing_file
 from reprise.places import PREPARED, card
@@ -13,10 +14,8 @@ from reprise.report.entry import Entry, read_files
 from reprise.report.mistakes import mistakes
 from reprise.report.page import render
 from reprise.report.plots import draw_offline
-from reprise.reproduce.pipeline import tell
+from reprise.reproduce.pipeline import commit_of, tell
 from reprise.reproduce.reference import REFERENCES, read_reference
-
-PAGE = Path("report/index.html")
 
 
 def report(words: Sequence[str], page: Path) -> None:
@@ -25,12 +24,15 @@ def report(words: Sequence[str], page: Path) -> None:
     Raises:
         InputError: a word names no run, or a run is damaged.
     """
-    runs = [run for word in words for run in find_runs(word)] if words else all_runs()
+    named = [run for word in words for run in find_runs(word)] if words else all_runs()
+    runs = [run for place, run in enumerate(named) if run.commit not in [other.commit for other in named[:place]]]
+    if not runs:
+        raise InputError("report: nothing was cooked here yet; expected the results of `dvc repro`")
     parents = parents_of([run.commit for run in runs if run.commit])
     entries = [read_entry(run, parents) for run in tqdm(runs, desc="report: read", unit=" runs", delay=2, leave=False)]
+    ours = [run for run in runs if run is runs[0] or run.kind != "experiment"]
     judged, predictions = next(
-        ((run.name, found) for run in runs if run.kind != "experiment" and (found := run.predictions()) is not None),
-        ("", None),
+        ((run.name, found) for run in ours if (found := run.predictions()) is not None), ("", None)
     )
     text = render(
         content(
@@ -50,11 +52,16 @@ def report(words: Sequence[str], page: Path) -> None:
 
 
 def read_entry(run: Run, parents: dict[str, str]) -> Entry:
-    """A run with its files read."""
+    """A run with its files read. What lies in the workspace comes after HEAD."""
     return Entry(
-        name=run.name, kind=run.kind, commit=run.commit or "", parent=parents.get(run.commit or "", ""),
-        created=run.created.isoformat() if run.created else "", result=run.result, **read_files(run.read),
-    )  # fmt: skip
+        name=run.name,
+        kind=run.kind,
+        commit=run.commit or "",
+        parent=parents.get(run.commit, "") if run.commit else commit_of("HEAD"),
+        created=run.created.isoformat() if run.created else "",
+        result=run.result,
+        **read_files(run.read),
+    )
 
 
 def parents_of(commits: Sequence[str]) -> dict[str, str]:

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from ruamel.yaml import YAML
 
+from reprise.experiments.runs import Kind
 from reprise.places import METRICS, PLOTS
 from reprise.recipe import PARAMS
 from reprise.reproduce.result import Read, Result
 
-Kind = Literal["workspace", "commit", "experiment"]
 TABLES = ("train", "validation", "confusion", "pr", "calibration")
 
 

@@ -14,12 +14,12 @@ from reprise.reproduce.pipeline import ask, tell
 
 PAGE = Path(".dvc/plots/page.html")
 SETTING = "plots.html_template"
-VEGA_LITE = "5.21"  # the templates of DVC, and ours in .dvc/plots/, are written in version 5
+VEGA_LITE = "6.4"
 
 
 def draw_offline() -> None:
     """Write DVC's page and have DVC use it, unless that is done or the user has named a page of their own."""
-    head = f"<!-- Vega-Lite {VEGA_LITE} from vl-convert-python {version('vl-convert-python')} -->"
+    head = f"<!-- with Vega from vl-convert-python {version('vl-convert-python')} -->"
     if PAGE.is_file() and head in PAGE.read_text(encoding="utf-8"):
         return
     with replacing_file(PAGE) as partial:
@@ -37,7 +37,7 @@ def page(head: str) -> str:
 <meta charset="utf-8">
 {{refresh_tag}}
 <title>DVC plots</title>
-<script>{vega(VEGA_LITE)}</script>
+<script>{vega()}</script>
 </head>
 <body>
 {{plot_divs}}
