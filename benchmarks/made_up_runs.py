@@ -35,7 +35,7 @@ def files(
         rows: of the evaluation split.
         collapsed: it says the first label of every row.
         hardware: cpu or cuda.
-        code: the MD5 of src/reprise/train.
+        code: the MD5 of all code.
     """
     train = recipe["train"]
     draw = np.random.default_rng(
@@ -111,7 +111,7 @@ def epochs(recipe: Mapping[str, Any], score: float, draw: np.random.Generator) -
 
 
 def lock(recipe: Mapping[str, Any], code: str) -> dict[str, Any]:
-    """dvc.lock: what dvc.yaml says that each stage reads of the recipe, some code, the outputs."""
+    """dvc.lock: what dvc.yaml says that each stage reads and makes."""
     pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
     stages: dict[str, Any] = {}
     for name, stage in pipeline["stages"].items():
@@ -119,9 +119,11 @@ def lock(recipe: Mapping[str, Any], code: str) -> dict[str, Any]:
         outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
         stages[name] = {
             "cmd": stage["cmd"],
-            "deps": [{"path": f"src/reprise/{name}", "hash": "md5", "md5": code}],
+            "deps": [{"path": path, "hash": "md5", "md5": code, "size": 4711} for path in stage.get("deps", [])],
             "params": {"params.yaml": read},
-            "outs": [{"path": path, "hash": "md5", "md5": "1" * 32} for out in outs for path in paths(out)],
+            "outs": [
+                {"path": path, "hash": "md5", "md5": "1" * 32, "size": 4711} for out in outs for path in paths(out)
+            ],
         }
     return {"schema": "2.0", "stages": stages}
 

@@ -214,7 +214,7 @@ def counts(rows: pd.DataFrame, labels: Sequence[str]) -> list[list[int]]:
     if rows.empty:
         return []
     number = {label: place for place, label in enumerate(labels)}
-    counted = Counter(zip(rows["actual"], rows["predicted"], strict=True))
+    counted = Counter(zip(rows["actual"].tolist(), rows["predicted"].tolist(), strict=True))
     return sorted([number[actual], number[predicted], count] for (actual, predicted), count in counted.items())
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from reprise.experiments.runs import Kind
 from reprise.places import METRICS, PLOTS
 from reprise.recipe import PARAMS
+from reprise.reproduce.fast_yaml import load_yaml
 from reprise.reproduce.result import Read, Result
 
 TABLES = ("train", "validation", "confusion", "pr", "calibration")
@@ -102,7 +102,7 @@ def read_files(read: Read) -> dict[str, Any]:
 
     tables = {name: read(PLOTS / f"{name}.csv") for name in TABLES}
     return {
-        "params": taken(PARAMS, YAML(typ="safe").load),
+        "params": taken(PARAMS, load_yaml),
         "evaluated": taken(METRICS / "evaluate.json", json.loads),
         "trained": taken(METRICS / "train.json", json.loads),
         "speed": taken(METRICS / "speed.json", json.loads),

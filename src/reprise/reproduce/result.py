@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from yaml import YAMLError
 
 from reprise.environment import ENVIRONMENT
 from reprise.errors import InputError
 from reprise.places import METRICS, PLOTS
+from reprise.reproduce.fast_yaml import load_yaml
 
 LOCK = Path("dvc.lock")
 LOSSES = PLOTS / "train.csv"
@@ -97,7 +97,7 @@ def read_result(read: Read, where: str) -> Result:
 
 def from_lock(content: bytes, read: Read) -> tuple[dict[str, Output], dict[str, Any], dict[str, str]]:
     """Outputs, recipe and code, as dvc.lock knows them; of an output that is committed, the committed bytes count."""
-    stages: dict[str, Any] = YAML(typ="safe").load(content)["stages"]
+    stages: dict[str, Any] = load_yaml(content)["stages"]
     outputs: dict[str, Output] = {}
     recipe: dict[str, Any] = {}
     code: dict[str, str] = {}

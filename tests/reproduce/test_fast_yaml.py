@@ -1,0 +1,81 @@
+"""The fast reader of DVC's files reads what DVC itself reads."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.utils.serialize import dump_yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from reprise.reproduce.fast_yaml import load_yaml
+from tiny import committed
+
+TRICKY = [
+    "no",
+    "yes",
+    "on",
+    "1e-5",
+    "0x1F",
+    "0o17",
+    "010",
+    "12:30",
+    "~",
+    "null",
+    "true",
+    ".5",
+    "5.",
+    "",
+    "- a",
+    "a: b",
+    "#",
+    "é",
+]
+LEAVES = (
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=6) | st.sampled_from(TRICKY)
+)  # fmt: skip
+VALUES = st.recursive(
+    LEAVES, lambda each: st.lists(each, max_size=3) | st.dictionaries(st.sampled_from(TRICKY), each, max_size=3)
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.dictionaries(st.sampled_from(["seed", "train", "no"]), VALUES, max_size=3))
+def test_what_dvc_writes_is_read_as_it_was(tmp_path: Path, content: dict[str, Any]) -> None:
+    dump_yaml(tmp_path / "dvc.lock", content)
+    assert load_yaml((tmp_path / "dvc.lock").read_bytes()) == content
+
+
+@pytest.mark.parametrize(
+    "scalar", [*TRICKY[:5], "010", "12:30", "1e-05", "-1.5E+3", "3e-5", "+7", ".inf", "True", "NULL", "n"]
+)
+def test_a_plain_scalar_is_what_ruamel_says(scalar: str) -> None:
+    expected = YAML(typ="safe").load(f"key: {scalar}")["key"]
+    if scalar == "0x1F":  # DVC writes no such number
+        assert (load_yaml(f"key: {scalar}".encode())["key"], expected) == ("0x1F", 31)
+    else:
+        read = load_yaml(f"key: {scalar}".encode())["key"]
+        assert (read, type(read)) == (expected, type(expected))
+
+
+def test_not_a_number_is_one() -> None:
+    assert math.isnan(load_yaml(b"key: .nan")["key"])
+
+
+@pytest.mark.parametrize("name", ["dvc.lock", "params.yaml", "dvc.yaml"])
+def test_the_committed_files_are_read_alike(name: str) -> None:
+    assert load_yaml(committed(name).encode()) == YAML(typ="safe").load(committed(name))
+
+
+def test_no_yaml_is_an_error_and_no_tag_makes_an_object() -> None:
+    for damaged in (b"key: [", b"\tkey: 1", b"key: !!python/object/apply:os.getcwd []"):
+        with pytest.raises(yaml.YAMLError):
+            load_yaml(damaged)
+
+
+def test_the_loader_of_everyone_else_stays_as_it_was() -> None:
+    assert yaml.safe_load("key: no") == {"key": False}
