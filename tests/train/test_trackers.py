@@ -117,6 +117,19 @@ def test_stopped_by_a_signal_it_goes_on_in_its_folder_and_another_run_has_a_fold
     assert first.name < second.name  # in the order of time
 
 
+def test_set_after_cooking_they_train_nothing_anew_and_a_forced_training_has_the_bits_of_before(
+    served: Path, run: Run
+) -> None:
+    before = results(served)
+    write_params(served, **TENSORBOARD)
+    assert "Stage 'train' didn't change, skipping" in run(served, "dvc", "repro").stdout
+    assert not (served / "tracking").exists()
+    run(served, "dvc", "repro", "--force", "--single-item", "train")
+    assert told(the_run(served)) == expected(served)
+    assert results(served) == before
+    assert "tracking" not in run(served, "git", "status", "--porcelain", "--untracked-files=all").stdout
+
+
 def test_a_tracker_takes_the_recipe_as_numbers_texts_and_nothing_else() -> None:
     told = configuration(
         check_recipe(tiny_recipe(**{"train.lora": {"rank": 4, "alpha": 8.0, "targets": ["query"]}}), "")
