@@ -98,7 +98,7 @@ bench: setup  ## Time Reprise beside what people would run instead, in turns, ei
 bench-prepare: setup  ## Prepare ten thousand, a hundred thousand and a million pairs, three minutes on two cores
 	python benchmarks/around.py --million
 
-bench-quality: setup  ## Train whole with the course's loop and with Reprise, and compare the accuracy (SEEDS=5)
+bench-quality: setup  ## Train whole with the course's loop and compare the accuracy with reference/'s (SEEDS=5)
 	python benchmarks/quality.py
 
 bench-gpu:  ## The same contenders on a GPU at BERT-base's size, in its image, and the bits that come of it there

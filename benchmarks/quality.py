@@ -1,7 +1,7 @@
-"""Whether training faster costs quality: whole trainings by the course's loop and by Reprise, seed by seed.
+"""Whether training faster costs quality: whole trainings by the course's loop, beside Reprise's in reference/.
 
-`make bench-quality` trains what is not yet in results.json, so it goes on where it was stopped. To train a seed again,
-take its entry out.
+`make bench-quality` trains the seeds that are not yet in results.json, so it goes on where it was stopped. To train a
+seed again, take its entry out.
 """
 
 import itertools
@@ -19,10 +19,10 @@ from scipy.stats import ttest_ind
 import results
 from folders import Recipe, default_recipe
 from race import running
+from reprise.environment import hardware
 from reprise.errors import InputError
-from reprise.outputs import read_json
-from reprise.places import METRICS
-from reprise.reproduce.backends import this_backend, trained_elsewhere
+from reprise.reproduce.reference import REFERENCES, read_reference
+from reprise.reproduce.result import flat
 
 SEEDS = int(os.environ.get("SEEDS", "5"))
 STEPS = 50  # between two lines that say how far the course has come
@@ -33,16 +33,31 @@ Accuracies = dict[str, dict[str, float]]  # by contender and seed: of the best e
 def main() -> None:
     """Train what is missing, seed after seed, and print the table."""
     recipe = default_recipe()
-    content: dict[str, Any] = results.read().get("quality", {"accuracy": {}})
-    accuracy: Accuracies = content["accuracy"]
-    for seed in range(recipe["seed"], recipe["seed"] + SEEDS):
-        for name, train in {"course": by_course, "reprise": by_reprise}.items():
-            if str(seed) in accuracy.setdefault(name, {}):
-                continue
-            print(f"bench-quality: {name}, seed {seed}", flush=True)
-            accuracy[name][str(seed)] = train(recipe | {"seed": seed})
-            results.write("quality", {"machine": results.machine(), "accuracy": accuracy, **compared(accuracy)})
+    reprise = by_reprise(recipe)
+    course: dict[str, float] = results.read().get("quality", {"accuracy": {"course": {}}})["accuracy"]["course"]
+    for seed in itertools.islice(reprise, SEEDS):
+        if seed not in course:
+            print(f"bench-quality: course, seed {seed}", flush=True)
+            course[seed] = by_course(recipe | {"seed": int(seed)})
+        accuracy = {"course": course, "reprise": {seed: reprise[seed] for seed in course if seed in reprise}}
+        results.write("quality", {"machine": results.machine(), "accuracy": accuracy, **compared(accuracy)})
     show(Console(highlight=False), results.read()["quality"])
+
+
+def by_reprise(recipe: Recipe) -> dict[str, float]:
+    """The accuracy of each seed that `reprise reference` has trained on this kind of hardware: of the epoch it keeps.
+
+    Raises:
+        InputError: it has trained none by this recipe.
+    """
+    file = REFERENCES / f"{recipe['task']['name']}-{recipe['model']['name']}-{hardware()}.json"
+    if not file.is_file():
+        raise InputError(f"{file}: not found; expected what `reprise reference` writes")
+    reference, ours = read_reference(file), flat(recipe)
+    for key, value in reference.recipe.items():
+        if ours.get(key) != value:
+            raise InputError(f"{file}: {key}: expected {ours.get(key)}, as in params.yaml: `reprise reference` anew")
+    return {seed: figures["train"]["accuracy"] for seed, figures in reference.seeds.items()}
 
 
 def by_course(recipe: Recipe, place: Path = Path()) -> float:
@@ -58,12 +73,6 @@ def by_course(recipe: Recipe, place: Path = Path()) -> float:
                 break
             print(f"bench-quality: course: {steps} steps", flush=True)
         return float(max(answer["accuracies"]))
-
-
-def by_reprise(recipe: Recipe) -> float:
-    """Train as `reprise train` does; return the accuracy of the epoch that it keeps."""
-    with trained_elsewhere(recipe, this_backend()) as folder:
-        return float(read_json(folder / METRICS / "train.json")["validation"]["accuracy"])
 
 
 def compared(accuracy: Accuracies) -> dict[str, Any]:

@@ -151,6 +151,16 @@ CASES = {
         params(train__buckets=[64]),
         "params.yaml: train.buckets: expected the longest to be train.max_length (16), to which texts are cut, got 64",
     ),
+    "a tracker that nobody knows": Case(
+        "environment",
+        params(train__trackers=["tensorbord"]),
+        "params.yaml: train.trackers.0: expected 'tensorboard', 'mlflow', 'wandb' or 'trackio', got 'tensorbord'",
+    ),
+    "a tracker that is not installed": Case(
+        "train",
+        params(train__trackers=["tensorboard", "mlflow"]),
+        "params.yaml: train.trackers: mlflow: not installed; expected …: pip install mlflow",
+    ),
     "nothing to train on": Case(
         "environment",
         params(task__split={"validation": 0.5, "test": 0.6}),

@@ -196,17 +196,18 @@ def test_a_seed_that_stands_in_the_results_is_not_trained_again(
 ) -> None:
     trained = []
 
-    def train(name: str, accuracy: float) -> Callable[[dict[str, Any]], float]:
-        return lambda recipe: trained.append((name, recipe["seed"])) or accuracy + recipe["seed"] / 1000
+    def by_course(recipe: dict[str, Any]) -> float:
+        trained.append(recipe["seed"])
+        return float(0.7 + recipe["seed"] / 1000)
 
     monkeypatch.setattr(quality, "default_recipe", tiny_recipe)
-    monkeypatch.setattr(quality, "by_course", train("course", 0.7))
-    monkeypatch.setattr(quality, "by_reprise", train("reprise", 0.8))
+    monkeypatch.setattr(quality, "by_course", by_course)
+    monkeypatch.setattr(quality, "by_reprise", lambda _: {str(seed): 0.8 + seed / 1000 for seed in range(42, 47)})
     monkeypatch.setattr(quality, "SEEDS", 1)
     quality.main()
     monkeypatch.setattr(quality, "SEEDS", 3)
     quality.main()
-    assert trained == [(name, seed) for seed in (42, 43, 44) for name in ("course", "reprise")]
+    assert trained == [42, 43, 44]
     told = results.read()["quality"]
     assert told["accuracy"]["course"] == pytest.approx({"42": 0.742, "43": 0.743, "44": 0.744})
     assert told["mean"] == pytest.approx({"course": 0.743, "reprise": 0.843})
@@ -214,6 +215,30 @@ def test_a_seed_that_stands_in_the_results_is_not_trained_again(
     half = stats.t.ppf(0.975, 4) * 0.001 * math.sqrt(2 / 3)
     assert told["reprise_minus_course"] == pytest.approx({"low": 0.1 - half, "high": 0.1 + half})
     assert "standard deviation" in capsys.readouterr().out
+
+
+def test_the_accuracies_of_reprise_are_those_of_the_reference_of_this_recipe_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^reference/reviews-tiny-cpu\.json: not found; expected what `reprise ref"):
+        quality.by_reprise(recipe)
+    spread = {"mean": 0.75, "sd": 0.1}
+    content = {
+        "recipe": {"train.epochs": recipe["train"]["epochs"], "train.lora": None},
+        "made": {},
+        "figures": {"train": {"accuracy": spread}},
+        "seeds": {"1": {"train": {"accuracy": 0.7}}, "2": {"train": {"accuracy": 0.8}}},
+    }
+    file = Path("reference/reviews-tiny-cpu.json")
+    file.parent.mkdir()
+    file.write_text(json.dumps(content))
+    assert quality.by_reprise(recipe) == {"1": 0.7, "2": 0.8}
+
+    recipe["train"]["epochs"] += 1
+    with pytest.raises(InputError, match=r"^reference/reviews-tiny-cpu\.json: train\.epochs: expected "):
+        quality.by_reprise(recipe)
 
 
 def test_a_contender_that_fails_is_told_in_a_line_and_the_others_end(tmp_path: Path) -> None:

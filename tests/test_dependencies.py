@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from reprise import places
 from reprise.environment import ENVIRONMENT
+from reprise.recipe import CHANGE_NO_BIT
 from reprise.train.checkpoint import CODE
 from tiny import ROOT
 
@@ -213,8 +214,8 @@ def test_every_key_that_changes_a_result_is_a_parameter_of_a_stage(stages: dict[
     unwatched = {
         key for key in keys if not any(key == parameter or key.startswith(f"{parameter}.") for parameter in watched)
     }
-    # A name is shown and never computed with; a checkpoint changes no bit; no stage hands in to a benchmark.
-    assert unwatched == {"model.name", "train.checkpoint_every", "task.submission"}
+    # A name is shown and never computed with; checkpoints and trackers change no bit; no stage hands in to a benchmark.
+    assert unwatched == {"model.name", *(f"train.{key}" for key in CHANGE_NO_BIT), "task.submission"}
 
 
 def test_prepare_depends_on_every_key_of_the_task_that_it_reads(stages: dict[str, dict[str, Any]]) -> None:

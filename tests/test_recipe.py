@@ -154,6 +154,15 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
             {"task.metrics": ["acc"]},
             "task.metrics.0: expected 'accuracy', 'f1', 'matthews', 'pearson' or 'spearman', got 'acc'",
         ),
+        (
+            {"train.trackers": ["tensorbord"]},
+            "train.trackers.0: expected 'tensorboard', 'mlflow', 'wandb' or 'trackio', got 'tensorbord'",
+        ),
+        ({"train.trackers": "mlflow"}, "train.trackers: expected a valid list, got 'mlflow'"),
+        (
+            {"train.trackers": ["wandb", "wandb"]},
+            "train.trackers: expected each name once, got ['wandb', 'wandb']",
+        ),
         # A source that is none, or is not pinned
         ({"task.source.kind": "git"}, "task.source.kind: expected 'pypi', 'hub', 'files', got 'git'"),
         (

@@ -64,6 +64,7 @@ TINY_RECIPE: dict[str, Any] = {
         "lora": None,
         "gradient_checkpointing": False,
         "checkpoint_every": 50,
+        "trackers": [],
         "select": "best",
         "max_steps": None,
     },

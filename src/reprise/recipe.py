@@ -64,6 +64,12 @@ def _as_targets(value: Any) -> Any:
     return value
 
 
+def _each_once(names: list[str]) -> list[str]:
+    if len(set(names)) != len(names):
+        raise ValueError("each name once")
+    return names
+
+
 Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
 Label = Annotated[Text, BeforeValidator(_as_text)]
 Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
@@ -72,6 +78,7 @@ OwnPath = Annotated[Text, AfterValidator(_under_own_data)]
 SplitName = Annotated[Text, AfterValidator(_split_name)]
 FileName = Annotated[Text, AfterValidator(_file_name)]
 Engine = Literal["accelerate", "trainer", "pytorch"]
+Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 Targets = Annotated[Literal["all-linear"] | list[Text], BeforeValidator(_as_targets)]
 Lengths = Annotated[Literal["auto"] | list[int], BeforeValidator(_as_lengths)]
 Positive = Annotated[int, Field(strict=True, gt=0)]
@@ -207,7 +214,10 @@ class Lora:
 
 @_section
 class Train:
-    """The mathematics of the training. `batch_size` counts the examples of one optimizer step over all processes."""
+    """The mathematics of the training. `batch_size` counts the examples of one optimizer step over all processes.
+
+    `checkpoint_every` and `trackers` change no bit of what it makes; see CHANGE_NO_BIT.
+    """
 
     engine: Engine
     epochs: Positive
@@ -224,8 +234,13 @@ class Train:
     lora: Lora | None
     gradient_checkpointing: Annotated[bool, Field(strict=True)]
     checkpoint_every: Positive
+    trackers: Annotated[list[Tracker], AfterValidator(_each_once)]
     select: Literal["best", "last"]
     max_steps: Positive | None
+
+
+# The keys of `Train` that are no part of what makes a run that run: no parameters of its stage, no new checkpoints.
+CHANGE_NO_BIT = ("checkpoint_every", "trackers")
 
 
 @_section

@@ -10,6 +10,8 @@ from reprise.experiments.runs import all_experiments, find_runs
 from reprise.outputs import read_json
 from tiny import Run
 
+pytestmark = pytest.mark.timeout(900)  # five cookings, one after another
+
 WORSE = ("-S", "train.learning_rate=1e-5")
 
 

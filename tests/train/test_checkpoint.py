@@ -337,7 +337,9 @@ def test_another_recipe_is_another_run(at: Path, changes: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize(
-    "changes", [{"train.checkpoint_every": 7}, {"evaluate.bootstrap": 700}], ids=["every", "other"]
+    "changes",
+    [{"train.checkpoint_every": 7}, {"train.trackers": ["tensorboard"]}, {"evaluate.bootstrap": 700}],
+    ids=["every", "trackers", "other"],
 )
 def test_what_decides_no_weight_leaves_it_the_same_run(at: Path, changes: dict[str, Any]) -> None:
     assert fingerprint_of(**changes) == fingerprint_of()

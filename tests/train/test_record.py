@@ -13,6 +13,7 @@ from reprise.shapes import Buckets
 from reprise.tokenizing import load_tokenizer
 from reprise.train.plan import Step
 from reprise.train.record import FETCH_EVERY, Record
+from reprise.train.trackers import Trackers
 from tiny import tiny_recipe
 
 LENGTHS = np.array([3, 5, 9, 4, 7, 2])
@@ -23,7 +24,9 @@ def record(tiny_model: Path, folder: Path, buckets: Buckets | None = None) -> Re
     """The record of a run over texts of these lengths: 4 rows a step, 2 a micro-batch."""
     recipe = check_recipe(tiny_recipe(**{"train.batch_size": 4, "train.micro_batch_size": 2}), "recipe")
     collate = Collator(load_tokenizer(tiny_model), buckets)
-    return Record(PartialState(cpu=True), recipe.train, "accuracy", LENGTHS, folder, {}, collate)
+    session = {"started": "2025-01-31T12:00:00+00:00"}
+    trackers = Trackers(recipe, "run", first=True)
+    return Record(PartialState(cpu=True), recipe.train, "accuracy", LENGTHS, folder, session, collate, trackers)
 
 
 def take(record: Record, steps: list[Step]) -> None:

@@ -28,7 +28,7 @@ from reprise.environment import ENVIRONMENT
 from reprise.errors import InputError
 from reprise.outputs import sha256, write_json
 from reprise.places import PREPARED, PRETRAINED, card
-from reprise.recipe import Recipe, as_plain
+from reprise.recipe import CHANGE_NO_BIT, Recipe, as_plain
 from reprise.train.record import Record
 from reprise.train.stop import Stop, Stopped
 
@@ -57,9 +57,9 @@ PATIENCE = 30  # seconds for which one that was killed may still be ending
 def fingerprint(recipe: Recipe) -> str:
     """What decides the weights: recipe, data, pretrained model, environment and the code that runs, as a SHA-256.
 
-    How often checkpoints are made does not, nor how many processes share the work.
+    How often checkpoints are made does not, nor who is told of the figures, nor how many processes share the work.
     """
-    train = {key: value for key, value in as_plain(recipe.train).items() if key != "checkpoint_every"}
+    train = {key: value for key, value in as_plain(recipe.train).items() if key not in CHANGE_NO_BIT}
     told = [recipe.seed, recipe.task.labels, recipe.task.metrics, recipe.evaluate.batch_size, train]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     package = Path(__file__).parents[1]

@@ -22,6 +22,7 @@ from reprise.errors import InputError
 from reprise.places import PREPARED, PRETRAINED, card
 from reprise.recipe import Recipe, Train
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
+from reprise.train.trackers import check_trackers
 
 # How the launcher tells its processes how many they should be; see check_world in stage.py.
 PROCESSES = "REPRISE_PROCESSES"
@@ -37,6 +38,7 @@ def launch(recipe: Recipe, hardware: str) -> None:
     require_device(hardware)
     processes = read_processes(profile_of(hardware))
     check_engine(recipe.train, hardware, processes)
+    check_trackers(recipe.train)
     for needed in (card(PREPARED), PRETRAINED / "model"):
         if not needed.exists():
             raise InputError(f"{needed}: not found; expected what the stages before train make: run `dvc repro`")

@@ -27,6 +27,7 @@ from reprise.shapes import padded_length
 from reprise.train.model import exported
 from reprise.train.plan import Step, micro_batch_rows, order_digest, steps_in_all
 from reprise.train.provenance import inputs
+from reprise.train.trackers import Trackers
 from reprise.xla import Compilations
 
 # Figures stay on the device and are fetched together once in so many steps: a fetch waits for the device.
@@ -41,14 +42,16 @@ class Record:
 
     def __init__(
         self, world: PartialState, train: Train, metric: str, lengths: NDArray[np.int64], folder: Path,
-        session: dict[str, Any], collate: Collator,
+        session: dict[str, Any], collate: Collator, trackers: Trackers,
     ) -> None:  # fmt: skip
         """Keep the figures of a run over rows of these lengths; the chosen weights go to `folder`.
 
-        `session` is what provenance.json says of this process's share; `collate` knows what batches are padded to.
+        `session` is what provenance.json says of this process's share; `collate` knows what batches are padded to;
+        `trackers` are told the figures as they come.
         """
         self.buckets, self.compilations = collate.buckets, Compilations(world.device, collate.shapes)
         self.world, self.train, self.metric, self.folder = world, train, metric, folder
+        self.trackers = trackers
         self.lengths = lengths
         self.steps_an_epoch = -(-len(lengths) // train.batch_size)
         self.steps_in_all = steps_in_all(
@@ -82,6 +85,7 @@ class Record:
         done = sum(row["epoch"] == epoch + 1 for row in self.curve)
         self.orders[epoch:] = [order_digest(steps)]
         self.left_of_epoch, self.whole = len(steps) - done, done == 0
+        self.trackers.start(self.sessions[0]["started"], from_step=self.sessions[-1]["from_step"])
         self.started = self.fetched = time.perf_counter()
         return done
 
@@ -116,6 +120,8 @@ class Record:
         self.fetched, self.waiting = time.perf_counter(), 0
         for row, (loss, norm) in zip(self.curve[-len(figures) :], figures, strict=True):
             row |= {"loss": loss, "grad_norm": norm}
+            told = {f"train/{name}": row[name] for name in ("loss", "learning_rate", "grad_norm")}
+            self.trackers.log(told, step=int(row["step"]))
         mean_loss = sum(loss for loss, _ in figures) / len(figures)
         largest_norm = max(norm for _, norm in figures)
         for name, value in (("loss", mean_loss), ("gradient's norm", largest_norm)):
@@ -148,6 +154,7 @@ class Record:
             self.compilations.after_epoch()
         losses = [row["loss"] for row in self.curve if row["epoch"] == epoch + 1]
         self.epochs.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), **scores})
+        self.trackers.log({f"validation/{name}": value for name, value in scores.items()}, step=len(self.curve))
         if self.world.is_main_process:
             best = max(range(len(self.epochs)), key=lambda number: self.epochs[number][self.metric])
             self.chosen = best if self.train.select == "best" else epoch

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from reprise.train.launch import PROCESSES
 from reprise.train.provenance import session
 from reprise.train.record import Record
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
+from reprise.train.trackers import Trackers
 from reprise.xla import full_precision, on_xla
 
 
@@ -62,9 +63,10 @@ def run(recipe: Recipe, kind: str) -> None:
                 buckets = plan_buckets(recipe.train.buckets, lengths, np.asarray(validation["length"]))
             collate = Collator(tokenizer, buckets)
             about = session(world, recipe.train.precision)
-            record = Record(world, recipe.train, recipe.task.metrics[0], lengths, folder, about, collate)
-            checkpoints = Checkpoints(run, world, record, stop)
-            engine(recipe.train.engine)(recipe, rows, validation, collate, record, checkpoints)
+            with closing(Trackers(recipe, run.name, first=first)) as trackers:
+                record = Record(world, recipe.train, recipe.task.metrics[0], lengths, folder, about, collate, trackers)
+                checkpoints = Checkpoints(run, world, record, stop)
+                engine(recipe.train.engine)(recipe, rows, validation, collate, record, checkpoints)
             if first:
                 tokenizer.save_pretrained(folder)
         if first:
