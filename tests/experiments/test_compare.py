@@ -42,7 +42,9 @@ def group(name: str, **changes: Any) -> list[Run]:
 
 def table(predictions: list[str], labels: list[str]) -> pd.DataFrame:
     texts = [f"text {number} | with a bar" for number in range(len(labels))]
-    return pd.DataFrame({"text": texts, "label": labels, "prediction": predictions})
+    surer = np.linspace(0.6, 0.9, len(labels))  # the further down, the surer
+    sure = [[1 - p, p] if said == "fresh" else [p, 1 - p] for said, p in zip(predictions, surer, strict=True)]
+    return pd.DataFrame({"text": texts, "label": labels, "prediction": predictions, "probabilities": sure})
 
 
 def test_every_figure_has_a_contrast_and_words_and_evaluation_comes_first() -> None:
@@ -82,6 +84,18 @@ def test_of_one_seed_a_side_the_measured_spread_of_the_task_is_told() -> None:
     for kind, expected in (("cpu", f"; the task's known spread is ±{sd:.2g}"), ("cuda", "")):
         told = comparison(("a", [run("a")]), ("b", [after]), [(kind, reference)], 0)
         assert told.figures[0].verdict == f"one seed a side: cannot tell{expected}"
+    elsewhere = [run(name, **{"model.source.path": "data/own/another"}) for name in ("a", "b")]
+    told = comparison(("a", elsewhere[:1]), ("b", elsewhere[1:]), [("cpu", reference)], 0)
+    assert told.figures[0].verdict == "one seed a side: cannot tell"
+
+
+def test_one_seed_against_several_names_the_test_and_what_it_takes_for_granted() -> None:
+    told = comparison(("seeds:a", group("a")), ("b", [run("b", **{"train.learning_rate": 1e-4})]), [], 0)
+    assert told.figures[0].verdict == "inside seed noise, as far as one seed tells, n=3 and 1"
+    said = in_markdown(told)
+    assert "Student's t-test" in said
+    assert "judged by the other's spread" in said
+    assert "Welch" not in said
 
 
 def test_a_collapsed_run_and_a_run_on_both_sides_are_warned_of() -> None:
@@ -106,8 +120,9 @@ def test_rows_that_changed_are_counted_and_named() -> None:
     assert told.pairing.discordance is not None
     assert (told.pairing.discordance.only_before, told.pairing.discordance.only_after) == (2, 1)
     assert told.pairing.discordance.p == pytest.approx(1.0)
+    # Of rows 0, 12 and 15, the surest two.
     assert told.pairing.examples == [
-        {"id": 0, "text": "text 0 | with a bar", "label": "fresh", "first": "fresh", "second": "rotten"},
+        {"id": 15, "text": "text 15 | with a bar", "label": "rotten", "first": "fresh", "second": "rotten"},
         {"id": 12, "text": "text 12 | with a bar", "label": "rotten", "first": "rotten", "second": "fresh"},
     ]
     assert "text 12 \\| with a bar" in in_markdown(told)
