@@ -1,5 +1,6 @@
 """What a comparison says of made-up runs."""
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +34,8 @@ def run(name: str, *, collapsed: bool = False, predictions: pd.DataFrame | None 
 
     if predictions is not None:
         read.predictions = predictions  # type: ignore[attr-defined]
-    return Known(name, "experiment", "a" * 40, None, read_result(read, name), read)
+    commit = hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+    return Known(name, "experiment", commit, None, read_result(read, name), read)
 
 
 def group(name: str, **changes: Any) -> list[Run]:
@@ -101,6 +103,8 @@ def test_one_seed_against_several_names_the_test_and_what_it_takes_for_granted()
 def test_a_collapsed_run_and_a_run_on_both_sides_are_warned_of() -> None:
     told = comparison(("a", [run("a")]), ("b", [run("a"), run("b", collapsed=True, seed=7)]), [], 0)
     assert told.warnings == ["b has collapsed: it says the same of every row", "a run stands on both sides"]
+    again = replace(run("a"), name="another word for it")
+    assert comparison(("a", [run("a")]), ("b", [again]), [], 0).warnings[0] == "a run stands on both sides"
 
 
 def test_runs_of_other_rows_are_warned_of() -> None:
@@ -128,10 +132,12 @@ def test_rows_that_changed_are_counted_and_named() -> None:
     assert "text 12 \\| with a bar" in in_markdown(told)
 
 
-def test_predictions_of_other_rows_are_not_compared() -> None:
+def test_predictions_of_other_rows_or_labels_are_not_compared() -> None:
     labels = ["fresh"] * 4
     other = table(labels, labels).assign(text="another")
     assert pair(table(labels, labels), other, run("a").result, 3) is None
+    newer = table(labels, labels).assign(prediction=["fresh", "fresh", "mixed", "fresh"])
+    assert pair(table(labels, labels), newer, run("a").result, 3) is None
 
 
 def test_a_regression_is_paired_by_its_metrics_and_names_the_rows_furthest_apart() -> None:

@@ -138,11 +138,11 @@ def test_predictions_that_are_not_in_the_cache_are_not_here(
     assert [each.predictions() for each in all_experiments()] == [None] * 3
 
 
-def test_experiments_of_earlier_commits_are_removed_after_asking(
+def test_experiments_of_other_commits_are_removed_after_asking(
     seeded: tuple[Path, str, str], tmp_path: Path, run: Run
 ) -> None:
     folder = Path(shutil.copytree(seeded[0], tmp_path / "kitchen", symlinks=True))
-    assert "no experiment of an earlier commit" in run(folder, "reprise", "prune").stdout
+    assert "no experiment of another commit than HEAD" in run(folder, "reprise", "prune").stdout
     run(folder, "git", "commit", "-q", "--allow-empty", "-m", "Go on")
     there = names(folder, run)
     asked = run(folder, "bash", "-c", "echo n | reprise prune").stdout

@@ -129,7 +129,7 @@ def comparison(
     ]
     if len({rows_judged(result) for side in results for result in side}) > 1:
         warnings.append("not all runs were judged on the same rows: a difference may come from the rows")
-    if set(sides[0].runs) & set(sides[1].runs):
+    if {run.commit or run.name for run in before[1]} & {run.commit or run.name for run in after[1]}:
         warnings.append("a run stands on both sides")
     pairing = None
     if len(before[1]) == len(after[1]) == 1:
@@ -144,7 +144,7 @@ def comparison(
         else:
             pairing = pair(predicted[0], predicted[1], results[0][0], rows)
             if pairing is None:
-                warnings.append("the predictions are of other rows: rows are not compared")
+                warnings.append("the predictions are of other rows or labels: rows are not compared")
     return Comparison(
         sides[0], sides[1], figures(results[0], results[1], known_spread(results, measured)), pairing,
         differences(results[0], results[1]), warnings,
@@ -204,7 +204,7 @@ def values_of(results: Sequence[Result], stage: str, name: str) -> list[float]:
 
 
 def pair(before: pd.DataFrame, after: pd.DataFrame, result: Result, rows: int) -> Pairing | None:
-    """Compare two runs row by row; None where they did not judge the same rows.
+    """Compare two runs row by row; None where they did not judge the same rows by the same labels.
 
     Args:
         before: the predictions of the first, by the columns of `evaluate.stage.prediction_table`.
@@ -215,9 +215,11 @@ def pair(before: pd.DataFrame, after: pd.DataFrame, result: Result, rows: int) -
     which = [name for name in ROW if name in before]
     if which != [name for name in ROW if name in after] or not before[which].equals(after[which]):
         return None
+    labels = [str(label) for label in result.recipe["task.labels"]]
+    if labels and not set(after["prediction"].map(str)) <= set(labels):
+        return None
     from reprise.metrics import score_function  # slow
 
-    labels = [str(label) for label in result.recipe["task.labels"]]
     truth, first, second = (
         numbers(column, labels) for column in (before["label"], before["prediction"], after["prediction"])
     )
