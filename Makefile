@@ -59,7 +59,7 @@ rebuild-cpu rebuild-gpu rebuild-tpu: rebuild-%:  ## Build the image again from n
 seeds: setup  ## Cook the recipe with several seeds and show the spread (N=5, ARGS="-S …"); `reprise compare` reads it
 	@reprise seeds -n $(or $(N),5) $(ARGS)
 
-prune: setup  ## Remove the experiments of earlier commits, after asking
+prune: setup  ## Remove the experiments of other commits than HEAD, after asking
 	@reprise prune
 
 report: setup  ## Write all runs on one HTML page that needs no network, report/index.html (RUNS="main gentler")

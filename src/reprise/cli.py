@@ -285,7 +285,7 @@ def seeds(
 def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Show the experiments that were tried on earlier commits than HEAD, and remove them after asking."""
+    """Show the experiments that were tried on other commits than HEAD, and remove them after asking."""
     from reprise.experiments.prune import prune
 
     prune(lambda question: yes or typer.confirm(question))

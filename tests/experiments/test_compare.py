@@ -1,5 +1,6 @@
 """What a comparison says of made-up runs."""
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +34,8 @@ def run(name: str, *, collapsed: bool = False, predictions: pd.DataFrame | None 
 
     if predictions is not None:
         read.predictions = predictions  # type: ignore[attr-defined]
-    return Known(name, "experiment", "a" * 40, None, read_result(read, name), read)
+    commit = hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+    return Known(name, "experiment", commit, None, read_result(read, name), read)
 
 
 def group(name: str, **changes: Any) -> list[Run]:
@@ -42,7 +44,9 @@ def group(name: str, **changes: Any) -> list[Run]:
 
 def table(predictions: list[str], labels: list[str]) -> pd.DataFrame:
     texts = [f"text {number} | with a bar" for number in range(len(labels))]
-    return pd.DataFrame({"text": texts, "label": labels, "prediction": predictions})
+    surer = np.linspace(0.6, 0.9, len(labels))  # the further down, the surer
+    sure = [[1 - p, p] if said == "fresh" else [p, 1 - p] for said, p in zip(predictions, surer, strict=True)]
+    return pd.DataFrame({"text": texts, "label": labels, "prediction": predictions, "probabilities": sure})
 
 
 def test_every_figure_has_a_contrast_and_words_and_evaluation_comes_first() -> None:
@@ -82,11 +86,25 @@ def test_of_one_seed_a_side_the_measured_spread_of_the_task_is_told() -> None:
     for kind, expected in (("cpu", f"; the task's known spread is ±{sd:.2g}"), ("cuda", "")):
         told = comparison(("a", [run("a")]), ("b", [after]), [(kind, reference)], 0)
         assert told.figures[0].verdict == f"one seed a side: cannot tell{expected}"
+    elsewhere = [run(name, **{"model.source.path": "data/own/another"}) for name in ("a", "b")]
+    told = comparison(("a", elsewhere[:1]), ("b", elsewhere[1:]), [("cpu", reference)], 0)
+    assert told.figures[0].verdict == "one seed a side: cannot tell"
+
+
+def test_one_seed_against_several_names_the_test_and_what_it_takes_for_granted() -> None:
+    told = comparison(("seeds:a", group("a")), ("b", [run("b", **{"train.learning_rate": 1e-4})]), [], 0)
+    assert told.figures[0].verdict == "inside seed noise, as far as one seed tells, n=3 and 1"
+    said = in_markdown(told)
+    assert "Student's t-test" in said
+    assert "judged by the other's spread" in said
+    assert "Welch" not in said
 
 
 def test_a_collapsed_run_and_a_run_on_both_sides_are_warned_of() -> None:
     told = comparison(("a", [run("a")]), ("b", [run("a"), run("b", collapsed=True, seed=7)]), [], 0)
     assert told.warnings == ["b has collapsed: it says the same of every row", "a run stands on both sides"]
+    again = replace(run("a"), name="another word for it")
+    assert comparison(("a", [run("a")]), ("b", [again]), [], 0).warnings[0] == "a run stands on both sides"
 
 
 def test_runs_of_other_rows_are_warned_of() -> None:
@@ -106,17 +124,20 @@ def test_rows_that_changed_are_counted_and_named() -> None:
     assert told.pairing.discordance is not None
     assert (told.pairing.discordance.only_before, told.pairing.discordance.only_after) == (2, 1)
     assert told.pairing.discordance.p == pytest.approx(1.0)
+    # Of rows 0, 12 and 15, the surest two.
     assert told.pairing.examples == [
-        {"id": 0, "text": "text 0 | with a bar", "label": "fresh", "first": "fresh", "second": "rotten"},
+        {"id": 15, "text": "text 15 | with a bar", "label": "rotten", "first": "fresh", "second": "rotten"},
         {"id": 12, "text": "text 12 | with a bar", "label": "rotten", "first": "rotten", "second": "fresh"},
     ]
     assert "text 12 \\| with a bar" in in_markdown(told)
 
 
-def test_predictions_of_other_rows_are_not_compared() -> None:
+def test_predictions_of_other_rows_or_labels_are_not_compared() -> None:
     labels = ["fresh"] * 4
     other = table(labels, labels).assign(text="another")
     assert pair(table(labels, labels), other, run("a").result, 3) is None
+    newer = table(labels, labels).assign(prediction=["fresh", "fresh", "mixed", "fresh"])
+    assert pair(table(labels, labels), newer, run("a").result, 3) is None
 
 
 def test_a_regression_is_paired_by_its_metrics_and_names_the_rows_furthest_apart() -> None:

@@ -4,14 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from reprise.experiments.statistics import contrast, mcnemar, paired_interval, summarize, verdict
 
 FIRST, SECOND = [0.80, 0.82, 0.84], [0.90, 0.91, 0.92, 0.93]
-drawn = st.lists(st.floats(0, 1).map(lambda value: round(value, 4)), min_size=2, max_size=8)
+drawn = st.lists(st.floats(0, 1).map(lambda value: round(value, 4)), min_size=1, max_size=8)
 
 
 def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
@@ -37,6 +37,17 @@ def test_welchs_interval_is_the_one_worked_by_hand() -> None:
     assert told.p == pytest.approx(2 * stats.t.sf(t, freedom))
 
 
+def test_one_seed_against_several_is_asked_whether_it_could_be_one_more_of_them() -> None:
+    # Mean 0.82, deviation 0.02: the prediction interval is ± t(2) · 0.02 · √(4/3); the single one is 0.13 above.
+    told = contrast(FIRST, [0.95], figures=1)
+    scale = 0.02 * math.sqrt(4 / 3)
+    half = 4.302653 * scale  # t(0.975, 2)
+    assert (told.low, told.high) == pytest.approx((0.13 - half, 0.13 + half), abs=1e-6)
+    # The tail of t with two degrees of freedom is (1 - t / √(2 + t²)) / 2.
+    t = 0.13 / scale
+    assert told.p == pytest.approx(1 - t / math.sqrt(2 + t * t))
+
+
 def test_several_figures_share_the_five_percent() -> None:
     one, five = contrast(FIRST, SECOND, figures=1), contrast(FIRST, SECOND, figures=5)
     assert one.p is not None
@@ -52,6 +63,7 @@ def test_two_groups_of_one_recipe_are_told_apart_in_no_more_cases_than_it_says()
     assert found / 1500 < 0.05 + 0.017
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(drawn, drawn, st.integers(1, 6))
 def test_the_other_way_round_it_is_the_same_with_the_other_sign(
     first: list[float], second: list[float], figures: int
@@ -64,6 +76,7 @@ def test_the_other_way_round_it_is_the_same_with_the_other_sign(
         assert (there.low, there.high) == (pytest.approx(-back.high), pytest.approx(-back.low))
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(drawn, drawn, st.integers(1, 6))
 def test_an_interval_leaves_out_zero_where_the_verdict_says_better_or_worse(
     first: list[float], second: list[float], figures: int
@@ -83,8 +96,11 @@ def test_an_interval_leaves_out_zero_where_the_verdict_says_better_or_worse(
         ("accuracy", FIRST, FIRST, None, "inside seed noise, n=3 and 3"),
         ("accuracy", [0.8], [0.9], 0.0061, "one seed a side: cannot tell; the task's known spread is ±0.0061"),
         ("accuracy", [0.8], [0.9], None, "one seed a side: cannot tell"),
-        ("f1", [0.8], FIRST, 0.5, "one seed on the first side: cannot tell; the other side's seeds spread by ±0.02"),
-        ("f1", FIRST, [0.8], 0.5, "one seed on the second side: cannot tell; the other side's seeds spread by ±0.02"),
+        ("f1", [0.8], FIRST, 0.5, "inside seed noise, as far as one seed tells, n=1 and 3"),
+        ("f1", FIRST, [0.95], 0.5, "better than another seed of the first side, p<0.05, n=3 and 1"),
+        ("f1", [0.95], FIRST, 0.5, "worse than another seed of the second side, p<0.05, n=1 and 3"),
+        ("f1", FIRST, [math.nan], 0.5, "not a number on a side: cannot tell, n=3 and 1"),
+        ("f1", [0.8], [0.9, 0.9], 0.5, "one seed on the first side: cannot tell; the other's do not differ"),
         ("f1", [0.8, 0.8], [0.9, 0.9], None, "no seed differs from the others of its side: cannot tell, n=2 and 2"),
         ("accuracy", [0.8, 0.8], [0.8, 0.8], None, "the same for every seed, n=2 and 2"),
         ("pearson", [math.nan, 0.8], [0.9, 0.9], None, "not a number on a side: cannot tell, n=2 and 2"),

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -63,8 +63,9 @@ class Pairing:
         intervals: by metric, the 95 % interval of the second's score less the first's over other rows; None where it
             cannot be told.
         changed: how many rows they do not agree on.
-        examples: the first of these (in a regression those that are furthest apart): id, texts, label, both
-            predictions.
+        examples: the first of these: id, texts, label, both predictions. First come those on which both models were
+            surest, by the sum of the probabilities that they gave to their answers; in a regression those that are
+            furthest apart.
     """
 
     rows: int
@@ -128,7 +129,7 @@ def comparison(
     ]
     if len({rows_judged(result) for side in results for result in side}) > 1:
         warnings.append("not all runs were judged on the same rows: a difference may come from the rows")
-    if set(sides[0].runs) & set(sides[1].runs):
+    if {run.commit or run.name for run in before[1]} & {run.commit or run.name for run in after[1]}:
         warnings.append("a run stands on both sides")
     pairing = None
     if len(before[1]) == len(after[1]) == 1:
@@ -143,7 +144,7 @@ def comparison(
         else:
             pairing = pair(predicted[0], predicted[1], results[0][0], rows)
             if pairing is None:
-                warnings.append("the predictions are of other rows: rows are not compared")
+                warnings.append("the predictions are of other rows or labels: rows are not compared")
     return Comparison(
         sides[0], sides[1], figures(results[0], results[1], known_spread(results, measured)), pairing,
         differences(results[0], results[1]), warnings,
@@ -159,16 +160,21 @@ def rows_judged(result: Result) -> tuple[str, str]:
 def known_spread(results: Sequence[Sequence[Result]], measured: Sequence[tuple[str, Reference]]) -> dict[Any, float]:
     """The standard deviation over seeds of each figure, by stage and name, as it was measured before.
 
-    A reference of a side's very recipe goes before one of the same task; either must be of the same hardware.
+    A reference of a side's very recipe goes before one of the same task and pretrained model; either must be of the
+    same hardware.
     """
     flat = [result for side in results for result in side]
-    kinds = {result.provenance.get("environment.hardware") for result in flat}
-    tasks = {result.recipe.get("task.name") for result in flat}
-    fitting = [each for kind, each in measured if kind in kinds and each.recipe.get("task.name") in tasks]
+    known = [(result.provenance.get("environment.hardware"), subject(result.recipe)) for result in flat]
+    fitting = [each for kind, each in measured if (kind, subject(each.recipe)) in known]
     fitting.sort(key=lambda each: not any(each.holds_for(result) for result in flat))
     if not fitting:
         return {}
     return {(stage, name): spread.sd for stage, names in fitting[0].figures.items() for name, spread in names.items()}
+
+
+def subject(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Which task and pretrained model a recipe is about, by dotted key."""
+    return {key: value for key, value in recipe.items() if key == "task.name" or key.startswith("model.")}
 
 
 def figures(before: Sequence[Result], after: Sequence[Result], spreads: dict[Any, float]) -> list[Figure]:
@@ -198,7 +204,7 @@ def values_of(results: Sequence[Result], stage: str, name: str) -> list[float]:
 
 
 def pair(before: pd.DataFrame, after: pd.DataFrame, result: Result, rows: int) -> Pairing | None:
-    """Compare two runs row by row; None where they did not judge the same rows.
+    """Compare two runs row by row; None where they did not judge the same rows by the same labels.
 
     Args:
         before: the predictions of the first, by the columns of `evaluate.stage.prediction_table`.
@@ -209,15 +215,16 @@ def pair(before: pd.DataFrame, after: pd.DataFrame, result: Result, rows: int) -
     which = [name for name in ROW if name in before]
     if which != [name for name in ROW if name in after] or not before[which].equals(after[which]):
         return None
+    labels = [str(label) for label in result.recipe["task.labels"]]
+    if labels and not set(after["prediction"].map(str)) <= set(labels):
+        return None
     from reprise.metrics import score_function  # slow
 
-    labels = [str(label) for label in result.recipe["task.labels"]]
     truth, first, second = (
         numbers(column, labels) for column in (before["label"], before["prediction"], after["prediction"])
     )
-    apart = np.abs(second - first)
-    order = np.argsort(-apart, kind="stable") if not labels else np.arange(len(apart))
-    changed = [int(row) for row in order if apart[row] > 0]
+    weight = sureness(before) + sureness(after) if labels else np.abs(second - first)
+    changed = [int(row) for row in np.argsort(-weight, kind="stable") if first[row] != second[row]]
     return Pairing(
         rows=len(truth),
         discordance=mcnemar(first == truth, second == truth) if labels else None,
@@ -244,6 +251,11 @@ def numbers(column: "pd.Series[Any]", labels: Sequence[str]) -> npt.NDArray[Any]
         return column.to_numpy(np.float64)
     known = {label: number for number, label in enumerate(labels)}
     return np.array([known[str(label)] for label in column])
+
+
+def sureness(predictions: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """The probability that a model gave to its answer, shape [rows]."""
+    return np.array([max(each) for each in predictions["probabilities"]], np.float64)
 
 
 def plain(value: Any) -> Any:
@@ -284,10 +296,14 @@ def notes(told: Comparison) -> list[str]:
     tested = [figure for figure in told.figures if figure.contrast and figure.contrast.p is not None]
     lines = []
     if tested:
+        single = 1 in (len(told.first.runs), len(told.second.runs))
         lines.append(
-            "Mean ± standard deviation over seeds; the difference is second less first. Welch's t-test, with intervals "
-            f"and p made for {sum(each.contrast is not None for each in told.figures)} figures at once (Bonferroni)."
+            "Mean ± standard deviation over seeds; the difference is second less first. "
+            f"{'Student' if single else 'Welch'}'s t-test, with intervals and p made for "
+            f"{sum(each.contrast is not None for each in told.figures)} figures at once (Bonferroni)."
         )
+        if single:
+            lines.append("A side of one seed is judged by the other's spread, as if another seed moved both as far.")
     if told.pairing:
         lines.append(f"Rows: {told.pairing.changed} of {told.pairing.rows} are predicted otherwise.")
         if odd := told.pairing.discordance:

@@ -13,8 +13,9 @@ from reprise.reproduce.verdict import PASSING, shown
 What = Literal["parameter", "data", "environment", "code"]
 # What of a provenance says with what software, on what kind of hardware.
 SOFTWARE = ("environment.locks.", "environment.hardware")
-# What it says anew of every run; that something was not committed is told by what differs.
-ANEW = (*PASSING, "dirty")
+# What it says anew of every run; that something was not committed is told by what differs, and the order of the rows
+# follows from the seed, the batches and the data.
+ANEW = (*PASSING, "dirty", "sample_order")
 # What provenance.json says of data and of pretrained weights, which is told by their digests in dvc.lock.
 INPUTS = ("data.", "pretrained.")
 ABSENT = "absent"

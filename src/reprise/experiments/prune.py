@@ -1,4 +1,4 @@
-"""`reprise prune`: clear away the experiments that were tried on earlier commits."""
+"""`reprise prune`: clear away the experiments that were tried on other commits than HEAD."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ def prune(agreed: Callable[[str], bool]) -> None:
     head = commit_of("HEAD")
     old = [experiment for experiment in experiments() if experiment.base != head]
     if not old:
-        print("prune: no experiment of an earlier commit; `dvc exp remove` removes others")
+        print("prune: no experiment of another commit than HEAD; `dvc exp remove` removes others")
         return
     table = Table()
     for heading in ("experiment", "tried on", "when"):

@@ -1,9 +1,10 @@
 """Whether a difference is more than chance: of seeds, and of test rows. Pure functions of numbers.
 
 Seeds are independent draws, so two groups of them are compared by Welch's t-test (B. L. Welch, "The generalization of
-'Student's' problem when several different population variances are involved", Biometrika 34, 1947). Two models that
-judged the same rows are compared row by row: McNemar's exact test (Q. McNemar, Psychometrika 12, 1947) and the paired
-bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13).
+'Student's' problem when several different population variances are involved", Biometrika 34, 1947). A single seed has
+no variance of its own; against several it is one further draw (Hahn & Meeker, Statistical Intervals, 1991, section
+4.7). Two models that judged the same rows are compared row by row: McNemar's exact test (Q. McNemar, Psychometrika 12,
+1947) and the paired bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13).
 """
 
 import math
@@ -86,6 +87,9 @@ def summarize(values: Sequence[float]) -> Sample:
 def contrast(before: Sequence[float], after: Sequence[float], figures: int) -> Contrast:
     """Compare two sides by Welch's t-test, which takes no equal variances for granted.
 
+    Where one side has one seed, Student's t-test takes them for granted after all. It is then the prediction interval
+    of one more seed of the other side, mean ± t(n-1) · sd · √(1 + 1/n), and asks whether the single one could be that.
+
     One of several figures differs by luck more often than the only one does. So a p-value is multiplied by their number
     and an interval widened accordingly (Bonferroni; O. J. Dunn, JASA 56, 1961): all intervals together hold in at least
     95 of 100 cases, however the figures hang together, and an interval leaves out 0 exactly where p is below 0.05.
@@ -96,17 +100,18 @@ def contrast(before: Sequence[float], after: Sequence[float], figures: int) -> C
         figures: how many figures are compared at once.
 
     Returns:
-        A contrast without interval and p where a side has one seed, where neither side varies (two seeds cannot tell
-        how far a third would be), and where a value is not finite.
+        A contrast without interval and p where both sides have one seed, where neither side varies (two seeds cannot
+        tell how far a third would be), and where a value is not finite.
     """
     first, second = summarize(before), summarize(after)
     difference = second.mean - first.mean
     untold = Contrast(first, second, difference, None, None, None)
-    if not (first.sd or second.sd) or None in (first.sd, second.sd) or not math.isfinite(difference):
+    if not (first.sd or second.sd) or not math.isfinite(difference):
         return untold
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # of values that differ in their last bits; told as not finite
-        tested = stats.ttest_ind(np.asarray(after, np.float64), np.asarray(before, np.float64), equal_var=False)
+        single = None in (first.sd, second.sd)
+        tested = stats.ttest_ind(np.asarray(after, np.float64), np.asarray(before, np.float64), equal_var=single)
         ends = tested.confidence_interval(1 - (1 - CONFIDENCE) / figures)
     told = (float(ends.low), float(ends.high), float(tested.pvalue))
     if not all(map(math.isfinite, told)):
@@ -125,20 +130,18 @@ def verdict(name: str, told: Contrast, known_sd: float | None = None) -> str:
     n = f"n={told.before.n} and {told.after.n}"
     if not math.isfinite(told.difference):
         return f"not a number on a side: cannot tell, {n}"
-    if told.p is not None:
-        if told.p >= 1 - CONFIDENCE:
-            return f"inside seed noise, {n}"
-        good = (told.difference > 0) != (name in LOWER_IS_BETTER)
-        return f"{'better' if good else 'worse'}, {shown_p(told.p)}, {n}"
     singles = [side.n == 1 for side in (told.before, told.after)]
+    if told.p is not None:
+        other = f" than another seed of the {'second' if singles[0] else 'first'} side" if any(singles) else ""
+        if told.p >= 1 - CONFIDENCE:
+            return f"inside seed noise{', as far as one seed tells' if other else ''}, {n}"
+        good = (told.difference > 0) != (name in LOWER_IS_BETTER)
+        return f"{'better' if good else 'worse'}{other}, {shown_p(told.p)}, {n}"
+    if all(singles):
+        spread = "" if known_sd is None else f"; the task's known spread is ±{known_sd:.2g}"
+        return f"one seed a side: cannot tell{spread}"
     if any(singles):
-        where = "one seed a side" if all(singles) else f"one seed on the {'first' if singles[0] else 'second'} side"
-        other = told.after.sd if singles[0] else told.before.sd
-        if other is not None:
-            return f"{where}: cannot tell; the other side's seeds spread by ±{other:.2g}"
-        if known_sd is not None:
-            return f"{where}: cannot tell; the task's known spread is ±{known_sd:.2g}"
-        return f"{where}: cannot tell"
+        return f"one seed on the {'first' if singles[0] else 'second'} side: cannot tell; the other's do not differ"
     if told.difference == 0:
         return f"the same for every seed, {n}"
     return f"no seed differs from the others of its side: cannot tell, {n}"
