@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from entries import entry
-from reprise.experiments.differences import Difference, differences, identity
+from reprise.experiments.differences import Difference, differences, identity, lines
 from reprise.reproduce.result import Output, Result
 
 
@@ -47,10 +47,19 @@ def test_what_differs_is_named_by_its_kind(
     assert [(each.what, each.key) for each in differences([before], [after])] == [(what, key)]
 
 
-@pytest.mark.parametrize("key", ["started", "commit", "dirty", "sample_order"])
+@pytest.mark.parametrize(
+    "key", ["started", "commit", "from_step", "weights.model.safetensors", "dirty", "sample_order"]
+)
 def test_what_every_run_says_anew_is_no_difference(key: str) -> None:
     before, after = (with_provenance(key, value)(result()) for value in ("a", "b"))
     assert differences([before], [after]) == []
+
+
+def test_differences_are_lines_in_which_a_long_value_is_its_beginning() -> None:
+    (image,) = lines(differences([result()], [with_provenance("image", "sha256:" + "0" * 64)(result())]))
+    assert image.endswith(" → sha256:00000…")
+    assert lines(differences([result()], [result(seed=43)])) == ["parameter: seed: 42 → 43"]
+    assert lines([]) == ["nothing that dvc.lock or provenance.json tells"]
 
 
 def test_long_values_with_the_same_beginning_are_not_the_same() -> None:

@@ -11,10 +11,8 @@ from reprise.reproduce.result import Output, Result
 from reprise.reproduce.verdict import (
     LOSS_TOLERANCE,
     METRIC_TOLERANCE,
-    PASSING,
     Parting,
     Verdict,
-    differences,
     judge,
     part,
 )
@@ -149,21 +147,3 @@ def test_losses_part_at_the_first_step_that_has_other_bits() -> None:
 def test_a_run_of_another_length_parts_where_the_shorter_one_ends() -> None:
     assert part(RESULT, with_losses(0.5, 1.5)) == Parting(step=3, largest=math.inf)
     assert part(RESULT, with_losses(0.5, 1.25, 1.0, 1.0)) == Parting(step=2, largest=math.inf)
-
-
-def test_what_differs_is_named_and_what_always_differs_is_not() -> None:
-    cooked = dataclasses.replace(
-        RESULT,
-        recipe=RESULT.recipe | {"seed": 43},
-        code={"src/reprise/train": "b", "src/reprise/new.py": "c"},
-        provenance=dict.fromkeys(RESULT.provenance, "other") | {"threads": 1, "image": "sha256:" + "0" * 64},
-    )
-    assert all(any(key.startswith(passing) for key in RESULT.provenance) for passing in PASSING)
-    assert differences(RESULT, cooked) == [
-        "params.yaml: seed: 42 → 43",
-        "provenance: image: absent → sha256:00000…",
-        "provenance: threads: 2 → 1",
-        "code: src/reprise/new.py",
-        "code: src/reprise/train",
-    ]
-    assert differences(RESULT, RESULT) == []

@@ -71,7 +71,7 @@ def test_another_number_of_threads_is_equivalent(served: Path, run: Run) -> None
     done = run(served, "reprise", "verify", env={"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"})
     assert verdicts(done.stdout)[MODEL] == "equivalent"
     assert done.stdout.endswith("Verdict: equivalent\n")
-    assert "Differs: provenance: threads: 1 → 2" in done.stdout
+    assert "Differs: environment: threads: 1 → 2" in done.stdout
 
 
 @pytest.mark.thorough
@@ -91,7 +91,7 @@ def test_another_order_of_sums_is_equivalent(served: Path, run: Run) -> None:
         r"The 18 losses part at step \d+, by at most [\d.]+e-0\d % of their mean \(equivalent in fp32: 0.1 %\)",
         done.stdout,
     )
-    assert "Differs: provenance: processes: 3 → 1" in done.stdout
+    assert "Differs: environment: processes: 3 → 1" in done.stdout
     run(served, "reprise", "verify", "--strict", code=1)
 
 
@@ -105,7 +105,7 @@ def test_another_seed_is_within_seed_noise(referenced: Path, run: Run) -> None:
     assert verdicts(done.stdout)[MODEL] == verdicts(done.stdout)[EVALUATION] == "within seed noise"
     assert done.stdout.endswith("Verdict: within seed noise\n")
     assert "The 36 losses part at step 1, " in done.stdout
-    assert "Differs: params.yaml: seed: 42 → 50" in done.stdout
+    assert "Differs: parameter: seed: 42 → 50" in done.stdout
     run(folder, "reprise", "verify", "--strict", code=1)
 
 
@@ -121,7 +121,7 @@ def test_another_learning_rate_is_different_and_the_losses_part_where_it_first_c
     assert done.stdout.endswith("Verdict: different\n")
     # The schedule warms up from zero: only the second step moves the weights, and the third loss tells.
     assert "The 36 losses part at step 3, " in done.stdout
-    assert "Differs: params.yaml: train.learning_rate: 0.005 → 0.0005" in done.stdout
+    assert "Differs: parameter: train.learning_rate: 0.005 → 0.0005" in done.stdout
 
 
 def test_a_metric_that_was_made_up_is_different_and_no_other_output(served: Path, run: Run) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from reprise.experiments.differences import Difference, differences
+from reprise.experiments.differences import Difference, differences, lines
 from reprise.experiments.runs import Run, find_runs
 from reprise.experiments.statistics import (
     Contrast,
@@ -25,7 +25,7 @@ from reprise.experiments.statistics import (
     verdict,
 )
 from reprise.places import PREPARED
-from reprise.reproduce.reference import REFERENCES, Reference, read_reference
+from reprise.reproduce.reference import Reference, read_references
 from reprise.reproduce.result import Result
 
 Form = Literal["text", "json", "markdown"]
@@ -94,18 +94,13 @@ def compare(before: str, after: str, rows: int, form: Form) -> None:
         InputError: a word names no run.
     """
     first, second = find_runs(before), find_runs(after)
-    told = comparison((before, first), (after, second), references(), rows)
+    told = comparison((before, first), (after, second), read_references(), rows)
     if form == "json":
         print(json.dumps(in_json(asdict(told)), indent=2, ensure_ascii=False, allow_nan=False))
     elif form == "markdown":
         print(in_markdown(told))
     else:
         show(told)
-
-
-def references() -> list[tuple[str, Reference]]:
-    """What `reprise reference` has measured here, each with the kind of hardware."""
-    return [(file.stem.rpartition("-")[2], read_reference(file)) for file in sorted(REFERENCES.glob("*.json"))]
 
 
 def comparison(
@@ -334,10 +329,8 @@ def show(told: Comparison) -> None:
     if told.pairing and told.pairing.examples:
         named = list(told.pairing.examples[0])
         console.print(as_table(named, ([shortened(row[name]) for name in named] for row in told.pairing.examples)))
-    for each in told.differences:
-        console.print(f"Differs: {each.what}: {each.key}: {each.before} → {each.after}", soft_wrap=True)
-    if not told.differences:
-        console.print("Differs: nothing that dvc.lock or provenance.json tells", soft_wrap=True)
+    for line in lines(told.differences):
+        console.print(f"Differs: {line}", soft_wrap=True)
 
 
 def as_table(headings: Sequence[str], rows: Any) -> Table:

@@ -8,17 +8,17 @@ from typing import Any, Literal
 
 from reprise.recipe import OWN_DATA
 from reprise.reproduce.result import Result
-from reprise.reproduce.verdict import PASSING, shown
 
 What = Literal["parameter", "data", "environment", "code"]
 # What of a provenance says with what software, on what kind of hardware.
 SOFTWARE = ("environment.locks.", "environment.hardware")
-# What it says anew of every run; that something was not committed is told by what differs, and the order of the rows
-# follows from the seed, the batches and the data.
-ANEW = (*PASSING, "dirty", "sample_order")
+# What it says anew of every run. The weights are a result, what was not committed is told by what differs, and the
+# order of the rows follows from the seed, the batches and the data.
+ANEW = ("started", "commit", "from_step", "weights.", "dirty", "sample_order")
 # What provenance.json says of data and of pretrained weights, which is told by their digests in dvc.lock.
 INPUTS = ("data.", "pretrained.")
 ABSENT = "absent"
+ROOM = 60  # characters
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,12 @@ def differences(before: Sequence[Result], after: Sequence[Result]) -> list[Diffe
     return found
 
 
+def lines(found: Sequence[Difference]) -> list[str]:
+    """Differences in words, a line each; one line where there are none."""
+    told = [f"{each.what}: {each.key}: {each.before} → {each.after}" for each in found]
+    return told or ["nothing that dvc.lock or provenance.json tells"]
+
+
 def data(result: Result) -> dict[str, Any]:
     """The digest of each thing that was fetched or prepared, and of each own file, by path."""
     made = {path: out.md5 for path, out in result.outputs.items() if out.stage in ("fetch", "prepare")}
@@ -87,6 +93,12 @@ def code(result: Result) -> dict[str, Any]:
 def is_data(path: str) -> bool:
     """Whether a dependency that no stage makes is the user's own data."""
     return PurePosixPath(path).is_relative_to(OWN_DATA)
+
+
+def shown(value: Any) -> str:
+    """A value as a line has room for it: of a digest, or a list of them, the beginning."""
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= ROOM else f"{text[:12]}…"
 
 
 TOLD: dict[What, Any] = {

@@ -16,7 +16,7 @@ from reprise.report.mistakes import mistakes
 from reprise.report.page import render
 from reprise.report.plots import draw_offline
 from reprise.reproduce.pipeline import commit_of, tell
-from reprise.reproduce.reference import REFERENCES, read_reference
+from reprise.reproduce.reference import read_references
 
 
 def report(words: Sequence[str], page: Path) -> None:
@@ -25,8 +25,10 @@ def report(words: Sequence[str], page: Path) -> None:
     Raises:
         InputError: a word names no run, or a run is damaged.
     """
-    named = [run for word in words for run in find_runs(word)] if words else all_runs()
-    runs = [run for place, run in enumerate(named) if run.commit not in [other.commit for other in named[:place]]]
+    named: dict[str | None, Run] = {}  # by commit: a run that several words name stands there once
+    for run in [run for word in words for run in find_runs(word)] if words else all_runs():
+        named.setdefault(run.commit, run)
+    runs = list(named.values())
     if not runs:
         raise InputError("report: nothing was cooked here yet; expected the results of `dvc repro`")
     parents = parents_of([run.commit for run in runs if run.commit])
@@ -38,9 +40,7 @@ def report(words: Sequence[str], page: Path) -> None:
     text = render(
         content(
             entries,
-            references=[
-                (file.stem.rpartition("-")[2], read_reference(file)) for file in sorted(REFERENCES.glob("*.json"))
-            ],
+            references=read_references(),
             card=read_json(card(PREPARED)) if card(PREPARED).is_file() else None,
             judged_run=judged,
             mistaken=[] if predictions is None else mistakes(predictions),

@@ -14,7 +14,6 @@ from reprise.reproduce.pipeline import ask, tell
 
 PAGE = Path(".dvc/plots/page.html")
 SETTING = "plots.html_template"
-VEGA_LITE = "6.4"
 
 
 def draw_offline() -> None:

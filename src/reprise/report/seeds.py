@@ -1,10 +1,10 @@
 """Groups of runs that differ in nothing but the seed: how far figures move by themselves."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reprise.experiments.differences import identity
+from reprise.experiments.statistics import summarize
 from reprise.report.entry import Entry, Figure
 from reprise.reproduce.reference import Reference
 
@@ -27,8 +27,8 @@ class Group:
 
     def spread(self, name: str) -> tuple[float, float]:
         """A figure's arithmetic mean over the seeds that have it, and the standard deviation of the sample (n - 1)."""
-        values = [each.figures[name].value for each in self.seeds if name in each.figures]
-        return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+        told = summarize([each.figures[name].value for each in self.seeds if name in each.figures])
+        return told.mean, told.sd or 0.0
 
 
 def groups(entries: Sequence[Entry], references: Sequence[tuple[str, Reference]], keys: Sequence[str]) -> list[Group]:

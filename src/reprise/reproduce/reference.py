@@ -78,13 +78,15 @@ def read_reference(file: Path) -> Reference:
         raise InputError(f"{file}: expected what `reprise reference` writes; make it anew") from None
 
 
+def read_references() -> list[tuple[str, Reference]]:
+    """All that was measured here, each with the kind of hardware."""
+    return [(file.stem.rpartition("-")[2], read_reference(file)) for file in sorted(REFERENCES.glob("*.json"))]
+
+
 def find_reference(result: Result, hardware: str) -> Reference | None:
     """The reference of a result's recipe on this kind of hardware; None where nobody has made one."""
-    for file in sorted(REFERENCES.glob(f"*-{hardware}.json")):
-        reference = read_reference(file)
-        if reference.holds_for(result):
-            return reference
-    return None
+    fitting = (each for kind, each in read_references() if kind == hardware and each.holds_for(result))
+    return next(fitting, None)
 
 
 def summarize(results: dict[int, Result]) -> Reference:

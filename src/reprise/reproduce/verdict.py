@@ -2,7 +2,6 @@
 
 import enum
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,9 +14,6 @@ from reprise.reproduce.result import Result
 LOSS_TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
 # How far the metrics may then be apart.
 METRIC_TOLERANCE = 0.01
-ROOM = 60  # characters
-# What provenance.json says of every run anew, and what is judged as an output.
-PASSING = ("started", "commit", "from_step", "weights.")
 
 
 class Verdict(enum.IntEnum):
@@ -99,22 +95,3 @@ def part(committed: Result, cooked: Result) -> Parting | None:
     if not len(apart):
         return None
     return Parting(first + 1, float(np.abs(found - expected).max() / np.abs(expected).mean()))
-
-
-def differences(committed: Result, cooked: Result) -> list[str]:
-    """What the two were cooked with that differs, a line each: the recipe, the code, and what provenance.json says."""
-    told = ("params.yaml", committed.recipe, cooked.recipe), ("provenance", committed.provenance, cooked.provenance)
-    lines = [
-        f"{what}: {key}: {shown(before.get(key, 'absent'))} → {shown(after.get(key, 'absent'))}"
-        for what, before, after in told
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not key.startswith(PASSING)
-    ]
-    paths = sorted(committed.code.keys() | cooked.code.keys())
-    return lines + [f"code: {path}" for path in paths if committed.code.get(path) != cooked.code.get(path)]
-
-
-def shown(value: Any) -> str:
-    """A value as a line has room for it: of a digest, or a list of them, the beginning."""
-    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= ROOM else f"{text[:12]}…"

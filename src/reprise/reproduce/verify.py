@@ -12,12 +12,13 @@ from rich.table import Table
 
 from reprise.environment import hardware
 from reprise.errors import InputError
+from reprise.experiments.differences import differences, lines
 from reprise.places import PRETRAINED, RAW
 from reprise.recipe import OWN_DATA
 from reprise.reproduce.pipeline import ask, commit_of, dvc, tell
 from reprise.reproduce.reference import Reference, find_reference
 from reprise.reproduce.result import Result, of_commit, of_folder, read_result
-from reprise.reproduce.verdict import LOSS_TOLERANCE, Verdict, differences, judge, part
+from reprise.reproduce.verdict import LOSS_TOLERANCE, Verdict, judge, part
 
 WORKTREES = Path(".dvc/tmp/verify")
 
@@ -98,7 +99,7 @@ def show(
             f"(equivalent in {precision}: {100 * LOSS_TOLERANCE[precision]:g} %).",
             soft_wrap=True,
         )
-        for line in differences(committed, cooked) or ["nothing that dvc.lock or provenance.json tells"]:
+        for line in lines(differences([committed], [cooked])):
             console.print(f"Differs: {line}", markup=False, soft_wrap=True)
     console.print(f"Verdict: [bold]{max(verdicts.values())}[/bold]")
 
