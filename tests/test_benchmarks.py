@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -221,7 +222,9 @@ def test_the_accuracies_of_reprise_are_those_of_the_reference_of_this_recipe_or_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny_recipe()
+    shutil.copytree(ROOT / "docker/cpu", tmp_path / "docker/cpu")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REPRISE_HARDWARE", raising=False)
     with pytest.raises(InputError, match=r"^reference/reviews-tiny-cpu\.json: not found; expected what `reprise ref"):
         quality.by_reprise(recipe)
     spread = {"mean": 0.75, "sd": 0.1}

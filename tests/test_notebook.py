@@ -22,7 +22,7 @@ LAUNCH = "for processes, curve in curves.items():"
 def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
     """Run the notebook's cells where Jupyter would run them: in the folder of its file."""
     at = {"metadata": {"path": str(folder / NOTEBOOK.parent)}}
-    return NotebookClient(notebook, timeout=120, kernel_name="python3", resources=at).execute()
+    return NotebookClient(notebook, timeout=400, kernel_name="python3", resources=at).execute()
 
 
 def printed(notebook: NotebookNode) -> str:
