@@ -21,6 +21,11 @@ $(if $(findstring --queue,$(ARGS)),,reprise summary)
 endef
 export COOK
 
+# How many processes train on this host: make train PROCESSES=2. Several hosts: `reprise train --help`
+ifdef PROCESSES
+export REPRISE_PROCESSES := $(PROCESSES)
+endif
+
 # The folder in docker/ of each kind of machine that targets name.
 HARDWARE_cpu := cpu
 HARDWARE_gpu := cuda
@@ -41,7 +46,7 @@ help:  ## List the targets
 
 setup: $(VENV)/.installed  ## Make .venv from the hash locks in docker/cpu
 
-train: setup  ## Cook the recipe in params.yaml (TASK=… MODEL=… from the shelf, ARGS="-S …" as an experiment)
+train: setup  ## Cook the recipe in params.yaml (TASK=… MODEL=… from the shelf, ARGS="-S …" as an experiment, PROCESSES=2)
 	@bash -ec "$$COOK"
 
 train-cpu train-gpu train-tpu: train-%:  ## The same in the image of that hardware (ENGINE=docker|podman, GPUS=0,1)

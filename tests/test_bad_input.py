@@ -282,6 +282,30 @@ CASES = {
         content("docker/cpu/accelerate.yaml", "use_cpu: true\n"),
         "docker/cpu/accelerate.yaml: expected an Accelerate profile with the key num_processes",
     ),
+    "a host beyond the last": Case(
+        "train",
+        params(),
+        "--node-rank: expected one of 0 to 1, for --nodes 2; got 2",
+        {"REPRISE_NODES": "2", "REPRISE_NODE_RANK": "2", "REPRISE_RENDEZVOUS": "localhost:29500"},
+    ),
+    "hosts that have nowhere to meet": Case(
+        "train --nodes 2", params(), "--rendezvous: expected HOST:PORT of host 0, for --nodes 2; got none"
+    ),
+    "hosts that meet at no port": Case(
+        "train --nodes 2 --rendezvous localhost",
+        params(),
+        "--rendezvous: expected HOST:PORT, such as 10.0.0.1:29500; got 'localhost'",
+    ),
+    "an engine for one host on two": Case(
+        "train --nodes 2 --rendezvous localhost:29500",
+        params(train__engine="pytorch"),
+        "params.yaml: train.engine: pytorch trains on one host, not on 2; expected accelerate",
+    ),
+    "a host that has no environment": Case(
+        "train --nodes 2 --node-rank 1 --rendezvous localhost:29500",
+        removed("environment.json"),
+        "environment.json: not found; …run `dvc repro environment prepare`",
+    ),
     "nothing cooked": Case("summary", params(), "metrics/evaluate.json: not found; expected the result of `dvc repro`"),
     "a choice that is not on the shelf": Case(
         "recipe task=nothing",

@@ -315,6 +315,24 @@ def test_the_cpu_asks_for_no_device_and_no_privilege(docker: Desk) -> None:
     assert not {"--gpus", "--device", "--privileged", "--net=host"} & set(docker.last("run"))
 
 
+def test_what_says_how_many_train_together_reaches_the_command_and_several_hosts_share_their_network(
+    docker: Desk,
+) -> None:
+    alone = {"REPRISE_PROCESSES": "2", "REPRISE_MAX_RESTARTS": "1"}
+    docker.type("docker/run", "cpu", "true", **alone)
+    assert {name for name in values(docker.last("run"), "--env") if "=" not in name} == {"HF_TOKEN", *alone}
+    assert "--net=host" not in docker.last("run")
+    hosts = {"REPRISE_NODES": "2", "REPRISE_NODE_RANK": "1", "REPRISE_RENDEZVOUS": "a:1", "GLOO_SOCKET_IFNAME": "eth0"}
+    docker.type("docker/run", "cpu", "true", **hosts)
+    assert {name for name in values(docker.last("run"), "--env") if "=" not in name} == {"HF_TOKEN", *hosts}
+    assert "--net=host" in docker.last("run")
+
+
+def test_make_hands_on_how_many_processes(docker: Desk) -> None:
+    docker.type("make", "train-cpu", "PROCESSES=2")
+    assert "REPRISE_PROCESSES" in values(docker.last("run"), "--env")
+
+
 # Who runs it, and on what
 
 

@@ -469,6 +469,6 @@ def test_two_processes_are_refused_where_one_comes_up_and_earlier_results_stay(
 def test_accelerate_launch_trains_to_the_same_bits(one_bucket: Counted, prepare: Prepare, run: Run) -> None:
     folder = prepare(**ONE_BUCKET)
     launch = ("accelerate", "launch", "--tpu", "--config_file", "docker/tpu/accelerate.yaml")
-    said = run(folder, *launch, "--module", "reprise.train.stage", env=PROGRAM | {"REPRISE_PROCESSES": "1"}).stdout
+    said = run(folder, *launch, "--module", "reprise.train.stage", env=PROGRAM | {"REPRISE_WORLD_SIZE": "1"}).stdout
     assert trained(folder) == trained(one_bucket.kitchen)
     assert "train: tiny on 144 rows, xla:0, fp32, processes: 1, threads: 1\n" in said

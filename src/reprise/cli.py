@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from reprise.errors import InputError
+from reprise.train.share import Share
 
 
 class Verbs(TyperGroup):
@@ -75,14 +76,45 @@ def prepare() -> None:
 
 
 @app.command()
-def train() -> None:
-    """Stage 4: fine-tune the pretrained model, in as many processes as docker/<hardware>/accelerate.yaml says."""
+def train(
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            envvar="REPRISE_PROCESSES",
+            help="How many on this host, else as docker/<hardware>/accelerate.yaml says.",
+        ),
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, envvar="REPRISE_NODES", help="How many hosts train together.")] = 1,
+    node_rank: Annotated[
+        int, typer.Option(min=0, envvar="REPRISE_NODE_RANK", help="Which of them this is; only 0 writes.")
+    ] = 0,
+    rendezvous: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", envvar="REPRISE_RENDEZVOUS", help="Where they meet: an address of host 0."),
+    ] = None,
+    max_restarts: Annotated[
+        int,
+        typer.Option(
+            min=0, envvar="REPRISE_MAX_RESTARTS", help="How often to go on from the checkpoint when a process is lost."
+        ),
+    ] = 0,
+    timeout: Annotated[
+        int,
+        typer.Option(min=1, metavar="SECONDS", envvar="REPRISE_TIMEOUT", help="How long to wait for the others."),
+    ] = Share.timeout,
+) -> None:
+    """Stage 4: fine-tune the pretrained model, in one process or several, on one host or several.
+
+    Each option has a variable, so that `dvc repro` takes it up. Of several hosts, host 0 runs `dvc repro` and the
+    others `reprise train`, at the same commit and with the same prepared data.
+    """
     _go_offline()
     from reprise.environment import hardware
     from reprise.recipe import read_recipe
     from reprise.train.launch import launch
 
-    launch(read_recipe(), hardware())
+    launch(read_recipe(), hardware(), Share(processes, nodes, node_rank, rendezvous, max_restarts, timeout))
 
 
 @app.command()

@@ -213,8 +213,7 @@ def test_two_processes_of_trainer_give_the_losses_of_two_with_accelerate(at: Pat
             {"train.engine": "pytorch"},
             "cuda",
             2,
-            "train.engine: pytorch trains in one process, and docker/cuda/accelerate.yaml says 2; "
-            "expected accelerate or trainer",
+            "train.engine: pytorch trains in one process, not in 2; expected accelerate or trainer",
         ),
         (
             {"train.gradient_checkpointing": True},

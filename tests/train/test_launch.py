@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from accelerate.commands.launch import launch_command_parser
+from torch.distributed.run import get_args_parser
 
 from reprise.errors import InputError
 from reprise.recipe import check_recipe
 from reprise.train import launch as launching
-from reprise.train.launch import has_bf16, read_processes
+from reprise.train.launch import ALONE, has_bf16, read_processes
+from reprise.train.share import Share, address_of, torchrun
 from reprise.train.stage import check_world
 from tiny import ROOT, Run, tiny_recipe, write_params
 
@@ -46,8 +48,10 @@ def test_a_profile_without_a_usable_number_of_processes_is_refused(tmp_path: Pat
         read_processes(profile)
 
 
-def started(at: Path, hardware: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, str]]:
-    """What `launch` runs for two processes on a kind of hardware: the arguments of Python, and its environment."""
+def started(
+    at: Path, hardware: str, monkeypatch: pytest.MonkeyPatch, share: Share = ALONE
+) -> tuple[list[str], dict[str, str]]:
+    """What `launch` runs where the profile says two processes: the arguments of Python, and its environment."""
     python = at / "python"
     python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\nenv > environment\n')
     python.chmod(0o755)
@@ -56,7 +60,7 @@ def started(at: Path, hardware: str, monkeypatch: pytest.MonkeyPatch) -> tuple[l
     monkeypatch.setenv("PJRT_DEVICE", "CPU")  # a TPU's software looks for no TPU then
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     monkeypatch.setattr(sys, "executable", str(python))
-    launching.launch(check_recipe(tiny_recipe(), "params.yaml"), hardware)
+    launching.launch(check_recipe(tiny_recipe(), "params.yaml"), hardware, share)
     environment = dict(line.split("=", 1) for line in Path("environment").read_text().splitlines() if "=" in line)
     return Path("arguments").read_text().splitlines(), environment
 
@@ -69,22 +73,74 @@ def test_the_cores_of_a_tpu_are_started_by_accelerate_with_the_profile_of_the_ro
     assert arguments == ["-m", "accelerate.commands.launch", *said]
     understood = launch_command_parser().parse_args(said)
     assert (understood.tpu, understood.module, understood.training_script) == (True, True, "reprise.train.stage")
-    assert environment[launching.PROCESSES] == "2"
+    assert environment[launching.WORLD_SIZE] == "2"
     assert "ACCELERATE_USE_CPU" not in environment
 
 
 def test_the_processes_of_a_cpu_are_started_by_torchrun(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, environment = started(at, "cpu", monkeypatch)
     assert arguments == [
-        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module", "reprise.train.stage"
+        "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=0", "--standalone",
+        "--module", "reprise.train.stage"
     ]  # fmt: skip
-    assert environment[launching.PROCESSES] == "2"
+    assert environment[launching.WORLD_SIZE] == "2"
     assert environment["ACCELERATE_USE_CPU"] == "1"
+
+
+def test_the_command_line_says_how_many_processes_before_the_profile_does(
+    at: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, environment = started(at, "cpu", monkeypatch, Share(processes=3, max_restarts=1, timeout=60))
+    assert {"--nproc-per-node=3", "--max-restarts=1", "--standalone"} < set(arguments)
+    assert (environment[launching.WORLD_SIZE], environment[launching.TIMEOUT]) == ("3", "60")
+
+
+def test_one_process_that_may_start_again_is_started_by_torchrun_too(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments, environment = started(at, "cpu", monkeypatch, Share(processes=1, max_restarts=2))
+    assert {"--nproc-per-node=1", "--max-restarts=2"} < set(arguments)
+    assert environment[launching.WORLD_SIZE] == "1"
+
+
+def test_several_hosts_meet_at_the_address_of_the_first_and_are_counted_together(
+    at: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (at / "environment.json").write_text("{}")
+    arguments, environment = started(at, "cpu", monkeypatch, Share(2, 3, 1, "10.0.0.1:29500", timeout=60))
+    understood = get_args_parser().parse_args(arguments[2:])
+    assert (understood.nnodes, understood.nproc_per_node, understood.max_restarts) == ("3", "2", 0)
+    assert (understood.rdzv_backend, understood.rdzv_endpoint) == ("c10d", "10.0.0.1:29500")
+    assert understood.rdzv_conf == "is_host=0,join_timeout=60,read_timeout=60"
+    assert environment[launching.WORLD_SIZE] == "6"
+
+
+@pytest.mark.parametrize("first", ["10.0.0.1", "train-0.train.default.svc", "fd00::1", "node~7"])
+def test_torchrun_numbers_the_hosts_as_we_do_since_their_addresses_sort_so(first: str) -> None:
+    endpoint = f"[{first}]:1" if ":" in first else f"{first}:1"
+    addresses = [
+        get_args_parser().parse_args([*torchrun(1, Share(1, 12, rank, endpoint))[1:], "script"]).local_addr
+        for rank in range(12)
+    ]
+    assert addresses[0] == first
+    assert sorted(addresses) == addresses
+    assert len(set(addresses)) == 12
+
+
+@pytest.mark.parametrize(("rendezvous", "address"), [("a-b.c:1", ("a-b.c", 1)), ("[::1]:65535", ("::1", 65535))])
+def test_the_address_at_which_hosts_meet_is_a_host_and_a_port(rendezvous: str, address: tuple[str, int]) -> None:
+    assert address_of(rendezvous) == address
+
+
+@pytest.mark.parametrize(
+    "rendezvous", ["", "host", "host:", ":1", "host:0", "host:65536", "host:port", "::1:1", "a b:1"]
+)
+def test_anything_else_is_no_address_at_which_hosts_meet(rendezvous: str) -> None:
+    with pytest.raises(InputError, match="--rendezvous: expected HOST:PORT, such as"):
+        address_of(rendezvous)
 
 
 @pytest.mark.parametrize(("asked", "came"), [("2", 1), ("1", 2)])
 def test_a_world_of_another_size_than_asked_for_fails(asked: str, came: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(launching.PROCESSES, asked)
+    monkeypatch.setenv(launching.WORLD_SIZE, asked)
     with pytest.raises(InputError, match=rf"{came} process\(es\) came up, expected {asked}"):
         check_world(came)
     check_world(int(asked))

@@ -1,7 +1,8 @@
-"""`reprise train`: start the processes that docker/<hardware>/accelerate.yaml asks for, one or several.
+"""`reprise train`: start the processes that docker/<hardware>/accelerate.yaml or the command line asks for.
 
 Several are started with torchrun, as `accelerate launch` runs a single one on the CPU whatever it is asked; on a TPU
 with `accelerate launch`, which starts one for each of its cores. Either way they count themselves before they train.
+Of several hosts each starts its own, and they meet at an address of host 0.
 """
 
 import os
@@ -17,31 +18,41 @@ import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from reprise.environment import ROOMS, require_device
+from reprise.environment import ENVIRONMENT, ROOMS, require_device
 from reprise.errors import InputError
 from reprise.places import PREPARED, PRETRAINED, card
 from reprise.recipe import Recipe, Train
+from reprise.train.share import Share, check_share, torchrun
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
 from reprise.train.trackers import check_trackers
 
-# How the launcher tells its processes how many they should be; see check_world in stage.py.
-PROCESSES = "REPRISE_PROCESSES"
+# How the launcher tells its processes how many they should be, on all hosts; see check_world in stage.py.
+WORLD_SIZE = "REPRISE_WORLD_SIZE"
+# And for how many seconds they wait for one another.
+TIMEOUT = "REPRISE_TIMEOUT"
+ALONE = Share()
 
 
-def launch(recipe: Recipe, hardware: str) -> None:
-    """Train in this process, or in as many as the profile says.
+def launch(recipe: Recipe, hardware: str, share: Share = ALONE) -> None:
+    """Train in this process, or in as many as the profile or the command line says.
 
     Raises:
-        InputError: the profile or the prepared data cannot be used.
+        InputError: the profile, the command line or what the earlier stages made cannot be used.
         SystemExit: one of several processes failed, or a signal stopped the training (143 for SIGTERM, 130 for SIGINT).
     """
     require_device(hardware)
-    processes = read_processes(profile_of(hardware))
-    check_engine(recipe.train, hardware, processes)
+    check_share(share, hardware)
+    processes = share.processes or read_processes(profile_of(hardware))
+    if hardware == "cuda" and processes > torch.cuda.device_count():
+        raise InputError(
+            f"--processes: expected one for a GPU, of which there are {torch.cuda.device_count()}; got {processes}"
+        )
+    check_engine(recipe.train, hardware, processes, share.nodes)
     check_trackers(recipe.train)
-    for needed in (card(PREPARED), PRETRAINED / "model"):
+    for needed in (card(PREPARED), PRETRAINED / "model", *([ENVIRONMENT] if share.nodes > 1 else [])):
         if not needed.exists():
-            raise InputError(f"{needed}: not found; expected what the stages before train make: run `dvc repro`")
+            how = "dvc repro environment prepare" if share.node_rank else "dvc repro"
+            raise InputError(f"{needed}: not found; expected what the stages before train make: run `{how}`")
     if recipe.train.precision == "bf16" and hardware == "cpu" and not has_bf16(Path("/proc/cpuinfo")):
         print(
             "train: this processor has no bf16 instructions: the result is the recipe's, but expect it to take several "
@@ -49,43 +60,49 @@ def launch(recipe: Recipe, hardware: str) -> None:
             flush=True,
         )
     try:
-        if processes == 1:
+        if processes * share.nodes == 1 and not share.max_restarts:
             from reprise.train.stage import run
 
             run(recipe, hardware)
         else:
-            run_several(processes, hardware)
+            run_several(processes, hardware, share)
     except Stopped as stopped:
         print(f"reprise train: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
 
 
-def check_engine(train: Train, hardware: str, processes: int) -> None:
-    """Raise an InputError where the recipe asks for what this hardware or so many processes cannot do."""
+def check_engine(train: Train, hardware: str, processes: int, nodes: int = 1) -> None:
+    """Raise an InputError where the recipe asks for what this hardware or so many processes and hosts cannot do."""
     if hardware == "tpu" and train.engine != "accelerate":
         raise InputError(f"params.yaml: train.engine: {train.engine} does not train on XLA; expected accelerate")
     if hardware == "tpu" and train.gradient_checkpointing:
         raise InputError("params.yaml: train.gradient_checkpointing: torch has none for XLA; expected false")
+    if nodes > 1 and train.engine != "accelerate":
+        raise InputError(
+            f"params.yaml: train.engine: {train.engine} trains on one host, not on {nodes}; expected accelerate"
+        )
     if processes > 1 and train.engine == "pytorch":
         raise InputError(
-            f"params.yaml: train.engine: pytorch trains in one process, and {profile_of(hardware)} says {processes}; "
+            f"params.yaml: train.engine: pytorch trains in one process, not in {processes}; "
             "expected accelerate or trainer"
         )
 
 
-def run_several(processes: int, hardware: str) -> None:
+def run_several(processes: int, hardware: str, share: Share) -> None:
     """Train in processes that torchrun starts, or `accelerate launch` on a TPU; they share the cores of a CPU.
 
     Raises:
         Stopped: they were stopped by a signal that this process took.
         SystemExit: one of them failed.
     """
-    environment = {**os.environ, PROCESSES: str(processes)}
+    environment = {**os.environ, WORLD_SIZE: str(processes * share.nodes), TIMEOUT: str(share.timeout)}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
     environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # stage.py asks on purpose for what torch warns of
+    if share.max_restarts:  # else those that start again find the addresses of those before
+        environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     if hardware == "cpu":
         environment["ACCELERATE_USE_CPU"] = "1"
-    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launcher = torchrun(processes, share)
     if hardware == "tpu":
         launcher = ["accelerate.commands.launch", "--tpu", "--config_file", str(profile_of(hardware))]
     with tempfile.TemporaryDirectory() as folder, listening() as stop:
@@ -108,7 +125,11 @@ def run_several(processes: int, hardware: str) -> None:
     if said:
         raise Stopped(said, stop.signal or signal.SIGTERM)
     if code:
-        print(f"reprise train: one of {processes} processes failed; its error stands above", file=sys.stderr)
+        where = f" on {share.nodes} hosts" if share.nodes > 1 else ""
+        print(
+            f"reprise train: one of {processes * share.nodes} processes{where} failed; its error stands above",
+            file=sys.stderr,
+        )
         sys.exit(code)
 
 

@@ -22,7 +22,7 @@ from reprise.recipe import Recipe, read_recipe
 from reprise.shapes import plan_buckets
 from reprise.tokenizing import load_tokenizer
 from reprise.train.checkpoint import Checkpoints, folder_of, held
-from reprise.train.launch import PROCESSES
+from reprise.train.launch import WORLD_SIZE
 from reprise.train.provenance import session
 from reprise.train.record import Record
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
@@ -87,7 +87,7 @@ def engine(name: str) -> Callable[..., None]:
 
 def check_world(processes: int) -> None:
     """Fail where the world that came up is not the one that was asked for: launchers have been seen to ignore it."""
-    asked = int(os.environ.get(PROCESSES, "1"))
+    asked = int(os.environ.get(WORLD_SIZE, "1"))
     if processes != asked:
         raise InputError(f"train: {processes} process(es) came up, expected {asked}")
 
