@@ -12,6 +12,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from ruamel.yaml import YAML
@@ -26,6 +27,8 @@ from reprise.train.trackers import check_trackers
 
 # How the launcher tells its processes how many they should be; see check_world in stage.py.
 PROCESSES = "REPRISE_PROCESSES"
+# Which of the profiles in docker/<hardware>/ is meant, by the name of its file.
+PROFILE = "REPRISE_PROFILE"
 
 
 def launch(recipe: Recipe, hardware: str) -> None:
@@ -38,6 +41,7 @@ def launch(recipe: Recipe, hardware: str) -> None:
     require_device(hardware)
     processes = read_processes(profile_of(hardware))
     check_engine(recipe.train, hardware, processes)
+    check_sharding(recipe.train, profile_of(hardware))
     check_trackers(recipe.train)
     for needed in (card(PREPARED), PRETRAINED / "model"):
         if not needed.exists():
@@ -73,6 +77,25 @@ def check_engine(train: Train, hardware: str, processes: int) -> None:
         )
 
 
+def check_sharding(train: Train, profile: Path) -> None:
+    """Raise an InputError where the profile divides the model between processes and the recipe asks for what cannot be.
+
+    Even on one process: how many there are changes nothing about what is refused.
+    """
+    if not read_sharding(profile):
+        return
+    if train.engine != "accelerate":
+        raise InputError(
+            f"params.yaml: train.engine: {train.engine} has every process hold the whole model, and {profile} divides "
+            "it; expected accelerate"
+        )
+    if train.lora:
+        raise InputError(
+            f"params.yaml: train.lora: it has no weights to add to in a model that {profile} divides; expected null, "
+            "or the profile accelerate"
+        )
+
+
 def run_several(processes: int, hardware: str) -> None:
     """Train in processes that torchrun starts, or `accelerate launch` on a TPU; they share the cores of a CPU.
 
@@ -80,7 +103,7 @@ def run_several(processes: int, hardware: str) -> None:
         Stopped: they were stopped by a signal that this process took.
         SystemExit: one of them failed.
     """
-    environment = {**os.environ, PROCESSES: str(processes)}
+    environment = {**os.environ, **read_sharding(profile_of(hardware)), PROCESSES: str(processes)}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
     environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # stage.py asks on purpose for what torch warns of
     if hardware == "cpu":
@@ -113,20 +136,53 @@ def run_several(processes: int, hardware: str) -> None:
 
 
 def profile_of(hardware: str) -> Path:
-    """The launch profile of a kind of hardware."""
-    return ROOMS / hardware / "accelerate.yaml"
+    """The launch profile of a kind of hardware: accelerate.yaml, or the one that REPRISE_PROFILE names.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    profile = ROOMS / hardware / f"{os.environ.get(PROFILE, 'accelerate')}.yaml"
+    if not profile.is_file():
+        others = ", ".join(sorted(file.stem for file in profile.parent.glob("*.yaml")))
+        raise InputError(f"{profile}: not found; expected one of the profiles of {hardware}: {others}")
+    return profile
+
+
+def read_profile(profile: Path) -> dict[str, Any]:
+    """A profile as `accelerate config` writes it."""
+    try:
+        settings = YAML(typ="safe").load(profile.read_text(encoding="utf-8"))
+    except (OSError, YAMLError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise InputError(f"{profile}: expected an Accelerate profile with the key num_processes")
+    return settings
 
 
 def read_processes(profile: Path) -> int:
-    """The number of processes in a profile as `accelerate config` writes it: with `gpu_ids: all`, one for each GPU."""
-    try:
-        settings = YAML(typ="safe").load(profile.read_text(encoding="utf-8"))
-        processes = torch.cuda.device_count() if settings.get("gpu_ids") == "all" else settings["num_processes"]
-    except (OSError, YAMLError, KeyError, AttributeError):
-        raise InputError(f"{profile}: expected an Accelerate profile with the key num_processes") from None
+    """The number of processes in a profile: with `gpu_ids: all`, one for each GPU."""
+    settings = read_profile(profile)
+    if "num_processes" not in settings and settings.get("gpu_ids") != "all":
+        raise InputError(f"{profile}: expected an Accelerate profile with the key num_processes")
+    processes = torch.cuda.device_count() if settings.get("gpu_ids") == "all" else settings["num_processes"]
     if not isinstance(processes, int) or processes < 1:
         raise InputError(f"{profile}: num_processes: expected a whole number of at least 1, got {processes!r}")
     return processes
+
+
+def read_sharding(profile: Path) -> dict[str, str]:
+    """What tells Accelerate, as environment variables, that it divides the model and how; {} where it does not.
+
+    Raises:
+        InputError: the profile asks for another way than FSDP2.
+    """
+    settings = read_profile(profile)
+    if settings.get("distributed_type") != "FSDP":
+        return {}
+    chosen = settings.get("fsdp_config") or {}
+    if chosen.get("fsdp_version") != 2:
+        raise InputError(f"{profile}: fsdp_config.fsdp_version: expected 2, got {chosen.get('fsdp_version')!r}")
+    return {"ACCELERATE_USE_FSDP": "true"} | {key.upper(): str(value) for key, value in chosen.items()}
 
 
 def has_bf16(cpuinfo: Path) -> bool:
