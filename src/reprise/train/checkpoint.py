@@ -164,9 +164,9 @@ class Checkpoints:
                 self.world.wait_for_everyone()  # the folder is there
                 write_shares(partial, self.model.state_dict() | moments)
             else:
-                for file, tensors in (("model", self.model.state_dict()), ("optimizer", moments)):
+                for part, tensors in (("model", self.model.state_dict()), ("optimizer", moments)):
                     on_host = {key: on_cpu(value) for key, value in tensors.items()}
-                    save_file(on_host, partial / f"{file}.safetensors")
+                    save_file(on_host, partial / f"{part}.safetensors")
             if not self.world.is_main_process:
                 return
             state |= {"param_groups": optimizer["param_groups"], "schedule": self.schedule.state_dict()}

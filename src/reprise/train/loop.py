@@ -32,13 +32,14 @@ def train(
     `record` keeps the figures and the weights of the chosen epoch, `checkpoints` what an interrupted run goes on from.
     """
     settings, device = recipe.train, record.world.device
+    plugin = sharding()  # None where every process has the whole model
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if settings.precision == "bf16" and not on_xla(device) else "no",  # see xla.autocast
         # Gradients are summed in the same order from the first step of a session on: by default, torch deals them into
         # other buckets after it, and with three processes or more an element's place decides the order of its sum.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        fsdp_plugin=sharding(),  # None where every process has the whole model
+        fsdp_plugin=plugin,
         step_scheduler_with_optimizer=False,  # our schedule counts optimizer steps, not steps × processes
     )
     processes, process = accelerator.num_processes, accelerator.process_index
@@ -48,7 +49,7 @@ def train(
     model.to(device)
     optimizer = build_optimizer(model, settings)
     schedule = build_schedule(optimizer, settings, record.steps_in_all)
-    divide(model, accelerator)
+    divide(model, accelerator, plugin)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
     checkpoints.restore(accelerator.unwrap_model(model), optimizer, schedule)
     loss = torch.zeros(()).to(device)  # this process's share of a step's

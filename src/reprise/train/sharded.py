@@ -16,12 +16,14 @@ import warnings
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as distributed_checkpoint
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -37,9 +39,8 @@ def sharding() -> FullyShardedDataParallelPlugin | None:
     return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
 
 
-def divide(model: torch.nn.Module, accelerator: Accelerator) -> None:
-    """Have `accelerator.prepare` divide this model, layer by layer; do nothing where models are not divided."""
-    plugin = sharding()
+def divide(model: torch.nn.Module, accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin | None) -> None:
+    """Have `accelerator.prepare` divide this model, layer by layer; without a plugin it stays whole."""
     if plugin is None:
         return
     # Not transformers' own list of them: there, BERT's embeddings stand on it, and would be divided twice.
@@ -62,8 +63,8 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 def whole_weights(model: torch.nn.Module) -> Tensors:
     """All weights of a divided model, in the memory of the first process's host, {} on the others; all take part."""
-    gathered: Tensors = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    return gathered
+    gathered = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    return {name: weight for name, weight in gathered.items() if isinstance(weight, torch.Tensor)}
 
 
 def write_shares(folder: Path, tensors: Tensors) -> None:
@@ -73,9 +74,7 @@ def write_shares(folder: Path, tensors: Tensors) -> None:
         OSError: one of them could not; all raise it.
     """
     try:
-        distributed_checkpoint.save(
-            tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True)
-        )
+        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
     except CheckpointException as failed:
         raise OSError(*next(iter(failed.failures.values()))[0].args) from None
 
@@ -97,15 +96,16 @@ def read_shares(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -> t
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments: dict[int, Tensors] = {}
     into = dict(weights)
-    for key, stored in HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata.items():
-        if key not in weights:
+    reader = HuggingFaceStorageReader(str(folder))
+    for key, stored in reader.read_metadata().state_dict_metadata.items():
+        if key not in weights and isinstance(stored, TensorStorageMetadata):
             number, moment = key.split(".")
             parameter = parameters[int(number)].detach()
             like = parameter if stored.size == parameter.shape else torch.empty(stored.size)  # a count of steps
             into[key] = moments.setdefault(int(number), {})[moment] = room_for(like, divided)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process reads alone
-        distributed_checkpoint.load(into, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not divided)
+        load(dict(into), storage_reader=reader, no_dist=not divided)
     return weights, moments
 
 
