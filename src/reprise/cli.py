@@ -99,6 +99,12 @@ def train(
             min=0, envvar="REPRISE_MAX_RESTARTS", help="How often to go on from the checkpoint when a process is lost."
         ),
     ] = 0,
+    profile: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", envvar="REPRISE_PROFILE", help="Of docker/<hardware>/NAME.yaml; fsdp divides the model."
+        ),
+    ] = Share.profile,
     timeout: Annotated[
         int,
         typer.Option(min=1, metavar="SECONDS", envvar="REPRISE_TIMEOUT", help="How long to wait for the others."),
@@ -114,7 +120,7 @@ def train(
     from reprise.recipe import read_recipe
     from reprise.train.launch import launch
 
-    launch(read_recipe(), hardware(), Share(processes, nodes, node_rank, rendezvous, max_restarts, timeout))
+    launch(read_recipe(), hardware(), Share(processes, nodes, node_rank, rendezvous, max_restarts, profile, timeout))
 
 
 @app.command()

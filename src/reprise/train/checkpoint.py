@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -30,6 +30,7 @@ from reprise.outputs import sha256, write_json
 from reprise.places import PREPARED, PRETRAINED, card
 from reprise.recipe import CHANGE_NO_BIT, Recipe, as_plain
 from reprise.train.record import Record
+from reprise.train.sharded import is_divided, read_shares, write_shares
 from reprise.train.stop import Stop, Stopped
 
 CHECKPOINTS = Path("checkpoints")
@@ -145,24 +146,29 @@ class Checkpoints:
         Raises:
             InputError: it cannot be written; the ones before are still there.
         """
-        if not self.world.is_main_process:
+        divided = is_divided(self.model)
+        if not (divided or self.world.is_main_process):
             return
         state = self.record.state()
         name = f"step-{len(self.record.curve):07d}-epochs-{len(self.record.epochs):03d}"
         partial = self.folder / f".{name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
-            save_file(
-                {key: on_cpu(value) for key, value in self.model.state_dict().items()}, partial / "model.safetensors"
-            )
+            if self.world.is_main_process:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
             optimizer = self.optimizer.state_dict()
             moments = {
-                f"{number}.{key}": on_cpu(value)
-                for number, entry in optimizer["state"].items()
-                for key, value in entry.items()
+                f"{number}.{key}": value for number, entry in optimizer["state"].items() for key, value in entry.items()
             }
-            save_file(moments, partial / "optimizer.safetensors")
+            if divided:
+                self.world.wait_for_everyone()  # the folder is there
+                write_shares(partial, self.model.state_dict() | moments)
+            else:
+                for part, tensors in (("model", self.model.state_dict()), ("optimizer", moments)):
+                    on_host = {key: on_cpu(value) for key, value in tensors.items()}
+                    save_file(on_host, partial / f"{part}.safetensors")
+            if not self.world.is_main_process:
+                return
             state |= {"param_groups": optimizer["param_groups"], "schedule": self.schedule.state_dict()}
             write_json(partial / "state.json", state)
             if self.record.epochs:
@@ -198,11 +204,8 @@ class Checkpoints:
                 self.say(f"train: {checkpoint} is left out: {problem}")
                 continue
             state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-            self.model.load_state_dict(load_file(checkpoint / "model.safetensors"))
-            moments: dict[int, dict[str, torch.Tensor]] = {}
-            for key, value in load_file(checkpoint / "optimizer.safetensors").items():
-                number, moment = key.split(".")
-                moments.setdefault(int(number), {})[moment] = value
+            weights, moments = read_shares(checkpoint, self.model, self.optimizer)
+            self.model.load_state_dict(weights)
             self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
             self.schedule.load_state_dict(state["schedule"])
             self.record.restore(state, checkpoint / "chosen")

@@ -13,6 +13,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from ruamel.yaml import YAML
@@ -42,12 +43,14 @@ def launch(recipe: Recipe, hardware: str, share: Share = ALONE) -> None:
     """
     require_device(hardware)
     check_share(share, hardware)
-    processes = share.processes or read_processes(profile_of(hardware))
+    profile = profile_of(hardware, share.profile)
+    processes = share.processes or read_processes(profile)
     if hardware == "cuda" and processes > torch.cuda.device_count():
         raise InputError(
             f"--processes: expected one for a GPU, of which there are {torch.cuda.device_count()}; got {processes}"
         )
     check_engine(recipe.train, hardware, processes, share.nodes)
+    check_sharding(recipe.train, profile)
     check_trackers(recipe.train)
     for needed in (card(PREPARED), PRETRAINED / "model", *([ENVIRONMENT] if share.nodes > 1 else [])):
         if not needed.exists():
@@ -88,6 +91,25 @@ def check_engine(train: Train, hardware: str, processes: int, nodes: int = 1) ->
         )
 
 
+def check_sharding(train: Train, profile: Path) -> None:
+    """Raise an InputError where the profile divides the model between processes and the recipe asks for what cannot be.
+
+    Even on one process: how many there are changes nothing about what is refused.
+    """
+    if not read_sharding(profile):
+        return
+    if train.engine != "accelerate":
+        raise InputError(
+            f"params.yaml: train.engine: {train.engine} has every process hold the whole model, and {profile} divides "
+            "it; expected accelerate"
+        )
+    if train.lora:
+        raise InputError(
+            f"params.yaml: train.lora: it has no weights to add to in a model that {profile} divides; expected null, "
+            "or the profile accelerate"
+        )
+
+
 def run_several(processes: int, hardware: str, share: Share) -> None:
     """Train in processes that torchrun starts, or `accelerate launch` on a TPU; they share the cores of a CPU.
 
@@ -95,7 +117,9 @@ def run_several(processes: int, hardware: str, share: Share) -> None:
         Stopped: they were stopped by a signal that this process took.
         SystemExit: one of them failed.
     """
-    environment = {**os.environ, WORLD_SIZE: str(processes * share.nodes), TIMEOUT: str(share.timeout)}
+    profile = profile_of(hardware, share.profile)
+    environment = {**os.environ, **read_sharding(profile)}
+    environment |= {WORLD_SIZE: str(processes * share.nodes), TIMEOUT: str(share.timeout)}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
     environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # stage.py asks on purpose for what torch warns of
     if share.max_restarts:  # else those that start again find the addresses of those before
@@ -104,7 +128,7 @@ def run_several(processes: int, hardware: str, share: Share) -> None:
         environment["ACCELERATE_USE_CPU"] = "1"
     launcher = torchrun(processes, share)
     if hardware == "tpu":
-        launcher = ["accelerate.commands.launch", "--tpu", "--config_file", str(profile_of(hardware))]
+        launcher = ["accelerate.commands.launch", "--tpu", "--config_file", str(profile)]
     with tempfile.TemporaryDirectory() as folder, listening() as stop:
         stop_file = Path(folder) / "stop"
         running = subprocess.Popen(
@@ -133,21 +157,54 @@ def run_several(processes: int, hardware: str, share: Share) -> None:
         sys.exit(code)
 
 
-def profile_of(hardware: str) -> Path:
-    """The launch profile of a kind of hardware."""
-    return ROOMS / hardware / "accelerate.yaml"
+def profile_of(hardware: str, name: str) -> Path:
+    """A launch profile of a kind of hardware.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    profile = ROOMS / hardware / f"{name}.yaml"
+    if not profile.is_file():
+        others = ", ".join(sorted(file.stem for file in profile.parent.glob("*.yaml")))
+        raise InputError(f"{profile}: not found; expected one of the profiles of {hardware}: {others}")
+    return profile
+
+
+def read_profile(profile: Path) -> dict[str, Any]:
+    """A profile as `accelerate config` writes it."""
+    try:
+        settings = YAML(typ="safe").load(profile.read_text(encoding="utf-8"))
+    except (OSError, YAMLError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise InputError(f"{profile}: expected an Accelerate profile with the key num_processes")
+    return settings
 
 
 def read_processes(profile: Path) -> int:
-    """The number of processes in a profile as `accelerate config` writes it: with `gpu_ids: all`, one for each GPU."""
-    try:
-        settings = YAML(typ="safe").load(profile.read_text(encoding="utf-8"))
-        processes = torch.cuda.device_count() if settings.get("gpu_ids") == "all" else settings["num_processes"]
-    except (OSError, YAMLError, KeyError, AttributeError):
-        raise InputError(f"{profile}: expected an Accelerate profile with the key num_processes") from None
+    """The number of processes in a profile: with `gpu_ids: all`, one for each GPU."""
+    settings = read_profile(profile)
+    if "num_processes" not in settings and settings.get("gpu_ids") != "all":
+        raise InputError(f"{profile}: expected an Accelerate profile with the key num_processes")
+    processes = torch.cuda.device_count() if settings.get("gpu_ids") == "all" else settings["num_processes"]
     if not isinstance(processes, int) or processes < 1:
         raise InputError(f"{profile}: num_processes: expected a whole number of at least 1, got {processes!r}")
     return processes
+
+
+def read_sharding(profile: Path) -> dict[str, str]:
+    """What tells Accelerate, as environment variables, that it divides the model and how; {} where it does not.
+
+    Raises:
+        InputError: the profile asks for another way than FSDP2.
+    """
+    settings = read_profile(profile)
+    if settings.get("distributed_type") != "FSDP":
+        return {}
+    chosen = settings.get("fsdp_config") or {}
+    if chosen.get("fsdp_version") != 2:
+        raise InputError(f"{profile}: fsdp_config.fsdp_version: expected 2, got {chosen.get('fsdp_version')!r}")
+    return {"ACCELERATE_USE_FSDP": "true"} | {key.upper(): str(value) for key, value in chosen.items()}
 
 
 def has_bf16(cpuinfo: Path) -> bool:

@@ -20,6 +20,7 @@ from reprise.train.model import build_model
 from reprise.train.optimizer import build_optimizer, build_schedule
 from reprise.train.plan import deal, micro_batch_rows, random_seed, steps_of_epoch, weight
 from reprise.train.record import Record
+from reprise.train.sharded import divide, sharding, whole
 from reprise.xla import as_data, autocast, cut, manual_seed, on_xla, settle
 
 
@@ -31,12 +32,14 @@ def train(
     `record` keeps the figures and the weights of the chosen epoch, `checkpoints` what an interrupted run goes on from.
     """
     settings, device = recipe.train, record.world.device
+    plugin = sharding()  # None where every process has the whole model
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if settings.precision == "bf16" and not on_xla(device) else "no",  # see xla.autocast
         # Gradients are summed in the same order from the first step of a session on: by default, torch deals them into
         # other buckets after it, and with three processes or more an element's place decides the order of its sum.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        fsdp_plugin=plugin,
         step_scheduler_with_optimizer=False,  # our schedule counts optimizer steps, not steps × processes
     )
     processes, process = accelerator.num_processes, accelerator.process_index
@@ -46,6 +49,7 @@ def train(
     model.to(device)
     optimizer = build_optimizer(model, settings)
     schedule = build_schedule(optimizer, settings, record.steps_in_all)
+    divide(model, accelerator, plugin)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
     checkpoints.restore(accelerator.unwrap_model(model), optimizer, schedule)
     loss = torch.zeros(()).to(device)  # this process's share of a step's
@@ -77,7 +81,7 @@ def train(
                 loss += part.detach()
                 if micro_batch_size * processes < settings.batch_size:
                     cut(device)  # one program for each shape of micro-batches, and one for the rest
-            norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+            norm = whole(accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm))
             learning_rate = schedule.get_last_lr()[0]
             optimizer.step()
             schedule.step()
@@ -90,8 +94,7 @@ def train(
             checkpoints.after_step()
 
         logits = predict(model, validation, collate, recipe.evaluate.batch_size, accelerator)
-        scores = score(recipe.task, logits, validation["label"]) if accelerator.is_main_process else {}
-        record.epoch(epoch, scores)
+        record.epoch(epoch, score(recipe.task, logits, validation["label"]))
         if record.is_chosen(epoch):
             record.save(accelerator.unwrap_model(model))
         checkpoints.save()

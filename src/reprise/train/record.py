@@ -27,6 +27,7 @@ from reprise.shapes import padded_length
 from reprise.train.model import exported
 from reprise.train.plan import Step, micro_batch_rows, order_digest, steps_in_all
 from reprise.train.provenance import inputs
+from reprise.train.sharded import is_divided, whole_weights
 from reprise.train.trackers import Trackers
 from reprise.xla import Compilations
 
@@ -149,15 +150,15 @@ class Record:
         return self.seconds + time.perf_counter() - self.started
 
     def epoch(self, epoch: int, scores: dict[str, float]) -> None:
-        """Take up an epoch's validation scores, which the first process knows."""
+        """Take up an epoch's validation scores, which every process knows."""
         if self.whole:  # what is left of an epoch need not meet all shapes, nor even a step
             self.compilations.after_epoch()
         losses = [row["loss"] for row in self.curve if row["epoch"] == epoch + 1]
         self.epochs.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), **scores})
         self.trackers.log({f"validation/{name}": value for name, value in scores.items()}, step=len(self.curve))
+        best = max(range(len(self.epochs)), key=lambda number: self.epochs[number][self.metric])
+        self.chosen = best if self.train.select == "best" else epoch
         if self.world.is_main_process:
-            best = max(range(len(self.epochs)), key=lambda number: self.epochs[number][self.metric])
-            self.chosen = best if self.train.select == "best" else epoch
             shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
             self.bar.write(f"train: epoch {epoch + 1}/{self.train.epochs}: validation {shown}", file=sys.stdout)
             sys.stdout.flush()
@@ -167,10 +168,15 @@ class Record:
         return self.chosen == epoch
 
     def save(self, model: torch.nn.Module) -> None:
-        """Write the weights as safetensors, with the configuration, in the place of an earlier epoch's."""
+        """Write the weights as safetensors, with the configuration, in the place of an earlier epoch's.
+
+        Every process takes part; the first one writes.
+        """
+        gathered = whole_weights(model) if is_divided(model) else {}
         if self.world.is_main_process:
             final = exported(model)
-            weights = {name: tensor.cpu() for name, tensor in final.state_dict().items()}  # XLA's cannot be written
+            # XLA's cannot be written.
+            weights = gathered or {name: tensor.cpu() for name, tensor in final.state_dict().items()}
             try:
                 final.save_pretrained(self.folder, state_dict=weights)
             except (OSError, SafetensorError) as error:

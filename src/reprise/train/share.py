@@ -15,6 +15,7 @@ class Share:
     node_rank: int = 0  # of this host among them; only the first, 0, writes
     rendezvous: str | None = None  # HOST:PORT of host 0, where they meet
     max_restarts: int = 0
+    profile: str = "accelerate"  # the file in docker/<hardware>/
     timeout: int = 600  # seconds for which the others are waited for: they may have to while host 0 writes
 
 

@@ -1,0 +1,114 @@
+"""A model that is divided between the processes (FSDP2), so that it need not fit one: with the profile fsdp.
+
+Each keeps a share of every weight, of its gradient and of its moments, as rows of the first dimension. A layer is put
+together where it computes, and let go again. The numbers are those of a model that every process has whole.
+
+Accelerate does it, but for two things: on CPUs it would quietly train as without, and it leaves out autocast, since it
+means whole weights to be rounded to bf16. The recipe's bf16 is autocast's, which rounds for matrix products alone.
+
+A checkpoint of it has a file for each process, safetensors with what of which tensor is in it, as torch's distributed
+checkpoints write and read them. The names in it are those of the checkpoint of a whole model, which is one with a
+single share: whoever reads takes what it needs from either.
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+Tensors = dict[str, torch.Tensor]
+
+
+def sharding() -> FullyShardedDataParallelPlugin | None:
+    """How the model is divided, from what launch.py has put into the environment; None where it is not."""
+    if os.environ.get("ACCELERATE_USE_FSDP") != "true":
+        return None
+    return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
+
+
+def divide(model: torch.nn.Module, accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin | None) -> None:
+    """Have `accelerator.prepare` divide this model, layer by layer; without a plugin it stays whole."""
+    if plugin is None:
+        return
+    # Not transformers' own list of them: there, BERT's embeddings stand on it, and would be divided twice.
+    plugin.transformer_cls_names_to_wrap = sorted(
+        {type(part).__name__ for part in model.modules() if isinstance(part, GradientCheckpointingLayer)}
+    )
+    accelerator.state.distributed_type, accelerator.state.fsdp_plugin = DistributedType.FSDP, plugin
+    model.forward = accelerator.autocast()(model.forward)
+
+
+def is_divided(model: torch.nn.Module) -> bool:
+    """Whether this process has but a share of the model."""
+    return isinstance(model, FSDPModule)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with all its shares; every process takes part."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_weights(model: torch.nn.Module) -> Tensors:
+    """All weights of a divided model, in the memory of the first process's host, {} on the others; all take part."""
+    gathered = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    return {name: weight for name, weight in gathered.items() if isinstance(weight, torch.Tensor)}
+
+
+def write_shares(folder: Path, tensors: Tensors) -> None:
+    """Write each process's share of these tensors to a file of its own, onto the disk; all take part.
+
+    Raises:
+        OSError: one of them could not; all raise it.
+    """
+    try:
+        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    except CheckpointException as failed:
+        raise OSError(*next(iter(failed.failures.values()))[0].args) from None
+
+
+def read_shares(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -> tuple[Tensors, dict[int, Tensors]]:
+    """Read a checkpoint of either kind; every process that has a share of the model reads its own.
+
+    Args:
+        folder: the checkpoint, whose digests were compared.
+        model: says which weights there are and how they are divided.
+        optimizer: of its parameters.
+
+    Returns:
+        The weights by name, and by the number of each parameter what the optimizer keeps of it. Of a model that is
+        whole they lie in the host's memory.
+    """
+    divided = is_divided(model)
+    weights: Tensors = {key: room_for(value, divided) for key, value in model.state_dict().items()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments: dict[int, Tensors] = {}
+    into = dict(weights)
+    reader = HuggingFaceStorageReader(str(folder))
+    for key, stored in reader.read_metadata().state_dict_metadata.items():
+        if key not in weights and isinstance(stored, TensorStorageMetadata):
+            number, moment = key.split(".")
+            parameter = parameters[int(number)].detach()
+            like = parameter if stored.size == parameter.shape else torch.empty(stored.size)  # a count of steps
+            into[key] = moments.setdefault(int(number), {})[moment] = room_for(like, divided)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process reads alone
+        load(dict(into), storage_reader=reader, no_dist=not divided)
+    return weights, moments
+
+
+def room_for(tensor: torch.Tensor, divided: bool) -> torch.Tensor:
+    """Zeros of the same shape and dtype (fp32 but for counts), shared out alike, or on the host where nothing is."""
+    return torch.zeros_like(tensor) if divided else torch.zeros_like(tensor, device="cpu")
