@@ -34,7 +34,7 @@ if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
 endef
 
 .PHONY: help setup train seeds prune report verify test test-thorough test-default lint format lock clean \
-  test-images test-chaos test-invariance test-report test-xla bench bench-prepare bench-quality bench-gpu bench-xla bench-report $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
+  test-images test-chaos test-invariance test-report test-xla bench bench-prepare bench-quality bench-gpu bench-xla bench-report bench-sharding $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-36s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,9 @@ bench-gpu:  ## The same contenders on a GPU at BERT-base's size, in its image, a
 bench-report: $(VENV)/.dev  ## The report of many experiments: time, size, and how fast a browser sorts it (EXPERIMENTS=500)
 	@$(WITH_BROWSER)
 	python benchmarks/report.py
+
+bench-sharding: setup  ## Memory of a process with the whole model and with a divided one, eight minutes on two cores
+	python benchmarks/sharding.py
 
 bench-xla: $(VENV)/.installed  ## Count XLA's compilations with one, four and any lengths of batches (STEPS=60)
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
