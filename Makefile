@@ -38,8 +38,10 @@ if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing > /dev/null; fi
 endef
 
-.PHONY: help setup train seeds prune report verify test test-thorough test-default lint format lock clean \
-  test-images test-chaos test-invariance test-report test-xla bench bench-prepare bench-quality bench-gpu bench-xla bench-report bench-scaling $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
+.PHONY: help setup train seeds prune report verify lint format lock clean \
+  test test-thorough test-default test-invariance test-chaos test-report test-xla test-images \
+  bench bench-prepare bench-quality bench-gpu bench-xla bench-report bench-scaling bench-sharding \
+  $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-36s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,6 +117,9 @@ bench-report: $(VENV)/.dev  ## The report of many experiments: time, size, and h
 
 bench-scaling: setup  ## What 1, 2 and 4 processes take, beside what a model says that goes on to 512 devices
 	python benchmarks/scaling.py
+
+bench-sharding: setup  ## Memory of a process with the whole model and with a divided one, eight minutes on two cores
+	python benchmarks/sharding.py
 
 bench-xla: $(VENV)/.installed  ## Count XLA's compilations with one, four and any lengths of batches (STEPS=60)
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu

@@ -30,7 +30,7 @@ from reprise.outputs import sha256, write_json
 from reprise.places import PREPARED, PRETRAINED, card
 from reprise.recipe import CHANGE_NO_BIT, Recipe, as_plain
 from reprise.train.record import Record
-from reprise.train.sharded import is_divided, read_shares, write_shares
+from reprise.train.sharded import is_divided, read_moments, read_weights, write_shares
 from reprise.train.stop import Stop, Stopped
 
 CHECKPOINTS = Path("checkpoints")
@@ -204,8 +204,11 @@ class Checkpoints:
                 self.say(f"train: {checkpoint} is left out: {problem}")
                 continue
             state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-            weights, moments = read_shares(checkpoint, self.model, self.optimizer)
-            self.model.load_state_dict(weights)
+            self.model.load_state_dict(read_weights(checkpoint, self.model))
+            moments: dict[int, dict[str, torch.Tensor]] = {}
+            for key, value in read_moments(checkpoint, self.model, self.optimizer).items():
+                number, moment = key.split(".")
+                moments.setdefault(int(number), {})[moment] = value
             self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
             self.schedule.load_state_dict(state["schedule"])
             self.record.restore(state, checkpoint / "chosen")

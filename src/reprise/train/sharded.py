@@ -79,36 +79,36 @@ def write_shares(folder: Path, tensors: Tensors) -> None:
         raise OSError(*next(iter(failed.failures.values()))[0].args) from None
 
 
-def read_shares(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -> tuple[Tensors, dict[int, Tensors]]:
-    """Read a checkpoint of either kind; every process that has a share of the model reads its own.
+def read_weights(folder: Path, model: torch.nn.Module) -> Tensors:
+    """The weights in a checkpoint of either kind: a process's share of them, or of a whole model all, on the host.
 
     Args:
         folder: the checkpoint, whose digests were compared.
-        model: says which weights there are and how they are divided.
-        optimizer: of its parameters.
-
-    Returns:
-        The weights by name, and by the number of each parameter what the optimizer keeps of it. Of a model that is
-        whole they lie in the host's memory.
+        model: says which weights there are and how they are divided; with a divided one all processes take part.
     """
     divided = is_divided(model)
-    weights: Tensors = {key: room_for(value, divided) for key, value in model.state_dict().items()}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    moments: dict[int, Tensors] = {}
-    into = dict(weights)
-    reader = HuggingFaceStorageReader(str(folder))
-    for key, stored in reader.read_metadata().state_dict_metadata.items():
-        if key not in weights and isinstance(stored, TensorStorageMetadata):
-            number, moment = key.split(".")
-            parameter = parameters[int(number)].detach()
+    return _read(folder, {name: _room_for(weight, divided) for name, weight in model.state_dict().items()}, divided)
+
+
+def read_moments(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -> Tensors:
+    """The same of what the model's optimizer keeps of parameters: `NUMBER.NAME`, each divided as its parameter is."""
+    divided, weights = is_divided(model), model.state_dict()
+    parameters = [parameter.detach() for group in optimizer.param_groups for parameter in group["params"]]
+    into: Tensors = {}
+    for name, stored in HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata.items():
+        if name not in weights and isinstance(stored, TensorStorageMetadata):
+            parameter = parameters[int(name.split(".")[0])]
             like = parameter if stored.size == parameter.shape else torch.empty(stored.size)  # a count of steps
-            into[key] = moments.setdefault(int(number), {})[moment] = room_for(like, divided)
+            into[name] = _room_for(like, divided)
+    return _read(folder, into, divided)
+
+
+def _read(folder: Path, into: Tensors, divided: bool) -> Tensors:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process reads alone
-        load(dict(into), storage_reader=reader, no_dist=not divided)
-    return weights, moments
+        load(dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not divided)
+    return into
 
 
-def room_for(tensor: torch.Tensor, divided: bool) -> torch.Tensor:
-    """Zeros of the same shape and dtype (fp32 but for counts), shared out alike, or on the host where nothing is."""
+def _room_for(tensor: torch.Tensor, divided: bool) -> torch.Tensor:
     return torch.zeros_like(tensor) if divided else torch.zeros_like(tensor, device="cpu")

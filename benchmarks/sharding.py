@@ -1,0 +1,102 @@
+"""How much memory a process needs where all have the whole model, where it is divided, and with recomputed layers.
+
+`make bench-sharding` trains a few steps of a BERT-base with random weights on made-up pairs, in two processes of this
+machine's processor, and prints the table of docs/scaling.md. `python benchmarks/sharding.py --tiny` tries the same.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+from transformers import BertConfig
+from transformers.utils import logging
+
+from folders import lay_out, prepare_pairs
+from made_up import BATCH_SIZE, TINY_BERT, made_up, random_pairs, write_model
+from reprise.errors import InputError
+from reprise.outputs import read_json
+from reprise.places import METRICS, PLOTS, PRETRAINED
+from reprise.recipe import as_plain, read_recipe
+from results import machine
+
+PROCESSES, PAIRS, STEPS = 2, 400, 4
+PROFILES = {"whole": "accelerate", "divided": "fsdp"}
+SAMPLE_SECONDS = 0.1
+
+
+def main(*, tiny: bool) -> None:
+    """Train each way and print a row for it."""
+    logging.disable_progress_bar()
+    config = TINY_BERT if tiny else BertConfig()
+    recipe = made_up(as_plain(read_recipe()))
+    recipe["train"] |= {"engine": "accelerate", "lora": None, "epochs": 1, "max_steps": STEPS, "trackers": []}
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="reprise-bench-") as name:
+        place = lay_out(Path(name) / "place", recipe, Path(), [])
+        words = write_model(config, place / PRETRAINED / "model", place / PRETRAINED / "tokenizer")
+        prepare_pairs(place, random_pairs(words, PAIRS))
+        for model, profile in PROFILES.items():
+            for recomputed in (False, True):
+                shown = [model, "recomputed" if recomputed else "kept"]
+                print(f"bench: {PROCESSES} processes, model {shown[0]}, activations {shown[1]}", flush=True)
+                train = recipe["train"] | {"gradient_checkpointing": recomputed}
+                folder = lay_out(Path(name) / "-".join(shown), recipe | {"train": train}, place)
+                rows.append([*shown, *trained(folder, profile)])
+        weights = sum(file.stat().st_size for file in (place / PRETRAINED / "model").glob("*.safetensors"))
+    print(
+        f"\n{weights / 4e6:.0f} M parameters, {BATCH_SIZE} pairs a step, {recipe['train']['precision']}, "
+        f"{PROCESSES} processes; {machine()['cores']} cores of {machine()['processor']}\n"
+    )
+    columns = ("model", "activations", "peak GB of a process", "seconds a step", "last loss")
+    for row in (columns, ("---", "---", "---:", "---:", "---:"), *rows):
+        print("| " + " | ".join(row) + " |")
+
+
+def trained(folder: Path, profile: str) -> list[str]:
+    """Train what a folder holds under a profile.
+
+    Returns:
+        The most memory that one of the processes has used, in GB (10⁹ bytes), seconds of a step, the last step's loss.
+
+    Raises:
+        InputError: it failed; its own words stand above.
+    """
+    environment = os.environ | {
+        "REPRISE_HARDWARE": "cpu", "REPRISE_PROFILE": profile, "REPRISE_PROCESSES": str(PROCESSES),
+        "HF_HUB_OFFLINE": "1",
+    }  # fmt: skip
+    peaks: dict[int, int] = {}
+    with subprocess.Popen([sys.executable, "-m", "reprise", "train"], cwd=folder, env=environment) as training:
+        while training.poll() is None:
+            for child in psutil.Process(training.pid).children(recursive=True):
+                peaks[child.pid] = max(peaks.get(child.pid, 0), peak(child.pid))
+            time.sleep(SAMPLE_SECONDS)
+    if training.returncode:
+        raise InputError(f"`reprise train` failed, see above; expected it to train with the profile {profile}")
+    speed: dict[str, Any] = read_json(folder / METRICS / "speed.json")
+    loss = pd.read_csv(folder / PLOTS / "train.csv")["loss"].iloc[-1]
+    return [f"{max(peaks.values()) / 1e9:.2f}", f"{speed['median_step_seconds']:.1f}", f"{loss:.6f}"]
+
+
+def peak(process: int) -> int:
+    """The most memory that a process has used so far, in bytes; 0 where it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))  # a zombie has none
+
+
+if __name__ == "__main__":
+    try:
+        main(tiny=sys.argv[1:] == ["--tiny"])
+    except InputError as error:
+        sys.exit(f"bench-sharding: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
