@@ -39,7 +39,7 @@ if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
 endef
 
 .PHONY: help setup train seeds prune report verify test test-thorough test-default lint format lock clean \
-  test-images test-chaos test-invariance test-report test-xla bench bench-prepare bench-quality bench-gpu bench-xla bench-report $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
+  test-images test-chaos test-invariance test-multihost test-report test-xla bench bench-prepare bench-quality bench-gpu bench-xla bench-report $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-36s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ test-invariance: $(VENV)/.dev  ## Train on 1 to 3 processes and in other micro-b
 
 test-chaos: $(VENV)/.dev  ## Kill training at random moments, go on, and compare every bit (N=50)
 	pytest -m chaos -n 0 -s
+
+test-multihost: $(VENV)/.dev  ## Train on two hosts, here network namespaces, and lose processes and their link (as root)
+	@command -v ip > /dev/null || { apt-get update -qq && apt-get install -qq --yes iproute2 > /dev/null; }
+	pytest -m multihost -n 0 -s
 
 test-report: $(VENV)/.dev  ## Open the report in chromium without a network (as root on a Debian, installs it)
 	@$(WITH_BROWSER)
