@@ -39,7 +39,7 @@ if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
 endef
 
 .PHONY: help setup train seeds prune report verify lint format lock clean \
-  test test-thorough test-default test-invariance test-chaos test-report test-xla test-images \
+  test test-thorough test-default test-invariance test-chaos test-multihost test-report test-xla test-images \
   bench bench-prepare bench-quality bench-gpu bench-xla bench-report bench-scaling bench-sharding \
   $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
@@ -89,6 +89,10 @@ test-invariance: $(VENV)/.dev  ## Train on 1 to 3 processes and in other micro-b
 
 test-chaos: $(VENV)/.dev  ## Kill training at random moments, go on, and compare every bit (N=50)
 	pytest -m chaos -n 0 -s
+
+test-multihost: $(VENV)/.dev  ## Train on two hosts, here network namespaces, and lose processes and their link (as root)
+	@command -v ip > /dev/null || { apt-get update -qq && apt-get install -qq --yes iproute2 > /dev/null; }
+	pytest -m multihost -n 0 -s
 
 test-report: $(VENV)/.dev  ## Open the report in chromium without a network (as root on a Debian, installs it)
 	@$(WITH_BROWSER)

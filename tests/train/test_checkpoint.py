@@ -19,7 +19,7 @@ from interrupting import Running, checkpoints, place, results, taken
 from reprise.errors import InputError
 from reprise.recipe import Recipe, check_recipe
 from reprise.train import checkpoint as checkpointing
-from reprise.train.checkpoint import Checkpoints, fingerprint, folder_of
+from reprise.train.checkpoint import Checkpoints, folder_of, ingredients
 from reprise.train.record import Record
 from tiny import ROOT, Run, tiny_recipe, write_params
 
@@ -313,8 +313,8 @@ def test_the_checkpoints_of_another_run_are_neither_read_nor_touched_and_serve_t
     assert results(at) == whole[43]
 
 
-def fingerprint_of(**changes: Any) -> str:
-    return fingerprint(check_recipe(tiny_recipe(**changes), "recipe"))
+def run_of(**changes: Any) -> Path:
+    return folder_of(ingredients(check_recipe(tiny_recipe(**changes), "recipe")))
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def fingerprint_of(**changes: Any) -> str:
     ids=lambda changes: next(iter(changes)),
 )
 def test_another_recipe_is_another_run(at: Path, changes: dict[str, Any]) -> None:
-    assert fingerprint_of(**changes) != fingerprint_of()
+    assert run_of(**changes) != run_of()
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_another_recipe_is_another_run(at: Path, changes: dict[str, Any]) -> Non
     ids=["every", "trackers", "other"],
 )
 def test_what_decides_no_weight_leaves_it_the_same_run(at: Path, changes: dict[str, Any]) -> None:
-    assert fingerprint_of(**changes) == fingerprint_of()
+    assert run_of(**changes) == run_of()
 
 
 @pytest.mark.parametrize(
@@ -364,10 +364,10 @@ def test_other_data_weights_environment_or_code_make_it_another_run(at: Path, na
     code = shutil.copytree(ROOT / "src/reprise", at / "reprise")
     monkeypatch.setattr(checkpointing, "__file__", str(code / "train/checkpoint.py"))
     (at / "environment.json").write_text("{}\n")
-    before = fingerprint_of()
+    before = run_of()
     with (at / name).open("ab") as file:
         file.write(b"\n")
-    assert fingerprint_of() != before
+    assert run_of() != before
 
 
 def test_a_second_training_of_one_run_waits_and_goes_on_where_the_first_was_stopped(cook: Cook, at: Path) -> None:
@@ -394,7 +394,7 @@ def test_a_second_training_of_one_run_gives_up_where_the_first_goes_on(
     cook: Cook, at: Path, monkeypatch: Patch, capsys: Said
 ) -> None:
     monkeypatch.setattr(checkpointing, "PATIENCE", 1)
-    folder = folder_of(check_recipe(tiny_recipe(), "recipe"))
+    folder = run_of()
     folder.mkdir(parents=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

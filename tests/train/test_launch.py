@@ -80,7 +80,7 @@ def test_the_cores_of_a_tpu_are_started_by_accelerate_with_the_profile_of_the_ro
 def test_the_processes_of_a_cpu_are_started_by_torchrun(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, environment = started(at, "cpu", monkeypatch)
     assert arguments == [
-        "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=0", "--standalone",
+        "-m", "reprise.train.agent", "--nproc-per-node=2", "--max-restarts=0", "--standalone",
         "--module", "reprise.train.stage"
     ]  # fmt: skip
     assert environment[launching.WORLD_SIZE] == "2"
@@ -152,7 +152,10 @@ def test_a_process_that_fails_is_told_and_leaves_the_earlier_model(cook: Cook, a
     (at / "docker/cpu/accelerate.yaml").write_text("num_processes: 2\n")
     (at / "data/prepared/validation.arrow").unlink()
     failed = run(at, "reprise", "train", code=1)
-    assert failed.stderr.endswith("reprise train: one of 2 processes failed; its error stands above\n")
+    assert failed.stderr.endswith(
+        "reprise train: one of 2 processes failed or was lost; its error stands above, and the same command goes on "
+        "from the last checkpoint\n"
+    )
     assert hashlib.sha256((at / "models/final/model.safetensors").read_bytes()).hexdigest() == before
     assert not list(at.rglob("*.partial"))
 

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from interrupting import Running, checkpoints, results, set_processes, taken
 from reprise.errors import InputError
 from reprise.recipe import Recipe, check_recipe
-from reprise.train.checkpoint import folder_of
+from reprise.train.checkpoint import folder_of, ingredients
 from reprise.train.record import Record
 from reprise.train.trackers import configuration, told_in_a_line
 from tiny import Run, tiny_recipe, write_params
@@ -96,7 +96,7 @@ def test_a_run_that_goes_on_after_a_power_cut_goes_on_in_its_folder_and_shows_no
     assert told(the_run(at))["train/loss"] == before
     (file,) = the_run(at).glob("*/hparams.yml")  # the recipe, once
     assert YAML(typ="safe").load(file) == configuration(recipe)
-    assert the_run(at).name.endswith(f"-{folder_of(recipe).name[:8]}")
+    assert the_run(at).name.endswith(f"-{folder_of(ingredients(recipe)).name[:8]}")
 
 
 def test_stopped_by_a_signal_it_goes_on_in_its_folder_and_another_run_has_a_folder_of_its_own(

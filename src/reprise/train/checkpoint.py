@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from reprise.errors import InputError
 from reprise.outputs import sha256, write_json
 from reprise.places import PREPARED, PRETRAINED, card
 from reprise.recipe import CHANGE_NO_BIT, Recipe, as_plain
+from reprise.train.alike import of_first, tensors_of_first
 from reprise.train.record import Record
 from reprise.train.sharded import is_divided, read_moments, read_weights, write_shares
 from reprise.train.stop import Stop, Stopped
@@ -55,26 +56,27 @@ CODE = (
 PATIENCE = 30  # seconds for which one that was killed may still be ending
 
 
-def fingerprint(recipe: Recipe) -> str:
-    """What decides the weights: recipe, data, pretrained model, environment and the code that runs, as a SHA-256.
+def ingredients(recipe: Recipe) -> dict[str, Any]:
+    """What decides the weights, by name: keys of the recipe, and the SHA-256 of data, model, environment and code.
 
     How often checkpoints are made does not, nor who is told of the figures, nor how many processes share the work.
     """
-    train = {key: value for key, value in as_plain(recipe.train).items() if key not in CHANGE_NO_BIT}
-    told = [recipe.seed, recipe.task.labels, recipe.task.metrics, recipe.evaluate.batch_size, train]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    keys = {"seed": recipe.seed, "task.labels": recipe.task.labels, "task.metrics": recipe.task.metrics}
+    keys |= {f"train.{key}": value for key, value in as_plain(recipe.train).items() if key not in CHANGE_NO_BIT}
+    keys["evaluate.batch_size"] = recipe.evaluate.batch_size
     package = Path(__file__).parents[1]
     code = [
         file for place in CODE for file in (package / place, *sorted((package / place).rglob("*.py"))) if file.is_file()
     ]
-    for file in [card(PREPARED), ENVIRONMENT, *sorted((PRETRAINED / "model").iterdir()), *code]:
-        digest.update(file.read_bytes() if file.is_file() else b"")
-    return digest.hexdigest()
+    files = {str(file): file for file in (card(PREPARED), ENVIRONMENT, *sorted((PRETRAINED / "model").iterdir()))}
+    files |= {f"src/reprise/{file.relative_to(package)}": file for file in code}
+    return keys | {name: sha256(file) if file.is_file() else None for name, file in files.items()}
 
 
-def folder_of(recipe: Recipe) -> Path:
+def folder_of(ingredients: Mapping[str, Any]) -> Path:
     """Where the checkpoints of a run lie: each run has a folder of its own, and never looks into another's."""
-    return CHECKPOINTS / fingerprint(recipe)[:16]
+    fingerprint = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+    return CHECKPOINTS / fingerprint[:16]
 
 
 @contextmanager
@@ -103,7 +105,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 class Checkpoints:
-    """Writes and restores the state of a training. All processes restore, the first one writes."""
+    """Writes and restores the state of a training. The first process writes and reads, and all restore what it read."""
 
     model: torch.nn.Module
     optimizer: Optimizer
@@ -197,23 +199,43 @@ class Checkpoints:
     def restore(self, model: torch.nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> None:
         """Watch over these, the model itself and no wrapper, and take up the newest checkpoint that is whole."""
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        checkpoint, state = of_first(self.newest() if self.world.is_main_process else (None, {}))
+        if not checkpoint:
+            return
+        weights, kept = self.tensors(checkpoint)
+        self.model.load_state_dict(weights)
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in kept.items():
+            number, moment = key.split(".")
+            moments.setdefault(int(number), {})[moment] = value
+        self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
+        self.schedule.load_state_dict(state["schedule"])
+        self.record.restore(state, checkpoint / "chosen")
+        self.say_restored(checkpoint)
+
+    def newest(self) -> tuple[Path | None, dict[str, Any]]:
+        """The newest checkpoint that is whole, with its state beside the tensors; (None, {}) where there is none."""
         for name in reversed(complete_names(self.folder)):
             checkpoint = self.folder / name
             problem = damage(checkpoint)
-            if problem:
-                self.say(f"train: {checkpoint} is left out: {problem}")
-                continue
-            state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-            self.model.load_state_dict(read_weights(checkpoint, self.model))
-            moments: dict[int, dict[str, torch.Tensor]] = {}
-            for key, value in read_moments(checkpoint, self.model, self.optimizer).items():
-                number, moment = key.split(".")
-                moments.setdefault(int(number), {})[moment] = value
-            self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
-            self.schedule.load_state_dict(state["schedule"])
-            self.record.restore(state, checkpoint / "chosen")
-            self.say_restored(checkpoint)
-            return
+            if not problem:
+                return checkpoint, json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+            self.say(f"train: {checkpoint} is left out: {problem}")
+        return None, {}
+
+    def tensors(self, checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The weights of a checkpoint by name, and the moments by the number of their parameter and their own name.
+
+        Each process reads its share of a divided model, from a disk that all hosts see. Of a whole one the first
+        process hands on what it has read: the others' hosts may not have it.
+        """
+        divided = is_divided(self.model)
+        reads = divided or self.world.is_main_process
+        weights = read_weights(checkpoint, self.model) if reads else {}
+        moments = read_moments(checkpoint, self.model, self.optimizer) if reads else {}
+        if divided:
+            return weights, moments
+        return tensors_of_first(self.world, weights), tensors_of_first(self.world, moments)
 
     def say_restored(self, checkpoint: Path) -> None:
         """Print where the run goes on, and from what."""

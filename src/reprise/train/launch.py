@@ -31,6 +31,8 @@ from reprise.train.trackers import check_trackers
 WORLD_SIZE = "REPRISE_WORLD_SIZE"
 # And for how many seconds they wait for one another.
 TIMEOUT = "REPRISE_TIMEOUT"
+# Where they leave what all of them were refused for.
+REFUSED = "REPRISE_REFUSED_FILE"
 ALONE = Share()
 
 
@@ -114,7 +116,8 @@ def run_several(processes: int, hardware: str, share: Share) -> None:
     """Train in processes that torchrun starts, or `accelerate launch` on a TPU; they share the cores of a CPU.
 
     Raises:
-        Stopped: they were stopped by a signal that this process took.
+        InputError: all of them were refused for the same reason.
+        Stopped: they were stopped by a signal that this process or another host's took.
         SystemExit: one of them failed.
     """
     profile = profile_of(hardware, share.profile)
@@ -130,10 +133,10 @@ def run_several(processes: int, hardware: str, share: Share) -> None:
     if hardware == "tpu":
         launcher = ["accelerate.commands.launch", "--tpu", "--config_file", str(profile)]
     with tempfile.TemporaryDirectory() as folder, listening() as stop:
-        stop_file = Path(folder) / "stop"
+        stop_file, refused_file = Path(folder) / "stop", Path(folder) / "refused"
         running = subprocess.Popen(
             [sys.executable, "-m", *launcher, "--module", "reprise.train.stage"],
-            env={**environment, STOP_FILE: str(stop_file)},
+            env={**environment, STOP_FILE: str(stop_file), REFUSED: str(refused_file)},
             start_new_session=True,  # Ctrl-C reaches us alone: launchers end their processes in the middle of a step
             preexec_fn=partial(die_with_parent, signal.SIGTERM),
         )
@@ -145,13 +148,18 @@ def run_several(processes: int, hardware: str, share: Share) -> None:
         finally:
             running.terminate()
             code = running.wait()
-        said = stop_file.read_text(encoding="utf-8") if stop_file.exists() else ""
+        said, refused = (
+            file.read_text(encoding="utf-8") if file.exists() else "" for file in (stop_file, refused_file)
+        )
+    if refused:
+        raise InputError(refused)
     if said:
         raise Stopped(said, stop.signal or signal.SIGTERM)
     if code:
         where = f" on {share.nodes} hosts" if share.nodes > 1 else ""
         print(
-            f"reprise train: one of {processes * share.nodes} processes{where} failed; its error stands above",
+            f"reprise train: one of {processes * share.nodes} processes{where} failed or was lost; its error stands "
+            "above, and the same command goes on from the last checkpoint",
             file=sys.stderr,
         )
         sys.exit(code)

@@ -23,11 +23,11 @@ INPUTS = ("src", "docker", "dvc.yaml", "params.yaml")
 
 def session(world: PartialState, precision: str) -> dict[str, Any]:
     """Describe this process's share of a run: one that was interrupted has several, maybe on several machines."""
-    commit = git("rev-parse", "--verify", "HEAD")
+    commit, dirty = checkout()
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit,
-        "dirty": bool(git("status", "--porcelain", "--", *INPUTS)) if commit else None,
+        "dirty": dirty,
         "image": os.environ.get("REPRISE_IMAGE"),  # docker/run says which
         "environment": read_json(ENVIRONMENT) if ENVIRONMENT.is_file() else None,
         "devices": devices(world.device),
@@ -43,6 +43,12 @@ def session(world: PartialState, precision: str) -> dict[str, Any]:
             "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
         },
     }
+
+
+def checkout() -> tuple[str | None, bool | None]:
+    """The commit that is checked out, and whether INPUTS were changed since; (None, None) outside a repository."""
+    commit = git("rev-parse", "--verify", "HEAD")
+    return commit, bool(git("status", "--porcelain", "--", *INPUTS)) if commit else None
 
 
 def inputs() -> dict[str, Any]:

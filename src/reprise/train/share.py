@@ -51,7 +51,7 @@ def torchrun(processes: int, share: Share) -> list[str]:
     torchrun numbers hosts in the order of their addresses, whatever their rank. So each gives one that sorts in its
     place: host 0 where they meet, which is the only one that anybody calls, and the others what follows upon it.
     """
-    started = ["torch.distributed.run", f"--nproc-per-node={processes}", f"--max-restarts={share.max_restarts}"]
+    started = ["reprise.train.agent", f"--nproc-per-node={processes}", f"--max-restarts={share.max_restarts}"]
     if not share.rendezvous or share.nodes == 1:
         return [*started, "--standalone"]
     first, _ = address_of(share.rendezvous)

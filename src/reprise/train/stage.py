@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ from reprise.places import FINAL, METRICS, PLOTS, PREPARED, PRETRAINED, rows_of
 from reprise.recipe import Recipe, read_recipe
 from reprise.shapes import plan_buckets
 from reprise.tokenizing import load_tokenizer
-from reprise.train.checkpoint import Checkpoints, folder_of, held
-from reprise.train.launch import WORLD_SIZE
+from reprise.train.alike import Unlike, check_alike
+from reprise.train.checkpoint import Checkpoints, folder_of, held, ingredients
+from reprise.train.launch import REFUSED, TIMEOUT, WORLD_SIZE
 from reprise.train.provenance import session
 from reprise.train.record import Record
+from reprise.train.share import Share
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
 from reprise.train.trackers import Trackers
 from reprise.xla import full_precision, on_xla
@@ -34,19 +37,23 @@ def run(recipe: Recipe, kind: str) -> None:
     """Train as one of the launched processes; the first one writes models/final/, metrics/ and plots/.
 
     Raises:
-        InputError: fewer or more processes came up than were asked for, or the loss is not a number.
+        InputError: fewer or more processes came up than were asked for, a host is unlike the first, or the loss is not
+            a number.
     """
     torch.use_deterministic_algorithms(True)  # an operation without a deterministic form fails and says its name
     # It would also fill memory that nothing has written yet: nothing reads it, and it takes 5 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    world = PartialState(cpu=kind == "cpu")
+    # The others may wait as long for a host that is lost as for one that writes.
+    world = PartialState(cpu=kind == "cpu", timeout=timedelta(seconds=int(os.environ.get(TIMEOUT, Share.timeout))))
     check_world(world.num_processes)
+    parts = ingredients(recipe)
+    check_alike(parts)
     full_precision(world.device)
     keep_freed_memory()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
     rows, validation = read_rows("train"), read_rows("validation")
-    first, run = world.is_main_process, folder_of(recipe)
+    first, run = world.is_main_process, folder_of(parts)
     if first:  # not world.print, which says nothing on XLA's CPU device
         print(
             f"train: {recipe.model.name} on {len(rows)} rows, {world.device}, {recipe.train.precision}, "
@@ -89,7 +96,7 @@ def check_world(processes: int) -> None:
     """Fail where the world that came up is not the one that was asked for: launchers have been seen to ignore it."""
     asked = int(os.environ.get(WORLD_SIZE, "1"))
     if processes != asked:
-        raise InputError(f"train: {processes} process(es) came up, expected {asked}")
+        raise Unlike(f"train: {processes} process(es) came up, expected {asked}")
 
 
 def read_rows(split: str) -> Dataset:
@@ -99,15 +106,27 @@ def read_rows(split: str) -> Dataset:
 
 
 def main() -> None:
-    """Train as one of several processes; launch.py reads what it leaves in the stop file, where it was stopped."""
+    """Train as one of several processes; launch.py reads what it leaves in a file, where it was stopped or refused."""
     die_with_parent(signal.SIGKILL)
     try:
         run(read_recipe(), hardware())
     except Stopped as stopped:
         Path(os.environ[STOP_FILE]).write_text(str(stopped), encoding="utf-8")
+    except Unlike as error:
+        Path(os.environ[REFUSED]).write_text(str(error), encoding="utf-8")
     except InputError as error:
         print(f"reprise: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        print(f"train: another process or its host is lost: {str(error).splitlines()[0]}", file=sys.stderr)
+        sys.exit(1)
+
+
+def is_loss(error: RuntimeError) -> bool:
+    """Whether an error says that another process no longer answers: torch has a class for it, and Gloo a path."""
+    return isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
 
 
 if __name__ == "__main__":

@@ -47,11 +47,11 @@ class Stop:
 
     def asked(self, world: PartialState, steps: int) -> bool:
         """Whether to stop after this step, the same answer on every process."""
+        told = bool(self.signal) or (self.file is not None and self.file.exists())
         if world.num_processes == 1:
-            return bool(self.signal)
+            return told
         if steps % AGREE_EVERY:
             return False
-        told = bool(self.signal) or (self.file is not None and self.file.exists())
         return bool(reduce(torch.tensor(float(told), device=world.device), "sum").item())
 
 

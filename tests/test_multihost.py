@@ -1,0 +1,230 @@
+"""Two hosts train together: network namespaces that a cable joins, each with a checkout and a disk of its own.
+
+`make test-multihost`, as root on Linux. Host 0 has the address 10.77.0.1; each calls its end of the cable eth0.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from interrupting import Running, checkpoints, place, results
+from reprise.train.checkpoint import damage
+from tiny import Run, write_params
+
+pytestmark = [
+    pytest.mark.multihost,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root makes network namespaces"),
+]
+
+STEPS = 360
+LONG = {"train.epochs": 40, "train.checkpoint_every": 5}
+TIMEOUT = 40  # seconds for which the hosts wait for one another, also where a busy machine starts them
+
+
+@dataclass(frozen=True)
+class Host:
+    """One of the two: its rank, its network namespace, and the folder on its disk."""
+
+    rank: int
+    space: str
+    folder: Path
+
+    def type(self, *command: str, **env: str) -> Running:
+        """Type a command on this host, which trains with the other one."""
+        named = ("unshare", "--uts", "sh", "-c", f'hostname host-{self.rank} && exec "$@"', "sh")
+        return Running(
+            self.folder, "ip", "netns", "exec", self.space, *named, *command,
+            env={
+                "REPRISE_NODES": "2", "REPRISE_NODE_RANK": str(self.rank), "REPRISE_RENDEZVOUS": "10.77.0.1:29500",
+                "REPRISE_TIMEOUT": str(TIMEOUT), "GLOO_SOCKET_IFNAME": "eth0", **env,
+            },
+        )  # fmt: skip
+
+    def cable(self, state: str) -> None:
+        """Plug in this end of the cable ("up"), or pull it out ("down")."""
+        ip("-n", self.space, "link", "set", "eth0", state)
+
+    def whole(self) -> list[tuple[int, int]]:
+        """The steps and epochs of the checkpoints on this host's disk, each of which must be whole."""
+        found = checkpoints(self.folder)
+        assert [damage(checkpoint) for checkpoint in found] == [None] * len(found)
+        return [place(checkpoint) for checkpoint in found]
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+@pytest.fixture(scope="module")
+def spaces() -> Iterator[tuple[str, str]]:
+    """Two network namespaces, joined by a cable."""
+    names = tuple(f"reprise-{os.getpid()}-{rank}" for rank in (0, 1))
+    with ExitStack() as after:
+        for name in names:
+            ip("netns", "add", name)
+            after.callback(ip, "netns", "delete", name)  # and the cable with it
+        ip("-n", names[0], "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", names[1])
+        for rank, name in enumerate(names):
+            ip("-n", name, "address", "add", f"10.77.0.{rank + 1}/24", "dev", "eth0")
+            for device in ("lo", "eth0"):
+                ip("-n", name, "link", "set", device, "up")
+        yield names[0], names[1]
+
+
+@pytest.fixture(scope="module")
+def prepared(kitchen: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+    """A longer training, committed, with everything that comes before train. Do not change."""
+    folder = Path(shutil.copytree(kitchen, tmp_path_factory.mktemp("prepared") / "kitchen", symlinks=True))
+    write_params(folder, **LONG)
+    run(folder, "git", "commit", "-qam", "Train longer")
+    run(folder, "dvc", "repro", "environment", "prepare")
+    return folder
+
+
+@pytest.fixture
+def hosts(prepared: Path, spaces: tuple[str, str], tmp_path: Path) -> tuple[Host, Host]:
+    """The two hosts before a training, the test's own."""
+    first, second = (
+        Host(rank, space, Path(shutil.copytree(prepared, tmp_path / f"disk-{rank}" / "kitchen", symlinks=True)))
+        for rank, space in enumerate(spaces)
+    )
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def one_host(prepared: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> dict[str, bytes]:
+    """The results of one host that trains in two processes, undisturbed."""
+    folder = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("one-host") / "kitchen", symlinks=True))
+    said = run(folder, "dvc", "repro", env={"REPRISE_PROCESSES": "2"}).stdout
+    assert "processes: 2," in said
+    return results(folder)
+
+
+def process_of(host: Running) -> psutil.Process:
+    """The process that trains on a host."""
+    (found,) = (
+        process
+        for process in psutil.Process(host.process.pid).children(recursive=True)
+        if process.cmdline()[1:] == ["-u", "-m", "reprise.train.stage"]
+    )
+    return found
+
+
+def last_line(host: Running) -> str:
+    """The last that a host said of what went wrong; all of it is printed."""
+    print(f"\n{' '.join(host.command[-2:])} said:\n{host.errors}", flush=True)
+    return host.errors.splitlines()[-1]
+
+
+LOST = (
+    "reprise train: one of 2 processes on 2 hosts failed or was lost; its error stands above, and the same command "
+    "goes on from the last checkpoint"
+)
+
+
+def test_two_hosts_give_the_bits_of_two_processes_on_one_and_the_second_one_writes_nothing(
+    hosts: tuple[Host, Host], one_host: dict[str, bytes], run: Run
+) -> None:
+    first, second = hosts
+    with second.type("reprise", "train") as other, first.type("dvc", "repro") as cooking:
+        said = cooking.end()
+        assert other.end() == ""
+    assert "train: tiny on 144 rows, cpu, fp32, processes: 2, threads: 1\n" in said
+    assert results(first.folder) == one_host
+    assert results(second.folder) == {}
+    assert (
+        run(second.folder, "git", "status", "--porcelain").stdout
+        == run(first.folder, "git", "status", "--porcelain", "environment.json", "dvc.lock").stdout
+    )
+
+
+def test_a_host_with_another_commit_recipe_or_data_is_named_and_both_end_before_any_step(
+    hosts: tuple[Host, Host], run: Run
+) -> None:
+    first, second = hosts
+    write_params(second.folder, **LONG, seed=43)
+    run(second.folder, "git", "commit", "-qam", "Another seed")
+    with (second.folder / "data/prepared/card.json").open("a") as card:
+        card.write("\n")
+    with second.type("reprise", "train") as other, first.type("reprise", "train") as training:
+        assert other.end(2) == training.end(2) == ""
+    commits = [run(host.folder, "git", "rev-parse", "HEAD").stdout[:12] for host in (second, first)]
+    expected = (
+        "reprise: error: train: host 1 (host-1) is unlike host 0 (host-0): "
+        rf"commit {commits[0]} instead of {commits[1]}; seed 43 instead of 42; "
+        r"data/prepared/card.json [0-9a-f]{12} instead of [0-9a-f]{12}; "
+        "expected the same commit, recipe, data and model on all hosts"
+    )
+    for line in {last_line(training), last_line(other)}:
+        assert re.fullmatch(re.sub(r"([()])", r"\\\1", expected), line)
+    assert training.errors == other.errors
+    assert not checkpoints(first.folder)
+
+
+def test_a_link_that_is_cut_ends_both_within_the_time_and_the_run_goes_on_once_it_is_mended(
+    hosts: tuple[Host, Host], one_host: dict[str, bytes]
+) -> None:
+    first, second = hosts
+    with second.type("reprise", "train") as other, first.type("reprise", "train") as training:
+        training.until(lambda: checkpoints(first.folder))
+        first.cable("down")
+        cut = time.monotonic()
+        ends = until_both_end(training, other)
+    first.cable("up")
+    print(f"\nmultihost: the cable was pulled; the hosts ended after {ends - cut:.0f} s, of {TIMEOUT}")
+    assert [last_line(host) for host in (training, other)] == [LOST, LOST]
+    (steps, _) = first.whole()[-1]
+    assert 0 < steps < STEPS
+    assert not checkpoints(second.folder)
+
+    with second.type("reprise", "train") as other, first.type("dvc", "repro") as cooking:
+        said = cooking.end()
+        other.end()
+    assert f"train: goes on after step {steps}/{STEPS}" in said
+    assert results(first.folder) == one_host
+
+
+def until_both_end(*running: Running) -> float:
+    """Wait until both have failed; return when."""
+    for one in running:
+        one.end(1)
+    return time.monotonic()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_is_killed_starts_again_and_ends_with_the_same_bits(
+    hosts: tuple[Host, Host], one_host: dict[str, bytes], rank: int
+) -> None:
+    first, second = hosts
+    again = {"REPRISE_MAX_RESTARTS": "1"}
+    with second.type("reprise", "train", **again) as other, first.type("dvc", "repro", **again) as cooking:
+        cooking.until(lambda: checkpoints(first.folder))
+        process_of((cooking, other)[rank]).send_signal(signal.SIGKILL)
+        said = cooking.end()
+        other.end()
+    assert said.count("train: tiny on 144 rows") == 2
+    assert re.search(rf"train: goes on after step \d+/{STEPS}", said)
+    assert results(first.folder) == one_host
+
+
+def test_a_process_that_is_killed_and_may_not_start_again_ends_both_hosts(hosts: tuple[Host, Host]) -> None:
+    first, second = hosts
+    with second.type("reprise", "train") as other, first.type("reprise", "train") as training:
+        training.until(lambda: checkpoints(first.folder))
+        process_of(other).send_signal(signal.SIGKILL)
+        until_both_end(training, other)
+    assert [last_line(host) for host in (training, other)] == [LOST, LOST]
+    assert "train: process 1 ended with SIGKILL\n" in other.errors
+    assert "train: another process or its host is lost: " in training.errors
+    assert first.whole()
