@@ -38,13 +38,13 @@ if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing > /dev/null; fi
 endef
 
-.PHONY: help setup train seeds prune report verify lint format lock clean \
-  test test-thorough test-default test-invariance test-chaos test-multihost test-report test-xla test-images \
+.PHONY: help setup train seeds prune report verify lint lint-kubernetes format lock clean \
+  test test-thorough test-default test-invariance test-chaos test-multihost test-slurm test-s3 test-report test-xla test-images \
   bench bench-prepare bench-quality bench-gpu bench-xla bench-report bench-scaling bench-sharding \
   $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-36s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z0-9 -]*:.*## /{printf "  make %-36s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed  ## Make .venv from the hash locks in docker/cpu
 
@@ -98,6 +98,9 @@ test-report: $(VENV)/.dev  ## Open the report in chromium without a network (as 
 	@$(WITH_BROWSER)
 	pytest -m report -n 0 --durations=5
 
+test-s3: $(VENV)/.dev  ## Push to and pull from a server that speaks S3, with broken lines and wrong keys
+	pytest -m s3 -n 0 -s --durations=5
+
 test-xla: $(VENV)/.dev  ## Prove the TPU's path on XLA's CPU device, in .venv-xla from the locks in docker/tpu (8 GB)
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
 	pytest -m xla -n 2 -rP
@@ -132,12 +135,18 @@ bench-xla: $(VENV)/.installed  ## Count XLA's compilations with one, four and an
 test-images: $(VENV)/.dev  ## Build images and cook in them, as root on a Debian (HARDWARE="cpu cuda tpu")
 	pytest -m images -n 0 -s
 
-lint: $(VENV)/.dev  ## Check style and types: ruff, mypy, shellcheck and hadolint
+lint: $(VENV)/.dev lint-kubernetes  ## Check style and types: ruff, mypy, shellcheck, hadolint and the manifests
 	ruff check .
 	ruff format --check .
 	mypy
-	shellcheck docker/run docker/rebuild docker/stand-in .ci/run
+	shellcheck docker/run docker/rebuild docker/stand-in deploy/kubernetes/train.sh .ci/run
 	hadolint docker/Dockerfile
+
+# Version 1.33 is the first in which all that they say is settled. Of a kind that it does not know, the checker only warns.
+MANIFESTS := $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*.yaml deploy/kubernetes/*/*.yaml))
+lint-kubernetes: $(VENV)/.dev  ## Check deploy/kubernetes against the schemas of Kubernetes, every key
+	@set -o pipefail; kubernetes-validate --strict --kubernetes-version 1.33 $(MANIFESTS) \
+	  | awk '!/^INFO/ { print; wrong = 1 } END { exit wrong }'
 
 format: $(VENV)/.dev  ## Format the code
 	ruff check --fix .

@@ -26,13 +26,13 @@ def test_its_figures_are_those_of_the_committed_metrics() -> None:
 def explained() -> set[str]:
     """The targets of the Makefile that `make help` explains; a line may be about several."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    lines = re.findall(r"^([a-z][a-z -]*):.*## \S", makefile, flags=re.MULTILINE)
+    lines = re.findall(r"^([a-z][a-z0-9 -]*):.*## \S", makefile, flags=re.MULTILINE)
     return {target for line in lines for target in line.split()}
 
 
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
 def test_every_target_verb_and_link_that_it_names_exists(text: str) -> None:
-    assert set(re.findall(r"(?:`|^)make ([a-z-]+)", text, flags=re.MULTILINE)) - explained() == set()
+    assert set(re.findall(r"(?:`|^)make ([a-z0-9-]+)", text, flags=re.MULTILINE)) - explained() == set()
     verbs = (ROOT / "src/reprise/cli.py").read_text(encoding="utf-8")
     for verb in set(re.findall(r"`reprise ([a-z]+)", text)):
         assert f"def {verb}(" in verbs, verb

@@ -1,0 +1,139 @@
+"""deploy/kubernetes: manifests that a released Kubernetes takes, and pods that cook together."""
+
+import json
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from interrupting import Running, checkpoints, results
+from tiny import ROOT, Run, write_params
+
+KUBERNETES = ROOT / "deploy/kubernetes"
+OVERLAYS = ["cpu", "gpu", "tpu"]
+
+
+def pods(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What the pods of some manifests are to be."""
+    for document in documents:
+        if document["kind"] == "Pod":
+            yield document["spec"]
+        elif document["kind"] == "Job":
+            yield document["spec"]["template"]["spec"]
+
+
+def read(text: str) -> list[dict[str, Any]]:
+    return list(YAML(typ="safe").load_all(text))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("backoffLimit:", "backOffLimit:", "'backOffLimit' was unexpected"),
+        ("runAsNonRoot: true", "runAsNonRoot: yes please", "'yes please' is not of type 'boolean'"),
+        ("kind: Job", "kind: Jobs", "Couldn't find schema for kind Jobs"),
+        ("spec:\n", "spec: {\n", "Couldn't parse YAML"),
+        ("", "", ""),
+    ],
+    ids=["key", "type", "kind", "yaml", "none"],
+)
+def test_lint_finds_a_mistake_in_a_manifest(right: str, wrong: str, said: str, run: Run, tmp_path: Path) -> None:
+    manifest = tmp_path / "job.yaml"
+    text = (KUBERNETES / "base/job.yaml").read_text(encoding="utf-8")
+    assert right in text
+    manifest.write_text(text.replace(right, wrong, 1), encoding="utf-8")
+    # The environment is the tests' own as it stands, whatever make thinks of its age.
+    command = ("make", "--silent", "--old-file=.venv/.dev", "lint-kubernetes", f"MANIFESTS={manifest}")
+    done = run(ROOT, *command, code=2 if said else 0)
+    assert said in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", ["base/job.yaml", "workplace.yaml"])
+def test_a_pod_has_no_rights_and_writes_only_to_its_volumes(file: str) -> None:
+    (pod,) = pods(read((KUBERNETES / file).read_text(encoding="utf-8")))
+    dockerfile = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
+    assert f"USER {pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" in dockerfile
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    claims = [volume for volume in pod["volumes"] if "emptyDir" not in volume]
+    assert claims == [{"name": "checkout", "persistentVolumeClaim": {"claimName": "reprise"}}]
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed: overlays are not built")
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_says_the_number_of_hosts_and_the_image_once(overlay: str, run: Run, tmp_path: Path) -> None:
+    built = tmp_path / "built.yaml"
+    built.write_text(run(ROOT, "kubectl", "kustomize", str(KUBERNETES / overlay)).stdout, encoding="utf-8")
+    run(ROOT, "make", "--silent", "--old-file=.venv/.dev", "lint-kubernetes", f"MANIFESTS={built}")
+    (job,) = (document for document in read(built.read_text(encoding="utf-8")) if document["kind"] == "Job")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+    patch = (KUBERNETES / overlay / "job.yaml").read_text(encoding="utf-8")
+    assert f"completions: {job['spec']['completions']}" in patch
+    assert environment["REPRISE_NODES"] == str(job["spec"]["completions"]) == str(job["spec"]["parallelism"])
+    assert environment["REPRISE_IMAGE"] == container["image"]
+    assert container["image"].startswith("registry.example.org/")
+
+
+class Pods:
+    """Pods of a job, as processes over one checkout: each runs what its container would, and is told the same."""
+
+    def __init__(self, folder: Path, nodes: int) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        (job,) = read((KUBERNETES / "base/job.yaml").read_text(encoding="utf-8"))
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        shared = {"REPRISE_NODES": str(nodes), "REPRISE_RENDEZVOUS": f"127.0.0.1:{port}"}
+        # The others come first, so that they have to wait.
+        self.running = [
+            Running(folder, *container["command"], env={**shared, "JOB_COMPLETION_INDEX": str(index)})
+            for index in reversed(range(nodes))
+        ]
+
+    def __enter__(self) -> list[Running]:
+        return self.running[::-1]
+
+    def __exit__(self, *error: Any) -> None:
+        for pod in self.running:
+            pod.kill(pod.groups())
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(1200)
+def test_two_pods_cook_are_stopped_go_on_and_have_nothing_to_do(
+    served: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("interrupting.PATIENCE", 600.0)
+    write_params(served, **{"train.epochs": 30, "train.checkpoint_every": 2})
+    with Pods(served, 2) as (first, second):
+        first.until(lambda: checkpoints(served))
+        assert "train.sh: waits for 127.0.0.1:" in second.said
+        second.send(signal.SIGTERM)  # its node is drained
+        for pod in (first, second):
+            pod.end(143)
+    with Pods(served, 2) as (first, second):
+        first.until(lambda: "train: goes on after step" in first.said)
+        for pod in (second, first):
+            pod.end()
+    assert json.loads((served / "metrics/provenance.json").read_text())["sessions"][-1]["processes"] == 2
+    assert run(served, "dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+    before = results(served)
+    with Pods(served, 2) as (first, second):
+        said = first.end()
+        assert "train.sh: train on" not in said
+        assert not second.ended  # the job's success is what ends it
+        second.send(signal.SIGTERM)
+        second.end(143)
+    assert results(served) == before
