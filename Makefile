@@ -39,7 +39,7 @@ if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
 endef
 
 .PHONY: help setup train seeds prune report verify test test-thorough test-default lint format lock clean \
-  test-images test-chaos test-invariance test-multihost test-report test-xla bench bench-prepare bench-quality bench-gpu bench-xla bench-report $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
+  test-images test-chaos test-invariance test-multihost test-report test-slurm test-xla bench bench-prepare bench-quality bench-gpu bench-xla bench-report $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "  make %-36s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ test-multihost: $(VENV)/.dev  ## Train on two hosts, here network namespaces, an
 	@command -v ip > /dev/null || { apt-get update -qq && apt-get install -qq --yes iproute2 > /dev/null; }
 	pytest -m multihost -n 0 -s
 
+test-slurm: $(VENV)/.dev  ## Cook on a Slurm cluster of two nodes, stop it, compare the bits (as root on a Debian, installs it)
+	pytest -m slurm -n 0 -s
+
 test-report: $(VENV)/.dev  ## Open the report in chromium without a network (as root on a Debian, installs it)
 	@$(WITH_BROWSER)
 	pytest -m report -n 0 --durations=5
@@ -128,7 +131,7 @@ lint: $(VENV)/.dev  ## Check style and types: ruff, mypy, shellcheck and hadolin
 	ruff check .
 	ruff format --check .
 	mypy
-	shellcheck docker/run docker/rebuild docker/stand-in .ci/run
+	shellcheck docker/run docker/rebuild docker/stand-in deploy/slurm/train.sbatch .ci/run
 	hadolint docker/Dockerfile
 
 format: $(VENV)/.dev  ## Format the code
