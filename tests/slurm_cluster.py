@@ -92,8 +92,15 @@ class Cluster:
         """Wait until something is to be seen; `told` says, if it never is, what there was instead."""
         last = time.monotonic() + PATIENCE
         while not seen():
-            assert time.monotonic() < last, f"never seen\n{told()}"
+            assert time.monotonic() < last, f"never seen\n{told()}\n{self.logs()}"
             time.sleep(0.2)
+
+    def logs(self) -> str:
+        """What the daemons said, the last lines of each."""
+        return "\n".join(
+            f"{log.name}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            for log in sorted((*self.folder.glob("*.log"), *self.folder.glob("*.out")))
+        )
 
     def stop(self) -> None:
         """End every daemon, the nodes first and with their jobs."""
@@ -158,11 +165,11 @@ def cluster() -> Iterator[Cluster]:
             places = {"socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "seed"}
             options = [f"--{option}={folder / place}" for option, place in places.items()]
             running.start("munged", "munged", "--foreground", f"--key-file={key}", *options)
-            running.until((folder / "munge.socket").exists, (folder / "munged.out").read_text)
+            running.until((folder / "munge.socket").exists, lambda: "no munge.socket")
             running.start("slurmctld", "slurmctld", "-D")
             for node in NODES:
                 running.start_node(node)
-            running.until(lambda: idle(running) == list(NODES), lambda: logs(folder))
+            running.until(lambda: idle(running) == list(NODES), lambda: f"idle: {idle(running)}")
             yield running
         finally:
             running.stop()
@@ -177,11 +184,3 @@ def idle(running: Cluster) -> list[str]:
         text=True,
     )
     return done.stdout.split()
-
-
-def logs(folder: Path) -> str:
-    """What the daemons said, the last lines of each."""
-    return "\n".join(
-        f"{log.name}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        for log in sorted(folder.glob("*.log"))
-    )
