@@ -72,7 +72,7 @@ class Cluster:
         """SIGKILL to everything that runs on a node, its daemon first: a machine that loses its power."""
         lost = [psutil.Process(self.daemons[name].pid)]
         for process in psutil.process_iter():
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 told = process.environ()  # tasks know their node, and all that they start inherits it
                 if (told.get("SLURM_CONF"), told.get("SLURMD_NODENAME")) == (self.environment["SLURM_CONF"], name):
                     lost += [*(one for one in process.parents() if one.name() == "slurmstepd"), process]
