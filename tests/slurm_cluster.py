@@ -22,7 +22,8 @@ PACKAGES = {"munged": "munge", "sbatch": "slurm-client", "slurmctld": "slurmctld
 NODES = ("node1", "node2")
 PATIENCE = 240.0  # seconds until something that is waited for counts as never coming
 
-# Requeued jobs wait for cred_expire, a failed node is noticed after SlurmdTimeout; both are minutes by default.
+# What is waited for is minutes by default: cred_expire and a turn of the scheduler by a job that is queued again,
+# SlurmdTimeout until a node counts as lost.
 CONFIGURATION = """\
 ClusterName=reprise
 SlurmctldHost={host}(127.0.0.1)
@@ -36,6 +37,7 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
+SchedulerParameters=sched_interval=2,bf_interval=2
 SlurmdTimeout=10
 ReturnToService=2
 ProctrackType=proctrack/pgid

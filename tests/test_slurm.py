@@ -17,8 +17,8 @@ from tiny import Run, write_params
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
-EPOCHS, STEPS = 60, 540
-LONG = {"train.epochs": EPOCHS, "train.checkpoint_every": 4}
+EPOCHS, STEPS = 40, 360
+LONG = {"train.epochs": EPOCHS, "train.checkpoint_every": 5}
 SCRIPT = "deploy/slurm/train.sbatch"
 
 
@@ -83,7 +83,7 @@ class Job:
     def in_the_middle(self) -> int:
         """Wait until it trains and has kept some steps more than the session before, and return how many in all."""
         before = kept(self.folder)
-        self.until(lambda: kept(self.folder) > before + 20)
+        self.until(lambda: kept(self.folder) > before + 10)
         return kept(self.folder)
 
 
@@ -132,7 +132,7 @@ def test_stopped_in_every_way_it_goes_on_from_a_checkpoint_and_ends_with_the_bit
     job.until_state("COMPLETED")
     log = "".join(file.read_text() for file in sorted(folder.glob("slurm-*.out")))
     print(re.sub(r"train: epoch .*\n", "", log))
-    sessions = re.findall(r"job (\d+), session (\d+), nodes: node\[1-2\]\n", log)
+    sessions = re.findall(r"job (\d+), session (\d+) on node\[1-2\], ", log)
     assert sessions == [(sessions[0][0], "1"), *((job.number, session) for session in "1234")]
     assert log.count("processes: 2") == len(sessions)
     gone_on = [int(step) for step in re.findall(rf"train: goes on after step (\d+)/{STEPS}", log)]
