@@ -94,6 +94,9 @@ test-multihost: $(VENV)/.dev  ## Train on two hosts, here network namespaces, an
 	@command -v ip > /dev/null || { apt-get update -qq && apt-get install -qq --yes iproute2 > /dev/null; }
 	pytest -m multihost -n 0 -s
 
+test-slurm: $(VENV)/.dev  ## Cook on a Slurm cluster of two nodes, stop it, compare the bits (as root on a Debian, installs it)
+	pytest -m slurm -n 0 -s
+
 test-report: $(VENV)/.dev  ## Open the report in chromium without a network (as root on a Debian, installs it)
 	@$(WITH_BROWSER)
 	pytest -m report -n 0 --durations=5
@@ -139,7 +142,7 @@ lint: $(VENV)/.dev lint-kubernetes  ## Check style and types: ruff, mypy, shellc
 	ruff check .
 	ruff format --check .
 	mypy
-	shellcheck docker/run docker/rebuild docker/stand-in deploy/kubernetes/train.sh .ci/run
+	shellcheck docker/run docker/rebuild docker/stand-in deploy/kubernetes/train.sh deploy/slurm/train.sbatch .ci/run
 	hadolint docker/Dockerfile
 
 # Version 1.33 is the first in which all that they say is settled. Of a kind that it does not know, the checker only warns.
