@@ -2,12 +2,16 @@
 
 FIGURES is a file that gets the seconds of the function that does the verb's work, and the most memory that the process
 has used. What the verb takes beyond the function, from the start of the interpreter on, only its parent can tell.
-`python clocked.py FIGURES plan ROWS` clocks the plan of an epoch of so many rows.
+`python clocked.py FIGURES plan ROWS` clocks the plan of an epoch of so many rows, and `python clocked.py FIGURES train
+STEPS` is stopped after so many steps, as Ctrl-C stops it.
 """
 
 import functools
 import json
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -24,30 +28,62 @@ WORK = {
 }
 
 
-def main(file: Path, verb: str, rows: int = 0) -> None:
-    """Run the verb, or plan the rows, and write what it took."""
+def main(file: Path, verb: str, number: int = 0) -> None:
+    """Run the verb, or plan so many rows, and write what it took."""
     figures: dict[str, float] = {}
+    threading.Thread(target=watch, args=(figures,), daemon=True).start()
     try:
         if verb == "plan":
-            plan(rows, figures)
+            plan(number, figures)
         else:
             from reprise.cli import app
 
+            if verb == "train":
+                watch_steps(number, figures)
             module, name = import_module(WORK[verb][0]), WORK[verb][1]
             setattr(module, name, clocked(getattr(module, name), figures))
             app([verb], prog_name="reprise")
     finally:
-        file.write_text(json.dumps(figures | {"peak_mb": peak_mb()}))
+        file.write_text(json.dumps(figures | {"peak_mb": memory_mb("VmHWM")}))
 
 
 def plan(rows: int, figures: dict[str, float]) -> None:
-    """Plan an epoch of so many rows in steps of 32, their lengths like those of MRPC's pairs."""
+    """Plan an epoch of so many rows in steps of 32, their lengths like those of MRPC's pairs: all of its steps, and the
+    last one alone."""
     import numpy as np
 
     from reprise.train.plan import plan_epoch
 
     lengths = np.random.default_rng(0).normal(53, 17, rows).clip(16, 128).astype(np.int64)
-    clocked(plan_epoch, figures)(lengths, seed=0, epoch=0, batch_size=32, micro_batch_size=32)
+    whole, last = (plan_epoch(lengths, seed=0, epoch=0, batch_size=32, micro_batch_size=32) for _ in range(2))
+    began = time.perf_counter()
+    last[-1]
+    figures["last_step_seconds"] = time.perf_counter() - began
+    clocked(list, figures)(whole)
+
+
+def watch_steps(number: int, figures: dict[str, float]) -> None:
+    """Note when the first step of a training is taken, in seconds since 1970, and stop it after so many, 0 for never."""
+    from reprise.train.record import Record
+
+    step = Record.step
+
+    def noting(record: Record, *arguments: Any) -> None:
+        figures.setdefault("first_step", time.time())
+        step(record, *arguments)
+        if record.taken == number:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    Record.step = noting  # type: ignore[method-assign]
+
+
+def watch(figures: dict[str, float]) -> None:
+    """Note the most memory that this process has of its own, in MB: no pages of mapped files, which the kernel takes
+    back where it needs them."""
+    figures["own_mb"] = 0.0
+    while True:
+        figures["own_mb"] = max(figures["own_mb"], memory_mb("RssAnon", "RssShmem"))
+        time.sleep(0.05)
 
 
 def clocked(function: Callable[..., Any], figures: dict[str, float]) -> Callable[..., Any]:
@@ -65,11 +101,13 @@ def clocked(function: Callable[..., Any], figures: dict[str, float]) -> Callable
     return noting
 
 
-def peak_mb() -> float:
-    """The most memory that this process has used, in MB (10⁶ bytes), pages of mapped files among it."""
-    # Not ru_maxrss, which begins with what the process that started this one had.
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024 / 1e6
+def memory_mb(*names: str) -> float:
+    """What the kernel says of this process's memory under these names together, in MB (10⁶ bytes).
+
+    VmHWM is the most that it has used, pages of mapped files among it; ru_maxrss begins with what its parent had.
+    """
+    lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+    return sum(int(words[1]) for words in lines if words[0].rstrip(":") in names) * 1024 / 1e6
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -16,7 +16,7 @@ from reprise.errors import InputError
 from reprise.memory import keep_freed_memory
 from reprise.metrics import compute
 from reprise.modeling import Collator, load_classifier
-from reprise.places import FINAL
+from reprise.places import FINAL, shards_of
 from reprise.recipe import Recipe, Task
 from reprise.shapes import plan_buckets
 from reprise.tokenizing import load_tokenizer
@@ -75,6 +75,16 @@ def predict_with_trainer(
         arguments = TrainingArguments(folder, per_device_eval_batch_size=batch_size, use_cpu=cpu, **QUIET)
         trainer = Trainer(model, arguments, data_collator=collate.of("predict", batch_size))
         return in_order_of(rows, trainer.predict(longest_first(rows)).predictions)
+
+
+def prepared_rows(split: str) -> Dataset:
+    """The prepared rows of a split, mapped from its files."""
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in shards_of(split)])
+
+
+def inputs_of(rows: Dataset) -> Dataset:
+    """Prepared rows without their texts: the model's inputs, label and length."""
+    return rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
 
 
 def longest_first(rows: Dataset) -> Dataset:

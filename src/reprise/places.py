@@ -10,12 +10,19 @@ METRICS = Path("metrics")
 PLOTS = Path("plots")
 PREDICTIONS = Path("predictions")
 
+SHARD_ROWS = 2**19  # rows of a prepared file; a split with more has several
+
 
 def card(prepared: Path = PREPARED) -> Path:
     """The description of the prepared data."""
     return prepared / "card.json"
 
 
-def rows_of(split: str, prepared: Path = PREPARED) -> Path:
-    """The Arrow file of a prepared split."""
-    return prepared / f"{split}.arrow"
+def rows_of(split: str, prepared: Path = PREPARED, shard: int = 0, shards: int = 1) -> Path:
+    """The Arrow file of a prepared split, or of one of its shards, counted from 0."""
+    return prepared / (f"{split}.arrow" if shards == 1 else f"{split}-{shard:05d}-of-{shards:05d}.arrow")
+
+
+def shards_of(split: str, prepared: Path = PREPARED) -> list[Path]:
+    """The Arrow files of a prepared split in their order, [] if there is none; each but the last has SHARD_ROWS rows."""
+    return sorted(prepared.glob(f"{split}.arrow")) or sorted(prepared.glob(f"{split}-*-of-*.arrow"))

@@ -13,9 +13,9 @@ import pandas as pd
 from datasets import Dataset, disable_progress_bars
 
 from reprise.errors import InputError
-from reprise.inference import Logits, load_final_model, predictions_of, softmax
+from reprise.inference import Logits, inputs_of, load_final_model, predictions_of, prepared_rows, softmax
 from reprise.outputs import replacing_file
-from reprise.places import FINAL, rows_of
+from reprise.places import FINAL, rows_of, shards_of
 from reprise.recipe import Recipe
 from reprise.tables import check_file, read_table
 from reprise.tokenizing import encode, load_tokenizer
@@ -154,16 +154,14 @@ def write_submission(recipe: Recipe, folder: Path, *, cpu: bool) -> None:
     task = recipe.task
     if task.submission is None:
         raise InputError(f"params.yaml: task.submission: {task.name} has none; expected a task of GLUE, say")
-    files = {split: (rows_of(split), folder / name) for split, name in task.submission.files.items()}
-    for split, (rows_file, _) in files.items():
-        if not rows_file.is_file():
-            raise InputError(f"{rows_file}: not found; expected the {split} split that `dvc repro` prepares")
+    for split in task.submission.files:
+        if not shards_of(split):
+            raise InputError(f"{rows_of(split)}: not found; expected the {split} split that `dvc repro` prepares")
     forward = load_final_model(recipe, cpu=cpu)
-    for split, (rows_file, file) in files.items():
-        rows = Dataset.from_file(str(rows_file))
+    for split, name in task.submission.files.items():
+        file, rows = folder / name, prepared_rows(split)
         print(f"predict: {len(rows)} rows of the {split} split", flush=True)
-        inputs = rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
-        predictions = predictions_of(forward(inputs), regression=task.regression)
+        predictions = predictions_of(forward(inputs_of(rows)), regression=task.regression)
         if task.submission.labels == "names":
             predictions = np.array(task.labels)[predictions]
         table = pd.DataFrame({"index": list(rows["id"]), "prediction": predictions})

@@ -127,7 +127,10 @@ class HubModel:
 
 @_section
 class OwnTables:
-    """The user's own CSV, TSV, JSON lines or Parquet. A table that stands alone is divided by `task.split`."""
+    """The user's own CSV, TSV, JSON lines or Parquet: a file a split, or a folder of such files.
+
+    A table that stands alone is divided by `task.split`.
+    """
 
     kind: Literal["files"]
     train: OwnPath

@@ -4,7 +4,6 @@ The model is evaluated in fp32, as whoever loads it gets it, whatever precision 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,10 @@ from datasets import Dataset
 from reprise.errors import InputError
 from reprise.evaluate.curves import calibration, confusion, expected_calibration_error, precision_recall
 from reprise.evaluate.intervals import interval
-from reprise.inference import load_final_model, predictions_of, softmax
+from reprise.inference import inputs_of, load_final_model, predictions_of, prepared_rows, softmax
 from reprise.metrics import compute, score_function
-from reprise.outputs import replacing_file, replacing_folder, write_json
-from reprise.places import METRICS, PLOTS, PREDICTIONS, PREPARED, rows_of
+from reprise.outputs import read_json, replacing_file, replacing_folder, write_json
+from reprise.places import METRICS, PLOTS, PREDICTIONS, card, shards_of
 from reprise.recipe import Recipe, Task
 
 # What a picture of a regression has instead of rows: DVC expects the file, and its columns say what would stand there.
@@ -42,8 +41,7 @@ def evaluate(recipe: Recipe, *, cpu: bool) -> None:
     rows = _labelled_rows(settings.split)
     torch.use_deterministic_algorithms(True)
     print(f"evaluate: predict {len(rows)} rows of the {settings.split} split", flush=True)
-    inputs = rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
-    logits = load_final_model(recipe, cpu=cpu)(inputs)
+    logits = load_final_model(recipe, cpu=cpu)(inputs_of(rows))
 
     predictions = predictions_of(logits, regression=task.regression)
     references = np.asarray(rows["label"])
@@ -51,7 +49,7 @@ def evaluate(recipe: Recipe, *, cpu: bool) -> None:
         "split": settings.split,
         "rows": len(rows),
         **judge(task.metrics, predictions, references, labels=len(task.labels), resamples=settings.bootstrap),
-        "baseline": baseline(task, np.asarray(Dataset.from_file(str(rows_of("train")))["label"]), references),
+        "baseline": baseline(task, read_json(card())["splits"]["train"], references),
         "collapsed": bool(np.ptp(predictions) == 0),
     }
     pictures = {name: pd.DataFrame(columns=columns) for name, columns in COLUMNS.items()}
@@ -73,11 +71,10 @@ def evaluate(recipe: Recipe, *, cpu: bool) -> None:
 
 
 def _labelled_rows(split: str) -> Dataset:
-    file: Path = rows_of(split, PREPARED)
-    if not file.is_file():
-        there = ", ".join(sorted(file.stem for file in PREPARED.glob("*.arrow")))
+    if not shards_of(split):
+        there = ", ".join(sorted(read_json(card())["splits"]))
         raise InputError(f"params.yaml: evaluate.split: no {split} split was prepared; expected one of {there}")
-    rows = Dataset.from_file(str(file))
+    rows = prepared_rows(split)
     hidden = np.asarray(rows["label"]) == -1
     # One such number of a regression may be meant, a column of nothing else is not.
     if hidden.any() if rows.features["label"].dtype == "int64" else hidden.all():
@@ -99,9 +96,12 @@ def judge(
     return {**compute(names, predictions, references, labels=labels), "interval": ends}
 
 
-def baseline(task: Task, training_labels: npt.NDArray[Any], references: npt.NDArray[Any]) -> dict[str, float]:
-    """What the metrics say of always predicting the commonest training label (in regression: the mean)."""
-    constant = training_labels.mean() if task.regression else np.bincount(training_labels).argmax()
+def baseline(task: Task, train: dict[str, Any], references: npt.NDArray[Any]) -> dict[str, float]:
+    """What the metrics say of always predicting the commonest training label (in regression: the mean).
+
+    `train` is what the card of the prepared data says of the training split.
+    """
+    constant = train["label_mean"] if task.regression else np.argmax(list(train["label_counts"].values()))
     return compute(task.metrics, np.full(len(references), constant), references, labels=len(task.labels))
 
 

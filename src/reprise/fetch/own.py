@@ -4,18 +4,37 @@ from pathlib import Path
 
 from reprise.errors import InputError
 from reprise.recipe import OwnModel, OwnTables
-from reprise.tables import check_file
+from reprise.tables import check_file, ending
 
 
 def tables(source: OwnTables) -> list[tuple[str, Path]]:
-    """Check the user's files, return each with its split. One file alone is `all`, which `task.split` divides."""
+    """Check the user's files, return each with its split: a file, or the files of a folder, which are one table.
+
+    One table alone is `all`, which `task.split` divides.
+
+    Raises:
+        InputError: a file is not there or not what its ending says, or a folder has none or differing ones.
+    """
     given = {"train": source.train, "validation": source.validation, "test": source.test}
-    files = {split: Path(path) for split, path in given.items() if path is not None}
-    for split, file in files.items():
-        if not file.is_file():
-            raise InputError(f"{file}: not found (task.source.{split})")
-        check_file(file)
-    return [("all", files["train"])] if len(files) == 1 else list(files.items())
+    places = {split: Path(path) for split, path in given.items() if path is not None}
+    found = []
+    for split, place in places.items():
+        files = _files(place, f"task.source.{split}")
+        for file in files:
+            check_file(file)
+        found += [(split if len(places) > 1 else "all", file) for file in files]
+    return found
+
+
+def _files(place: Path, key: str) -> list[Path]:
+    if place.is_file():
+        return [place]
+    files = sorted(file for file in place.glob("*") if file.is_file() and not file.name.startswith("."))
+    if not files:
+        raise InputError(f"{place}: {'no file in it' if place.is_dir() else 'not found'} ({key})")
+    if endings := {ending(file) for file in files} - {ending(files[0])}:
+        raise InputError(f"{place}: expected files of one format, got {ending(files[0])} and {min(endings)} ({key})")
+    return files
 
 
 def model(source: OwnModel) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from datasets import ClassLabel, Dataset, Features, Value
 
 from reprise.errors import InputError
@@ -135,8 +136,15 @@ def _number(value: Any, place: str) -> float:
 
 
 def _check_ids(rows: Dataset, name: str, column: str) -> None:
+    # All ids at once may be more than memory holds: first their hashes, then those whose hash stands more than once.
+    hashes = pd.Series(
+        np.concatenate(
+            [pd.util.hash_array(ids.to_numpy(zero_copy_only=False)) for ids in rows.data.column("id").chunks]
+        )
+    )
+    rows = rows.select(np.flatnonzero(hashes.duplicated(keep=False)))
     # Numbers of the ids in the order in which they first stand: where all differ, those of their places.
-    numbers = rows.data.column("id").combine_chunks().dictionary_encode().indices.to_numpy()
+    numbers, _ = pd.factorize(np.array(rows["id"][:], dtype=object))
     twice = np.flatnonzero(numbers != np.arange(len(rows)))
     if len(twice):
         first, second = rows[int(numbers[twice[0]])], rows[int(twice[0])]

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -24,20 +25,22 @@ def group_rows(*keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
             on the same values, so that a text may stand first in one row and second in another.
 
     Returns:
-        A group number for each row, shape [rows]: the connected components of the graph that joins rows and values.
+        A group number for each row, shape [rows]: the connected components of the graph of the values, in which a row
+        joins its first value with each of its others.
     """
-    rows = len(keys[0])
-    starts, ends, nodes = [], [], rows
+    columns: list[npt.NDArray[np.int32]] = []  # which SciPy counts with, too
+    nodes = 0
     for key in keys:
-        _, value = np.unique(key.ravel(), return_inverse=True)
-        starts.append(np.repeat(np.arange(rows), key.shape[1]))
-        ends.append(value + nodes)
-        nodes += len(value)
-    row, value = np.concatenate(starts), np.concatenate(ends)
-    graph = coo_array((np.ones(len(row), dtype=bool), (row, value)), shape=(nodes, nodes))
+        there, value = np.unique(key.ravel(), return_inverse=True)
+        columns += [column.astype(np.int32) + nodes for column in value.reshape(key.shape).T]
+        nodes += len(there)
+        del there, value
+    first, *others = columns
+    row = np.tile(first, len(others))
+    graph = coo_array((np.ones(len(row), dtype=bool), (row, np.concatenate([first[:0], *others]))), (nodes, nodes))
     _, component = connected_components(graph, directed=False)
-    _, group = np.unique(component[:rows], return_inverse=True)
-    return group.astype(np.int64)
+    group, _ = pd.factorize(component[first])  # in the order of the rows
+    return group
 
 
 def assign_splits(
@@ -61,7 +64,7 @@ def assign_splits(
     count = int(groups.max()) + 1 if len(groups) else 0
     smallest = np.full(count, np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(smallest, groups, keys)
-    digests = np.fromiter((digest(seed, key) for key in smallest.tolist()), dtype=np.uint64, count=count)
+    digests = np.fromiter((digest(seed, key) for key in smallest), dtype=np.uint64, count=count)
     order = np.argsort(digests, kind="stable")
     sizes = np.bincount(groups, minlength=count)[order]
     # A group falls where its middle falls, so each border lies at the group end nearest to the wished share.

@@ -1,4 +1,4 @@
-"""From data/raw/ to data/prepared/: one Arrow file a split, and card.json, which says what is in them."""
+"""From data/raw/ to data/prepared/: Arrow files of each split, and card.json, which says what is in them."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from reprise.errors import InputError
 from reprise.outputs import replacing_folder, sha256, write_json
-from reprise.places import PREPARED, PRETRAINED, RAW, card, rows_of
+from reprise.places import PREPARED, PRETRAINED, RAW, SHARD_ROWS, card, rows_of
 from reprise.prepare.rows import HIDDEN, TEXTS, check_columns, read_tables, standardise
 from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, digest, group_rows, sample
 from reprise.prepare.write import write_tokenized
@@ -47,11 +47,21 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
         for split, rows in _splits(task, raw, Path(cache)).items():
             if task.limit:
                 rows = rows.select(sample(_digests(rows, TEXTS).ravel(), task.limit))
-            file = rows_of(split, partial)
-            lengths, labels = write_tokenized(rows, file, tokenizer, max_length, name=split)
-            about["splits"][split] = _describe(lengths, labels, file, task, max_length)
+            files, written = _shards(split, len(rows), partial), []
+            for number, file in enumerate(files):
+                part = rows.select(range(number * SHARD_ROWS, min((number + 1) * SHARD_ROWS, len(rows))))
+                name = split if len(files) == 1 else f"{split}, file {number + 1} of {len(files)}"
+                written.append(write_tokenized(part, file, tokenizer, max_length, name=name))
+            lengths, labels = map(np.concatenate, zip(*written, strict=True))
+            about["splits"][split] = _describe(lengths, labels, files, task, max_length)
             print(f"prepare: {split}: {len(rows)} rows", flush=True)
         write_json(card(partial), about)
+
+
+def _shards(split: str, rows: int, folder: Path) -> list[Path]:
+    """The files in which so many rows go: one, or several of SHARD_ROWS each and what is left in the last."""
+    shards = -(-rows // SHARD_ROWS)
+    return [rows_of(split, folder, shard, shards) for shard in range(shards)]
 
 
 def _splits(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
@@ -118,15 +128,17 @@ def _digests(rows: Dataset, columns: tuple[str, ...], *, each: bool = False) -> 
 
 
 def _describe(
-    lengths: npt.NDArray[np.int64], labels: npt.NDArray[Any], file: Path, task: Task, max_length: int
+    lengths: npt.NDArray[np.int64], labels: npt.NDArray[Any], files: list[Path], task: Task, max_length: int
 ) -> dict[str, Any]:
     about: dict[str, Any] = {
         "rows": len(lengths),
         "tokens": int(lengths.sum()),
         "length_quantiles": {str(q): int(np.quantile(lengths, q, method="lower")) for q in QUANTILES},
         "rows_at_max_length": int((lengths == max_length).sum()),
-        "sha256": sha256(file),
+        "sha256": sha256(*files),
     }
+    if len(files) > 1:
+        about["shards"] = {file.name: sha256(file) for file in files}
     if task.regression:
         return about | {"label_mean": float(labels.mean()), "label_std": float(labels.std())}
     counts = {label: int((labels == number).sum()) for number, label in enumerate(task.labels)}

@@ -21,11 +21,12 @@ from reprise.train.optimizer import build_optimizer, build_schedule
 from reprise.train.plan import deal, micro_batch_rows, random_seed, steps_of_epoch, weight
 from reprise.train.record import Record
 from reprise.train.sharded import divide, sharding, whole
+from reprise.train.shards import Shards
 from reprise.xla import as_data, autocast, cut, manual_seed, on_xla, settle
 
 
 def train(
-    recipe: Recipe, rows: Dataset, validation: Dataset, collate: Collator, record: Record, checkpoints: Checkpoints
+    recipe: Recipe, rows: Shards, validation: Dataset, collate: Collator, record: Record, checkpoints: Checkpoints
 ) -> None:
     """Fine-tune the pretrained model on `rows`.
 

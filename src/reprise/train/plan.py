@@ -6,16 +6,24 @@ micro-batches only split a step, so they change the speed and not the mathematic
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
+from reprise.places import SHARD_ROWS
 from reprise.recipe import Recipe, Train
 
 # Steps whose rows are sorted by length together. Larger windows pad less and mix the rows less; at 50 steps of 32 rows
 # the padding is down to a few percent.
 WINDOW = 50
+# Shards whose rows are shuffled together. Few, as their files should fit into memory: rows are read across them.
+SHARDS_MIXED = 4
+
+Rows = npt.NDArray[np.int64]  # a number for each row
 
 
 @dataclass(frozen=True)
@@ -33,13 +41,37 @@ class Step:
         return self.micro_batches[micro_batch] if micro_batch < len(self.micro_batches) else self.micro_batches[0][:1]
 
 
+@dataclass(frozen=True)
+class Steps(Sequence[Step]):
+    """Steps of an epoch by their numbers. A part of the epoch is planned when a step of it is asked for."""
+
+    numbers: range
+    in_a_part: int
+    plan: Callable[[int], list[Rows]]  # from a part's number to its steps
+    micro_batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, number: int) -> Step: ...
+    @overload
+    def __getitem__(self, number: slice) -> "Steps": ...
+    def __getitem__(self, number: int | slice) -> "Step | Steps":
+        if isinstance(number, slice):
+            return replace(self, numbers=self.numbers[number])
+        part, place = divmod(self.numbers[number], self.in_a_part)
+        rows, size = self.plan(part)[place], self.micro_batch_size
+        return Step([rows[start : start + size].tolist() for start in range(0, len(rows), size)])
+
+
 def plan_epoch(
-    lengths: npt.NDArray[np.int64], *, seed: int, epoch: int, batch_size: int, micro_batch_size: int
-) -> list[Step]:
+    lengths: Rows, *, seed: int, epoch: int, batch_size: int, micro_batch_size: int, shard: int = SHARD_ROWS
+) -> Steps:
     """Deal all rows into steps of similar lengths, in an order that depends on nothing but the arguments.
 
-    The rows are shuffled, each window of WINDOW steps is sorted by length and cut into steps, and the steps are
-    shuffled. Every row comes exactly once; the step that holds the remainder is smaller.
+    Every row comes exactly once; the step that holds the remainder is smaller. An epoch comes in parts of as many whole
+    steps as SHARDS_MIXED shards fill, and a part can be planned without those before it; see `plan_part`.
 
     Args:
         lengths: tokens of each row, shape [rows].
@@ -47,27 +79,59 @@ def plan_epoch(
         epoch: counted from 0.
         batch_size: rows of a step.
         micro_batch_size: rows of a forward pass, at most `batch_size`.
+        shard: rows of each shard, the last has what is left.
     """
-    random = np.random.default_rng([seed, epoch])
-    shuffled = random.permutation(len(lengths))
-    steps = []
+    in_a_part = max(SHARDS_MIXED * shard // batch_size, 1)
+    plan = partial(plan_part, lengths, seed=seed, epoch=epoch, batch_size=batch_size, steps=in_a_part, shard=shard)
+    # Two, since batches are loaded ahead of the steps that take them.
+    return Steps(range(-(-len(lengths) // batch_size)), in_a_part, lru_cache(maxsize=2)(plan), micro_batch_size)
+
+
+def plan_part(
+    lengths: Rows, part: int, *, seed: int, epoch: int, batch_size: int, steps: int, shard: int
+) -> list[Rows]:
+    """The steps of one part of an epoch, each the numbers of its rows.
+
+    The shards are shuffled, and a part is so many steps' rows of them, one shard after the other. These rows are
+    shuffled, each window of WINDOW steps is sorted by length and cut into steps, and the steps are shuffled.
+
+    Args:
+        lengths, seed, epoch, batch_size, shard: as for `plan_epoch`.
+        part: counted from 0.
+        steps: of a part; the last one has what is left.
+    """
+    rows = _rows_between(part * steps * batch_size, (part + 1) * steps * batch_size, len(lengths), shard, seed, epoch)
+    # NumPy fills up with zeros: [seed, epoch, 0] is what [seed, epoch] is.
+    random = np.random.default_rng([seed, epoch, part])
+    shuffled = rows[random.permutation(len(rows))]
+    cut = []
     for window in range(0, len(shuffled), WINDOW * batch_size):
         rows = shuffled[window : window + WINDOW * batch_size]
         by_length = rows[np.argsort(lengths[rows], kind="stable")]
-        steps += [by_length[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    return [
-        Step([rows[start : start + micro_batch_size].tolist() for start in range(0, len(rows), micro_batch_size)])
-        for rows in (steps[number] for number in random.permutation(len(steps)))
-    ]
+        cut += [by_length[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    return [cut[number] for number in random.permutation(len(cut))]
 
 
-def order_digest(steps: list[Step]) -> str:
+def _rows_between(first: int, last: int, rows: int, shard: int, seed: int, epoch: int) -> Rows:
+    """The numbers of the rows from one place up to another, when the shards come in the shuffled order of an epoch."""
+    random = np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=(0,)))
+    starts = random.permutation(-(-rows // shard)) * shard
+    sizes = np.minimum(shard, rows - starts)
+    before = np.cumsum(sizes) - sizes
+    low, high = starts + np.clip(first - before, 0, sizes), starts + np.clip(last - before, 0, sizes)
+    return np.concatenate([np.arange(*ends) for ends in zip(low, high, strict=True)])
+
+
+def order_digest(steps: Iterable[Step]) -> str:
     """The SHA-256 of the order in which an epoch takes its rows: their numbers as little-endian int64, one by one."""
-    rows = [row for step in steps for micro_batch in step.micro_batches for row in micro_batch]
-    return hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for step in steps:
+        for rows in step.micro_batches:
+            digest.update(np.asarray(rows, dtype="<i8").tobytes())
+    return digest.hexdigest()
 
 
-def steps_of_epoch(recipe: Recipe, lengths: npt.NDArray[np.int64], epoch: int, processes: int = 1) -> list[Step]:
+def steps_of_epoch(recipe: Recipe, lengths: Rows, epoch: int, processes: int = 1) -> Steps:
     """The steps of an epoch of the recipe: `plan_epoch`'s, as far as `train.max_steps` goes.
 
     Args:
@@ -101,18 +165,17 @@ def turns_of_step(train: Train, processes: int) -> int:
     return math.ceil(math.ceil(train.batch_size / micro_batch_rows(train, processes)) / processes)
 
 
-def deal(steps: list[Step], processes: int = 1, turns: int = 0) -> list[list[int]]:
+def deal(steps: Iterable[Step], processes: int = 1, turns: int = 0) -> Iterator[list[int]]:
     """All micro-batches in the order in which they go round the processes: the first to process 0, the next to 1, …
 
     A step whose micro-batches do not go round evenly, or not as many times as `turns` says, is filled up with single
     rows, so that every process takes part in every step; `weight` counts them for nothing.
     """
-    dealt = []
     for step in steps:
         count = len(step.micro_batches)
         fill = max(turns * processes - count, -count % processes)
-        dealt += [step.of(micro_batch) for micro_batch in range(count + fill)]
-    return dealt
+        for micro_batch in range(count + fill):
+            yield step.of(micro_batch)
 
 
 def weight(step: Step, micro_batch: int) -> float:

@@ -14,10 +14,11 @@ from reprise.train.model import build_model
 from reprise.train.optimizer import build_optimizer, build_schedule
 from reprise.train.plan import deal, random_seed, steps_of_epoch, weight
 from reprise.train.record import Record
+from reprise.train.shards import Shards
 
 
 def train(
-    recipe: Recipe, rows: Dataset, validation: Dataset, collate: Collator, record: Record, checkpoints: Checkpoints
+    recipe: Recipe, rows: Shards, validation: Dataset, collate: Collator, record: Record, checkpoints: Checkpoints
 ) -> None:
     """Fine-tune the pretrained model on `rows`; see loop.py, which takes the same."""
     settings, device = recipe.train, record.world.device

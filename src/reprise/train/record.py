@@ -6,6 +6,7 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ from reprise.xla import Compilations
 # Figures stay on the device and are fetched together once in so many steps: a fetch waits for the device.
 FETCH_EVERY = 10
 LINE_SECONDS = 5.0
-# The figures that an interrupted run takes up again, beside the clock.
-KEPT = ("curve", "epochs", "chosen", "rows", "tokens", "padded_tokens", "step_seconds", "orders", "sessions")
+# What is told of a step, beside its number and its epoch.
+CURVE = ("learning_rate", "loss", "grad_norm")
+# The figures that an interrupted run takes up again, beside the curve and the clock.
+KEPT = ("epochs", "chosen", "rows", "tokens", "padded_tokens", "step_seconds", "orders", "sessions")
 
 
 class Record:
@@ -59,7 +62,8 @@ class Record:
             len(lengths), batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps
         )
         self.micro_batch_rows = micro_batch_rows(train, world.num_processes)
-        self.curve: list[dict[str, float]] = []
+        self.all_curve, self.taken = np.zeros((self.steps_in_all, len(CURVE))), 0  # of so many steps it is known
+        self.steps: Sequence[Step] = ()  # of this epoch
         self.epochs: list[dict[str, float]] = []
         self.chosen = 0
         self.orders: list[str] = []
@@ -77,14 +81,19 @@ class Record:
             disable=not (world.is_main_process and sys.stderr.isatty()),
         )  # fmt: skip
 
-    def start_epoch(self, epoch: int, steps: list[Step]) -> int:
+    @property
+    def curve(self) -> NDArray[np.float64]:
+        """The figures of the steps so far: CURVE, shape [steps, 3]."""
+        return self.all_curve[: self.taken]
+
+    def start_epoch(self, epoch: int, steps: Sequence[Step]) -> int:
         """An epoch of these steps begins, or goes on; the clock of speed.json runs until the last.
 
         Returns:
             How many of them were taken before an interruption.
         """
-        done = sum(row["epoch"] == epoch + 1 for row in self.curve)
-        self.orders[epoch:] = [order_digest(steps)]
+        done = self.taken - epoch * self.steps_an_epoch
+        self.steps = steps
         self.left_of_epoch, self.whole = len(steps) - done, done == 0
         self.trackers.start(self.sessions[0]["started"], from_step=self.sessions[-1]["from_step"])
         self.started = self.fetched = time.perf_counter()
@@ -97,7 +106,8 @@ class Record:
 
     def step(self, epoch: int, step: Step, learning_rate: float) -> None:
         """Take up an optimizer step whose figures were noted."""
-        self.curve.append({"step": len(self.curve) + 1, "epoch": epoch + 1, "learning_rate": learning_rate})
+        self.all_curve[self.taken] = (learning_rate, np.nan, np.nan)  # `fetch` fills in the others
+        self.taken += 1
         self.waiting += 1
         self.rows += step.rows
         for rows in step.micro_batches:
@@ -109,7 +119,9 @@ class Record:
         if self.waiting == FETCH_EVERY or self.left_of_epoch == 0:
             self.fetch()
         if self.left_of_epoch == 0:
-            self.seconds, self.started = self._elapsed(), time.perf_counter()
+            self.seconds = self._elapsed()
+            self.orders[epoch:] = [order_digest(self.steps)]  # now: at the start, all of them would have to be planned
+            self.started = time.perf_counter()
 
     def fetch(self) -> None:
         """Take the figures that are still on the device into the curve; every process takes part."""
@@ -119,10 +131,11 @@ class Record:
         figures = functools.reduce(torch.add, shares)[-self.waiting :].tolist()  # in this order, however many steps
         self.step_seconds.append((time.perf_counter() - self.fetched) / self.waiting)
         self.fetched, self.waiting = time.perf_counter(), 0
-        for row, (loss, norm) in zip(self.curve[-len(figures) :], figures, strict=True):
-            row |= {"loss": loss, "grad_norm": norm}
-            told = {f"train/{name}": row[name] for name in ("loss", "learning_rate", "grad_norm")}
-            self.trackers.log(told, step=int(row["step"]))
+        newest = self.curve[-len(figures) :]
+        newest[:, 1:] = figures
+        for step, row in enumerate(newest.tolist(), start=self.taken - len(newest) + 1):
+            told = {f"train/{name}": value for name, value in zip(CURVE, row, strict=True)}
+            self.trackers.log(told, step=step)
         mean_loss = sum(loss for loss, _ in figures) / len(figures)
         largest_norm = max(norm for _, norm in figures)
         for name, value in (("loss", mean_loss), ("gradient's norm", largest_norm)):
@@ -140,8 +153,9 @@ class Record:
         if self.bar.disable and self.world.is_main_process and now - self.line_shown > LINE_SECONDS:
             self.line_shown = now
             left = tqdm.format_interval(elapsed / done * (self.steps_in_all - done))
+            epoch = (done - 1) // self.steps_an_epoch + 1
             print(
-                f"train: epoch {self.curve[-1]['epoch']}/{self.train.epochs}, step {done}/{self.steps_in_all}, "
+                f"train: epoch {epoch}/{self.train.epochs}, step {done}/{self.steps_in_all}, "
                 f"loss {loss:.3f}, {speed:.0f} examples/s, {left} left",
                 flush=True,
             )
@@ -153,7 +167,7 @@ class Record:
         """Take up an epoch's validation scores, which every process knows."""
         if self.whole:  # what is left of an epoch need not meet all shapes, nor even a step
             self.compilations.after_epoch()
-        losses = [row["loss"] for row in self.curve if row["epoch"] == epoch + 1]
+        losses = self.curve[epoch * self.steps_an_epoch :, CURVE.index("loss")].tolist()
         self.epochs.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), **scores})
         self.trackers.log({f"validation/{name}": value for name, value in scores.items()}, step=len(self.curve))
         best = max(range(len(self.epochs)), key=lambda number: self.epochs[number][self.metric])
@@ -184,8 +198,8 @@ class Record:
                 raise InputError(f"{FINAL}: {problem}; expected room for the model; `dvc repro` goes on then") from None
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the figures, as JSON can hold it; `fetch` comes first."""
-        kept = {name: getattr(self, name) for name in KEPT}
+        """What a checkpoint keeps of the figures: `curve`, and the rest as JSON can hold it; `fetch` comes first."""
+        kept = {name: getattr(self, name) for name in ("curve", *KEPT)}
         return kept | {"seconds": self._elapsed() if self.left_of_epoch else self.seconds}
 
     def restore(self, state: dict[str, Any], chosen: Path | None = None) -> None:
@@ -193,6 +207,8 @@ class Record:
         session = self.sessions[-1]
         for name in (*KEPT, "seconds"):
             setattr(self, name, state[name])
+        self.taken = len(state["curve"])
+        self.curve[:] = np.reshape(state["curve"], (-1, len(CURVE)))
         self.sessions.append(session | {"from_step": len(self.curve)})
         self.bar.update(len(self.curve))
         if chosen and self.world.is_main_process and chosen.is_dir():
@@ -214,7 +230,10 @@ class Record:
         write_json(metrics / "provenance.json", {"sessions": self.sessions, "results": [result]})
         epochs = pd.DataFrame(self.epochs)
         epochs[self.metric] = epochs.pop(self.metric)  # the last column is what `dvc plots` draws
-        for name, table in (("train.csv", pd.DataFrame(self.curve)), ("validation.csv", epochs)):
+        number = np.arange(self.taken)
+        curve = pd.DataFrame({"step": number + 1, "epoch": number // self.steps_an_epoch + 1})
+        curve[list(CURVE)] = self.curve
+        for name, table in (("train.csv", curve), ("validation.csv", epochs)):
             with replacing_file(plots / name) as partial:
                 table.to_csv(partial, index=False)
 

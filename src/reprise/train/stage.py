@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 
 from reprise.environment import hardware
 from reprise.errors import InputError
+from reprise.inference import inputs_of, prepared_rows
 from reprise.memory import keep_freed_memory
 from reprise.modeling import Collator
 from reprise.outputs import replacing_folder
-from reprise.places import FINAL, METRICS, PLOTS, PREPARED, PRETRAINED, rows_of
+from reprise.places import FINAL, METRICS, PLOTS, PRETRAINED, shards_of
 from reprise.recipe import Recipe, read_recipe
 from reprise.shapes import plan_buckets
 from reprise.tokenizing import load_tokenizer
@@ -27,6 +27,7 @@ from reprise.train.checkpoint import Checkpoints, folder_of, held, ingredients
 from reprise.train.launch import REFUSED, TIMEOUT, WORLD_SIZE
 from reprise.train.provenance import session
 from reprise.train.record import Record
+from reprise.train.shards import Shards
 from reprise.train.share import Share
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
 from reprise.train.trackers import Trackers
@@ -52,7 +53,7 @@ def run(recipe: Recipe, kind: str) -> None:
     full_precision(world.device)
     keep_freed_memory()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
-    rows, validation = read_rows("train"), read_rows("validation")
+    rows, validation = Shards(shards_of("train")), inputs_of(prepared_rows("validation"))
     first, run = world.is_main_process, folder_of(parts)
     if first:  # not world.print, which says nothing on XLA's CPU device
         print(
@@ -64,7 +65,7 @@ def run(recipe: Recipe, kind: str) -> None:
         if world.use_distributed:
             world.wait_for_everyone()  # before anyone looks for a checkpoint that somebody may still be writing
         with replacing_folder(FINAL) if first else nullcontext(FINAL) as folder:
-            lengths = np.asarray(rows["length"])
+            lengths = rows.lengths
             buckets = None
             if on_xla(world.device):
                 buckets = plan_buckets(recipe.train.buckets, lengths, np.asarray(validation["length"]))
@@ -97,12 +98,6 @@ def check_world(processes: int) -> None:
     asked = int(os.environ.get(WORLD_SIZE, "1"))
     if processes != asked:
         raise Unlike(f"train: {processes} process(es) came up, expected {asked}")
-
-
-def read_rows(split: str) -> Dataset:
-    """The prepared rows of a split, mapped from its Arrow file: the model's inputs, label and length."""
-    rows = Dataset.from_file(str(rows_of(split, PREPARED)))
-    return rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ Its arguments are filled from the recipe; its loop, its checkpoints and the choi
 things are the recipe's: which rows make a micro-batch, the seed before each, and what its loss counts in its step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,13 @@ from reprise.train.model import build_model
 from reprise.train.optimizer import build_optimizer, build_schedule
 from reprise.train.plan import Step, deal, micro_batch_rows, random_seed, steps_of_epoch, turns_of_step, weight
 from reprise.train.record import Record
+from reprise.train.shards import Shards
 
 FIGURES = "record.json"  # beside Trainer's files in a checkpoint; written last, so that with it a checkpoint is whole
 
 
 def train(
-    recipe: Recipe, rows: Dataset, validation: Dataset, collate: Collator, record: Record, checkpoints: Checkpoints
+    recipe: Recipe, rows: Shards, validation: Dataset, collate: Collator, record: Record, checkpoints: Checkpoints
 ) -> None:
     """Fine-tune the pretrained model on `rows`; see loop.py, which takes the same."""
     settings, processes = recipe.train, record.world.num_processes
@@ -98,7 +99,7 @@ class Figures(TrainerCallback):
     def __init__(self, recipe: Recipe, record: Record, checkpoints: Checkpoints) -> None:
         self.recipe, self.record, self.checkpoints = recipe, record, checkpoints
         self.epoch = 0
-        self.steps: list[Step] = []  # of this epoch
+        self.steps: Sequence[Step] = ()  # of this epoch
 
     @property
     def done(self) -> int:
@@ -146,7 +147,9 @@ class Figures(TrainerCallback):
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.record.fetch()
         if state.is_world_process_zero:
-            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / FIGURES, self.record.state())
+            figures = self.record.state()
+            figures["curve"] = figures["curve"].tolist()
+            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / FIGURES, figures)
 
 
 class Batches(Sampler[list[int]]):
@@ -156,7 +159,7 @@ class Batches(Sampler[list[int]]):
         self.figures, self.processes, self.turns = figures, processes, turns
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(deal(self.figures.steps, self.processes, self.turns))
+        return deal(self.figures.steps, self.processes, self.turns)
 
     def __len__(self) -> int:
         return self.figures.record.steps_an_epoch * self.turns * self.processes

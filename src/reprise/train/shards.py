@@ -1,0 +1,45 @@
+"""The training rows, which may be more than memory holds: a few of their files are mapped at a time."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from torch.utils import data
+
+from reprise.inference import inputs_of
+from reprise.places import SHARD_ROWS
+from reprise.train.plan import SHARDS_MIXED
+
+
+class Shards(data.Dataset[dict[str, Any]]):
+    """Rows by their numbers, for a DataLoader.
+
+    What was read of a mapped file counts as this process's memory until the file is let go. plan.py asks for rows of
+    few shards at a time, so no more stay open: those of one part of an epoch, whose borders may lie within a shard.
+    """
+
+    def __init__(self, files: list[Path]) -> None:
+        """`files` are the Arrow files of a split in their order, each but the last with SHARD_ROWS rows."""
+        self.files = files
+        self.opened = lru_cache(maxsize=SHARDS_MIXED + 1)(_mapped)
+        # Through `datasets`, a column would become a list of Python's numbers first: a minute for ten million rows.
+        self.lengths = np.concatenate([_mapped(file).data.column("length").to_numpy() for file in files])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitems__(self, numbers: list[int]) -> list[dict[str, Any]]:
+        """The rows of these numbers, in this order: the model's inputs, label and length."""
+        shards, places = np.divmod(numbers, SHARD_ROWS)
+        rows: dict[int, dict[str, Any]] = {}
+        for shard in np.unique(shards):
+            here = np.flatnonzero(shards == shard)
+            found = self.opened(self.files[shard]).__getitems__(places[here].tolist())
+            rows.update(zip(here.tolist(), found, strict=True))
+        return [rows[place] for place in range(len(numbers))]
+
+
+def _mapped(file: Path) -> Dataset:
+    return inputs_of(Dataset.from_file(str(file)))
