@@ -24,7 +24,8 @@ def run() -> None:
         print(f"train: process {rank} ended with {how}", file=sys.stderr)
         sys.exit(1)
     except (RendezvousError, DistError) as lost:
-        print(f"train: the hosts did not meet: {str(lost).splitlines()[0]}", file=sys.stderr)
+        why = next(iter(str(lost).splitlines()), type(lost).__name__)
+        print(f"train: the hosts did not meet: {why}", file=sys.stderr)
         sys.exit(1)
     except SignalException:
         sys.exit(1)  # launch.py's own

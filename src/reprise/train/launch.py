@@ -23,6 +23,7 @@ from reprise.environment import ENVIRONMENT, ROOMS, require_device
 from reprise.errors import InputError
 from reprise.places import PREPARED, PRETRAINED, card
 from reprise.recipe import Recipe, Train
+from reprise.train.alive import ALIVE, Watch
 from reprise.train.share import Share, check_share, torchrun
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
 from reprise.train.trackers import check_trackers
@@ -33,6 +34,7 @@ WORLD_SIZE = "REPRISE_WORLD_SIZE"
 TIMEOUT = "REPRISE_TIMEOUT"
 # Where they leave what all of them were refused for.
 REFUSED = "REPRISE_REFUSED_FILE"
+GRACE = 10  # seconds for which torchrun may tidy up after processes that failed
 ALONE = Share()
 
 
@@ -130,13 +132,16 @@ def run_several(processes: int, hardware: str, share: Share) -> None:
     if hardware == "cpu":
         environment["ACCELERATE_USE_CPU"] = "1"
     launcher = torchrun(processes, share)
+    if share.nodes > 1:
+        print(f"train: host {share.node_rank} of {share.nodes}, they meet at {share.rendezvous}", flush=True)
     if hardware == "tpu":
         launcher = ["accelerate.commands.launch", "--tpu", "--config_file", str(profile)]
     with tempfile.TemporaryDirectory() as folder, listening() as stop:
-        stop_file, refused_file = Path(folder) / "stop", Path(folder) / "refused"
+        stop_file, refused_file, alive_file = (Path(folder) / name for name in ("stop", "refused", "alive"))
+        watch = Watch(alive_file, share.timeout if share.max_restarts else GRACE)
         running = subprocess.Popen(
             [sys.executable, "-m", *launcher, "--module", "reprise.train.stage"],
-            env={**environment, STOP_FILE: str(stop_file), REFUSED: str(refused_file)},
+            env={**environment, STOP_FILE: str(stop_file), REFUSED: str(refused_file), ALIVE: str(alive_file)},
             start_new_session=True,  # Ctrl-C reaches us alone: launchers end their processes in the middle of a step
             preexec_fn=partial(die_with_parent, signal.SIGTERM),
         )
@@ -145,6 +150,8 @@ def run_several(processes: int, hardware: str, share: Share) -> None:
                 time.sleep(0.1)
                 if stop.signal:
                     stop_file.touch()
+                if share.nodes > 1 and watch.is_over():
+                    running.kill()
         finally:
             running.terminate()
             code = running.wait()
@@ -162,7 +169,7 @@ def run_several(processes: int, hardware: str, share: Share) -> None:
             "above, and the same command goes on from the last checkpoint",
             file=sys.stderr,
         )
-        sys.exit(code)
+        sys.exit(max(code, 1))
 
 
 def profile_of(hardware: str, name: str) -> Path:

@@ -23,6 +23,7 @@ from reprise.recipe import Recipe, read_recipe
 from reprise.shapes import plan_buckets
 from reprise.tokenizing import load_tokenizer
 from reprise.train.alike import Unlike, check_alike
+from reprise.train.alive import living
 from reprise.train.checkpoint import Checkpoints, folder_of, held, ingredients
 from reprise.train.launch import REFUSED, TIMEOUT, WORLD_SIZE
 from reprise.train.provenance import session
@@ -32,6 +33,9 @@ from reprise.train.share import Share
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
 from reprise.train.trackers import Trackers
 from reprise.xla import full_precision, on_xla
+
+# What Gloo says where another process no longer answers.
+GLOO = ("/gloo/", "pair closure")
 
 
 def run(recipe: Recipe, kind: str) -> None:
@@ -103,25 +107,27 @@ def check_world(processes: int) -> None:
 def main() -> None:
     """Train as one of several processes; launch.py reads what it leaves in a file, where it was stopped or refused."""
     die_with_parent(signal.SIGKILL)
-    try:
-        run(read_recipe(), hardware())
-    except Stopped as stopped:
-        Path(os.environ[STOP_FILE]).write_text(str(stopped), encoding="utf-8")
-    except Unlike as error:
-        Path(os.environ[REFUSED]).write_text(str(error), encoding="utf-8")
-    except InputError as error:
-        print(f"reprise: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except RuntimeError as error:
-        if not is_loss(error):
-            raise
-        print(f"train: another process or its host is lost: {str(error).splitlines()[0]}", file=sys.stderr)
-        sys.exit(1)
+    with living():
+        try:
+            run(read_recipe(), hardware())
+        except Stopped as stopped:
+            Path(os.environ[STOP_FILE]).write_text(str(stopped), encoding="utf-8")
+        except Unlike as error:
+            Path(os.environ[REFUSED]).write_text(str(error), encoding="utf-8")
+        except InputError as error:
+            print(f"reprise: error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except RuntimeError as error:
+            if not is_loss(error):
+                raise
+            print(f"train: another process or its host is lost: {str(error).splitlines()[0]}", file=sys.stderr)
+            sys.exit(1)
+        PartialState().destroy_process_group()  # a process that is stopped has it still, and might end in an abort
 
 
 def is_loss(error: RuntimeError) -> bool:
-    """Whether an error says that another process no longer answers: torch has a class for it, and Gloo a path."""
-    return isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
+    """Whether an error says that another process no longer answers: torch has a class for it, Gloo but its words."""
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in GLOO)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,121 @@
+"""What hosts must have alike: how it is compared and told, and what the others take over from the first process.
+
+Two real hosts are in tests/test_multihost.py.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import PartialState
+
+from reprise.recipe import check_recipe
+from reprise.train import alike
+from reprise.train.alike import Unlike, check_alike, differences, shown, tensors_of_first
+from reprise.train.checkpoint import ingredients
+from tiny import Run, tiny_recipe
+
+COMMIT, OTHER = "1a2b3c4d5e6f" + "0" * 28, "f6e5d4c3b2a1" + "0" * 28
+
+
+def as_host(monkeypatch: pytest.MonkeyPatch, others: list[tuple[int, str, dict[str, Any]]]) -> None:
+    """Be a process of host 0, called a, among others that tell this of themselves."""
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    monkeypatch.setenv("GROUP_RANK", "0")
+    monkeypatch.setattr(alike.platform, "node", lambda: "a")
+    monkeypatch.setattr(alike, "checkout", lambda: (COMMIT, False))
+    monkeypatch.setattr(alike, "gather_object", lambda mine: [*mine, *others])
+
+
+def test_a_host_that_is_unlike_the_first_is_named_with_what_differs_and_both_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    same = {"commit": COMMIT, "seed": 42}
+    as_host(monkeypatch, [(0, "a", same), (1, "b", same), (2, "c", {"commit": f"{OTHER} with changes", "seed": 43})])
+    with pytest.raises(Unlike) as refused:
+        check_alike({"seed": 42})
+    assert str(refused.value) == (
+        "train: host 2 (c) is unlike host 0 (a): commit f6e5d4c3b2a1 with changes instead of 1a2b3c4d5e6f; "
+        "seed 43 instead of 42; expected the same commit, recipe, data and model on all hosts"
+    )
+
+
+def test_of_many_differences_the_first_are_told_and_the_others_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_host(monkeypatch, [(1, "b", {"commit": COMMIT, **dict.fromkeys("vwxyz", 1)})])
+    with pytest.raises(Unlike, match=r"a\): v 1 instead of 0; w 1 instead of 0; x 1 instead of 0 and 2 more; expected"):
+        check_alike(dict.fromkeys("vwxyz", 0))
+
+
+def test_hosts_that_have_the_same_train_and_one_host_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_host(monkeypatch, [(1, "b", {"commit": COMMIT, "seed": 42})])
+    check_alike({"seed": 42})
+    monkeypatch.setattr(alike, "gather_object", None)
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    check_alike({"seed": 42})
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("data/prepared/card.json", "data/prepared/card.json {has} instead of {expected}"),
+        ("environment.json", "environment.json {has} instead of none"),
+        ("models/pretrained/model/config.json", "models/pretrained/model/config.json {has} instead of {expected}"),
+    ],
+)
+def test_a_file_that_differs_is_named_with_its_digests(at: Path, name: str, words: str) -> None:
+    recipe = check_recipe(tiny_recipe(), "recipe")
+    before = ingredients(recipe)
+    with (at / name).open("a") as file:
+        file.write("\n")
+    after = ingredients(recipe)
+    expected = words.format(has=after[name][:12], expected=str(before[name])[:12])
+    assert differences(after, before) == [expected]
+    assert differences(before, before) == []
+
+
+def test_a_key_of_the_recipe_is_named_as_params_yaml_has_it() -> None:
+    before, after = ({"train.epochs": 2, "task.labels": ["a"]}, {"train.epochs": 3, "task.labels": ["a", "b"]})
+    assert differences(after, before) == [
+        "train.epochs 3 instead of 2", 'task.labels ["a", "b"] instead of ["a"]'
+    ]  # fmt: skip
+
+
+def test_what_one_side_lacks_is_none() -> None:
+    assert differences({"new.py": "0" * 64}, {"old.py": "f" * 64}) == [
+        "old.py none instead of ffffffffffff", "new.py 000000000000 instead of none"
+    ]  # fmt: skip
+    assert shown("bf16") == "bf16"
+
+
+PROGRAM = """
+import torch
+from accelerate import PartialState
+from reprise.train.alike import of_first, tensors_of_first
+
+world = PartialState(cpu=True)
+first = world.is_main_process
+torch.manual_seed(world.process_index)
+given = {"a": torch.rand(3, 2), "b": torch.rand(()), "c": torch.rand(2).bfloat16()} if first else {}
+received = tensors_of_first(world, given)
+said = of_first({"folder": "here"} if first else None)
+torch.manual_seed(0)
+expected = {"a": torch.rand(3, 2), "b": torch.rand(()), "c": torch.rand(2).bfloat16()}
+same = [(name, tensor.dtype) for name, tensor in received.items() if torch.equal(tensor, expected[name])]
+print(world.process_index, said, same)
+world.destroy_process_group()
+"""
+
+
+def test_every_process_has_what_the_first_one_gives_bit_for_bit(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    two = ("python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "program.py")
+    said = run(tmp_path, *two, env={"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}).stdout.splitlines()
+    same = "{'folder': 'here'} [('a', torch.float32), ('b', torch.float32), ('c', torch.bfloat16)]"
+    assert sorted(said) == [f"0 {same}", f"1 {same}"]
+
+
+def test_one_process_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alike, "broadcast", None)
+    tensors = {"a": torch.rand(3)}
+    assert tensors_of_first(PartialState(cpu=True), tensors) == tensors
