@@ -3,6 +3,7 @@
 `make test-multihost`, as root on Linux. Host 0 has the address 10.77.0.1; each calls its end of the cable eth0.
 """
 
+import io
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -125,12 +127,13 @@ def one_host(prepared: Path, tmp_path_factory: pytest.TempPathFactory, run: Run)
     return results(folder)
 
 
-def process_of(host: Running) -> psutil.Process:
-    """The process that trains on a host."""
+def process_of(host: Running, *arguments: str) -> psutil.Process:
+    """The process on a host whose command line ends so; without arguments, the one that trains."""
+    arguments = arguments or ("-u", "-m", "reprise.train.stage")
     (found,) = (
         process
-        for process in psutil.Process(host.process.pid).children(recursive=True)
-        if process.cmdline()[1:] == ["-u", "-m", "reprise.train.stage"]
+        for process in (host.process, *psutil.Process(host.process.pid).children(recursive=True))
+        if tuple(process.cmdline()[-len(arguments) :]) == arguments
     )
     return found
 
@@ -236,3 +239,23 @@ def test_a_process_that_is_killed_and_may_not_start_again_ends_both_hosts(hosts:
     assert "train: process 1 ended with SIGKILL\n" in other.errors
     assert "train: another process or its host is lost: " in training.errors
     assert first.whole()
+
+
+def test_a_signal_on_any_host_stops_both_and_one_process_of_one_host_goes_on_with_the_same_losses(
+    hosts: tuple[Host, Host], one_host: dict[str, bytes]
+) -> None:
+    first, second = hosts
+    with second.type("reprise", "train") as other, first.type("reprise", "train") as training:
+        training.until(lambda: checkpoints(first.folder))
+        process_of(other, "reprise", "train").send_signal(signal.SIGTERM)
+        training.end(143)
+        other.end(143)
+    (stopped,) = set(re.findall(rf"reprise train: stopped after step (\d+)/{STEPS}; ", training.errors + other.errors))
+    with first.type("reprise", "train", REPRISE_NODES="1", REPRISE_NODE_RANK="0") as alone:
+        said = alone.end()
+    assert f"train: goes on after step {stopped}/{STEPS}" in said
+    losses, expected = (
+        pd.read_csv(io.BytesIO(found["plots/train.csv"]))["loss"] for found in (results(first.folder), one_host)
+    )
+    print(f"\nmultihost: after step {stopped} on one process, losses differ by {abs(losses - expected).max():.1e}")
+    assert abs(losses - expected).max() < 1e-5
