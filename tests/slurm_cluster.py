@@ -20,7 +20,7 @@ import psutil
 
 PACKAGES = {"munged": "munge", "sbatch": "slurm-client", "slurmctld": "slurmctld", "slurmd": "slurmd"}
 NODES = ("node1", "node2")
-PATIENCE = 240.0  # seconds until something that is waited for counts as never coming
+PATIENCE = 600.0  # seconds until something that is waited for counts as never coming
 
 # What is waited for is minutes by default: cred_expire and a turn of the scheduler by a job that is queued again,
 # SlurmdTimeout until a node counts as lost.

@@ -15,7 +15,7 @@ from interrupting import checkpoints, place, results
 from slurm_cluster import Cluster, cluster, free_ports
 from tiny import Run, write_params
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 
 EPOCHS, STEPS = 40, 360
 LONG = {"train.epochs": EPOCHS, "train.checkpoint_every": 5}
