@@ -128,7 +128,6 @@ def test_two_pods_cook_are_stopped_go_on_and_have_nothing_to_do(
         for pod in (second, first):
             pod.end()
     assert json.loads((served / "metrics/provenance.json").read_text())["sessions"][-1]["processes"] == 2
-    assert run(served, "dvc", "status").stdout.strip() == "Data and pipelines are up to date."
     before = results(served)
     with Pods(served, 2) as (first, second):
         said = first.end()
