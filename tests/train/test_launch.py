@@ -152,6 +152,8 @@ def test_a_process_that_fails_is_told_and_leaves_the_earlier_model(cook: Cook, a
     (at / "docker/cpu/accelerate.yaml").write_text("num_processes: 2\n")
     (at / "data/prepared/validation.arrow").unlink()
     failed = run(at, "reprise", "train", code=1)
+    assert re.search(r"^train: process [01] ended with exit code 1$", failed.stderr, flags=re.MULTILINE)
+    assert "ChildFailedError" not in failed.stderr
     assert failed.stderr.endswith(
         "reprise train: one of 2 processes failed or was lost; its error stands above, and the same command goes on "
         "from the last checkpoint\n"
