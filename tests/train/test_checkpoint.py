@@ -114,6 +114,19 @@ def test_a_run_stopped_again_and_again_loses_no_step_and_ends_with_the_same_bits
     assert results(at) == whole
 
 
+def test_a_run_over_many_shards_goes_on_in_any_part_of_an_epoch_with_the_same_bits(
+    in_shards: int, cook: Cook, stop_after: Stop, at: Path, capsys: Said
+) -> None:
+    cook()
+    whole = taken(at)
+    stops = [3, 4, 8, 14, 17]  # 144 rows: an epoch is parts of 4, 4 and 1 steps
+    for step in stops:
+        stop_after(step)
+    cook()
+    assert steps_gone_on_after(capsys) == stops
+    assert results(at) == whole
+
+
 @pytest.mark.parametrize(
     ("changes", "kept"),
     [(EVERY["every 3"], [3, 9, 15, 15]), (EVERY["every 1000"], [9, 9, 9])],
