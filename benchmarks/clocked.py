@@ -3,7 +3,7 @@
 FIGURES is a file that gets the seconds of the function that does the verb's work, and the most memory that the process
 has used. What the verb takes beyond the function, from the start of the interpreter on, only its parent can tell.
 `python clocked.py FIGURES plan ROWS` clocks the plan of an epoch of so many rows, and `python clocked.py FIGURES train
-STEPS` is stopped after so many steps, as Ctrl-C stops it.
+STEPS` is stopped after so many steps, as a scheduler stops it.
 """
 
 import functools
@@ -63,7 +63,7 @@ def plan(rows: int, figures: dict[str, float]) -> None:
 
 
 def watch_steps(number: int, figures: dict[str, float]) -> None:
-    """Note when the first step of a training is taken, in seconds since 1970, and stop it after so many, 0 for never."""
+    """Note when the first step of a training is taken, in seconds since 1970; stop it after so many, 0 for never."""
     from reprise.train.record import Record
 
     step = Record.step
@@ -72,9 +72,9 @@ def watch_steps(number: int, figures: dict[str, float]) -> None:
         figures.setdefault("first_step", time.time())
         step(record, *arguments)
         if record.taken == number:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    Record.step = noting  # type: ignore[method-assign]
+    Record.step = noting  # type: ignore[assignment, method-assign]
 
 
 def watch(figures: dict[str, float]) -> None:
