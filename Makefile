@@ -40,7 +40,7 @@ endef
 
 .PHONY: help setup train seeds prune report verify lint lint-kubernetes format lock clean \
   test test-thorough test-default test-invariance test-chaos test-multihost test-slurm test-s3 test-report test-xla test-images \
-  bench bench-prepare bench-quality bench-gpu bench-xla bench-report bench-scaling bench-sharding \
+  bench bench-prepare bench-data bench-quality bench-gpu bench-xla bench-report bench-scaling bench-sharding \
   $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
 
 help:  ## List the targets
@@ -114,6 +114,9 @@ bench: setup  ## Time Reprise beside what people would run instead, in turns, ei
 
 bench-prepare: setup  ## Prepare ten thousand, a hundred thousand and a million pairs, three minutes on two cores
 	python benchmarks/around.py --million
+
+bench-data: setup  ## Prepare and train on 100,000 and a million rows within 2 GB a process (ROWS=10000000 for the most)
+	python benchmarks/data.py $(or $(ROWS),100000 1000000)
 
 bench-quality: setup  ## Train whole with the course's loop and compare the accuracy with reference/'s (SEEDS=5)
 	python benchmarks/quality.py

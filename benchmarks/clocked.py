@@ -3,7 +3,7 @@
 FIGURES is a file that gets the seconds of the function that does the verb's work, and the most memory that the process
 has used. What the verb takes beyond the function, from the start of the interpreter on, only its parent can tell.
 `python clocked.py FIGURES plan ROWS` clocks the plan of an epoch of so many rows, and `python clocked.py FIGURES train
-STEPS` is stopped after so many steps, as Ctrl-C stops it.
+STEPS` is stopped after so many steps, as a scheduler stops it.
 """
 
 import functools
@@ -48,22 +48,22 @@ def main(file: Path, verb: str, number: int = 0) -> None:
 
 
 def plan(rows: int, figures: dict[str, float]) -> None:
-    """Plan an epoch of so many rows in steps of 32, their lengths like those of MRPC's pairs: all of its steps, and the
-    last one alone."""
+    """Plan an epoch of so many rows in steps of 32, their lengths like those of MRPC's pairs: all of its steps to tell
+    their order, and before that the last one alone."""
     import numpy as np
 
-    from reprise.train.plan import plan_epoch
+    from reprise.train.plan import order_digest, plan_epoch
 
     lengths = np.random.default_rng(0).normal(53, 17, rows).clip(16, 128).astype(np.int64)
     whole, last = (plan_epoch(lengths, seed=0, epoch=0, batch_size=32, micro_batch_size=32) for _ in range(2))
     began = time.perf_counter()
     last[-1]
     figures["last_step_seconds"] = time.perf_counter() - began
-    clocked(list, figures)(whole)
+    clocked(order_digest, figures)(whole)
 
 
 def watch_steps(number: int, figures: dict[str, float]) -> None:
-    """Note when the first step of a training is taken, in seconds since 1970, and stop it after so many, 0 for never."""
+    """Note when the first step of a training is taken, in seconds since 1970; stop it after so many, 0 for never."""
     from reprise.train.record import Record
 
     step = Record.step
@@ -72,9 +72,9 @@ def watch_steps(number: int, figures: dict[str, float]) -> None:
         figures.setdefault("first_step", time.time())
         step(record, *arguments)
         if record.taken == number:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    Record.step = noting  # type: ignore[method-assign]
+    Record.step = noting  # type: ignore[assignment, method-assign]
 
 
 def watch(figures: dict[str, float]) -> None:

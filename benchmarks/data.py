@@ -1,10 +1,11 @@
 """More rows than memory holds: what preparing and training on sharded Parquet take, by the number of rows.
 
-`python data.py ROWS …`. Every process may have no more memory of its own than LIMIT_MB: beyond, it fails.
+`python data.py ROWS …`. No process may have more memory of its own than LIMIT_MB: the kernel gives it no more.
 """
 
 import functools
-import shutil
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -16,19 +17,23 @@ from transformers import BertConfig
 from transformers.utils import logging
 
 import results
-from around import Figures, clock
-from folders import Recipe, default_recipe, lay_out
+from around import Figures, clock, titled
+from folders import Recipe, lay_out
 from made_up import write_model
-from reprise.places import PRETRAINED, RAW
+from reprise.errors import InputError
+from reprise.outputs import read_json
+from reprise.places import PREPARED, PRETRAINED, RAW, card
+from reprise.recipe import as_plain, read_recipe
 
 LIMIT_MB = 2000
 FILES = 20  # of raw Parquet
-BATCH_SIZE = 4096  # an epoch of ten million rows is over in minutes; the plan is measured with 32
+BATCH_SIZE = 4096  # an epoch of ten million rows is over in minutes; its plan is measured with 32
 HELD_OUT = 2000  # rows for validation, and as many for testing
 LEFT = 5  # steps that are left of the epoch where training is stopped
 SMALL_BERT = BertConfig(
     vocab_size=5000, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16
 )
+# Texts with a label, a number and an author each.
 NOTES: Recipe = {
     "name": "notes",
     "source": {"kind": "files", "train": "data/own/notes", "validation": None, "test": None},
@@ -41,6 +46,14 @@ NOTES: Recipe = {
     "limit": None,
     "submission": None,
 }
+TRAIN: Recipe = {
+    "epochs": 1,
+    "batch_size": BATCH_SIZE,
+    "max_length": 64,
+    "precision": "fp32",
+    "checkpoint_every": 1_000_000,  # where it is stopped, and at the end of the epoch
+    "select": "last",
+}
 
 
 def main(sizes: list[int]) -> None:
@@ -52,56 +65,77 @@ def main(sizes: list[int]) -> None:
         with tempfile.TemporaryDirectory(prefix="reprise-bench-") as scratch:
             measured[str(rows)] = measure(Path(scratch) / "place", rows)
         results.write("data", {"machine": results.machine(), "limit_mb": LIMIT_MB, "rows": measured})
-    show(console, {rows: measured[str(rows)] for rows in sizes})
+    show(console, {str(rows): measured[str(rows)] for rows in sizes})
 
 
 def measure(folder: Path, rows: int) -> dict[str, Figures]:
-    """What preparing so many rows, an epoch of training on them and a part of its plan take.
+    """What preparing so many rows, training an epoch on them, evaluating and planning take.
 
-    Training is stopped LEFT steps before the end of its epoch and goes on from there.
+    Training is stopped LEFT steps before the end of the epoch and goes on from there.
     """
     share = HELD_OUT / rows
-    split = {"validation": share, "test": share, "group_by": "author", "seed": 0}
-    defaults = default_recipe()
-    train = {
-        "epochs": 1, "batch_size": BATCH_SIZE, "max_length": 64, "precision": "fp32",
-        "checkpoint_every": 1_000_000, "select": "last",
-    }  # fmt: skip
-    recipe = defaults | {"task": NOTES | {"split": split}, "train": defaults["train"] | train}
-    lay_out(folder, recipe, Path(), [])
+    task = NOTES | {"split": {"validation": share, "test": share, "group_by": "author", "seed": 0}}
+    recipe: Recipe = as_plain(read_recipe())
+    lay_out(folder, recipe | {"task": task, "train": recipe["train"] | TRAIN}, Path(), [])
     words = write_model(SMALL_BERT, folder / PRETRAINED / "model", folder / PRETRAINED / "tokenizer")
-    print(f"bench: write {rows} rows as Parquet", flush=True)
+    print(f"bench: write {rows} rows as {FILES} files of Parquet", flush=True)
     write_notes(folder / RAW / "all", words, rows)
+
     run = functools.partial(clock, folder, limit_mb=LIMIT_MB)
     print(f"bench: prepare {rows} rows", flush=True)
     figures = {"prepare": run("prepare")}
-    shutil.rmtree(folder / RAW)
-    print(f"bench: train on {rows} rows, to the last steps of the epoch", flush=True)
-    steps = -(-(rows - 2 * HELD_OUT) // BATCH_SIZE)
-    figures["fresh"] = run("train", str(steps - LEFT), code=143)
+    figures["prepare"]["prepared_mb"] = sum(file.stat().st_size for file in (folder / PREPARED).iterdir()) / 1e6
+    train_rows = read_json(card(folder / PREPARED))["splits"]["train"]["rows"]
+    print(f"bench: train on {train_rows} rows, up to the last steps of the epoch", flush=True)
+    figures["fresh"] = run("train", str(-(-train_rows // BATCH_SIZE) - LEFT), code=128 + signal.SIGTERM)
     print("bench: go on from there", flush=True)
     figures["resumed"] = run("train")
-    figures["evaluate"] = run("evaluate")
-    figures["plan"] = run("plan", str(rows))
-    return figures
+    print(f"bench: evaluate, and plan an epoch of {rows} rows", flush=True)
+    return figures | {"evaluate": run("evaluate"), "plan": run("plan", str(rows))}
 
 
 def write_notes(folder: Path, words: list[str], rows: int) -> None:
-    """Write FILES Parquet files of notes of ten tokens on average, by authors with fifty each, always the same ones."""
+    """Write FILES files of notes with ten tokens on average, by authors with fifty notes each, always the same ones."""
     folder.mkdir(parents=True)
     known, random = np.array(words), np.random.default_rng(0)
-    for number, part in enumerate(np.array_split(np.arange(rows), FILES)):
-        lengths = random.normal(8, 2, len(part)).clip(5, 30).astype(int)
+    for file, numbers in enumerate(np.array_split(np.arange(rows), FILES)):
+        lengths = random.normal(8, 2, len(numbers)).clip(5, 30).astype(int)  # [CLS] and [SEP] are added
         drawn = known[random.integers(0, len(known), lengths.sum())]
-        borders = np.cumsum(lengths)[:-1]
         notes = {
-            "number": part,
-            "note": [" ".join(note) for note in np.split(drawn, borders)],
-            "mood": random.choice(NOTES["labels"], len(part)),
-            "author": random.integers(0, max(rows // 50, 1), len(part)),
+            "number": numbers,
+            "note": [" ".join(note) for note in np.split(drawn, np.cumsum(lengths)[:-1])],
+            "mood": random.choice(NOTES["labels"], len(numbers)),
+            "author": random.integers(0, max(rows // 50, 1), len(numbers)),
         }
-        pq.write_table(pa.table(notes), folder / f"notes-{number:02d}.parquet")
+        pq.write_table(pa.table(notes), folder / f"notes-{file:02d}.parquet")
+
+
+def show(console: Console, measured: dict[str, dict[str, Figures]]) -> None:
+    """Print what each number of rows takes."""
+    table = titled(console, "Preparing", "rows", "seconds", "rows/s", "peak MB", "of its own", "prepared MB")
+    for rows, figures in measured.items():
+        seconds = figures["prepare"]["seconds"]
+        numbers = [seconds, int(rows) / seconds, *(figures["prepare"][name] for name in ("peak_mb", "own_mb"))]
+        table.add_row(f"{int(rows):,}", *(f"{number:,.0f}" for number in [*numbers, figures["prepare"]["prepared_mb"]]))
+    console.print(table)
+    headings = "first step s", "resumed", "peak MB", "of its own", "evaluate MB", "plan: last step s", "all steps s"
+    table = titled(console, "Training an epoch", "rows", *headings)
+    for rows, figures in measured.items():
+        both = figures["fresh"], figures["resumed"]
+        table.add_row(
+            f"{int(rows):,}",
+            *(f"{part['first_step_seconds']:.1f}" for part in both),
+            *(f"{max(part[name] for part in both):,.0f}" for name in ("peak_mb", "own_mb")),
+            f"{figures['evaluate']['peak_mb']:,.0f}",
+            *(f"{figures['plan'][name]:.2f}" for name in ("last_step_seconds", "work_seconds")),
+        )
+    console.print(table)
 
 
 if __name__ == "__main__":
-    pass
+    try:
+        main([int(rows) for rows in sys.argv[1:]])
+    except InputError as error:
+        sys.exit(f"bench: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

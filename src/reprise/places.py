@@ -24,5 +24,5 @@ def rows_of(split: str, prepared: Path = PREPARED, shard: int = 0, shards: int =
 
 
 def shards_of(split: str, prepared: Path = PREPARED) -> list[Path]:
-    """The Arrow files of a prepared split in their order, [] if there is none; each but the last has SHARD_ROWS rows."""
+    """The Arrow files of a prepared split in order, each but the last of SHARD_ROWS rows; [] where there is none."""
     return sorted(prepared.glob(f"{split}.arrow")) or sorted(prepared.glob(f"{split}-*-of-*.arrow"))

@@ -41,6 +41,37 @@ def test_tables_for_training_and_test_alone_are_two_splits(fetch: Fetch) -> None
     }
 
 
+def test_the_files_of_a_folder_are_one_table(fetch: Fetch, place: Path) -> None:
+    (place / "data/own/parts").mkdir()
+    for number in (0, 1):
+        (place / f"data/own/parts/{number}.csv").write_text(f"text,verdict\nof {number},fresh\n")
+    (place / "data/own/parts/.DS_Store").write_text("of no use")
+    fetched = fetch(**tables(train="data/own/parts"))
+    assert {name for name in fetched if name.startswith("data/")} == {"data/raw/all/0.csv", "data/raw/all/1.csv"}
+    fetched = fetch(**tables(train="data/own/parts", validation="data/own/reviews.csv"))
+    assert {name for name in fetched if name.startswith("data/")} == {
+        "data/raw/train/0.csv",
+        "data/raw/train/1.csv",
+        "data/raw/validation/reviews.csv",
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        ([], "no file in it (task.source.train)"),
+        (["a.csv", "b.tsv"], "expected files of one format, got .csv and .tsv (task.source.train)"),
+    ],
+)
+def test_a_folder_without_files_of_one_format_is_refused(
+    refuse: Refuse, place: Path, names: list[str], problem: str
+) -> None:
+    (place / "data/own/parts").mkdir()
+    for name in names:
+        (place / "data/own/parts" / name).write_text("text\nfresh\n")
+    assert refuse(**tables(train="data/own/parts")) == f"data/own/parts: {problem}"
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_missing_table_is_named_with_its_key(refuse: Refuse, split: str) -> None:
     files = {"train": "data/own/reviews.csv", split: "data/own/revews.csv"}

@@ -16,8 +16,10 @@ from datasets import Dataset, Value
 from transformers import AutoTokenizer
 
 from reprise.errors import InputError
+from reprise.inference import prepared_rows
 from reprise.outputs import read_json
-from reprise.places import PREPARED, PRETRAINED, RAW, card, rows_of
+from reprise.places import PREPARED, PRETRAINED, RAW, card, rows_of, shards_of
+from reprise.prepare import stage
 from reprise.prepare.stage import prepare
 from reprise.recipe import Task, check_recipe
 from tiny import FILLER, GOOD, Run, tiny_recipe, write_params, write_reviews
@@ -295,6 +297,27 @@ def test_prepared_rows_are_written_in_batches_that_can_be_mapped(reviews: Path) 
     assert np.asarray(rows["length"]).sum() == read_json(card())["splits"]["train"]["tokens"]
     (mapped_file,) = Dataset.from_file(str(rows_of("train"))).cache_files
     assert mapped_file["filename"] == str(rows_of("train").absolute())
+
+
+def test_a_split_of_more_rows_than_a_file_takes_has_several_with_the_same_rows(
+    reviews: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(task(), max_length=16)
+    whole, about = {split: prepared(split) for split in SPLITS}, read_json(card())["splits"]["train"]
+    rows = len(whole["train"]["id"])
+    monkeypatch.setattr(stage, "SHARD_ROWS", rows // 2)
+    prepare(task(), max_length=16)
+    count = -(-rows // (rows // 2))
+    files = [PREPARED / f"train-{number:05d}-of-{count:05d}.arrow" for number in range(count)]
+    assert shards_of("train") == files
+    assert shards_of("test") == [PREPARED / "test.arrow"]
+    assert {path.name for path in PREPARED.iterdir()} == {
+        "card.json", "test.arrow", "validation.arrow", *(file.name for file in files)
+    }  # fmt: skip
+    assert prepared_rows("train").to_dict() == whole["train"]
+    shards = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    together = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    assert read_json(card())["splits"]["train"] == about | {"sha256": together, "shards": shards}
 
 
 @pytest.mark.parametrize(

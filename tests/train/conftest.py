@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from accelerate.state import AcceleratorState
 
 import tiny
+from reprise.prepare import stage as preparing
 from reprise.recipe import Recipe, check_recipe
+from reprise.train import plan, shards
 
 
 @pytest.fixture
@@ -18,6 +21,18 @@ def at(bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = Path(shutil.copytree(bench, tmp_path / "bench"))
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def in_shards(at: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The data of the bench prepared again, in shards of so many rows."""
+    rows = 16
+    monkeypatch.setattr(preparing, "SHARD_ROWS", rows)
+    monkeypatch.setattr(shards, "SHARD_ROWS", rows)
+    monkeypatch.setattr(plan, "plan_epoch", partial(plan.plan_epoch, shard=rows))
+    recipe = check_recipe(tiny.tiny_recipe(), "test")
+    preparing.prepare(recipe.task, max_length=recipe.train.max_length)
+    return rows
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 
@@ -110,6 +111,19 @@ def test_a_run_stopped_again_and_again_loses_no_step_and_ends_with_the_same_bits
     for step in stops:
         stop_after(step, **changes)
     cook(**changes)
+    assert steps_gone_on_after(capsys) == stops
+    assert results(at) == whole
+
+
+def test_a_run_over_many_shards_goes_on_in_any_part_of_an_epoch_with_the_same_bits(
+    in_shards: int, cook: Cook, stop_after: Stop, at: Path, capsys: Said
+) -> None:
+    cook()
+    whole = taken(at)
+    stops = [3, 4, 8, 14, 17]  # 144 rows: an epoch is parts of 4, 4 and 1 steps
+    for step in stops:
+        stop_after(step)
+    cook()
     assert steps_gone_on_after(capsys) == stops
     assert results(at) == whole
 
@@ -280,11 +294,13 @@ def test_the_last_two_are_kept_in_files_that_hold_no_code_and_go_when_the_run_su
     cut_after(17, **EVERY_3)
     assert [place(checkpoint) for checkpoint in checkpoints(at)] == [(12, 1), (15, 1)]
     files = [file for file in (at / "checkpoints").rglob("*") if file.is_file()]
-    assert {file.suffix or file.name for file in files} == {".safetensors", ".json", "lock"}
+    assert {file.suffix or file.name for file in files} == {".safetensors", ".json", ".npy", "lock"}
     for file in files:
         match file.suffix:
             case ".json":
                 json.loads(file.read_text())
+            case ".npy":
+                assert np.load(file, allow_pickle=False).shape[1] == 3
             case ".safetensors":
                 with safe_open(file, framework="pt") as opened:
                     assert opened.keys()

@@ -3,10 +3,21 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reprise.train.plan import WINDOW, Step, deal, plan_epoch, random_seed, steps_in_all, weight
+from reprise.train import plan as planning
+from reprise.train.plan import (
+    SHARDS_MIXED,
+    WINDOW,
+    Step,
+    deal,
+    order_digest,
+    plan_epoch,
+    random_seed,
+    steps_in_all,
+    weight,
+)
 
 Lengths = npt.NDArray[np.int64]
 
@@ -18,9 +29,11 @@ def random_lengths(rows: int) -> Lengths:
 
 
 def plan(
-    lengths: Lengths, *, seed: int = 0, epoch: int = 0, batch_size: int = 32, micro_batch_size: int = 32
+    lengths: Lengths, *, seed: int = 0, epoch: int = 0, batch_size: int = 32, micro_batch_size: int = 32, **more: int
 ) -> list[Step]:
-    return plan_epoch(lengths, seed=seed, epoch=epoch, batch_size=batch_size, micro_batch_size=micro_batch_size)
+    return list(
+        plan_epoch(lengths, seed=seed, epoch=epoch, batch_size=batch_size, micro_batch_size=micro_batch_size, **more)
+    )
 
 
 def rows_of(step: Step) -> list[int]:
@@ -73,6 +86,79 @@ def test_the_same_arguments_give_the_same_plan() -> None:
 def test_a_plan_is_the_same_on_every_machine() -> None:
     steps = plan(np.array([5, 3, 9, 4, 7]), seed=1, batch_size=2, micro_batch_size=1)
     assert steps == [Step([[0], [4]]), Step([[1], [3]]), Step([[2]])]
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "digest"),
+    [
+        (1, {}, "af5570f5a1810b7af78caf4bc70a660f0df51e42baf91d4de5b2328de0e83dfc"),
+        (10_199, {"seed": 42}, "463b5434d4d5e6e1edc8ede97cdcff791f8b754afb66180252234f7f08e89e87"),
+        (10_199, {"seed": 42, "epoch": 1}, "9e53d045002c5c827912f809be030e8581594d30a28cdeab365c5c3924d1ba2d"),
+        (
+            5_001,
+            {"seed": 2**40, "epoch": 3, "batch_size": 48, "micro_batch_size": 7},
+            "1517e3bcadc1ecd90d2c91d2e4a84971b0a0605f69ba5916c84d246a0784580b",
+        ),
+    ],
+)
+def test_rows_of_one_shard_come_in_the_order_in_which_they_came_before_there_were_shards(
+    rows: int, arguments: dict[str, int], digest: str
+) -> None:
+    assert order_digest(plan(random_lengths(rows), **arguments)) == digest
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2000), st.integers(1, 60), st.integers(10, 90))
+def test_rows_of_many_shards_come_exactly_once_in_full_steps_but_for_the_last_part(
+    rows: int, batch_size: int, shard: int
+) -> None:
+    steps = plan(random_lengths(rows), batch_size=batch_size, micro_batch_size=batch_size, shard=shard)
+    assert sorted(row for step in steps for row in rows_of(step)) == list(range(rows))
+    *_, remainder = sorted((step.rows for step in steps), reverse=True)
+    assert remainder == (rows % batch_size or batch_size)
+    assert [step.rows for step in steps].count(batch_size) == rows // batch_size
+    in_a_part = max(SHARDS_MIXED * shard // batch_size, 1)
+    assert {step.rows for step in steps[: (len(steps) - 1) // in_a_part * in_a_part]} <= {batch_size}
+
+
+def test_a_part_of_an_epoch_reads_few_shards_and_another_epoch_mixes_others() -> None:
+    shard, batch_size, rows = 100, 48, 100 * 23 + 7
+    parts = {}
+    for epoch in (0, 1):
+        steps = plan(random_lengths(rows), epoch=epoch, batch_size=batch_size, shard=shard)
+        in_a_part = SHARDS_MIXED * shard // batch_size
+        parts[epoch] = [
+            {row // shard for step in steps[start : start + in_a_part] for row in rows_of(step)}
+            for start in range(0, len(steps), in_a_part)
+        ]
+        assert len(parts[epoch]) == 7
+        # Its borders may lie within a shard; there is one shard more where the small one is among them.
+        assert all(len(shards) <= SHARDS_MIXED + 2 for shards in parts[epoch])
+        # All of them are mixed: its first steps already read most of them.
+        first = {row // shard for step in steps[:3] for row in rows_of(step)}
+        assert len(first) >= SHARDS_MIXED
+    assert parts[0] != parts[1]
+
+
+def test_a_late_step_is_planned_without_the_parts_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = []
+
+    def noting(lengths: Lengths, part: int, **more: int) -> list[Lengths]:
+        planned.append(part)
+        return plan_part(lengths, part, **more)
+
+    plan_part = planning.plan_part
+    monkeypatch.setattr(planning, "plan_part", noting)
+    whole = plan(random_lengths(2000), batch_size=8, shard=50)
+    assert planned == list(range(10))  # each once
+    planned.clear()
+    steps = plan_epoch(random_lengths(2000), seed=0, epoch=0, batch_size=8, micro_batch_size=32, shard=50)
+    assert len(steps[230:]) == 20
+    assert planned == []
+    assert list(steps[230:]) == [*steps[-20:]] == whole[230:]
+    assert planned == [9]
+    assert steps[100] == whole[100]
+    assert planned == [9, 4]
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"epoch": 1}, {"seed": 1, "epoch": 1}])
@@ -129,7 +215,7 @@ def test_the_steps_of_a_run_are_those_of_its_epochs() -> None:
     ],
 )
 def test_micro_batches_go_round_the_processes_and_steps_are_filled_up(processes: int, dealt: list[list[int]]) -> None:
-    assert deal([Step([[4, 5], [6, 7], [8]]), Step([[1, 2]])], processes) == dealt
+    assert list(deal([Step([[4, 5], [6, 7], [8]]), Step([[1, 2]])], processes)) == dealt
 
 
 @given(st.integers(1, 80), st.integers(1, 12), st.integers(1, 12), st.integers(1, 5))
@@ -137,7 +223,7 @@ def test_every_process_takes_part_in_every_step_and_the_rows_of_a_step_weigh_one
     rows: int, batch_size: int, micro_batch_size: int, processes: int
 ) -> None:
     steps = plan(random_lengths(rows), batch_size=batch_size, micro_batch_size=min(micro_batch_size, batch_size))
-    dealt = deal(steps, processes)
+    dealt = list(deal(steps, processes))
     assert len(dealt) % processes == 0
     start = 0
     for step in steps:

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
+from numpy.typing import NDArray
 
 from reprise.modeling import Collator
 from reprise.recipe import check_recipe
 from reprise.shapes import Buckets
 from reprise.tokenizing import load_tokenizer
-from reprise.train.plan import Step
-from reprise.train.record import FETCH_EVERY, Record
+from reprise.train.plan import Step, order_digest
+from reprise.train.record import CURVE, FETCH_EVERY, Record
 from reprise.train.trackers import Trackers
 from tiny import tiny_recipe
 
@@ -20,13 +21,22 @@ LENGTHS = np.array([3, 5, 9, 4, 7, 2])
 STEPS = [Step([[0, 1], [2, 3]]), Step([[4, 5]])]
 
 
-def record(tiny_model: Path, folder: Path, buckets: Buckets | None = None) -> Record:
+def record(
+    tiny_model: Path, folder: Path, buckets: Buckets | None = None, lengths: NDArray[np.int64] = LENGTHS
+) -> Record:
     """The record of a run over texts of these lengths: 4 rows a step, 2 a micro-batch."""
     recipe = check_recipe(tiny_recipe(**{"train.batch_size": 4, "train.micro_batch_size": 2}), "recipe")
     collate = Collator(load_tokenizer(tiny_model), buckets)
     session = {"started": "2025-01-31T12:00:00+00:00"}
     trackers = Trackers(recipe, "run", first=True)
-    return Record(PartialState(cpu=True), recipe.train, "accuracy", LENGTHS, folder, session, collate, trackers)
+    return Record(PartialState(cpu=True), recipe.train, "accuracy", lengths, folder, session, collate, trackers)
+
+
+def losses(record: Record) -> list[float]:
+    """The losses so far."""
+    named = dict(zip(CURVE, record.curve.T.tolist(), strict=True))
+    found: list[float] = named["loss"]
+    return found
 
 
 def take(record: Record, steps: list[Step]) -> None:
@@ -66,16 +76,13 @@ def test_rows_that_only_fill_a_batch_up_count_as_padding(
 def test_every_step_has_its_own_loss_and_norm_however_many_are_fetched_together(
     tiny_model: Path, tmp_path: Path, steps: int
 ) -> None:
-    kept = record(tiny_model, tmp_path)
+    kept = record(tiny_model, tmp_path, lengths=np.full(4 * steps, 3))
     take(kept, [Step([[0]])] * steps)
-    assert kept.curve == [
-        {"step": number, "epoch": 1, "learning_rate": 0.5, "loss": float(number), "grad_norm": 10.0 * number}
-        for number in range(1, steps + 1)
-    ]
+    assert kept.curve.tolist() == [[0.5, float(number), 10.0 * number] for number in range(1, steps + 1)]
 
 
 def test_a_fetch_in_between_takes_what_waits_and_no_step_twice(tiny_model: Path, tmp_path: Path) -> None:
-    kept = record(tiny_model, tmp_path)
+    kept = record(tiny_model, tmp_path, lengths=np.full(4 * 8, 3))
     kept.start_epoch(0, STEPS * 4)
     for number in range(1, 9):
         kept.note(torch.tensor(float(number)), torch.tensor(1.0))
@@ -83,5 +90,28 @@ def test_a_fetch_in_between_takes_what_waits_and_no_step_twice(tiny_model: Path,
         if number in (3, 4):  # as a checkpoint does
             kept.fetch()
             kept.fetch()
-            assert [row["loss"] for row in kept.curve] == list(range(1, number + 1))
-    assert [row["loss"] for row in kept.curve] == list(range(1, 9))
+            assert losses(kept) == list(range(1, number + 1))
+    assert losses(kept) == list(range(1, 9))
+
+
+def test_the_order_of_an_epoch_is_told_when_all_of_its_steps_are_taken(tiny_model: Path, tmp_path: Path) -> None:
+    kept = record(tiny_model, tmp_path)
+    kept.start_epoch(0, STEPS)
+    for step in STEPS:
+        assert kept.orders == []
+        kept.note(torch.tensor(1.0), torch.tensor(1.0))
+        kept.step(0, step, learning_rate=0.5)
+    assert kept.orders == [order_digest([Step([[0, 1, 2, 3, 4, 5]])])]
+
+
+def test_what_is_restored_goes_on_in_its_epoch_with_the_curve_it_had(tiny_model: Path, tmp_path: Path) -> None:
+    kept, other = record(tiny_model, tmp_path), record(tiny_model, tmp_path)
+    take(kept, STEPS)
+    kept.start_epoch(1, STEPS)
+    kept.note(torch.tensor(3.0), torch.tensor(30.0))
+    kept.step(1, STEPS[0], learning_rate=0.25)
+    kept.fetch()
+    other.restore(kept.state())
+    assert other.start_epoch(1, STEPS) == 1
+    assert other.curve.tolist() == [[0.5, 1.0, 10.0], [0.5, 2.0, 20.0], [0.25, 3.0, 30.0]]
+    assert record(tiny_model, tmp_path).start_epoch(0, STEPS) == 0

@@ -11,11 +11,13 @@ import pandas as pd
 from datasets import ClassLabel, Dataset, Features, Value
 
 from reprise.errors import InputError
+from reprise.memory import let_go_of_files
 from reprise.recipe import Task
 from reprise.tables import check_file, read_table
 
 # The columns of prepared rows that hold text.
 TEXTS = ("text", "text_pair")
+LET_GO_EVERY = 100_000  # rows
 HIDDEN = -1  # the label id of rows whose label is not published, as in GLUE's test splits (one is test_mismatched)
 
 
@@ -75,6 +77,8 @@ def standardise(table: Table, task: Task) -> Dataset:
     group_by = task.split.group_by if task.split else None
 
     def convert(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        if numbers[0] % LET_GO_EVERY < len(numbers):
+            let_go_of_files()
         kept = [n for n in range(len(numbers)) if all(as_text(batch[c][n]) in v for c, (as_text, v) in keep.items())]
         batch, numbers = {c: [values[n] for n in kept] for c, values in batch.items()}, [numbers[n] for n in kept]
         where = [f"{table.name}, row {number + 1}" for number in numbers]
@@ -137,12 +141,12 @@ def _number(value: Any, place: str) -> float:
 
 def _check_ids(rows: Dataset, name: str, column: str) -> None:
     # All ids at once may be more than memory holds: first their hashes, then those whose hash stands more than once.
-    hashes = pd.Series(
-        np.concatenate(
-            [pd.util.hash_array(ids.to_numpy(zero_copy_only=False)) for ids in rows.data.column("id").chunks]
-        )
-    )
-    rows = rows.select(np.flatnonzero(hashes.duplicated(keep=False)))
+    hashes = np.empty(0, dtype=np.uint64)
+    for ids in rows.select_columns(["id"]).with_format("numpy").iter(batch_size=LET_GO_EVERY):
+        hashes = np.append(hashes, pd.util.hash_array(ids["id"].astype(object)))
+        let_go_of_files()
+    ascending = np.sort(hashes)
+    rows = rows.select(np.flatnonzero(np.isin(hashes, ascending[1:][ascending[1:] == ascending[:-1]])))
     # Numbers of the ids in the order in which they first stand: where all differ, those of their places.
     numbers, _ = pd.factorize(np.array(rows["id"][:], dtype=object))
     twice = np.flatnonzero(numbers != np.arange(len(rows)))

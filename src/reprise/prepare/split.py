@@ -39,8 +39,8 @@ def group_rows(*keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     row = np.tile(first, len(others))
     graph = coo_array((np.ones(len(row), dtype=bool), (row, np.concatenate([first[:0], *others]))), (nodes, nodes))
     _, component = connected_components(graph, directed=False)
-    group, _ = pd.factorize(component[first])  # in the order of the rows
-    return group
+    groups: npt.NDArray[np.int64] = pd.factorize(component[first])[0]  # numbered in the order of the rows
+    return groups
 
 
 def assign_splits(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from datasets import Dataset
 
 from reprise.errors import InputError
+from reprise.memory import let_go_of_files
 from reprise.outputs import replacing_folder, sha256, write_json
 from reprise.places import PREPARED, PRETRAINED, RAW, SHARD_ROWS, card, rows_of
 from reprise.prepare.rows import HIDDEN, TEXTS, check_columns, read_tables, standardise
@@ -120,6 +121,7 @@ def _digests(rows: Dataset, columns: tuple[str, ...], *, each: bool = False) -> 
     digests = np.empty((len(rows), len(there) if each else 1), dtype=np.uint64)
     filled = 0
     for batch in rows.select_columns(there).iter(batch_size=10_000):
+        let_go_of_files()
         for values in zip(*(batch[column] for column in there), strict=True):
             plain = [" ".join(value.casefold().split()) for value in values]
             digests[filled] = [digest(value) for value in plain] if each else digest(*plain)

@@ -13,10 +13,12 @@ from datasets import Dataset, Features, List, Value
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from reprise.memory import let_go_of_files
 from reprise.prepare.rows import TEXTS
 from reprise.tokenizing import encode
 
 BATCH = 1000  # rows that the tokenizer's threads share, and that are mapped together later
+LET_GO_EVERY = 50  # batches
 LINE_SECONDS = 10  # between two lines that say how far it has come, where there is no terminal
 # What `encode` gives: the columns of prepared rows beside the standard ones.
 ENCODED = {"input_ids": List(Value("int32")), "token_type_ids": List(Value("int8")), "length": Value("int64")}
@@ -61,6 +63,8 @@ def _progress(rows: Dataset, name: str) -> Iterator[pa.Table]:
         for number, batch in enumerate(rows.with_format("arrow").iter(batch_size=BATCH)):
             yield batch
             bar.update(len(batch))
+            if number % LET_GO_EVERY == 0:
+                let_go_of_files()
             done, now = number * BATCH + len(batch), time.perf_counter()
             if bar.disable and now - shown > LINE_SECONDS:
                 shown = now

@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -36,7 +37,7 @@ from reprise.train.stop import Stop, Stopped
 
 CHECKPOINTS = Path("checkpoints")
 MANIFEST = "manifest.json"
-CURVE = "curve.safetensors"
+CURVE = "curve.npy"
 KEPT = 2
 # What of the package a training runs; dvc.yaml lists the same as its dependencies.
 CODE = (
@@ -174,7 +175,7 @@ class Checkpoints:
                 return
             state |= {"param_groups": optimizer["param_groups"], "schedule": self.schedule.state_dict()}
             # As JSON it would take two seconds after 300,000 steps; so it takes a hundredth of one.
-            save_file({"curve": torch.from_numpy(state.pop("curve"))}, partial / CURVE)
+            np.save(partial / CURVE, state.pop("curve"), allow_pickle=False)
             write_json(partial / "state.json", state)
             if self.record.epochs:
                 shutil.copytree(self.record.folder, partial / "chosen")
@@ -223,7 +224,7 @@ class Checkpoints:
             problem = damage(checkpoint)
             if not problem:
                 state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-                return checkpoint, state | load_file(checkpoint / CURVE)
+                return checkpoint, state | {"curve": np.load(checkpoint / CURVE)}
             self.say(f"train: {checkpoint} is left out: {problem}")
         return None, {}
 
