@@ -67,18 +67,13 @@ class Job:
         return re.findall(r"JobState=(\w+)", self.slurm.call("scontrol", "show", "job", self.number))[0]
 
     def until(self, seen: Callable[[], object]) -> None:
-        """Wait until something is to be seen."""
-        self.slurm.until(seen, lambda: f"job {self.number}: {self.state}\n{self.log}")
+        """Wait until something is to be seen, and fail if the job fails before."""
 
-    def until_state(self, state: str) -> None:
-        """Wait until the job is in a state, and fail if it has failed."""
+        def seen_or_failed() -> bool:
+            return bool(seen()) or self.state in ("FAILED", "TIMEOUT")
 
-        def seen() -> bool:
-            found = self.state
-            assert found == state or found not in ("FAILED", "TIMEOUT"), f"{found}\n{self.log}"
-            return found == state
-
-        self.until(seen)
+        self.slurm.until(seen_or_failed, lambda: f"job {self.number}: {self.state}\n{self.log}")
+        assert seen(), f"job {self.number}: {self.state}\n{self.log}"
 
     def in_the_middle(self) -> int:
         """Wait until it trains and has kept some steps more than the session before, and return how many in all."""
@@ -115,7 +110,7 @@ def say_that_time_is_up(job: Job) -> Job:
 def lose_a_node(job: Job) -> Job:
     """As a power cut does: nothing on the second node is left. Then it comes back."""
     job.slurm.fail_node("node2")
-    job.until_state("PENDING")
+    job.until(lambda: job.state == "PENDING")
     job.slurm.start_node("node2")
     return job
 
@@ -129,7 +124,7 @@ def test_stopped_in_every_way_it_goes_on_from_a_checkpoint_and_ends_with_the_bit
         at_least.append(job.in_the_middle())
         job = stop(job)
         print(f"slurm: {stop.__name__} at step {at_least[-1]}/{STEPS}", flush=True)
-    job.until_state("COMPLETED")
+    job.until(lambda: job.state == "COMPLETED")
     log = "".join(file.read_text() for file in sorted(folder.glob("slurm-*.out")))
     print(re.sub(r"train: epoch .*\n", "", log))
     sessions = re.findall(r"job (\d+), session (\d+) on node\[1-2\], ", log)
@@ -148,6 +143,6 @@ def test_a_recipe_that_was_cooked_before_is_restored_and_no_node_waits_for_anoth
     shutil.rmtree(folder / "models/final")
     (folder / "dvc.lock").unlink()
     job = Job(slurm, folder)
-    job.until_state("COMPLETED")
+    job.until(lambda: job.state == "COMPLETED")
     assert "train on 2 nodes" not in job.log
     assert results(folder) == results(unbroken)
