@@ -1,6 +1,6 @@
 """How much memory a process needs where all have the whole model, where it is divided, and with recomputed layers.
 
-`make bench-sharding` trains a few steps of a BERT-base with random weights on made-up pairs, in two processes of this
+`make bench-sharding` trains a few steps of a wide BERT with random weights on made-up pairs, in two processes of this
 machine's processor, and prints the table of docs/scaling.md. `python benchmarks/sharding.py --tiny` tries the same.
 """
 
@@ -18,14 +18,16 @@ from transformers import BertConfig
 from transformers.utils import logging
 
 from folders import lay_out, prepare_pairs
-from made_up import BATCH_SIZE, TINY_BERT, made_up, random_pairs, write_model
+from made_up import TINY_BERT, made_up, random_pairs, write_model
 from reprise.errors import InputError
 from reprise.outputs import read_json
 from reprise.places import METRICS, PLOTS, PRETRAINED
 from reprise.recipe import as_plain, read_recipe
 from results import machine
 
-PROCESSES, PAIRS, STEPS = 2, 400, 4
+# Twelve layers of BERT-large, and so few texts at once that the parameters take most of the memory.
+WIDE_BERT = BertConfig(hidden_size=1024, num_attention_heads=16, intermediate_size=4096)
+PROCESSES, PAIRS, STEPS, BATCH_SIZE, MICRO_BATCH_SIZE = 2, 80, 4, 8, 2
 PROFILES = {"whole": "accelerate", "divided": "fsdp"}
 SAMPLE_SECONDS = 0.1
 
@@ -33,9 +35,11 @@ SAMPLE_SECONDS = 0.1
 def main(*, tiny: bool) -> None:
     """Train each way and print a row for it."""
     logging.disable_progress_bar()
-    config = TINY_BERT if tiny else BertConfig()
+    config = TINY_BERT if tiny else WIDE_BERT
     recipe = made_up(as_plain(read_recipe()))
     recipe["train"] |= {"engine": "accelerate", "lora": None, "epochs": 1, "max_steps": STEPS, "trackers": []}
+    recipe["train"] |= {"batch_size": BATCH_SIZE, "micro_batch_size": MICRO_BATCH_SIZE}
+    recipe["evaluate"] |= {"batch_size": MICRO_BATCH_SIZE}
     rows = []
     with tempfile.TemporaryDirectory(prefix="reprise-bench-") as name:
         place = lay_out(Path(name) / "place", recipe, Path(), [])
@@ -50,8 +54,9 @@ def main(*, tiny: bool) -> None:
                 rows.append([*shown, *trained(folder, profile)])
         weights = sum(file.stat().st_size for file in (place / PRETRAINED / "model").glob("*.safetensors"))
     print(
-        f"\n{weights / 4e6:.0f} M parameters, {BATCH_SIZE} pairs a step, {recipe['train']['precision']}, "
-        f"{PROCESSES} processes; {machine()['cores']} cores of {machine()['processor']}\n"
+        f"\n{weights / 4e6:.0f} M parameters, {BATCH_SIZE} pairs a step, {MICRO_BATCH_SIZE} at a time, "
+        f"{recipe['train']['precision']}, {PROCESSES} processes; {machine()['cores']} cores of "
+        f"{machine()['processor']}\n"
     )
     columns = ("model", "activations", "peak GB of a process", "seconds a step", "last loss")
     for row in (columns, ("---", "---", "---:", "---:", "---:"), *rows):

@@ -73,8 +73,10 @@ def train(
                 targets = batch.pop("labels")
                 keys.take(epoch, step.of(micro_batch), targets)  # they decide what is dropped
                 manual_seed(random_seed(recipe.seed, epoch, number, micro_batch), device)  # for what else may be drawn
-                # Gradients travel between processes once a step, with its last micro-batch.
-                with nullcontext() if turn == turns - 1 else accelerator.no_sync(model):
+                # Gradients travel between processes once a step, with its last micro-batch. Those of a divided model
+                # travel with each, as there is room for a share of them alone.
+                travels = turn == turns - 1 or accelerator.is_fsdp2
+                with nullcontext() if travels else accelerator.no_sync(model):
                     with autocast(settings.precision, device):
                         logits = model(**batch).logits
                     part = summed_loss(logits, targets) * as_data(weight(step, micro_batch), device)

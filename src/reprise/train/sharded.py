@@ -11,6 +11,7 @@ checkpoints write and read them. The names in it are those of the checkpoint of 
 single share: whoever reads takes what it needs from either.
 """
 
+import itertools
 import os
 import warnings
 from pathlib import Path
@@ -30,6 +31,9 @@ from torch.optim import Optimizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 Tensors = dict[str, torch.Tensor]
+
+# A process writes its share of so many bytes to a file, and so on: safetensors holds a file in memory, twice.
+PIECE = 2**29
 
 
 def sharding() -> FullyShardedDataParallelPlugin | None:
@@ -68,15 +72,23 @@ def whole_weights(model: torch.nn.Module) -> Tensors:
 
 
 def write_shares(folder: Path, tensors: Tensors) -> None:
-    """Write each process's share of these tensors to a file of its own, onto the disk; all take part.
+    """Write each process's share of these tensors to files of its own, onto the disk; all take part.
 
     Raises:
         OSError: one of them could not; all raise it.
     """
+    files = pieces({name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()})
+    writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=files, save_distributed=True)
     try:
-        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+        save(dict(tensors), storage_writer=writer)
     except CheckpointException as failed:
         raise OSError(*next(iter(failed.failures.values()))[0].args) from None
+
+
+def pieces(sizes: dict[str, int], piece: int = PIECE) -> dict[str, int]:
+    """Which file a tensor goes to, counted from 1, by the bytes of each tensor: files in turn of about a piece each."""
+    ends = itertools.accumulate(sizes.values())
+    return {name: 1 + (end - 1) // piece for name, end in zip(sizes, ends, strict=True)}
 
 
 def read_weights(folder: Path, model: torch.nn.Module) -> Tensors:

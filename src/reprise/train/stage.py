@@ -28,6 +28,7 @@ from reprise.train.checkpoint import Checkpoints, folder_of, held, ingredients
 from reprise.train.launch import REFUSED, TIMEOUT, WORLD_SIZE
 from reprise.train.provenance import session
 from reprise.train.record import Record
+from reprise.train.sharded import sharding
 from reprise.train.shards import Shards
 from reprise.train.share import Share
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
@@ -55,7 +56,8 @@ def run(recipe: Recipe, kind: str) -> None:
     parts = ingredients(recipe)
     check_alike(parts)
     full_precision(world.device)
-    keep_freed_memory()
+    if sharding() is None:  # layers come and go, and would leave holes in what is kept: as much again as they need
+        keep_freed_memory()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
     rows, validation = Shards(shards_of("train")), inputs_of(prepared_rows("validation"))
     first, run = world.is_main_process, folder_of(parts)
