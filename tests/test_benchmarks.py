@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -17,6 +19,7 @@ from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
+import data
 import folders
 import gpu
 import quality
@@ -283,6 +286,29 @@ def test_contenders_in_processes_of_their_own_take_turns_on_made_up_texts(
     assert found["reprise"]["padding_share"] < found["course"]["padding_share"]
     assert all(figures["examples_per_second"] > 0 for figures in found.values())
     assert content["matrix_rate"]["fp32"] > 1e9
+
+
+def test_notes_lie_in_several_files_with_ten_tokens_on_average(tmp_path: Path) -> None:
+    words = [f"w{number}" for number in range(100)]
+    data.write_notes(tmp_path / "one", words, 2000)
+    data.write_notes(tmp_path / "other", words, 2000)
+    files = sorted((tmp_path / "one").iterdir())
+    assert len(files) == data.FILES
+    notes = pq.read_table(tmp_path / "one")
+    assert notes.equals(pq.read_table(tmp_path / "other"))
+    assert notes["number"].to_pylist() == list(range(2000))
+    assert 7.5 < np.mean([len(note.split()) for note in notes["note"].to_pylist()]) < 8.5  # and two that are added
+    task = data.NOTES | {"split": {"validation": 0.1, "test": 0.1, "group_by": "author", "seed": 0}}
+    check_recipe(tiny_recipe(task=task), "test")
+
+
+@pytest.mark.thorough
+def test_the_benchmark_of_data_stops_and_goes_on_within_its_limit(run: Run, written: Path, tmp_path: Path) -> None:
+    figures = data.measure(tmp_path / "place", 40_000)
+    assert figures.keys() == {"prepare", "fresh", "resumed", "evaluate", "plan"}
+    assert all(100 < figures[name]["own_mb"] < data.LIMIT_MB for name in figures)
+    for name in ("fresh", "resumed"):
+        assert 0 < figures[name]["first_step_seconds"] < figures[name]["seconds"]
 
 
 @pytest.mark.thorough
