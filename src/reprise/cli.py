@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from reprise.errors import InputError
-from reprise.train.share import Share
+from reprise.train.hosts import Share
 
 
 class Verbs(TyperGroup):

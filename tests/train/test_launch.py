@@ -17,8 +17,8 @@ from torch.distributed.run import get_args_parser
 from reprise.errors import InputError
 from reprise.recipe import check_recipe
 from reprise.train import launch as launching
+from reprise.train.hosts import Share, address_of, torchrun
 from reprise.train.launch import ALONE, has_bf16, read_processes
-from reprise.train.share import Share, address_of, torchrun
 from reprise.train.stage import check_world
 from tiny import ROOT, Run, tiny_recipe, write_params
 

@@ -31,8 +31,8 @@ from reprise.outputs import sha256, write_json
 from reprise.places import PREPARED, PRETRAINED, card
 from reprise.recipe import CHANGE_NO_BIT, Recipe, as_plain
 from reprise.train.alike import of_first, tensors_of_first
+from reprise.train.divided import is_divided, read_moments, read_weights, write_shares
 from reprise.train.record import Record
-from reprise.train.sharded import is_divided, read_moments, read_weights, write_shares
 from reprise.train.stop import Stop, Stopped
 
 CHECKPOINTS = Path("checkpoints")

@@ -24,7 +24,7 @@ from reprise.errors import InputError
 from reprise.places import PREPARED, PRETRAINED, card
 from reprise.recipe import Recipe, Train
 from reprise.train.alive import ALIVE, Watch
-from reprise.train.share import Share, check_share, torchrun
+from reprise.train.hosts import Share, check_share, torchrun
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
 from reprise.train.trackers import check_trackers
 

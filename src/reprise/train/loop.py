@@ -16,11 +16,11 @@ from reprise.inference import predict, score
 from reprise.modeling import Collator
 from reprise.recipe import Recipe
 from reprise.train.checkpoint import Checkpoints
+from reprise.train.divided import divide, sharding, whole
 from reprise.train.model import build_model
 from reprise.train.optimizer import build_optimizer, build_schedule
 from reprise.train.plan import deal, micro_batch_rows, random_seed, steps_of_epoch, weight
 from reprise.train.record import Record
-from reprise.train.sharded import divide, sharding, whole
 from reprise.train.shards import Shards
 from reprise.xla import as_data, autocast, cut, manual_seed, on_xla, settle
 

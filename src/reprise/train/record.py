@@ -25,10 +25,10 @@ from reprise.outputs import replacing_file, sha256, write_json
 from reprise.places import FINAL
 from reprise.recipe import Train
 from reprise.shapes import padded_length
+from reprise.train.divided import is_divided, whole_weights
 from reprise.train.model import exported
 from reprise.train.plan import Step, micro_batch_rows, order_digest, steps_in_all
 from reprise.train.provenance import inputs
-from reprise.train.sharded import is_divided, whole_weights
 from reprise.train.trackers import Trackers
 from reprise.xla import Compilations
 

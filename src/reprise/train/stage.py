@@ -25,12 +25,12 @@ from reprise.tokenizing import load_tokenizer
 from reprise.train.alike import Unlike, check_alike
 from reprise.train.alive import living
 from reprise.train.checkpoint import Checkpoints, folder_of, held, ingredients
+from reprise.train.divided import sharding
+from reprise.train.hosts import Share
 from reprise.train.launch import REFUSED, TIMEOUT, WORLD_SIZE
 from reprise.train.provenance import session
 from reprise.train.record import Record
-from reprise.train.sharded import sharding
 from reprise.train.shards import Shards
-from reprise.train.share import Share
 from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
 from reprise.train.trackers import Trackers
 from reprise.xla import full_precision, on_xla

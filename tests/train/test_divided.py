@@ -18,8 +18,8 @@ from transformers import AutoModelForSequenceClassification
 from interrupting import Running, checkpoints, place, results, set_processes, taken
 from reprise.errors import InputError
 from reprise.recipe import Recipe, check_recipe
+from reprise.train.divided import write_shares
 from reprise.train.launch import check_sharding, read_sharding
-from reprise.train.sharded import write_shares
 from tiny import ROOT, Run, tiny_recipe, write_params
 
 Cook = Callable[..., Recipe]
