@@ -200,11 +200,10 @@ def show_checked(console: Console, content: dict[str, Any]) -> None:
 def show_derived(console: Console, device: Device, gradients: int) -> None:
     """Print what many devices like this core would do, a row of each number of them."""
     for batch_size in (BATCH_SIZE, LARGE_BATCH):
-        rows: list[tuple[str, ...]] = []
+        rows = []
         for devices in DEVICES:
             if devices > batch_size:
-                rows.append((f"{devices}", f"more devices than rows: {devices - batch_size} would have nothing to do"))
-                continue
+                continue  # there would be nothing to do for some
             sent = f"{volume(gradients, devices) / 1e6:.0f}", f"{sharded_volume(gradients, devices) / 1e6:.0f}"
             told = (
                 f"{step_seconds(device, link, **at) * 1e3:.0f} ({efficiency(device, link, **at):.0%})"
