@@ -25,10 +25,19 @@ from reprise.places import METRICS, PLOTS, PRETRAINED
 from reprise.recipe import as_plain, read_recipe
 from results import machine
 
-# Twelve layers of BERT-large, and so few texts at once that the parameters take most of the memory.
+# Twelve layers of BERT-large.
 WIDE_BERT = BertConfig(hidden_size=1024, num_attention_heads=16, intermediate_size=4096)
-PROCESSES, PAIRS, STEPS, BATCH_SIZE, MICRO_BATCH_SIZE = 2, 80, 4, 8, 2
+PROCESSES, PAIRS, STEPS = 2, 160, 4
 PROFILES = {"whole": "accelerate", "divided": "fsdp"}
+# The model, pairs at once in a process, and what becomes of activations. With two pairs parameters take most of the
+# memory, with sixteen activations do.
+WAYS = (
+    ("whole", 2, "kept"),
+    ("divided", 2, "kept"),
+    ("whole", 16, "kept"),
+    ("divided", 16, "kept"),
+    ("divided", 16, "recomputed"),
+)
 SAMPLE_SECONDS = 0.1
 
 
@@ -38,28 +47,25 @@ def main(*, tiny: bool) -> None:
     config = TINY_BERT if tiny else WIDE_BERT
     recipe = made_up(as_plain(read_recipe()))
     recipe["train"] |= {"engine": "accelerate", "lora": None, "epochs": 1, "max_steps": STEPS, "trackers": []}
-    recipe["train"] |= {"batch_size": BATCH_SIZE, "micro_batch_size": MICRO_BATCH_SIZE}
-    recipe["evaluate"] |= {"batch_size": MICRO_BATCH_SIZE}
     rows = []
     with tempfile.TemporaryDirectory(prefix="reprise-bench-") as name:
         place = lay_out(Path(name) / "place", recipe, Path(), [])
         words = write_model(config, place / PRETRAINED / "model", place / PRETRAINED / "tokenizer")
         prepare_pairs(place, random_pairs(words, PAIRS))
-        for model, profile in PROFILES.items():
-            for recomputed in (False, True):
-                shown = [model, "recomputed" if recomputed else "kept"]
-                print(f"bench: {PROCESSES} processes, model {shown[0]}, activations {shown[1]}", flush=True)
-                train = recipe["train"] | {"gradient_checkpointing": recomputed}
-                folder = lay_out(Path(name) / "-".join(shown), recipe | {"train": train}, place)
-                rows.append([*shown, *trained(folder, profile)])
+        for model, at_once, activations in WAYS:
+            shown = [model, str(at_once), activations]
+            print(f"bench: model {model}, {at_once} pairs at once, activations {activations}", flush=True)
+            train = {"batch_size": PROCESSES * at_once, "gradient_checkpointing": activations == "recomputed"}
+            changed = {"train": recipe["train"] | train, "evaluate": recipe["evaluate"] | {"batch_size": at_once}}
+            folder = lay_out(Path(name) / "-".join(shown), recipe | changed, place)
+            rows.append([*shown, *trained(folder, PROFILES[model])])
         weights = sum(file.stat().st_size for file in (place / PRETRAINED / "model").glob("*.safetensors"))
     print(
-        f"\n{weights / 4e6:.0f} M parameters, {BATCH_SIZE} pairs a step, {MICRO_BATCH_SIZE} at a time, "
-        f"{recipe['train']['precision']}, {PROCESSES} processes; {machine()['cores']} cores of "
-        f"{machine()['processor']}\n"
+        f"\n{weights / 4e6:.0f} M parameters, {recipe['train']['precision']}, {PROCESSES} processes; "
+        f"{machine()['cores']} cores of {machine()['processor']}\n"
     )
-    columns = ("model", "activations", "peak GB of a process", "seconds a step", "last loss")
-    for row in (columns, ("---", "---", "---:", "---:", "---:"), *rows):
+    columns = ("model", "pairs at once", "activations", "peak GB of a process", "seconds a step", "last loss")
+    for row in (columns, ("---", "---:", "---", "---:", "---:", "---:"), *rows):
         print("| " + " | ".join(row) + " |")
 
 

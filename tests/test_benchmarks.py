@@ -25,6 +25,7 @@ import gpu
 import quality
 import race
 import results
+import sharding
 import training
 from contender import CONTENDERS, Turns
 from flops import training_flops
@@ -317,3 +318,13 @@ def test_the_gpu_benchmark_runs_whole_on_the_processor(run: Run) -> None:
     for name in gpu.ALL_NAMES:
         assert f"│ {name} " in said
     assert "Trained again: the same bits\nStopped and gone on: the same bits\n" in said
+
+
+@pytest.mark.thorough
+def test_the_benchmark_of_divided_models_trains_each_way_to_the_same_loss(run: Run) -> None:
+    said = run(ROOT, sys.executable, "benchmarks/sharding.py", "--tiny").stdout
+    rows = [line.strip("| ").split(" | ") for line in said.splitlines() if line.startswith(("| whole", "| divided"))]
+    assert [tuple(row[:3]) for row in rows] == [(model, str(at_once), kept) for model, at_once, kept in sharding.WAYS]
+    losses = [float(row[-1]) for row in rows]
+    assert losses == pytest.approx([losses[0]] * 2 + [losses[2]] * 3, rel=1e-3)
+    assert all(float(row[3]) > 0 for row in rows)

@@ -47,12 +47,17 @@ def divide(model: torch.nn.Module, accelerator: Accelerator, plugin: FullySharde
     """Have `accelerator.prepare` divide this model, layer by layer; without a plugin it stays whole."""
     if plugin is None:
         return
-    # Not transformers' own list of them: there, BERT's embeddings stand on it, and would be divided twice.
-    plugin.transformer_cls_names_to_wrap = sorted(
-        {type(part).__name__ for part in model.modules() if isinstance(part, GradientCheckpointingLayer)}
-    )
+    plugin.transformer_cls_names_to_wrap = layers_of(model)
     accelerator.state.distributed_type, accelerator.state.fsdp_plugin = DistributedType.FSDP, plugin
     model.forward = accelerator.autocast()(model.forward)
+
+
+def layers_of(model: torch.nn.Module) -> list[str]:
+    """The classes of a model's layers, each of which is put together by itself.
+
+    Not those of its `_no_split_modules`: BERT's embeddings stand there, too, and would be divided twice.
+    """
+    return sorted({type(part).__name__ for part in model.modules() if isinstance(part, GradientCheckpointingLayer)})
 
 
 def is_divided(model: torch.nn.Module) -> bool:
@@ -77,7 +82,7 @@ def write_shares(folder: Path, tensors: Tensors) -> None:
     Raises:
         OSError: one of them could not; all raise it.
     """
-    files = pieces({name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()})
+    files = pieces({name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}, PIECE)
     writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=files, save_distributed=True)
     try:
         save(dict(tensors), storage_writer=writer)
@@ -85,8 +90,10 @@ def write_shares(folder: Path, tensors: Tensors) -> None:
         raise OSError(*next(iter(failed.failures.values()))[0].args) from None
 
 
-def pieces(sizes: dict[str, int], piece: int = PIECE) -> dict[str, int]:
-    """Which file a tensor goes to, counted from 1, by the bytes of each tensor: files in turn of about a piece each."""
+def pieces(sizes: dict[str, int], piece: int) -> dict[str, int]:
+    """Which file a tensor goes to, counted from 1, by the bytes of each tensor: one file after the other, of about a
+    piece each.
+    """
     ends = itertools.accumulate(sizes.values())
     return {name: 1 + (end - 1) // piece for name, end in zip(sizes, ends, strict=True)}
 
