@@ -96,7 +96,7 @@ def clock(folder: Path, *arguments: str, code: int = 0, limit_mb: int | None = N
         seconds: from the start of the process to its end.
         work_seconds, cpu_seconds: of the function that does the work, by the clock and on all cores together.
         peak_mb, own_mb: the most memory that the process has used, with pages of mapped files and without.
-        first_step_seconds: of `train`: from the start of the process to the end of its first step.
+        first_step_seconds, first_step_cpu_seconds: of `train`, from its start to the end of the first step.
 
     Raises:
         InputError: it failed; its own words stand above.

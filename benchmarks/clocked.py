@@ -63,13 +63,15 @@ def plan(rows: int, figures: dict[str, float]) -> None:
 
 
 def watch_steps(number: int, figures: dict[str, float]) -> None:
-    """Note when the first step of a training is taken, in seconds since 1970; stop it after so many, 0 for never."""
+    """Note when the first step of a training is taken (in seconds since 1970, and in those of all cores together);
+    stop it after so many, 0 for never."""
     from reprise.train.record import Record
 
     step = Record.step
 
     def noting(record: Record, *arguments: Any) -> None:
         figures.setdefault("first_step", time.time())
+        figures.setdefault("first_step_cpu_seconds", time.process_time())
         step(record, *arguments)
         if record.taken == number:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -112,23 +112,24 @@ def write_notes(folder: Path, words: list[str], rows: int) -> None:
 
 def show(console: Console, measured: dict[str, dict[str, Figures]]) -> None:
     """Print what each number of rows takes."""
-    table = titled(console, "Preparing", "rows", "seconds", "rows/s", "peak MB", "of its own", "prepared MB")
+    columns = {"seconds": "seconds", "of all cores": "cpu_seconds", "peak MB": "peak_mb", "of its own": "own_mb"}
+    table = titled(console, "Preparing", "rows", "rows/s", *columns, "prepared MB")
     for rows, figures in measured.items():
-        seconds = figures["prepare"]["seconds"]
-        numbers = [seconds, int(rows) / seconds, *(figures["prepare"][name] for name in ("peak_mb", "own_mb"))]
-        table.add_row(f"{int(rows):,}", *(f"{number:,.0f}" for number in [*numbers, figures["prepare"]["prepared_mb"]]))
+        told = figures["prepare"]
+        shown = [int(rows) / told["seconds"], *(told[name] for name in columns.values()), told["prepared_mb"]]
+        table.add_row(f"{int(rows):,}", *(f"{number:,.0f}" for number in shown))
     console.print(table)
-    headings = "first step s", "resumed", "peak MB", "of its own", "evaluate MB", "plan: last step s", "all steps s"
-    table = titled(console, "Training an epoch", "rows", *headings)
+    columns = {"first step s": "first_step_seconds", "of all cores": "first_step_cpu_seconds"} | columns
+    for name, title in {"fresh": "Training up to the end of an epoch", "resumed": "Going on from there"}.items():
+        table = titled(console, title, "rows", *columns)
+        for rows, figures in measured.items():
+            table.add_row(f"{int(rows):,}", *(f"{figures[name][column]:,.1f}" for column in columns.values()))
+        console.print(table)
+    table = titled(console, "Planning an epoch in steps of 32", "rows", "its last step s", "all steps s", "peak MB")
     for rows, figures in measured.items():
-        both = figures["fresh"], figures["resumed"]
-        table.add_row(
-            f"{int(rows):,}",
-            *(f"{part['first_step_seconds']:.1f}" for part in both),
-            *(f"{max(part[name] for part in both):,.0f}" for name in ("peak_mb", "own_mb")),
-            f"{figures['evaluate']['peak_mb']:,.0f}",
-            *(f"{figures['plan'][name]:.2f}" for name in ("last_step_seconds", "work_seconds")),
-        )
+        told = figures["plan"]
+        times = (f"{told[name]:.2f}" for name in ("last_step_seconds", "work_seconds"))
+        table.add_row(f"{int(rows):,}", *times, f"{told['peak_mb']:,.0f}")
     console.print(table)
 
 

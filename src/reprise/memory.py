@@ -31,6 +31,6 @@ def let_go_of_files() -> None:
         dont_need = 4  # sys/mman.h
         for line in MAPS.read_text(encoding="utf-8", errors="replace").splitlines():
             place, rights, *_ = line.split()
-            if rights == "r--s" and line.endswith(".arrow"):  # nobody has written there: nothing is lost
+            if rights in ("r--p", "r--s") and line.endswith(".arrow"):  # nobody has written there: nothing is lost
                 start, end = (int(number, 16) for number in place.split("-"))
                 madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), dont_need)
