@@ -54,5 +54,5 @@ def test_in_an_epoch_files_are_opened_again_only_where_a_part_begins(
     assert parts == 3
     assert set(opened) == set(rows.files)
     assert len(opened) <= len(rows.files) + (parts - 1)
-    assert rows.opened.cache_info().currsize == SHARDS_MIXED + 1
+    assert rows.opened.cache_info().currsize == SHARDS_MIXED + 2
     assert np.array_equal(np.sort([row for step in steps for row in step.micro_batches[0]]), np.arange(144))

@@ -11,12 +11,11 @@ import numpy.typing as npt
 from datasets import Dataset
 
 from reprise.errors import InputError
-from reprise.memory import let_go_of_files
 from reprise.outputs import replacing_folder, sha256, write_json
 from reprise.places import PREPARED, PRETRAINED, RAW, SHARD_ROWS, card, rows_of
 from reprise.prepare.rows import HIDDEN, TEXTS, check_columns, read_tables, standardise
 from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, digest, group_rows, sample
-from reprise.prepare.write import write_tokenized
+from reprise.prepare.write import in_batches, write_tokenized
 from reprise.recipe import Split, Task
 from reprise.tokenizing import load_tokenizer
 
@@ -120,9 +119,8 @@ def _digests(rows: Dataset, columns: tuple[str, ...], *, each: bool = False) -> 
     there = [column for column in columns if column in rows.column_names]
     digests = np.empty((len(rows), len(there) if each else 1), dtype=np.uint64)
     filled = 0
-    for batch in rows.select_columns(there).iter(batch_size=10_000):
-        let_go_of_files()
-        for values in zip(*(batch[column] for column in there), strict=True):
+    for batch in in_batches(rows.select_columns(there), f"read {' and '.join(there)}"):
+        for values in zip(*(batch[column].to_pylist() for column in there), strict=True):
             plain = [" ".join(value.casefold().split()) for value in values]
             digests[filled] = [digest(value) for value in plain] if each else digest(*plain)
             filled += 1

@@ -46,7 +46,7 @@ def write_tokenized(
     lengths, labels = [], []
     # `save_to_disk` would add a fingerprint of its own.
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        for batch in _progress(rows, name):
+        for batch in in_batches(rows, name):
             encoded = encode(tokenizer, [batch[column].to_pylist() for column in texts], max_length)
             columns = {column: pa.array(encoded[column], schema.field(column).type) for column in encoded}
             table = pa.table({**dict(zip(batch.column_names, batch.columns, strict=True)), **columns}, schema=schema)
@@ -56,10 +56,10 @@ def write_tokenized(
     return np.concatenate(lengths), np.concatenate(labels)
 
 
-def _progress(rows: Dataset, name: str) -> Iterator[pa.Table]:
+def in_batches(rows: Dataset, name: str) -> Iterator[pa.Table]:
     """The rows in batches, while a bar in a terminal, or now and then a line, says how far they are."""
     began = shown = time.perf_counter()
-    with tqdm(total=len(rows), desc=f"tokenize {name}", unit="row", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=len(rows), desc=f"prepare: {name}", unit="row", disable=not sys.stderr.isatty()) as bar:
         for number, batch in enumerate(rows.with_format("arrow").iter(batch_size=BATCH)):
             yield batch
             bar.update(len(batch))

@@ -17,13 +17,14 @@ class Shards(data.Dataset[dict[str, Any]]):
     """Rows by their numbers, for a DataLoader.
 
     What was read of a mapped file counts as this process's memory until the file is let go. plan.py asks for rows of
-    few shards at a time, so no more stay open: those of one part of an epoch, whose borders may lie within a shard.
+    few shards at a time, so no more stay open: those of one part of an epoch, whose borders may lie within a shard, and
+    among which the last, smaller one may be.
     """
 
     def __init__(self, files: list[Path]) -> None:
         """`files` are the Arrow files of a split in their order, each but the last with SHARD_ROWS rows."""
         self.files = files
-        self.opened = lru_cache(maxsize=SHARDS_MIXED + 1)(_mapped)
+        self.opened = lru_cache(maxsize=SHARDS_MIXED + 2)(_mapped)
         # Through `datasets`, a column would become a list of Python's numbers first: a minute for ten million rows.
         self.lengths = np.concatenate([_mapped(file).data.column("length").to_numpy() for file in files])
 
