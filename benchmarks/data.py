@@ -119,7 +119,7 @@ def show(console: Console, measured: dict[str, dict[str, Figures]]) -> None:
         shown = [int(rows) / told["seconds"], *(told[name] for name in columns.values()), told["prepared_mb"]]
         table.add_row(f"{int(rows):,}", *(f"{number:,.0f}" for number in shown))
     console.print(table)
-    columns = {"first step s": "first_step_seconds", "of all cores": "first_step_cpu_seconds"} | columns
+    columns = {"first step s": "first_step_seconds", "by all cores": "first_step_cpu_seconds"} | columns
     for name, title in {"fresh": "Training up to the end of an epoch", "resumed": "Going on from there"}.items():
         table = titled(console, title, "rows", *columns)
         for rows, figures in measured.items():
