@@ -131,7 +131,7 @@ bench-report: $(VENV)/.dev  ## The report of many experiments: time, size, and h
 bench-scaling: setup  ## What 1, 2 and 4 processes take, beside what a model says that goes on to 512 devices
 	python benchmarks/scaling.py
 
-bench-sharding: setup  ## Memory of a process with the whole model and with a divided one, eight minutes on two cores
+bench-sharding: setup  ## Memory of a process with the whole model and with a divided one, five minutes on two cores
 	python benchmarks/sharding.py
 
 bench-xla: $(VENV)/.installed  ## Count XLA's compilations with one, four and any lengths of batches (STEPS=60)
