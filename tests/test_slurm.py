@@ -51,6 +51,7 @@ class Job:
 
     def __init__(self, slurm: Cluster, folder: Path) -> None:
         self.slurm, self.folder = slurm, folder
+        self.trainings = 0  # of the sessions that were seen to train
         (port,) = free_ports(1)
         env = {"REPRISE_RENDEZVOUS": f"localhost:{port}"}  # the nodes' names lead nowhere here
         self.number = slurm.call("sbatch", "--parsable", SCRIPT, folder=folder, env=env).strip()
@@ -77,6 +78,8 @@ class Job:
 
     def in_the_middle(self) -> int:
         """Wait until it trains and has kept some steps more than the session before, and return how many in all."""
+        self.until(lambda: self.log.count("processes: 2") > self.trainings)
+        self.trainings += 1
         before = kept(self.folder)
         self.until(lambda: kept(self.folder) > before + 10)
         return kept(self.folder)

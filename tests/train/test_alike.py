@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from accelerate import PartialState
 
 from reprise.recipe import check_recipe
 from reprise.train import alike
-from reprise.train.alike import Unlike, check_alike, differences, shown, tensors_of_first
+from reprise.train.alike import Unlike, check_alike, differences, shown
 from reprise.train.checkpoint import ingredients
 from tiny import Run, tiny_recipe
 
@@ -113,9 +111,3 @@ def test_every_process_has_what_the_first_one_gives_bit_for_bit(tmp_path: Path, 
     said = run(tmp_path, *two, env={"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}).stdout.splitlines()
     same = "{'folder': 'here'} [('a', torch.float32), ('b', torch.float32), ('c', torch.bfloat16)]"
     assert sorted(said) == [f"0 {same}", f"1 {same}"]
-
-
-def test_one_process_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alike, "broadcast", None)
-    tensors = {"a": torch.rand(3)}
-    assert tensors_of_first(PartialState(cpu=True), tensors) == tensors

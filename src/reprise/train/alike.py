@@ -27,14 +27,19 @@ class Unlike(InputError):  # noqa: N818 - reads as what it says
     """Bad input that every process finds alike: none of them waits for another, and none need start again."""
 
 
+def on_one_host() -> bool:
+    """Whether all processes of the training are on this host, and so read the same files."""
+    return int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1
+
+
 def check_alike(ingredients: Mapping[str, Any]) -> None:
     """Compare the commit and everything that decides the weights between the hosts of a training.
 
     Raises:
         Unlike: a host has something else than host 0.
     """
-    if int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1:
-        return  # the processes of one host read the same files
+    if on_one_host():
+        return
     commit, dirty = checkout()
     told = {"commit": f"{commit} with changes" if dirty else commit, **ingredients}
     mine = (int(os.environ["GROUP_RANK"]), platform.node(), told)
@@ -68,8 +73,6 @@ def shown(value: Any) -> str:
 
 def of_first(content: Content) -> Content:
     """What the first process gives, on every process; what the others give is left out."""
-    if PartialState().num_processes == 1:
-        return content  # torch_xla would not read back what is no tensor
     (given,) = broadcast_object_list([content])
     return given  # type: ignore[no-any-return]
 
@@ -79,8 +82,6 @@ def tensors_of_first(world: PartialState, tensors: Mapping[str, torch.Tensor]) -
 
     They travel one at a time, so a device needs room for the largest alone.
     """
-    if world.num_processes == 1:
-        return dict(tensors)
     received = {}
     for name, shape, dtype in of_first([(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()]):
         mine = tensors[name] if world.is_main_process else torch.empty(shape, dtype=dtype)

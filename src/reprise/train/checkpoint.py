@@ -30,7 +30,7 @@ from reprise.errors import InputError
 from reprise.outputs import sha256, write_json
 from reprise.places import PREPARED, PRETRAINED, card
 from reprise.recipe import CHANGE_NO_BIT, Recipe, as_plain
-from reprise.train.alike import of_first, tensors_of_first
+from reprise.train.alike import of_first, on_one_host, tensors_of_first
 from reprise.train.divided import is_divided, read_moments, read_weights, write_shares
 from reprise.train.record import Record
 from reprise.train.stop import Stop, Stopped
@@ -107,7 +107,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 class Checkpoints:
-    """Writes and restores the state of a training. The first process writes and reads, and all restore what it read."""
+    """Writes and restores the state of a training. The first process writes, and all restore what its host has."""
 
     model: torch.nn.Module
     optimizer: Optimizer
@@ -203,7 +203,9 @@ class Checkpoints:
     def restore(self, model: torch.nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> None:
         """Watch over these, the model itself and no wrapper, and take up the newest checkpoint that is whole."""
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
-        checkpoint, state = of_first(self.newest() if self.world.is_main_process else (None, {}))
+        reads = on_one_host() or self.world.is_main_process
+        newest = self.newest() if reads else (None, {})
+        checkpoint, state = newest if on_one_host() else of_first(newest)
         if not checkpoint:
             return
         weights, kept = self.tensors(checkpoint)
@@ -231,14 +233,14 @@ class Checkpoints:
     def tensors(self, checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """The weights of a checkpoint by name, and the moments by the number of their parameter and their own name.
 
-        Each process reads its share of a divided model, from a disk that all hosts see. Of a whole one the first
-        process hands on what it has read: the others' hosts may not have it.
+        Each process reads for itself, its share of a divided model from a disk that all hosts see. Of a whole one on
+        several hosts, the first process hands on what it has read: the others' disks may not have it.
         """
-        divided = is_divided(self.model)
-        reads = divided or self.world.is_main_process
+        shared = on_one_host() or is_divided(self.model)
+        reads = shared or self.world.is_main_process
         weights = read_weights(checkpoint, self.model) if reads else {}
         moments = read_moments(checkpoint, self.model, self.optimizer) if reads else {}
-        if divided:
+        if shared:
             return weights, moments
         return tensors_of_first(self.world, weights), tensors_of_first(self.world, moments)
 
