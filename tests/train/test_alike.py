@@ -100,7 +100,7 @@ said = of_first({"folder": "here"} if first else None)
 torch.manual_seed(0)
 expected = {"a": torch.rand(3, 2), "b": torch.rand(()), "c": torch.rand(2).bfloat16()}
 same = [(name, tensor.dtype) for name, tensor in received.items() if torch.equal(tensor, expected[name])]
-print(world.process_index, said, same)
+print(f"{world.process_index} {said} {same}\\n", end="")  # in one piece: the other process prints, too
 world.destroy_process_group()
 """
 
