@@ -81,7 +81,7 @@ test: $(VENV)/.dev  ## Run the tests and measure their coverage
 test-thorough: $(VENV)/.dev  ## Run the tests that prove in more forms what `make test` proves in one
 	pytest -m thorough --durations=5
 
-test-default: $(VENV)/.dev  ## Cook the default recipe in a new clone, offline after fetch, and check the result
+test-default: $(VENV)/.dev  ## Cook the default recipe in a new clone, offline after fetch, and check the result (N=3 seeds)
 	pytest -m default -n 0 -s
 
 test-invariance: $(VENV)/.dev  ## Train on 1 to 3 processes and in other micro-batches, and compare every loss

@@ -60,11 +60,12 @@ def test_the_default_recipe_reaches_its_accuracy_and_cooks_once(tmp_path: Path) 
     assert seeds[0]["rows"] == 1273
     assert seeds[0]["baseline"]["accuracy"] < 0.6
     # A seed alone says little: its accuracy has a standard deviation of 0.005.
-    for seed in (43, 44):
+    for seed in range(43, 42 + int(os.environ.get("N", "3"))):
         cook(clone, *ALONE, "dvc", "exp", "run", "--set-param", f"seed={seed}")
         seeds.append(judged(clone))
     accuracies = [each["accuracy"] for each in seeds]
-    print(f"test accuracy of three seeds: {', '.join(f'{accuracy:.4f}' for accuracy in accuracies)}")
-    assert len(set(accuracies)) > 1
-    assert statistics.mean(accuracies) >= 0.84
+    print(f"test accuracy of {len(seeds)} seeds: {', '.join(f'{accuracy:.4f}' for accuracy in accuracies)}")
     assert min(accuracies) >= 0.83
+    if len(seeds) > 1:
+        assert len(set(accuracies)) > 1
+        assert statistics.mean(accuracies) >= 0.84
