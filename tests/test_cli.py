@@ -69,6 +69,8 @@ def test_an_interrupted_verb_exits_with_130_and_leaves_the_earlier_output(tmp_pa
     (tmp_path / "environment.json").write_text("earlier")
     program = (
         "import os, signal, sys, time\n"
+        # A shell starts what it puts into the background deaf to Ctrl-C, and children inherit that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from reprise import environment\n"
         "from reprise.__main__ import main\n"
         "def describe(kind):\n"
