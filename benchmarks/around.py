@@ -27,7 +27,7 @@ from clocked import WORK
 from folders import PAIRS, Recipe, default_recipe, lay_out, lay_out_repository, write_pairs
 from made_up import MODEL, TINY_BERT, made_up, random_pairs, write_model
 from predicting import predict_speed
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.places import PREPARED, PRETRAINED, RAW
 from reprise.tokenizing import load_tokenizer
 
@@ -99,7 +99,7 @@ def clock(folder: Path, *arguments: str, code: int = 0, limit_mb: int | None = N
         first_step_seconds, first_step_cpu_seconds: of `train`, from its start to the end of the first step.
 
     Raises:
-        InputError: it failed; its own words stand above.
+        UserError: it failed; its own words stand above.
     """
     with tempfile.NamedTemporaryFile(prefix="reprise-bench-") as file:
         command = [sys.executable, str(Path(__file__).with_name("clocked.py")), file.name, *arguments]
@@ -112,7 +112,7 @@ def clock(folder: Path, *arguments: str, code: int = 0, limit_mb: int | None = N
         ended = subprocess.call(command, cwd=folder, env=environment, stdout=sys.stderr, preexec_fn=limit)
         seconds = time.time() - began
         if ended != code:
-            raise InputError(f"`{' '.join(arguments)}` failed, see above; expected it to run in {folder}")
+            raise UserError(f"`{' '.join(arguments)}` failed, see above; expected it to run in {folder}")
         told: Figures = json.loads(file.read())
     if "first_step" in told:
         told["first_step_seconds"] = told.pop("first_step") - began
@@ -123,14 +123,14 @@ def fastest(command: Sequence[str], folder: Path, repeats: int) -> float:
     """The seconds that a command takes, the least of several times.
 
     Raises:
-        InputError: it failed; its own words stand above.
+        UserError: it failed; its own words stand above.
     """
     took = []
     for _ in range(repeats):
         began = time.perf_counter()
         # The command is this checkout's, not that of the folder, which it would start another time.
         if subprocess.call(command, cwd=folder, env=os.environ | {"REPRISE_CHECKOUT": "1"}, stdout=subprocess.DEVNULL):
-            raise InputError(f"`{' '.join(command)}` failed, see above; expected it to run in {folder}")
+            raise UserError(f"`{' '.join(command)}` failed, see above; expected it to run in {folder}")
         took.append(time.perf_counter() - began)
     return min(took)
 
@@ -261,7 +261,7 @@ def titled(console: Console, title: str, first: str, *headings: str) -> Table:
 if __name__ == "__main__":
     try:
         main(million=sys.argv[1:] == ["--million"])
-    except InputError as error:
+    except UserError as error:
         sys.exit(f"bench: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -65,18 +65,18 @@ def plan(rows: int, figures: dict[str, float]) -> None:
 def watch_steps(number: int, figures: dict[str, float]) -> None:
     """Note when the first step of a training is taken (in seconds since 1970, and in those of all cores together);
     stop it after so many, 0 for never."""
-    from reprise.train.record import Record
+    from reprise.train.record import TrainingHistory
 
-    step = Record.step
+    step = TrainingHistory.log_step
 
-    def noting(record: Record, *arguments: Any) -> None:
+    def noting(record: TrainingHistory, *arguments: Any) -> None:
         figures.setdefault("first_step", time.time())
         figures.setdefault("first_step_cpu_seconds", time.process_time())
         step(record, *arguments)
-        if record.taken == number:
+        if record.steps_done == number:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    Record.step = noting  # type: ignore[assignment, method-assign]
+    TrainingHistory.log_step = noting  # type: ignore[assignment, method-assign]
 
 
 def watch(figures: dict[str, float]) -> None:

@@ -24,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, get_scheduler
 
 from flops import settle, training_flops
-from reprise.environment import hardware
-from reprise.places import PRETRAINED, rows_of
-from reprise.recipe import Recipe, as_plain, check_recipe, read_recipe
+from reprise.environment import current_hardware
+from reprise.places import PRETRAINED, split_file
+from reprise.recipe import Recipe, check_recipe, read_recipe, to_dict
 
 TEXT = ("id", "text", "text_pair", "length")  # of the prepared columns, what no model reads
 
@@ -55,7 +55,7 @@ class Turns:
         """
         self.model = model
         model.register_forward_pre_hook(self._note, with_kwargs=True)
-        self.answer({"steps_an_epoch": steps})
+        self.answer({"steps_per_epoch": steps})
         self._wait()
         if count:
             self.counter = self.counting.enter_context(FlopCounterMode(display=False))
@@ -69,7 +69,7 @@ class Turns:
         self.lengths.append(lengths)  # on the device: to read them would wait for it
         self.shapes.append((rows, width))
 
-    def after_step(self) -> None:
+    def maybe_save(self) -> None:
         """Note that an optimizer step was taken; with the turn's last, answer, and wait for the next turn."""
         self.left -= 1
         if not self.left:
@@ -133,7 +133,7 @@ def peak_memory(device: torch.device) -> float:
 
 def read(split: str) -> Dataset:
     """The prepared rows of a split."""
-    return Dataset.from_file(str(rows_of(split)))
+    return Dataset.from_file(str(split_file(split)))
 
 
 def padding() -> Any:
@@ -180,7 +180,7 @@ def course(recipe: Recipe, turns: Turns, *, model: Any = None, collate: Any = No
             schedule.step()
             optimizer.zero_grad()
             losses.append(loss.detach())
-            turns.after_step()
+            turns.maybe_save()
         model.eval()
         right = 0
         for batch in validation_loader:
@@ -211,7 +211,7 @@ def trainer(recipe: Recipe, turns: Turns, **choices: Any) -> dict[str, Any]:
 
     class HandOver(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            turns.after_step()
+            turns.maybe_save()
 
     arguments = TrainingArguments(
         "trainer",
@@ -236,26 +236,26 @@ def trainer_grouped(recipe: Recipe, turns: Turns) -> dict[str, Any]:
 def reprise(recipe: Recipe, turns: Turns) -> dict[str, Any]:
     """What `reprise train` runs. Every step pays its share of a checkpoint."""
     from reprise.train import stage  # with what it imports, nothing for the others
-    from reprise.train.checkpoint import Checkpoints
+    from reprise.train.checkpoint import CheckpointManager
 
-    class InTurns(Checkpoints):
+    class InTurns(CheckpointManager):
         def restore(self, model: torch.nn.Module, *state: Any) -> None:
             super().restore(model, *state)
-            turns.begin(model, self.record.steps_an_epoch, count=True)
+            turns.begin(model, self.record.steps_per_epoch, count=True)
 
-        def after_step(self) -> None:
-            super().after_step()
-            if len(self.record.curve) == 1:  # to know what one takes
-                self.record.fetch()
+        def maybe_save(self) -> None:
+            super().maybe_save()
+            if len(self.record.history) == 1:  # to know what one takes
+                self.record.flush()
                 self.save()
-            turns.after_step()
+            turns.maybe_save()
 
         def save(self) -> None:
             with turns.spread(self.record.train.checkpoint_every):
                 super().save()
 
-    stage.Checkpoints = InTurns  # type: ignore[attr-defined]
-    stage.run(recipe, hardware())
+    stage.CheckpointManager = InTurns  # type: ignore[attr-defined]
+    stage.train_worker(recipe, current_hardware())
     return {}
 
 
@@ -284,9 +284,9 @@ def main(name: str) -> None:
     """Train as the contender of this name until the parent has seen enough."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)  # what libraries print is no answer
-        contender, plain = CONTENDERS[name], as_plain(read_recipe())
+        contender, plain = CONTENDERS[name], to_dict(read_recipe())
         recipe = check_recipe(plain | {"train": plain["train"] | {"precision": contender.precision}}, "params.yaml")
-        turns = Turns(answers, torch.device("cuda" if hardware() == "cuda" else "cpu"))
+        turns = Turns(answers, torch.device("cuda" if current_hardware() == "cuda" else "cpu"))
         try:
             turns.answer(contender.train(recipe, turns))
         except Exception as error:

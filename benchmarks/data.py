@@ -20,10 +20,10 @@ import results
 from around import Figures, clock, titled
 from folders import Recipe, lay_out
 from made_up import write_model
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.outputs import read_json
-from reprise.places import PREPARED, PRETRAINED, RAW, card
-from reprise.recipe import as_plain, read_recipe
+from reprise.places import PREPARED, PRETRAINED, RAW, stats_path
+from reprise.recipe import read_recipe, to_dict
 
 LIMIT_MB = 2000
 FILES = 20  # of raw Parquet
@@ -75,7 +75,7 @@ def measure(folder: Path, rows: int) -> dict[str, Figures]:
     """
     share = HELD_OUT / rows
     task = NOTES | {"split": {"validation": share, "test": share, "group_by": "author", "seed": 0}}
-    recipe: Recipe = as_plain(read_recipe())
+    recipe: Recipe = to_dict(read_recipe())
     lay_out(folder, recipe | {"task": task, "train": recipe["train"] | TRAIN}, Path(), [])
     words = write_model(SMALL_BERT, folder / PRETRAINED / "model", folder / PRETRAINED / "tokenizer")
     print(f"bench: write {rows} rows as {FILES} files of Parquet", flush=True)
@@ -85,7 +85,7 @@ def measure(folder: Path, rows: int) -> dict[str, Figures]:
     print(f"bench: prepare {rows} rows", flush=True)
     figures = {"prepare": run("prepare")}
     figures["prepare"]["prepared_mb"] = sum(file.stat().st_size for file in (folder / PREPARED).iterdir()) / 1e6
-    train_rows = read_json(card(folder / PREPARED))["splits"]["train"]["rows"]
+    train_rows = read_json(stats_path(folder / PREPARED))["splits"]["train"]["rows"]
     print(f"bench: train on {train_rows} rows, up to the last steps of the epoch", flush=True)
     figures["fresh"] = run("train", str(-(-train_rows // BATCH_SIZE) - LEFT), code=128 + signal.SIGTERM)
     print("bench: go on from there", flush=True)
@@ -136,7 +136,7 @@ def show(console: Console, measured: dict[str, dict[str, Figures]]) -> None:
 if __name__ == "__main__":
     try:
         main([int(rows) for rows in sys.argv[1:]])
-    except InputError as error:
+    except UserError as error:
         sys.exit(f"bench: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -12,16 +12,16 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from reprise.environment import ENVIRONMENT, ROOMS
-from reprise.errors import InputError
-from reprise.places import PREPARED, PRETRAINED, RAW, card
-from reprise.recipe import as_plain, read_recipe
+from reprise.environment import ENVIRONMENT, HARDWARE_DIR
+from reprise.errors import UserError
+from reprise.places import PREPARED, PRETRAINED, RAW, stats_path
+from reprise.recipe import read_recipe, to_dict
 
 Recipe = dict[str, Any]  # as params.yaml says it
 
 TASK = "rotten-tomatoes"  # of the default recipe
 # What `dvc repro` reads of a checkout, beside the recipe and the data.
-PIPELINE = (".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "src", str(ROOMS))
+PIPELINE = (".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "src", str(HARDWARE_DIR))
 
 # Two texts a row, and whether they were judged alike.
 PAIRS: Recipe = {
@@ -43,13 +43,15 @@ def default_recipe() -> Recipe:
     """The recipe in params.yaml, whose data and model are here then.
 
     Raises:
-        InputError: it is another than the benchmark is of, or cannot be cooked.
+        UserError: it is another than the benchmark is of, or cannot be cooked.
     """
-    recipe: Recipe = as_plain(read_recipe())
+    recipe: Recipe = to_dict(read_recipe())
     if recipe["task"]["name"] != TASK:
-        raise InputError(f"params.yaml: task.name: expected {TASK}: reprise recipe task={TASK}")
-    if not (card().exists() and PRETRAINED.exists() and RAW.exists()) and subprocess.call(["dvc", "repro", "prepare"]):
-        raise InputError("`dvc repro prepare` failed, see above; expected it to prepare the default recipe")
+        raise UserError(f"params.yaml: task.name: expected {TASK}: reprise recipe task={TASK}")
+    if not (stats_path().exists() and PRETRAINED.exists() and RAW.exists()) and subprocess.call(
+        ["dvc", "repro", "prepare"]
+    ):
+        raise UserError("`dvc repro prepare` failed, see above; expected it to prepare the default recipe")
     return recipe
 
 
@@ -73,7 +75,11 @@ def lay_out(folder: Path, recipe: Recipe, place: Path, parts: Iterable[Path] = (
     folder.mkdir(parents=True)
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(recipe, file)
-    for name, there in [(ROOMS, ROOMS), (ENVIRONMENT, ENVIRONMENT), *((part, place / part) for part in parts)]:
+    for name, there in [
+        (HARDWARE_DIR, HARDWARE_DIR),
+        (ENVIRONMENT, ENVIRONMENT),
+        *((part, place / part) for part in parts),
+    ]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(there.absolute())
     return folder
@@ -102,8 +108,8 @@ def prepare_pairs(folder: Path, pairs: Iterable[tuple[str, str, str]]) -> None:
     """Have `reprise prepare` prepare pairs of texts, each with its label, in a folder that has no data yet.
 
     Raises:
-        InputError: it failed; its own words stand above.
+        UserError: it failed; its own words stand above.
     """
     write_pairs(folder / RAW / "all/pairs.csv", pairs)
     if subprocess.call([sys.executable, "-m", "reprise", "prepare"], cwd=folder, stdout=sys.stderr):
-        raise InputError("`reprise prepare` failed, see above; expected it to prepare the pairs")
+        raise UserError("`reprise prepare` failed, see above; expected it to prepare the pairs")

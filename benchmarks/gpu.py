@@ -20,10 +20,10 @@ import results
 from folders import Recipe, lay_out, prepare_pairs
 from made_up import BATCH_SIZE, TINY_BERT, made_up, random_pairs, write_model
 from race import mean_length, progress, race, running, show, summarize
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.outputs import sha256
-from reprise.places import FINAL, PRETRAINED
-from reprise.recipe import as_plain, read_recipe
+from reprise.places import FINAL_MODEL, PRETRAINED
+from reprise.recipe import read_recipe, to_dict
 from training import NAMES, ROUNDS, TURN_SECONDS
 
 ALL_NAMES = (*NAMES, "compiled", "packed")
@@ -34,12 +34,12 @@ import signal
 from reprise.cli import app
 from reprise.train.checkpoint import Checkpoints
 
-after_step = Checkpoints.after_step
+maybe_save = Checkpoints.after_step
 
 def stopped_after_step(self):
     if len(self.record.curve) == {steps}:
         signal.raise_signal(signal.SIGTERM)
-    after_step(self)
+    maybe_save(self)
 
 Checkpoints.after_step = stopped_after_step
 app(["train"], prog_name="reprise")
@@ -65,10 +65,10 @@ def main(*, tiny: bool) -> None:
     """Measure, prove, print both, and write them."""
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one card is measured
     if not tiny and not torch.cuda.is_available():
-        raise InputError("PyTorch sees no GPU; expected one, as `make bench-gpu` hands it on, or --tiny to try without")
+        raise UserError("PyTorch sees no GPU; expected one, as `make bench-gpu` hands it on, or --tiny to try without")
     size, hardware = (TINY, "cpu") if tiny else (BASE, "cuda")
     logging.disable_progress_bar()
-    console, recipe = Console(highlight=False), made_up(as_plain(read_recipe()))
+    console, recipe = Console(highlight=False), made_up(to_dict(read_recipe()))
     with tempfile.TemporaryDirectory(prefix="reprise-bench-") as name:
         place = make_up(Path(name) / "place", recipe, size)
         content = measure(ALL_NAMES, Path(name), recipe, place, size, hardware)
@@ -114,8 +114,8 @@ def prove(scratch: Path, recipe: Recipe, place: Path, size: Size, hardware: str)
                 [sys.executable, *program], cwd=folder, env=os.environ | {"REPRISE_HARDWARE": hardware}
             )
             if done.returncode != code:
-                raise InputError(f"`reprise train` ended with code {done.returncode}, see above; expected {code}")
-        return sha256(folder / FINAL / "model.safetensors")
+                raise UserError(f"`reprise train` ended with code {done.returncode}, see above; expected {code}")
+        return sha256(folder / FINAL_MODEL / "model.safetensors")
 
     once = weights("once", (train, 0))
     return {
@@ -127,7 +127,7 @@ def prove(scratch: Path, recipe: Recipe, place: Path, size: Size, hardware: str)
 if __name__ == "__main__":
     try:
         main(tiny=sys.argv[1:] == ["--tiny"])
-    except InputError as error:
+    except UserError as error:
         sys.exit(f"bench-gpu: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -10,7 +10,12 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from reprise.evaluate.curves import calibration, confusion, expected_calibration_error, precision_recall
+from reprise.evaluate.curves import (
+    calibration_table,
+    confusion_pairs,
+    expected_calibration_error,
+    precision_recall_table,
+)
 
 ROOT = Path(__file__).parents[1]
 DEVICES = ("cpu: AMD EPYC", "NVIDIA H100 80GB HBM3")
@@ -53,7 +58,7 @@ def files(
     score = float(right.mean())
     half = float(1.96 * right.std() / np.sqrt(rows))
     metrics = recipe["task"]["metrics"]
-    calibrated = calibration(probabilities, references)
+    calibrated = calibration_table(probabilities, references)
     return {
         Path(path): content if isinstance(content, bytes) else json.dumps(content).encode()
         for path, content in {
@@ -80,8 +85,8 @@ def files(
             },
             "plots/train.csv": in_csv(curve(train, steps, draw)),
             "plots/validation.csv": in_csv(epochs(recipe, score, draw)),
-            "plots/confusion.csv": in_csv(confusion(predictions, references, labels)),
-            "plots/pr.csv": in_csv(precision_recall(probabilities, references, labels)),
+            "plots/confusion.csv": in_csv(confusion_pairs(predictions, references, labels)),
+            "plots/pr.csv": in_csv(precision_recall_table(probabilities, references, labels)),
             "plots/calibration.csv": in_csv(calibrated),
         }.items()
     }  # fmt: skip

@@ -13,9 +13,9 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Pipeline, pipeline
 
 from reprise import predict
-from reprise.inference import load_final_model
+from reprise.inference import load_predictor
 from reprise.modeling import load_classifier
-from reprise.places import FINAL, PRETRAINED, rows_of
+from reprise.places import FINAL_MODEL, PRETRAINED, split_file
 from reprise.recipe import read_recipe
 from reprise.tokenizing import load_tokenizer
 
@@ -60,14 +60,14 @@ def predict_speed(folder: Path, rows: int, rounds: int) -> dict[str, list[float]
     """
     with chdir(folder):
         recipe = read_recipe()
-        load_classifier(PRETRAINED / "model", recipe.task.labels).save_pretrained(FINAL)
-        load_tokenizer(PRETRAINED / "tokenizer").save_pretrained(FINAL)
-        prepared = Dataset.from_file(str(rows_of("test")))
+        load_classifier(PRETRAINED / "model", recipe.task.labels).save_pretrained(FINAL_MODEL)
+        load_tokenizer(PRETRAINED / "tokenizer").save_pretrained(FINAL_MODEL)
+        prepared = Dataset.from_file(str(split_file("test")))
         prepared = prepared.select(range(min(rows, len(prepared))))
         inputs = prepared.remove_columns(["id", "text"])
         texts = prepared["text"][:]
-        forward, tokenizer = load_final_model(recipe, cpu=True), load_tokenizer(FINAL)
-        alone = ProcessPoolExecutor(1, get_context("spawn"), Plain.load, (FINAL.absolute(),))
+        forward, tokenizer = load_predictor(recipe, cpu=True), load_tokenizer(FINAL_MODEL)
+        alone = ProcessPoolExecutor(1, get_context("spawn"), Plain.load, (FINAL_MODEL.absolute(),))
 
         def ask_pipeline(count: int) -> None:
             alone.submit(Plain.ask, texts[:count], recipe.train.max_length).result()
@@ -87,7 +87,7 @@ def predict_speed(folder: Path, rows: int, rounds: int) -> dict[str, list[float]
         speeds: dict[str, list[float]] = {name: [] for name in ways}
         with (
             alone,
-            patch.object(predict, "load_final_model", lambda *_, **__: forward),
+            patch.object(predict, "load_predictor", lambda *_, **__: forward),
             patch.object(predict, "load_tokenizer", lambda *_: tokenizer),
         ):
             for ask in ways.values():

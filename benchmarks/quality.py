@@ -19,10 +19,10 @@ from scipy.stats import ttest_ind
 import results
 from folders import Recipe, default_recipe
 from race import running
-from reprise.environment import hardware
-from reprise.errors import InputError
+from reprise.environment import current_hardware
+from reprise.errors import UserError
 from reprise.reproduce.reference import REFERENCES, read_reference
-from reprise.reproduce.result import flat
+from reprise.reproduce.result import flatten
 
 SEEDS = int(os.environ.get("SEEDS", "5"))
 STEPS = 50  # between two lines that say how far the course has come
@@ -48,15 +48,15 @@ def by_reprise(recipe: Recipe) -> dict[str, float]:
     """The accuracy of each seed that `reprise reference` has trained on this kind of hardware: of the epoch it keeps.
 
     Raises:
-        InputError: it has trained none by this recipe.
+        UserError: it has trained none by this recipe.
     """
-    file = REFERENCES / f"{recipe['task']['name']}-{recipe['model']['name']}-{hardware()}.json"
+    file = REFERENCES / f"{recipe['task']['name']}-{recipe['model']['name']}-{current_hardware()}.json"
     if not file.is_file():
-        raise InputError(f"{file}: not found; expected what `reprise reference` writes")
-    reference, ours = read_reference(file), flat(recipe)
+        raise UserError(f"{file}: not found; expected what `reprise reference` writes")
+    reference, ours = read_reference(file), flatten(recipe)
     for key, value in reference.recipe.items():
         if ours.get(key) != value:
-            raise InputError(f"{file}: {key}: expected {ours.get(key)}, as in params.yaml: `reprise reference` anew")
+            raise UserError(f"{file}: {key}: expected {ours.get(key)}, as in params.yaml: `reprise reference` anew")
     return {seed: figures["train"]["accuracy"] for seed, figures in reference.seeds.items()}
 
 
@@ -115,7 +115,7 @@ def show(console: Console, content: dict[str, Any]) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except InputError as error:
+    except UserError as error:
         sys.exit(f"bench-quality: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -21,10 +21,10 @@ from tqdm import tqdm
 from contender import CONTENDERS
 from flops import matrix_rate
 from folders import Recipe, lay_out
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.outputs import read_json
-from reprise.places import card
-from reprise.train.stop import die_with_parent
+from reprise.places import stats_path
+from reprise.train.stop import set_pdeathsig
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 WARM_UP = 2  # steps, twice: the first fill caches, the second say how many a turn holds
@@ -44,20 +44,20 @@ class Runner:
             cwd=folder, env={"OMP_NUM_THREADS": threads} | os.environ | {"REPRISE_HARDWARE": hardware},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             start_new_session=True,  # Ctrl-C reaches us alone: reprise would finish its step
-            preexec_fn=partial(die_with_parent, SIGKILL),
+            preexec_fn=partial(set_pdeathsig, SIGKILL),
         )  # fmt: skip
 
     def answer(self) -> Figures:
         """Wait for its next line.
 
         Raises:
-            InputError: it has ended, by an error of its own or from outside.
+            UserError: it has ended, by an error of its own or from outside.
         """
         assert self.process.stdout
         line = self.process.stdout.readline()
         answer: Figures = json.loads(line or "{}")
         if not line or "error" in answer:
-            raise InputError(f"{self.name} ended: {answer.get('error') or f'code {self.process.wait()}'}")
+            raise UserError(f"{self.name} ended: {answer.get('error') or f'code {self.process.wait()}'}")
         return answer
 
     def go(self, steps: int) -> Figures:
@@ -102,7 +102,7 @@ def race(
         The warm-up and the turns of each contender, and the matrix rate by precision.
     """
     steps, turns = {}, {}
-    epochs = {runner.name: runner.answer()["steps_an_epoch"] for runner in runners}
+    epochs = {runner.name: runner.answer()["steps_per_epoch"] for runner in runners}
     for runner in runners:
         turns[runner.name] = [runner.go(WARM_UP)]
         a_step = runner.go(WARM_UP)["seconds"] / WARM_UP
@@ -195,5 +195,5 @@ def show(console: Console, title: str, found: dict[str, Figures], rates: dict[st
 
 def mean_length(place: Path) -> float:
     """The tokens of a training text, on average."""
-    train = read_json(place / card())["splits"]["train"]
+    train = read_json(place / stats_path())["splits"]["train"]
     return float(train["tokens"] / train["rows"])

@@ -19,8 +19,8 @@ from playwright.sync_api import sync_playwright
 
 import made_up_runs
 import results
-from reprise.recipe import as_plain, read_recipe
-from reprise.reproduce.pipeline import environment, program
+from reprise.recipe import read_recipe, to_dict
+from reprise.reproduce.pipeline import find_program, subprocess_env
 
 EXPERIMENTS = int(os.environ.get("EXPERIMENTS", "500"))
 RATES = (1e-5, 2e-5, 3e-5, 5e-5, 1e-4, 2e-4, 3e-4)
@@ -33,16 +33,16 @@ def main() -> None:
     browser = shutil.which("chromium")
     if browser is None:
         sys.exit("bench: expected chromium: apt-get install chromium")
-    recipe = as_plain(read_recipe())
+    recipe = to_dict(read_recipe())
     with TemporaryDirectory(prefix="reprise-report-") as name:
         folder = Path(name)
         print(f"bench: make up {EXPERIMENTS} experiments", flush=True)
         make_repository(folder, recipe, EXPERIMENTS)
         print("bench: reprise report", flush=True)
         start = time.perf_counter()
-        call = [program("reprise"), "report"]
+        call = [find_program("reprise"), "report"]
         subprocess.run(
-            call, cwd=folder, env={**environment(), "PYTHONPATH": str(made_up_runs.ROOT / "src")}, check=True
+            call, cwd=folder, env={**subprocess_env(), "PYTHONPATH": str(made_up_runs.ROOT / "src")}, check=True
         )
         build = time.perf_counter() - start
         page = folder / "report/index.html"

@@ -22,7 +22,7 @@ from safetensors import safe_open
 import results
 from cost import FP32, Device, Link, efficiency, sharded_volume, step_seconds, volume
 from folders import PAIRS, Recipe, default_recipe, lay_out, pairs_of, prepare_pairs, reviews
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.outputs import read_json
 from reprise.places import METRICS, PREPARED, PRETRAINED
 
@@ -93,7 +93,7 @@ def train(scratch: Path, place: Path, recipe: Recipe, *, processes: int = 1, at_
         The median seconds of a step, of each training.
 
     Raises:
-        InputError: one failed; its own words stand above.
+        UserError: one failed; its own words stand above.
     """
     folders = [
         lay_out(Path(tempfile.mkdtemp(dir=scratch)) / "at", recipe, place, [PREPARED, PRETRAINED])
@@ -105,7 +105,7 @@ def train(scratch: Path, place: Path, recipe: Recipe, *, processes: int = 1, at_
     ]
     codes = [each.wait() for each in running]
     if any(codes):
-        raise InputError("`reprise train` failed, see above; expected it to train on pairs")
+        raise UserError("`reprise train` failed, see above; expected it to train on pairs")
     return [float(read_json(folder / METRICS / "speed.json")["median_step_seconds"]) for folder in folders]
 
 
@@ -118,7 +118,7 @@ def all_reduce_seconds(processes: int) -> dict[int, float]:
         env=os.environ | ONE_THREAD, stdout=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     if run.returncode:
-        raise InputError("summing.py failed, see above; expected it to sum over processes")
+        raise UserError("summing.py failed, see above; expected it to sum over processes")
     return {int(size): seconds for size, seconds in json.loads(run.stdout).items()}
 
 
@@ -229,7 +229,7 @@ def show(console: Console, title: str, headings: Iterable[str], rows: Iterable[I
 if __name__ == "__main__":
     try:
         main()
-    except InputError as error:
+    except UserError as error:
         sys.exit(f"bench: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -19,10 +19,10 @@ from transformers.utils import logging
 
 from folders import lay_out, prepare_pairs
 from made_up import TINY_BERT, made_up, random_pairs, write_model
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.outputs import read_json
 from reprise.places import METRICS, PLOTS, PRETRAINED
-from reprise.recipe import as_plain, read_recipe
+from reprise.recipe import read_recipe, to_dict
 from results import machine
 
 # Twelve layers of BERT-large.
@@ -45,7 +45,7 @@ def main(*, tiny: bool) -> None:
     """Train each way and print a row for it."""
     logging.disable_progress_bar()
     config = TINY_BERT if tiny else WIDE_BERT
-    recipe = made_up(as_plain(read_recipe()))
+    recipe = made_up(to_dict(read_recipe()))
     recipe["train"] |= {"engine": "accelerate", "lora": None, "epochs": 1, "max_steps": STEPS, "trackers": []}
     rows = []
     with tempfile.TemporaryDirectory(prefix="reprise-bench-") as name:
@@ -76,7 +76,7 @@ def trained(folder: Path, profile: str) -> list[str]:
         The most memory that one of the processes has used, in GB (10⁹ bytes), seconds of a step, the last step's loss.
 
     Raises:
-        InputError: it failed; its own words stand above.
+        UserError: it failed; its own words stand above.
     """
     environment = os.environ | {
         "REPRISE_HARDWARE": "cpu", "REPRISE_PROFILE": profile, "REPRISE_PROCESSES": str(PROCESSES),
@@ -89,7 +89,7 @@ def trained(folder: Path, profile: str) -> list[str]:
                 peaks[child.pid] = max(peaks.get(child.pid, 0), peak(child.pid))
             time.sleep(SAMPLE_SECONDS)
     if training.returncode:
-        raise InputError(f"`reprise train` failed, see above; expected it to train with the profile {profile}")
+        raise UserError(f"`reprise train` failed, see above; expected it to train with the profile {profile}")
     speed: dict[str, Any] = read_json(folder / METRICS / "speed.json")
     loss = pd.read_csv(folder / PLOTS / "train.csv")["loss"].iloc[-1]
     return [f"{max(peaks.values()) / 1e9:.2f}", f"{speed['median_step_seconds']:.1f}", f"{loss:.6f}"]
@@ -107,7 +107,7 @@ def peak(process: int) -> int:
 if __name__ == "__main__":
     try:
         main(tiny=sys.argv[1:] == ["--tiny"])
-    except InputError as error:
+    except UserError as error:
         sys.exit(f"bench-sharding: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -15,7 +15,7 @@ import quality
 import results
 from folders import PAIRS, TASK, default_recipe, lay_out, pairs_of, prepare_pairs, reviews
 from race import Figures, mean_length, progress, race, running, show, summarize
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.places import PRETRAINED
 
 NAMES = ("course", "course-bf16", "trainer", "trainer-grouped", "reprise-fp32", "reprise")
@@ -75,7 +75,7 @@ def judge(found: dict[str, Figures]) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     try:
         main()
-    except InputError as error:
+    except UserError as error:
         sys.exit(f"bench: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

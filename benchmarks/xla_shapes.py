@@ -8,8 +8,8 @@ import sys
 
 from reprise.outputs import read_json
 from reprise.places import METRICS
-from reprise.recipe import as_plain, read_recipe
-from reprise.reproduce.backends import find_backends, trained_elsewhere
+from reprise.recipe import read_recipe, to_dict
+from reprise.reproduce.backends import find_backends, train_in_tempdir
 
 STEPS = int(os.environ.get("STEPS", "60"))
 # With a length for every batch: a process cannot hold many more programs of XLA's CPU device than these steps compile.
@@ -22,7 +22,7 @@ def main() -> None:
     backends = find_backends()
     if "xla" not in backends:
         sys.exit("bench: expected XLA's environment: make setup VENV=.venv-xla LOCKS=docker/tpu")
-    recipe = as_plain(read_recipe())
+    recipe = to_dict(read_recipe())
     longest = recipe["train"]["max_length"]
     choices = {
         f"fixed: {longest}": ([longest], STEPS),
@@ -33,7 +33,7 @@ def main() -> None:
     for name, (buckets, steps) in choices.items():
         print(f"bench: {name}, {steps} steps", flush=True)
         recipe["train"] |= {"buckets": buckets, "max_steps": steps, "checkpoint_every": steps + 1}
-        with trained_elsewhere(recipe, backends["xla"]) as folder:
+        with train_in_tempdir(recipe, backends["xla"]) as folder:
             speed = read_json(folder / METRICS / "speed.json") | {"steps": steps}
         rows.append([name, *(f"{speed[column]:g}" for column in COLUMNS)])
     for row in rows:

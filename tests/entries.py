@@ -6,7 +6,7 @@ from typing import Any
 
 from made_up_runs import files
 from reprise.experiments.runs import Kind
-from reprise.report.entry import Entry, read_files
+from reprise.report.entry import ReportRun, read_run_files
 from reprise.reproduce.result import read_result
 from tiny import tiny_recipe
 
@@ -47,19 +47,19 @@ def entry(
     how: dict[str, Any] | None = None,
     change: Callable[[dict[Path, bytes]], None] = lambda _: None,
     **changes: Any,
-) -> Entry:
+) -> ReportRun:
     """An entry of the tiny recipe with `changes` by dotted key; an experiment's parent is the commit `main`.
 
     `how` is for `made_up_runs.files`, `change` for the files that it gives.
     """
     made = files(tiny_recipe(**changes), **{"steps": STEPS, "rows": 200, **(how or {})})
     change(made)
-    return Entry(
+    return ReportRun(
         name=name,
         kind=kind,
         commit={"commit": BASE, "workspace": ""}.get(kind, f"{abs(hash(name)):040x}"[-40:]),
         parent="a" * 40 if kind == "commit" else BASE,
         created="2026-11-25T17:00:28+00:00",
         result=read_result(made.get, name),
-        **read_files(made.get),
+        **read_run_files(made.get),
     )

@@ -16,7 +16,7 @@ import folders
 import results
 from made_up import random_pairs
 from predicting import predict_speed
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.outputs import read_json
 from reprise.recipe import check_recipe
 from tiny import ROOT, Run, tiny_recipe
@@ -103,9 +103,9 @@ def test_what_does_the_work_of_each_stage_is_where_the_clock_looks_for_it() -> N
 
 
 def test_a_verb_that_fails_is_told_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^`prepare` failed, see above; expected it to run in "):
+    with pytest.raises(UserError, match=r"^`prepare` failed, see above; expected it to run in "):
         around.clock(tmp_path, "prepare")
-    with pytest.raises(InputError, match=r"^`false` failed, see above; expected it to run in "):
+    with pytest.raises(UserError, match=r"^`false` failed, see above; expected it to run in "):
         around.fastest(["false"], tmp_path, 1)
 
 

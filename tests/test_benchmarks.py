@@ -31,7 +31,7 @@ from contender import CONTENDERS, Turns
 from flops import training_flops
 from made_up import made_up
 from packed import Packed, pack
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.recipe import check_recipe
 from reprise.train import stage
 from tiny import ROOT, Run, tiny_recipe
@@ -51,7 +51,7 @@ def take_turns(bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         AcceleratorState._reset_state(reset_partial_state=True)  # one process trains once; here it trains often
         recipe = tiny_recipe(**{"train.precision": CONTENDERS[name].precision}, **changes)
         monkeypatch.chdir(folders.lay_out(tmp_path / name, recipe, bench))
-        monkeypatch.setattr(stage, "Checkpoints", stage.Checkpoints)  # which a contender replaces
+        monkeypatch.setattr(stage, "CheckpointManager", stage.CheckpointManager)  # which a contender replaces
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"go {number}\n" for number in steps)))
         answers, reached = io.StringIO(), None
         with suppress(SystemExit):  # there are no more turns
@@ -98,7 +98,7 @@ def test_the_products_of_a_training_are_those_that_torch_counts() -> None:
 def test_a_contender_answers_each_turn_with_what_it_took(name: str, take_turns: Callable[..., Any]) -> None:
     (ready, *turns), reached = take_turns(name, 2, 3)
     assert reached is None
-    assert ready == {"steps_an_epoch": 9}
+    assert ready == {"steps_per_epoch": 9}
     assert [turn["steps"] for turn in turns] == [2, 3]
     for turn in turns:
         assert turn["examples"] == turn["steps"] * BATCH_SIZE
@@ -229,7 +229,7 @@ def test_the_accuracies_of_reprise_are_those_of_the_reference_of_this_recipe_or_
     shutil.copytree(ROOT / "docker/cpu", tmp_path / "docker/cpu")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REPRISE_HARDWARE", raising=False)
-    with pytest.raises(InputError, match=r"^reference/reviews-tiny-cpu\.json: not found; expected what `reprise ref"):
+    with pytest.raises(UserError, match=r"^reference/reviews-tiny-cpu\.json: not found; expected what `reprise ref"):
         quality.by_reprise(recipe)
     spread = {"mean": 0.75, "sd": 0.1}
     content = {
@@ -244,13 +244,13 @@ def test_the_accuracies_of_reprise_are_those_of_the_reference_of_this_recipe_or_
     assert quality.by_reprise(recipe) == {"1": 0.7, "2": 0.8}
 
     recipe["train"]["epochs"] += 1
-    with pytest.raises(InputError, match=r"^reference/reviews-tiny-cpu\.json: train\.epochs: expected "):
+    with pytest.raises(UserError, match=r"^reference/reviews-tiny-cpu\.json: train\.epochs: expected "):
         quality.by_reprise(recipe)
 
 
 def test_a_contender_that_fails_is_told_in_a_line_and_the_others_end(tmp_path: Path) -> None:
     with (
-        pytest.raises(InputError, match=r"^course ended: OSError: .*models/pretrained/tokenizer.*$"),
+        pytest.raises(UserError, match=r"^course ended: OSError: .*models/pretrained/tokenizer.*$"),
         race.running(["course", "trainer"], tmp_path / "c", tiny_recipe(), tmp_path, "cpu") as runners,
     ):
         runners[0].answer()
@@ -268,7 +268,7 @@ def test_ctrl_c_ends_all_contenders(bench: Path, tmp_path: Path) -> None:
 
 def test_without_a_gpu_its_benchmark_says_so_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(InputError, match=r"^PyTorch sees no GPU; expected one, as `make bench-gpu` hands it on.*$"):
+    with pytest.raises(UserError, match=r"^PyTorch sees no GPU; expected one, as `make bench-gpu` hands it on.*$"):
         gpu.main(tiny=False)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from interrupting import Running, checkpoints, place, results, set_processes
-from reprise.train.checkpoint import damage
+from reprise.train.checkpoint import verify_manifest
 from tiny import Run, write_params
 
 KILLS_A_ROUND = 5
@@ -107,7 +107,7 @@ def kill_once(folder: Path, moment: float, seconds: float, *, kept: int, in_writ
         if ENDS in cooking.said:
             return None, cooking.said
         # Damaged ones are none: the kill may have come while the folder of a run that succeeded was being removed.
-        whole = [place(checkpoint) for checkpoint in checkpoints(folder) if not damage(checkpoint)]
+        whole = [place(checkpoint) for checkpoint in checkpoints(folder) if not verify_manifest(checkpoint)]
         step, epoch = max(whole, default=(0, 0))
         return Kill(step, epoch, writing=bool(partials(folder) - left)), cooking.said
 

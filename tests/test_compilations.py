@@ -6,9 +6,9 @@ What XLA really compiles is counted in its own environment; here the count is ma
 import pytest
 import torch
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.shapes import Shapes
-from reprise.xla import Compilations
+from reprise.xla import CompilationMonitor
 
 XLA = torch.device("xla")
 
@@ -18,7 +18,7 @@ def trained(*sizes: tuple[int, int]) -> Shapes:
     return {("train", rows, length) for rows, length in sizes}
 
 
-class Counted(Compilations):
+class Counted(CompilationMonitor):
     """A watch whose count of programs is set by hand."""
 
     programs = 0
@@ -78,7 +78,7 @@ def test_programs_that_no_new_shape_asks_for_are_told_with_the_shapes(programs: 
     watch.after_epoch()
     watch.programs += programs
     shapes |= met
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         watch.after_epoch()
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -93,14 +93,14 @@ def test_each_epoch_is_compared_with_the_one_before() -> None:
     watch.programs = 6
     watch.after_epoch()
     watch.programs = 7
-    with pytest.raises(InputError, match=r"compiled 1 programs in this epoch and met 0 new shapes"):
+    with pytest.raises(UserError, match=r"compiled 1 programs in this epoch and met 0 new shapes"):
         watch.after_epoch()
 
 
 def test_the_figures_are_the_lengths_of_batches_and_the_programs() -> None:
     watch = Counted(XLA, trained((32, 16), (32, 64), (8, 16)))
     watch.programs = 6
-    assert watch.figures() == {"shapes": 2, "compilations": 6}
+    assert watch.metrics() == {"shapes": 2, "compilations": 6}
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -110,5 +110,5 @@ def test_elsewhere_nothing_is_counted_or_told(device: str) -> None:
     for programs in (5, 50, 500):
         watch.programs = programs
         watch.after_epoch()
-    assert watch.figures() == {}
-    assert Compilations(torch.device(device), shapes).figures() == {}  # nor is XLA's own count asked for
+    assert watch.metrics() == {}
+    assert CompilationMonitor(torch.device(device), shapes).metrics() == {}  # nor is XLA's own count asked for

@@ -71,7 +71,7 @@ def imported_modules(tree: ast.AST, importer: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             above = list(importer.relative_to(ROOT / "src").parts[: -node.level]) if node.level else []
             module = ".".join([*above, *([node.module] if node.module else [])])
-            # `from reprise.fetch import hub` means a module, `from reprise.errors import InputError` does not.
+            # `from reprise.fetch import hub` means a module, `from reprise.errors import UserError` does not.
             names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
         for name in names:
             parts = name.split(".")

@@ -307,7 +307,7 @@ def test_inside_the_stages_look_for_the_same_tpu(
     look = "from reprise.environment import require_device; require_device('tpu')"
     env = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1", **xla}
     said = docker.type(*having(*files), sys.executable, "-c", look, code=code, **env)
-    assert ["InputError: tpu: no TPU in /dev; expected one" in line for line in said[-1:]] == [True] * code
+    assert ["UserError: tpu: no TPU in /dev; expected one" in line for line in said[-1:]] == [True] * code
 
 
 def test_the_cpu_asks_for_no_device_and_no_privilege(docker: Desk) -> None:

@@ -15,8 +15,15 @@ from typing import Any
 
 import pytest
 
-from reprise.environment import LOCKS, describe, hardware, installed_version, pinned_versions, require_device
-from reprise.errors import InputError
+from reprise.environment import (
+    LOCKS,
+    current_hardware,
+    installed_version,
+    locked_environment,
+    pinned_versions,
+    require_device,
+)
+from reprise.errors import UserError
 from tiny import ROOT, Run, write_params
 
 
@@ -50,7 +57,7 @@ def processor_models() -> set[str]:
 
 
 def test_it_describes_what_is_installed_and_that_is_what_is_locked() -> None:
-    described = describe("cpu", ROOT / "docker")
+    described = locked_environment("cpu", ROOT / "docker")
     locked = [
         line.split()[0].split("==")
         for lock in LOCKS
@@ -65,7 +72,7 @@ def test_it_describes_what_is_installed_and_that_is_what_is_locked() -> None:
 
 
 def test_it_holds_the_kind_of_hardware_the_python_and_the_digests_of_the_locks(rooms: Path) -> None:
-    described = describe("cpu", rooms)
+    described = locked_environment("cpu", rooms)
     assert described.keys() == {"hardware", "machine", "python", "locks", "packages"}
     assert described["hardware"] == "cpu"
     assert described["machine"] == platform.machine()
@@ -78,27 +85,31 @@ def test_it_holds_the_kind_of_hardware_the_python_and_the_digests_of_the_locks(r
 
 def test_it_says_nothing_of_the_machine_the_user_or_the_processor() -> None:
     secrets = {platform.node(), socket.gethostname(), getpass.getuser(), *processor_models(), str(ROOT)} - {""}
-    told = [value for value in leaves(describe("cpu", ROOT / "docker")) if any(secret in value for secret in secrets)]
+    told = [
+        value
+        for value in leaves(locked_environment("cpu", ROOT / "docker"))
+        if any(secret in value for secret in secrets)
+    ]
     assert told == []
 
 
 def test_another_host_user_and_clock_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = describe("cpu", ROOT / "docker")
+    before = locked_environment("cpu", ROOT / "docker")
     for name in ("USER", "LOGNAME", "HOSTNAME", "HOME", "TZ"):
         monkeypatch.setenv(name, "elsewhere")
     monkeypatch.setattr(platform, "node", lambda: "elsewhere")
     monkeypatch.setattr(platform, "processor", lambda: "elsewhere")
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
     monkeypatch.setattr("time.time", lambda: 0.0)
-    after = describe("cpu", ROOT / "docker")
+    after = locked_environment("cpu", ROOT / "docker")
     assert after == before
     assert "elsewhere" not in json.dumps(after)
 
 
 def test_a_lock_that_says_another_version_is_refused_with_both_and_what_to_do(rooms: Path) -> None:
     installed = change_version(rooms / "cpu/requirements.txt", "numpy", "0.0.1")
-    with pytest.raises(InputError) as refused:
-        describe("cpu", rooms)
+    with pytest.raises(UserError) as refused:
+        locked_environment("cpu", rooms)
     assert str(refused.value) == (
         f"{rooms}/cpu: the lock says numpy 0.0.1, installed is {installed}; "
         "expected them to agree: run `make setup`, or build the image again"
@@ -107,15 +118,15 @@ def test_a_lock_that_says_another_version_is_refused_with_both_and_what_to_do(ro
 
 def test_another_build_of_torch_is_refused_too(rooms: Path) -> None:
     installed = change_version(rooms / "cpu/torch.txt", "torch", "2.0.0+other")
-    with pytest.raises(InputError, match=re.escape(f"the lock says torch 2.0.0+other, installed is {installed};")):
-        describe("cpu", rooms)
+    with pytest.raises(UserError, match=re.escape(f"the lock says torch 2.0.0+other, installed is {installed};")):
+        locked_environment("cpu", rooms)
 
 
 def test_a_package_that_is_not_installed_is_named(rooms: Path) -> None:
     with (rooms / "cpu/requirements.txt").open("a", encoding="utf-8") as lock:
         lock.write("nobody-wrote-this==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n")
-    with pytest.raises(InputError, match=r"the lock says nobody-wrote-this 1\.0, installed is none; .*`make setup`"):
-        describe("cpu", rooms)
+    with pytest.raises(UserError, match=r"the lock says nobody-wrote-this 1\.0, installed is none; .*`make setup`"):
+        locked_environment("cpu", rooms)
     assert installed_version("nobody-wrote-this") is None
 
 
@@ -134,18 +145,18 @@ def test_only_whole_pins_are_read_from_a_lock() -> None:
 
 def test_the_hardware_is_cpu_where_nothing_else_is_said(rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPRISE_HARDWARE", raising=False)
-    assert hardware(rooms) == "cpu"
+    assert current_hardware(rooms) == "cpu"
     shutil.copytree(rooms / "cpu", rooms / "abacus")
     monkeypatch.setenv("REPRISE_HARDWARE", "abacus")
-    assert hardware(rooms) == "abacus"
-    assert describe("abacus", rooms) == {**describe("cpu", rooms), "hardware": "abacus"}
+    assert current_hardware(rooms) == "abacus"
+    assert locked_environment("abacus", rooms) == {**locked_environment("cpu", rooms), "hardware": "abacus"}
 
 
 def test_a_hardware_without_a_room_is_told_which_there_are(rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(rooms / "cpu", rooms / "abacus")
     monkeypatch.setenv("REPRISE_HARDWARE", "quill")
-    with pytest.raises(InputError) as refused:
-        hardware(rooms)
+    with pytest.raises(UserError) as refused:
+        current_hardware(rooms)
     known = ", ".join(sorted({"abacus"} | {lock.parent.name for lock in (ROOT / "docker").glob("*/torch.txt")}))
     assert str(refused.value) == f"REPRISE_HARDWARE: no lock {rooms}/quill/torch.txt; expected one of {known}"
 
@@ -163,8 +174,8 @@ def test_what_computes_on_the_processor_requires_no_device(
 def test_a_room_without_its_second_lock_is_refused(rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPRISE_HARDWARE", "cpu")
     (rooms / "cpu/requirements.txt").unlink()
-    with pytest.raises(InputError, match=r"requirements\.txt"):
-        describe(hardware(rooms), rooms)
+    with pytest.raises(UserError, match=r"requirements\.txt"):
+        locked_environment(current_hardware(rooms), rooms)
 
 
 def test_two_runs_write_the_same_bytes_and_another_lock_writes_others(rooms: Path, run: Run) -> None:

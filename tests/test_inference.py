@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from reprise.inference import predict, predict_with_trainer, predictions_of, score, softmax
+from reprise.inference import compute_metrics, decode_logits, predict, predict_with_trainer, softmax
 from reprise.modeling import Collator, load_classifier
 from reprise.recipe import check_recipe
 from tiny import tiny_recipe
@@ -54,8 +54,10 @@ def test_logits_are_the_same_in_batches_that_are_filled_up_to_a_few_shapes(
     np.testing.assert_allclose(
         logits, predict(model, rows, collate, batch_size, Accelerator(cpu=True)), rtol=0, atol=1e-5
     )
-    assert {number for _, number, _ in filled.shapes} == {batch_size}  # also where the last has 1 row, or all have 33
-    assert {length for *_, length in filled.shapes} <= {8, 20, 40}
+    assert {number for _, number, _ in filled.seen_shapes} == {
+        batch_size
+    }  # also where the last has 1 row, or all have 33
+    assert {length for *_, length in filled.seen_shapes} <= {8, 20, 40}
 
 
 def test_values_of_a_regression_are_the_same_in_batches_that_are_filled_up(tiny_model: Path, collate: Collator) -> None:
@@ -84,8 +86,8 @@ def test_predicting_switches_dropout_off(model: PreTrainedModel, collate: Collat
 
 def test_predictions_are_the_greatest_logit_or_the_value_itself() -> None:
     logits = np.array([[0.1, 0.3, -1], [2, 1, 1.5]], dtype=np.float32)
-    assert predictions_of(logits, regression=False).tolist() == [1, 0]
-    assert predictions_of(np.array([[0.5], [-2]], dtype=np.float32), regression=True).tolist() == [0.5, -2]
+    assert decode_logits(logits, regression=False).tolist() == [1, 0]
+    assert decode_logits(np.array([[0.5], [-2]], dtype=np.float32), regression=True).tolist() == [0.5, -2]
 
 
 def test_the_bits_are_the_same_through_accelerate_plain_pytorch_and_trainer(
@@ -99,7 +101,7 @@ def test_the_bits_are_the_same_through_accelerate_plain_pytorch_and_trainer(
 def test_scores_are_those_of_the_tasks_metrics() -> None:
     task = check_recipe(tiny_recipe(), "recipe").task
     logits = np.array([[2, 1], [0, 3], [1, 4]], dtype=np.float32)
-    assert score(task, logits, [0, 1, 0]) == {"accuracy": 2 / 3, "f1": 2 / 3}
+    assert compute_metrics(task, logits, [0, 1, 0]) == {"accuracy": 2 / 3, "f1": 2 / 3}
 
 
 def test_softmax_turns_logits_into_probabilities() -> None:

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from reprise.memory import let_go_of_files
+from reprise.memory import drop_mapped_pages
 
 # Takes and frees a block of 64 MiB forty times and counts the page faults of the last ten. Not of the second: glibc's
 # small caches may hold a remainder between a freed block and the next, until they are full (seven times).
 AGAIN = """
 import resource, torch
-from reprise.memory import keep_freed_memory
+from reprise.memory import disable_malloc_trim
 if {keep}:
-    keep_freed_memory()
+    disable_malloc_trim()
 def faults(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
@@ -60,6 +60,6 @@ def test_what_was_read_of_a_mapped_file_is_let_go_and_can_be_read_again(tmp_path
         read = pa.ipc.open_stream(mapped).read_all()["number"].to_numpy()
         assert read.sum() == numbers.sum()
         assert mapped_mib() > before + 60
-        let_go_of_files()
+        drop_mapped_pages()
         assert mapped_mib() < before + 4
         assert np.array_equal(read, numbers)

@@ -51,7 +51,7 @@ def test_with_buckets_a_batch_is_padded_to_the_next_of_them_and_filled_up_with_r
         {"input_ids": [2, 9, 3], "token_type_ids": [0, 0, 1], "label": 1},
         {"input_ids": [2, 9, 8, 7, 3], "token_type_ids": [0, 0, 0, 1, 1], "label": 0},
     ]
-    batch = Collator(collate.tokenizer, buckets=(4, 6, 12)).of("train", 4)(rows)
+    batch = Collator(collate.tokenizer, buckets=(4, 6, 12)).with_batch_size("train", 4)(rows)
     first, second = [2, 9, 3, 0, 0, 0], [2, 9, 8, 7, 3, 0]
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         "input_ids": [first, second, first, first],
@@ -65,14 +65,14 @@ def test_with_buckets_a_batch_is_padded_to_the_next_of_them_and_filled_up_with_r
 
 def test_a_bucket_holds_a_text_of_just_its_length_and_a_full_batch_is_not_filled_up(collate: Collator) -> None:
     rows = [{"input_ids": [2, 9, 8, 3], "label": 1}, {"input_ids": [2, 3], "label": 0}]
-    batch = Collator(collate.tokenizer, buckets=(4, 8)).of("train", 2)(rows)
+    batch = Collator(collate.tokenizer, buckets=(4, 8)).with_batch_size("train", 2)(rows)
     assert batch["input_ids"].tolist() == [[2, 9, 8, 3], [2, 3, 0, 0]]
     assert batch["labels"].tolist() == [1, 0]
 
 
 def test_what_fills_up_a_batch_of_a_regression_is_no_number(collate: Collator) -> None:
     rows: list[dict[str, Any]] = [{"input_ids": [2, 3], "label": 2.5}, {"input_ids": [2, 3], "label": -1.0}]
-    labels = Collator(collate.tokenizer, buckets=(4,)).of("train", 4)(rows)["labels"]
+    labels = Collator(collate.tokenizer, buckets=(4,)).with_batch_size("train", 4)(rows)["labels"]
     assert labels.dtype == torch.float32
     assert labels.tolist()[:2] == [2.5, -1.0]
     assert all(math.isnan(label) for label in labels.tolist()[2:])
@@ -81,14 +81,14 @@ def test_what_fills_up_a_batch_of_a_regression_is_no_number(collate: Collator) -
 def test_collators_for_batches_of_other_sizes_note_their_shapes_in_one_place(collate: Collator) -> None:
     filled = Collator(collate.tokenizer, buckets=(4, 8))
     short, long = ({"input_ids": [2] * length, "label": 0} for length in (3, 7))
-    train, validate = filled.of("train", 2), filled.of("predict", 5)
+    train, validate = filled.with_batch_size("train", 2), filled.with_batch_size("predict", 5)
     for rows in [short], [short, short], [short, long]:
         train(rows)
-    assert filled.shapes == {("train", 2, 4), ("train", 2, 8)}
+    assert filled.seen_shapes == {("train", 2, 4), ("train", 2, 8)}
     validate([short])
-    assert train.shapes is validate.shapes is filled.shapes
-    assert filled.shapes == {("train", 2, 4), ("train", 2, 8), ("predict", 5, 4)}
-    assert (train.rows, validate.rows) == (2, 5)
+    assert train.seen_shapes is validate.seen_shapes is filled.seen_shapes
+    assert filled.seen_shapes == {("train", 2, 4), ("train", 2, 8), ("predict", 5, 4)}
+    assert (train.batch_size, validate.batch_size) == (2, 5)
 
 
 def test_without_buckets_a_batch_is_as_large_as_its_rows_whatever_it_is_made_for(collate: Collator) -> None:

@@ -21,7 +21,7 @@ import pytest
 
 import interrupting
 from interrupting import Running, checkpoints, place, results
-from reprise.train.checkpoint import damage
+from reprise.train.checkpoint import verify_manifest
 from tiny import Run, write_params
 
 pytestmark = [
@@ -68,7 +68,7 @@ class Host:
     def whole(self) -> list[tuple[int, int]]:
         """The steps and epochs of the checkpoints on this host's disk, each of which must be whole."""
         found = checkpoints(self.folder)
-        assert [damage(checkpoint) for checkpoint in found] == [None] * len(found)
+        assert [verify_manifest(checkpoint) for checkpoint in found] == [None] * len(found)
         return [place(checkpoint) for checkpoint in found]
 
 

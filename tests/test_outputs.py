@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reprise.errors import InputError
-from reprise.outputs import read_json, replacing_file, replacing_folder, write_json
+from reprise.errors import UserError
+from reprise.outputs import atomic_dir, atomic_file, read_json, write_json
 from tiny import ROOT
 
-STOPPED = [RuntimeError, InputError, KeyboardInterrupt, SystemExit, MemoryError]
+STOPPED = [RuntimeError, UserError, KeyboardInterrupt, SystemExit, MemoryError]
 
 Replacing = Callable[[Path], AbstractContextManager[Path]]
 
@@ -45,7 +45,7 @@ def old_file(tmp_path: Path) -> Path:
 
 
 def test_a_new_folder_takes_the_place_of_the_old_one_with_all_that_was_in_it(old_folder: Path) -> None:
-    with replacing_folder(old_folder) as partial:
+    with atomic_dir(old_folder) as partial:
         assert list(partial.iterdir()) == []
         (partial / "new.txt").write_text("new")
         assert (old_folder / "below/old.txt").read_text() == "old", "the old one stays until the new one is whole"
@@ -53,7 +53,7 @@ def test_a_new_folder_takes_the_place_of_the_old_one_with_all_that_was_in_it(old
 
 
 def test_a_folder_is_made_where_there_was_none_with_the_folders_above_it(tmp_path: Path) -> None:
-    with replacing_folder(tmp_path / "a/b/out") as partial:
+    with atomic_dir(tmp_path / "a/b/out") as partial:
         (partial / "new.txt").write_text("new")
         assert not (tmp_path / "a/b/out").exists()
     assert names(tmp_path / "a/b") == ["out", "out/new.txt"]
@@ -61,7 +61,7 @@ def test_a_folder_is_made_where_there_was_none_with_the_folders_above_it(tmp_pat
 
 @pytest.mark.parametrize("stopped", STOPPED)
 def test_the_old_folder_stays_where_filling_the_new_one_stops(old_folder: Path, stopped: type[BaseException]) -> None:
-    with pytest.raises(stopped), replacing_folder(old_folder) as partial:  # noqa: PT012 - both belong to it
+    with pytest.raises(stopped), atomic_dir(old_folder) as partial:  # noqa: PT012 - both belong to it
         (partial / "half.txt").write_text("half")
         raise stopped
     assert names(old_folder.parent) == ["out", "out/below", "out/below/old.txt"]
@@ -70,7 +70,7 @@ def test_the_old_folder_stays_where_filling_the_new_one_stops(old_folder: Path, 
 
 @pytest.mark.parametrize("stopped", STOPPED)
 def test_no_folder_appears_where_filling_the_first_one_stops(tmp_path: Path, stopped: type[BaseException]) -> None:
-    with pytest.raises(stopped), replacing_folder(tmp_path / "out") as partial:  # noqa: PT012
+    with pytest.raises(stopped), atomic_dir(tmp_path / "out") as partial:  # noqa: PT012
         (partial / "half.txt").write_text("half")
         raise stopped
     assert names(tmp_path) == []
@@ -78,7 +78,7 @@ def test_no_folder_appears_where_filling_the_first_one_stops(tmp_path: Path, sto
 
 @pytest.mark.parametrize("stopped", STOPPED)
 def test_the_old_file_stays_where_writing_the_new_one_stops(old_file: Path, stopped: type[BaseException]) -> None:
-    with pytest.raises(stopped), replacing_file(old_file) as partial:  # noqa: PT012
+    with pytest.raises(stopped), atomic_file(old_file) as partial:  # noqa: PT012
         partial.write_text("half")
         raise stopped
     assert names(old_file.parent) == ["out.txt"]
@@ -87,14 +87,14 @@ def test_the_old_file_stays_where_writing_the_new_one_stops(old_file: Path, stop
 
 @pytest.mark.parametrize("stopped", STOPPED)
 def test_no_file_appears_where_writing_the_first_one_stops(tmp_path: Path, stopped: type[BaseException]) -> None:
-    with pytest.raises(stopped), replacing_file(tmp_path / "out.txt") as partial:  # noqa: PT012
+    with pytest.raises(stopped), atomic_file(tmp_path / "out.txt") as partial:  # noqa: PT012
         partial.write_text("half")
         raise stopped
     assert names(tmp_path) == []
 
 
 def test_a_new_file_takes_the_place_of_the_old_one(old_file: Path) -> None:
-    with replacing_file(old_file) as partial:
+    with atomic_file(old_file) as partial:
         partial.write_text("new")
         assert old_file.read_text() == "old"
     assert names(old_file.parent) == ["out.txt"]
@@ -102,18 +102,18 @@ def test_a_new_file_takes_the_place_of_the_old_one(old_file: Path) -> None:
 
 
 def test_a_file_is_made_with_the_folders_above_it(tmp_path: Path) -> None:
-    with replacing_file(tmp_path / "a/b/out.txt") as partial:
+    with atomic_file(tmp_path / "a/b/out.txt") as partial:
         partial.write_text("new")
     assert names(tmp_path) == ["a", "a/b", "a/b/out.txt"]
 
 
 def test_the_old_file_stays_where_nothing_was_written(old_file: Path) -> None:
-    with pytest.raises(FileNotFoundError), replacing_file(old_file):
+    with pytest.raises(FileNotFoundError), atomic_file(old_file):
         pass
     assert old_file.read_text() == "old"
 
 
-@pytest.mark.parametrize("replacing", [replacing_folder, replacing_file])
+@pytest.mark.parametrize("replacing", [atomic_dir, atomic_file])
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, replacing: Replacing) -> None:
     place = tmp_path / "out"
     program = (

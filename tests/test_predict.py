@@ -13,8 +13,8 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from reprise import predict as predicting
-from reprise.errors import InputError
-from reprise.predict import answers, predict_file, predict_texts, read_lines, texts_of, write_submission
+from reprise.errors import UserError
+from reprise.predict import format_predictions, parse_row, predict_file, predict_texts, read_lines, write_submission
 from reprise.recipe import Recipe, check_recipe, read_recipe
 from tiny import Run, tiny_recipe
 
@@ -86,7 +86,7 @@ def test_every_engine_predicts_the_same(at: Path, evaluated: list[dict[str, Any]
 def test_more_rows_than_are_in_memory_together_keep_their_order(
     at: Path, recipe: Recipe, evaluated: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(predicting, "CHUNK", 7)
+    monkeypatch.setattr(predicting, "CHUNK_ROWS", 7)
     out = io.StringIO()
     predict_texts(recipe, iter([(row["text"],) for row in evaluated]), out, cpu=True)
     assert [(row["text"], row["label"]) for row in lines_of(out.getvalue())] == [
@@ -119,12 +119,15 @@ def test_a_tab_in_a_line_parts_the_texts_of_a_pair_and_a_line_of_one_text_may_ho
 
 @pytest.mark.parametrize(("texts", "columns"), [(["one", "two"], ["text"]), (["one"], PAIR), (["a", "b", "c"], PAIR)])
 def test_more_or_fewer_texts_than_the_recipe_has_columns_are_told(texts: list[str], columns: list[str]) -> None:
-    with pytest.raises(InputError, match=rf"^predict: expected .*\({', '.join(columns)}\), got {len(texts)}: "):
-        texts_of(texts, columns)
+    with pytest.raises(UserError, match=rf"^predict: expected .*\({', '.join(columns)}\), got {len(texts)}: "):
+        parse_row(texts, columns)
 
 
 def test_a_regression_answers_with_a_value_and_its_shortest_digits() -> None:
-    assert list(answers(np.array([[0.1], [-2.5]], dtype=np.float32), [])) == [{"label": 0.1}, {"label": -2.5}]
+    assert list(format_predictions(np.array([[0.1], [-2.5]], dtype=np.float32), [])) == [
+        {"label": 0.1},
+        {"label": -2.5},
+    ]
 
 
 def write(content: str, name: str) -> str:
@@ -156,7 +159,7 @@ def test_a_table_that_cannot_be_read_is_told_and_the_file_of_earlier_answers_is_
     if out != name:
         write("earlier answers\n", out)
     before = Path(out).read_text()
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         predict_file(recipe, Path(name), Path(out), cpu=True)
     assert str(refused.value).startswith(message)
     assert Path(out).read_text() == before
@@ -181,7 +184,7 @@ def test_what_is_asked_wrongly_is_one_line(served: Path, run: Run, arguments: li
 
 def test_without_a_model_it_is_told_how_to_make_one(at: Path, recipe: Recipe) -> None:
     shutil.rmtree("models/final")
-    with pytest.raises(InputError, match=r"^models/final: not found; expected the model that `dvc repro` makes$"):
+    with pytest.raises(UserError, match=r"^models/final: not found; expected the model that `dvc repro` makes$"):
         predict_texts(recipe, [("x",)], io.StringIO(), cpu=True)
 
 
@@ -203,6 +206,6 @@ def test_a_submission_of_a_split_that_was_not_prepared_is_told(at: Path) -> None
     submission = {"files": {"test": "CoLA.tsv"}, "labels": "names"}
     recipe = check_recipe(tiny_recipe(**{"task.submission": submission}), "recipe")
     (at / "data/prepared/test.arrow").unlink()
-    with pytest.raises(InputError, match=r"^data/prepared/test\.arrow: not found; expected the test split"):
+    with pytest.raises(UserError, match=r"^data/prepared/test\.arrow: not found; expected the test split"):
         write_submission(recipe, at / "glue", cpu=True)
     assert not (at / "glue").exists()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from dvc.utils.serialize import load_yaml
 
-from reprise.errors import InputError
-from reprise.recipe import HubModel, OwnTables, Recipe, as_plain, check_recipe, read_recipe
+from reprise.errors import UserError
+from reprise.recipe import HubModel, LocalDataset, Recipe, check_recipe, read_recipe, to_dict
 from reprise.shelf import compose_recipe, write_recipe
 from tiny import ROOT, committed, tiny_recipe, write_params
 
@@ -36,7 +36,7 @@ def recipe_with(changes: dict[str, Any]) -> dict[str, Any]:
 
 def refusal(content: Any) -> str:
     """The message with which `content` is refused as params.yaml."""
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         check_recipe(content, "params.yaml")
     return str(refused.value)
 
@@ -45,7 +45,7 @@ def refusal_of_text(folder: Path, text: str | bytes) -> str:
     """The message with which a params.yaml that holds `text` is refused, the folder's own name left out."""
     file = folder / "params.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         read_recipe(file)
     return str(refused.value).replace(str(file), "params.yaml")
 
@@ -61,7 +61,7 @@ def head_overrides() -> list[str]:
 @pytest.mark.parametrize("overrides", [[], head_overrides()], ids=["defaults", "head comment"])
 def test_the_committed_recipe_is_what_the_shelf_composes(overrides: list[str], tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(committed("params.yaml"), encoding="utf-8")
-    assert as_plain(read_recipe(tmp_path / "params.yaml")) == compose_recipe(overrides, ROOT / "recipes")
+    assert to_dict(read_recipe(tmp_path / "params.yaml")) == compose_recipe(overrides, ROOT / "recipes")
 
 
 def test_the_committed_file_is_byte_for_byte_what_its_head_comment_makes(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_a_number_without_a_dot_is_a_number_to_us_and_to_dvc(tmp_path: Path, spe
 def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
     write_params(tmp_path)
     recipe = read_recipe(tmp_path / "params.yaml")
-    assert as_plain(recipe) == tiny_recipe()
-    assert isinstance(recipe.task.source, OwnTables)
+    assert to_dict(recipe) == tiny_recipe()
+    assert isinstance(recipe.task.source, LocalDataset)
     assert not recipe.task.regression
 
 
@@ -374,7 +374,7 @@ def test_a_file_that_is_not_utf8_is_told_by_its_byte(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_told_with_what_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"params\.yaml: not found; .*`reprise recipe`$"):
+    with pytest.raises(UserError, match=r"params\.yaml: not found; .*`reprise recipe`$"):
         read_recipe(tmp_path / "params.yaml")
 
 
@@ -400,5 +400,5 @@ def test_equal_files_give_equal_recipes() -> None:
 def test_the_order_of_the_keys_in_the_file_does_not_matter() -> None:
     backwards = dict(reversed(tiny_recipe(**{"model.source": HUB_MODEL}).items()))
     recipe = check_recipe(backwards, "params.yaml")
-    assert list(as_plain(recipe)) == ["seed", "task", "model", "train", "evaluate"]
+    assert list(to_dict(recipe)) == ["seed", "task", "model", "train", "evaluate"]
     assert isinstance(recipe.model.source, HubModel)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reprise.errors import InputError
-from reprise.shapes import fit_buckets, padded_length, plan_buckets
+from reprise.errors import UserError
+from reprise.shapes import optimal_buckets, padded_length, resolve_buckets
 
 
 def tokens(lengths: Sequence[int], buckets: Sequence[int]) -> int:
@@ -19,7 +19,7 @@ def tokens(lengths: Sequence[int], buckets: Sequence[int]) -> int:
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=25), st.integers(1, 4))
 def test_no_other_choice_pads_less(lengths: list[int], most: int) -> None:
-    found = fit_buckets(np.array(lengths), most)
+    found = optimal_buckets(np.array(lengths), most)
     assert len(found) <= most
     assert list(found) == sorted(set(found))
     *shorter, longest = sorted(set(lengths))
@@ -33,7 +33,7 @@ def test_no_other_choice_pads_less(lengths: list[int], most: int) -> None:
 
 @given(st.lists(st.integers(1, 512), min_size=1, max_size=60))
 def test_four_lengths_at_most_are_chosen_and_they_never_cost_more_than_the_longest_alone(lengths: list[int]) -> None:
-    found = fit_buckets(np.array(lengths))
+    found = optimal_buckets(np.array(lengths))
     assert 1 <= len(found) <= 4
     assert list(found) == sorted(set(found))
     assert found[-1] == max(lengths)
@@ -45,7 +45,7 @@ def test_four_lengths_at_most_are_chosen_and_they_never_cost_more_than_the_longe
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=20))
 def test_one_more_length_never_costs_more(lengths: list[int]) -> None:
-    costs = [tokens(lengths, fit_buckets(np.array(lengths), most)) for most in range(1, 6)]
+    costs = [tokens(lengths, optimal_buckets(np.array(lengths), most)) for most in range(1, 6)]
     assert costs == sorted(costs, reverse=True)
     assert costs[0] == len(lengths) * max(lengths)
 
@@ -53,7 +53,7 @@ def test_one_more_length_never_costs_more(lengths: list[int]) -> None:
 @given(st.lists(st.integers(1, 128), min_size=1, max_size=40), st.randoms())
 def test_the_order_of_the_texts_changes_nothing(lengths: list[int], random: random.Random) -> None:
     shuffled = random.sample(lengths, len(lengths))
-    assert fit_buckets(np.array(shuffled)) == fit_buckets(np.array(lengths))
+    assert optimal_buckets(np.array(shuffled)) == optimal_buckets(np.array(lengths))
 
 
 @given(
@@ -63,7 +63,7 @@ def test_the_order_of_the_texts_changes_nothing(lengths: list[int], random: rand
 def test_planned_lengths_ascend_and_hold_every_text_of_every_split(
     said: str | list[int], splits: list[list[int]]
 ) -> None:
-    found = plan_buckets(said, *map(np.array, splits))
+    found = resolve_buckets(said, *map(np.array, splits))
     assert list(found) == sorted(set(found))
     assert all(type(bucket) is int for bucket in found)
     assert found[-1] >= max(map(max, splits))
@@ -76,14 +76,14 @@ def test_planned_lengths_ascend_and_hold_every_text_of_every_split(
 
 
 def test_auto_fits_the_first_split_and_holds_all() -> None:
-    assert plan_buckets("auto", np.array([2, 2, 5, 9]), np.array([3, 14])) == (2, 5, 14)
-    assert plan_buckets("auto", np.array([7]), np.array([3])) == (7,)
+    assert resolve_buckets("auto", np.array([2, 2, 5, 9]), np.array([3, 14])) == (2, 5, 14)
+    assert resolve_buckets("auto", np.array([7]), np.array([3])) == (7,)
 
 
 def test_given_buckets_are_taken_in_order_and_must_hold_the_longest_text() -> None:
-    assert plan_buckets([64, 16, 64], np.array([3, 64])) == (16, 64)
-    with pytest.raises(InputError, match=r"train.buckets: the longest text has 65 tokens; expected a bucket"):
-        plan_buckets([64], np.array([3]), np.array([65]))
+    assert resolve_buckets([64, 16, 64], np.array([3, 64])) == (16, 64)
+    with pytest.raises(UserError, match=r"train.buckets: the longest text has 65 tokens; expected a bucket"):
+        resolve_buckets([64], np.array([3]), np.array([65]))
 
 
 def test_a_batch_is_padded_to_the_next_bucket_or_to_its_longest_row() -> None:

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.outputs import read_json
-from reprise.places import PRETRAINED, RAW, card
+from reprise.places import PRETRAINED, RAW, stats_path
 from reprise.prepare.stage import prepare
-from reprise.recipe import Recipe, as_plain, check_recipe, read_recipe
-from reprise.shapes import plan_buckets
-from reprise.shelf import GROUPS, compose_recipe, list_shelf, write_recipe
-from reprise.train.plan import micro_batch_rows, plan_epoch, steps_in_all
+from reprise.recipe import Recipe, check_recipe, read_recipe, to_dict
+from reprise.shapes import resolve_buckets
+from reprise.shelf import GROUPS, compose_recipe, list_recipes, write_recipe
+from reprise.train.plan import plan_epoch, resolve_micro_batch_size, total_steps
 from tiny import ROOT
 
 SHELF = ROOT / "recipes"
@@ -32,7 +32,7 @@ def write(overrides: list[str], file: Path) -> list[str]:
 
 def refusal(*overrides: str) -> str:
     """The message with which the overrides are refused."""
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         compose_recipe(overrides, SHELF)
     assert "\n" not in str(refused.value)
     return str(refused.value)
@@ -44,7 +44,7 @@ def test_every_task_composes_with_every_model(task: str, model: str) -> None:
     recipe = check_recipe(composed, "recipe")
     assert isinstance(recipe, Recipe)
     assert (recipe.task.name, recipe.model.name) == (task, model)
-    assert as_plain(recipe) == composed
+    assert to_dict(recipe) == composed
     assert_an_epoch_can_be_planned(recipe)
 
 
@@ -53,14 +53,14 @@ def assert_an_epoch_can_be_planned(recipe: Recipe) -> None:
     train, rows = recipe.train, 501
     lengths = np.random.default_rng(0).integers(3, train.max_length, rows, endpoint=True)
     for processes in 1, 3:
-        size = micro_batch_rows(train, processes)
+        size = resolve_micro_batch_size(train, processes)
         steps = plan_epoch(lengths, seed=recipe.seed, epoch=0, batch_size=train.batch_size, micro_batch_size=size)
         dealt = [row for step in steps for micro_batch in step.micro_batches for row in micro_batch]
         assert sorted(dealt) == list(range(rows))
         assert max(len(micro_batch) for step in steps for micro_batch in step.micro_batches) == size
-        total = steps_in_all(rows, batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps)
+        total = total_steps(rows, batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps)
         assert total == len(steps) * train.epochs
-    assert max(plan_buckets(train.buckets, lengths)) == lengths.max() <= train.max_length
+    assert max(resolve_buckets(train.buckets, lengths)) == lengths.max() <= train.max_length
 
 
 @pytest.mark.parametrize("train", CHOICES["train"])
@@ -90,7 +90,7 @@ def test_a_task_with_more_splits_may_be_judged_by_any_of_them() -> None:
 
 
 def test_the_shelf_is_listed_with_the_headline_of_each_file() -> None:
-    listed = list_shelf(SHELF)
+    listed = list_recipes(SHELF)
     assert {group: [name for name, _ in choices] for group, choices in listed.items()} == CHOICES
     for group, choices in listed.items():
         for name, headline in choices:
@@ -128,7 +128,7 @@ def test_the_shipped_table_is_prepared_as_the_shelf_says(
     (RAW / "all").mkdir(parents=True)
     shutil.copy(ROOT / "data/own/example.csv", RAW / "all")
     prepare(check_recipe(composed, "recipe").task, max_length=64)
-    splits = read_json(card())["splits"]
+    splits = read_json(stats_path())["splits"]
     assert sum(split["rows"] for split in splits.values()) == 120
     for split in splits.values():  # enough of each label to learn it and to see whether it was learned
         assert min(split["label_counts"].values()) >= 4
@@ -140,7 +140,7 @@ def test_what_is_put_on_the_shelf_is_listed_and_can_be_chosen(tmp_path: Path) ->
     (shelf / "train/long.yaml").write_text(
         "# Twenty epochs\n" + text.split("\n", 1)[1].replace("epochs: 2", "epochs: 20"), encoding="utf-8"
     )
-    assert ("long", "Twenty epochs") in list_shelf(shelf)["train"]
+    assert ("long", "Twenty epochs") in list_recipes(shelf)["train"]
     assert compose_recipe(["train=long"], shelf)["train"]["epochs"] == 20
 
 
@@ -175,7 +175,7 @@ def test_an_override_that_cannot_be_read_is_refused_in_one_line(override: str) -
 
 
 def test_a_folder_without_a_shelf_is_told_where_to_stand(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"recipes/config\.yaml: not found; run from the repository's root$"):
+    with pytest.raises(UserError, match=r"recipes/config\.yaml: not found; run from the repository's root$"):
         compose_recipe([], tmp_path / "recipes")
 
 
@@ -206,7 +206,7 @@ OVERRIDES = [
 def test_a_written_recipe_reads_back_as_it_was_composed(tmp_path: Path, overrides: list[str]) -> None:
     file = tmp_path / "params.yaml"
     write(overrides, file)
-    assert as_plain(read_recipe(file)) == compose_recipe(overrides, SHELF)
+    assert to_dict(read_recipe(file)) == compose_recipe(overrides, SHELF)
 
 
 @pytest.mark.parametrize("overrides", OVERRIDES, ids=" ".join)

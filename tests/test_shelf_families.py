@@ -218,7 +218,7 @@ def test_it_gives_a_row_of_logits_for_each_text_whatever_it_is_padded_to(
     with torch.no_grad():
         together = model(**Collator(tokenizer)(rows)).logits
         alone = [model(**Collator(tokenizer)([row])).logits[0] for row in rows]
-        longer = model(**Collator(tokenizer, (48,)).of("predict", 2)(rows)).logits
+        longer = model(**Collator(tokenizer, (48,)).with_batch_size("predict", 2)(rows)).logits
     assert together.shape == (2, len(labels) or 1)
     torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-5)
     torch.testing.assert_close(together, longer, rtol=0, atol=1e-5)

@@ -13,10 +13,10 @@ from datasets import ClassLabel, Dataset, Features, Value
 from ruamel.yaml import YAML
 
 from hub import LocalHub, serving
-from reprise.places import PREPARED, rows_of
-from reprise.prepare.rows import HIDDEN
+from reprise.places import PREPARED, split_file
+from reprise.prepare.rows import UNLABELED
 from reprise.prepare.stage import prepare
-from reprise.recipe import HubTables, check_recipe
+from reprise.recipe import HubDataset, check_recipe
 from reprise.shelf import compose_recipe
 from tiny import FILLER, ROOT, Run
 
@@ -66,7 +66,7 @@ def rows_on_the_hub(task: str, split: str) -> dict[str, list[Any]]:
     schema, numbers = SCHEMAS[task], range(6)
     labels: list[float] = [number % len(schema.classes) if schema.classes else number * 0.8 for number in numbers]
     if schema.hidden and split.startswith("test"):
-        labels = [HIDDEN] * len(labels)
+        labels = [UNLABELED] * len(labels)
     texts = {name: [f"the {FILLER[n]} of {name}, {split} {n}" for n in numbers] for name in schema.texts}
     return {**texts, "label": labels, "idx": [7 * number + 3 for number in numbers]}
 
@@ -101,7 +101,7 @@ def test_a_task_of_glue_is_fetched_and_prepared_as_the_hub_means_it(
     composed["model"] = {"name": "tiny", "source": {"kind": "files", "path": "data/own/tiny"}}
     recipe = check_recipe(composed, "recipe")
     source = recipe.task.source
-    assert isinstance(source, HubTables)
+    assert isinstance(source, HubDataset)
     assert (source.repo, source.config, source.revision) == ("nyu-mll/glue", task, COMMIT)
     with (tmp_path / "params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(composed, file)
@@ -129,7 +129,7 @@ def test_a_task_of_glue_is_fetched_and_prepared_as_the_hub_means_it(
     assert {file.stem for file in PREPARED.glob("*.arrow")} == set(splits)
     assert recipe.task.labels == schema.classes
     for split, name in splits.items():
-        prepared, meant = Dataset.from_file(str(rows_of(split))), rows_on_the_hub(task, name)
+        prepared, meant = Dataset.from_file(str(split_file(split))), rows_on_the_hub(task, name)
         assert prepared["label"][:] == pytest.approx(meant["label"])  # the Hub's own numbers of the classes
         assert prepared["id"][:] == [str(number) for number in meant["idx"]]
         for column, on_the_hub in zip(("text", "text_pair"), schema.texts, strict=False):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reprise.shelf import list_shelf
+from reprise.shelf import list_recipes
 from tiny import ROOT, Run, write_params
 
 JUDGED = {
@@ -121,7 +121,7 @@ def test_recipe_without_arguments_lists_the_shelf_and_writes_nothing(folder: Pat
     shown = reprise(run, folder, "recipe")
     listed = [
         [f"{group}={name}", headline]
-        for group, choices in list_shelf(ROOT / "recipes").items()
+        for group, choices in list_recipes(ROOT / "recipes").items()
         for name, headline in choices
     ]
     assert len(listed) >= 5

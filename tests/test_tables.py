@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reprise.errors import InputError
-from reprise.tables import check_file, columns
+from reprise.errors import UserError
+from reprise.tables import check_file, read_header
 
 CSV = b'text,verdict\n"warm, funny",fresh\nna\xc3\xafve,rotten\n'
 TSV = b"text\tverdict\nwarm, funny\tfresh\n"
@@ -33,7 +33,7 @@ def write(tmp_path: Path) -> Write:
 
 def complaint(check: Callable[[Path], object], file: Path) -> str:
     """What is wrong with the file, in one line that begins with its path; that path is left out."""
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(UserError) as caught:
         check(file)
     message = str(caught.value)
     assert message.startswith(f"{file}: ")
@@ -141,12 +141,12 @@ def test_a_first_line_without_columns_is_refused(write: Write, content: bytes) -
 @pytest.mark.parametrize("packing", ["", ".bz2", ".gz", ".xz"])
 def test_columns_are_those_of_the_first_line_packed_or_not(write: Write, packing: str) -> None:
     pack = PACKERS.get(packing.removeprefix("."), bytes)
-    assert columns(write(f"reviews.csv{packing}", pack(CSV))) == ["text", "verdict"]
-    assert columns(write(f"reviews.tsv{packing}", pack(TSV))) == ["text", "verdict"]
+    assert read_header(write(f"reviews.csv{packing}", pack(CSV))) == ["text", "verdict"]
+    assert read_header(write(f"reviews.tsv{packing}", pack(TSV))) == ["text", "verdict"]
 
 
 def test_column_names_stay_as_written(write: Write) -> None:
-    assert columns(write("reviews.csv", b"NA,007,\n1,2,3\n")) == ["NA", "007", ""]
+    assert read_header(write("reviews.csv", b"NA,007,\n1,2,3\n")) == ["NA", "007", ""]
 
 
 @pytest.mark.parametrize("packing", PACKERS)
@@ -159,5 +159,5 @@ def test_a_damaged_packed_table_is_refused(write: Write, packing: str, damage: s
         "garbled": packed[:third] + bytes(8) + packed[third + 8 :],
         "never-packed": CSV,
     }[damage]
-    message = complaint(columns, write(f"reviews.csv.{packing}", content))
+    message = complaint(read_header, write(f"reviews.csv.{packing}", content))
     assert message.startswith("not a table whose first line names its columns: ")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reprise.tokenizing import encode, load_tokenizer
+from reprise.tokenizing import load_tokenizer, tokenize
 from tiny import ROOT, Run
 
 
@@ -23,7 +23,7 @@ def test_texts_become_tokens_of_at_most_the_greatest_length(
     tiny_model: Path, texts: list[list[str]], tokens: str, segments: list[int]
 ) -> None:
     tokenizer = load_tokenizer(tiny_model)
-    encoded = encode(tokenizer, texts, 7)
+    encoded = tokenize(tokenizer, texts, 7)
     assert tokenizer.convert_ids_to_tokens(encoded.pop("input_ids")[0]) == tokens.split()
     assert encoded == {"token_type_ids": [segments], "length": [len(segments)]}
 

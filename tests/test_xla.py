@@ -100,16 +100,16 @@ app(["train"], prog_name="reprise")
 STOPPING = """
 import signal
 from reprise.cli import app
-from reprise.train.checkpoint import Checkpoints
+from reprise.train.checkpoint import CheckpointManager
 
-after_step = Checkpoints.after_step
+maybe_save = CheckpointManager.maybe_save
 
 def stopped_after_step(self):
     if len(self.record.curve) == 15:
         signal.raise_signal(signal.SIGTERM)
-    after_step(self)
+    maybe_save(self)
 
-Checkpoints.after_step = stopped_after_step
+CheckpointManager.maybe_save = stopped_after_step
 app(["train"], prog_name="reprise")
 """
 
@@ -121,8 +121,8 @@ from reprise.xla import manual_seed
 
 keys, found = Keys(42), []
 for device in torch.device("cpu"), torch.device("xla"):
-    keys.take(3, [5, 9, 10000], torch.zeros(4, 1).to(device))
-    found += [kept(keys.of_rows, 17, torch.Size([4, 12, 9, 9]), 0.1, torch.bfloat16).cpu()]
+    keys.set_batch(3, [5, 9, 10000], torch.zeros(4, 1).to(device))
+    found += [dropout_mask(keys.values, 17, torch.Size([4, 12, 9, 9]), 0.1, torch.bfloat16).cpu()]
 
 def drawn(seed, device=torch.device("xla")):
     manual_seed(seed, device)

@@ -8,17 +8,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from reprise.errors import InputError
-from reprise.train.hosts import Share
+from reprise.errors import UserError
+from reprise.train.hosts import LaunchConfig
 
 
-class Verbs(TyperGroup):
+class ErrorHandlingGroup(TyperGroup):
     """The verbs, with one way to fail: bad input is one line and exit code 2, Ctrl-C one line and 130."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except InputError as error:
+        except UserError as error:
             typer.echo(f"reprise: error: {error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
@@ -27,7 +27,7 @@ class Verbs(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Verbs,
+    cls=ErrorHandlingGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -43,13 +43,13 @@ those stages and seldom typed by hand. `reprise recipe` makes params.yaml from t
 @app.command()
 def environment() -> None:
     """Stage 1: check the installed software against the lock and write environment.json."""
-    from reprise.environment import ENVIRONMENT, describe, hardware
+    from reprise.environment import ENVIRONMENT, current_hardware, locked_environment
     from reprise.outputs import write_json
     from reprise.recipe import read_recipe
 
     read_recipe()  # This stage runs on every `dvc repro`: a mistake anywhere in params.yaml is found before any work.
-    kind = hardware()
-    described = describe(kind)
+    kind = current_hardware()
+    described = locked_environment(kind)
     write_json(ENVIRONMENT, described)
     typer.echo(f"environment: {kind}, {len(described['packages'])} packages as locked")
 
@@ -104,11 +104,11 @@ def train(
         typer.Option(
             metavar="NAME", envvar="REPRISE_PROFILE", help="Of docker/<hardware>/NAME.yaml; fsdp divides the model."
         ),
-    ] = Share.profile,
+    ] = LaunchConfig.profile,
     timeout: Annotated[
         int,
         typer.Option(min=1, metavar="SECONDS", envvar="REPRISE_TIMEOUT", help="How long to wait for the others."),
-    ] = Share.timeout,
+    ] = LaunchConfig.timeout,
 ) -> None:
     """Stage 4: fine-tune the pretrained model, in one process or several, on one host or several.
 
@@ -116,22 +116,26 @@ def train(
     others `reprise train`, at the same commit and with the same prepared data.
     """
     _go_offline()
-    from reprise.environment import hardware
+    from reprise.environment import current_hardware
     from reprise.recipe import read_recipe
     from reprise.train.launch import launch
 
-    launch(read_recipe(), hardware(), Share(processes, nodes, node_rank, rendezvous, max_restarts, profile, timeout))
+    launch(
+        read_recipe(),
+        current_hardware(),
+        LaunchConfig(processes, nodes, node_rank, rendezvous, max_restarts, profile, timeout),
+    )
 
 
 @app.command()
 def evaluate() -> None:
     """Stage 5: judge the final model on the evaluation split: metrics with intervals, plots, predictions."""
     _go_offline()
-    from reprise.environment import hardware, require_device
+    from reprise.environment import current_hardware, require_device
     from reprise.evaluate.stage import evaluate
     from reprise.recipe import read_recipe
 
-    recipe, kind = read_recipe(), hardware()
+    recipe, kind = read_recipe(), current_hardware()
     require_device(kind)
     evaluate(recipe, cpu=kind == "cpu")
 
@@ -148,12 +152,12 @@ def recipe(
     For example: reprise recipe task=mrpc model=bert-base-uncased train.learning_rate=3e-5
     """
     from reprise.recipe import PARAMS
-    from reprise.shelf import compose_recipe, list_shelf, write_recipe
+    from reprise.shelf import compose_recipe, list_recipes, write_recipe
 
     if not overrides:
-        from reprise.summary import print_shelf
+        from reprise.summary import print_recipes
 
-        print_shelf(list_shelf())
+        print_recipes(list_recipes())
         return
     for difference in write_recipe(compose_recipe(overrides), overrides, PARAMS) or ["nothing changed"]:
         typer.echo(f"{PARAMS}: {difference}")
@@ -187,13 +191,13 @@ def predict(
     reprise predict "a moving story"; reprise predict --file reviews.csv --out labels.jsonl
     """
     _go_offline()
-    from reprise.environment import hardware, require_device
-    from reprise.predict import predict_file, predict_lines, predict_texts, texts_of, write_submission
+    from reprise.environment import current_hardware, require_device
+    from reprise.predict import parse_row, predict_file, predict_lines, predict_texts, write_submission
     from reprise.recipe import read_recipe
 
     if sum((bool(texts), file is not None, submission is not None)) > 1 or (out and not file):
-        raise InputError("predict: expected texts, --file (with --out or without) or --submission, and not two of them")
-    recipe, kind = read_recipe(), hardware()
+        raise UserError("predict: expected texts, --file (with --out or without) or --submission, and not two of them")
+    recipe, kind = read_recipe(), current_hardware()
     require_device(kind)
     cpu = kind == "cpu"
     if submission:
@@ -201,7 +205,7 @@ def predict(
     elif file:
         predict_file(recipe, file, out, cpu=cpu)
     elif texts:
-        predict_texts(recipe, [texts_of(texts, recipe.task.text)], sys.stdout, cpu=cpu)
+        predict_texts(recipe, [parse_row(texts, recipe.task.text)], sys.stdout, cpu=cpu)
     else:
         predict_lines(recipe, sys.stdin, cpu=cpu)
 
@@ -229,9 +233,9 @@ def reference(
     seeds: Annotated[int, typer.Option(min=5, help="How many seeds, from the recipe's own on.")] = 5,
 ) -> None:
     """Cook several seeds of the recipe and write their figures to reference/, for `reprise verify` to judge by."""
-    from reprise.reproduce.measure import measure
+    from reprise.reproduce.measure import measure_seed_noise
 
-    measure(seeds)
+    measure_seed_noise(seeds)
 
 
 @app.command()
@@ -298,7 +302,7 @@ def compare(
     from reprise.experiments.compare import compare
 
     if json and markdown:
-        raise InputError("--markdown: expected it, or --json, not both")
+        raise UserError("--markdown: expected it, or --json, not both")
     compare(before, after, rows, "json" if json else "markdown" if markdown else "text")
 
 
@@ -314,9 +318,9 @@ def seeds(
 
     For example: reprise seeds -n 5 -S train.learning_rate=5e-5. What was cooked already is not cooked again.
     """
-    from reprise.experiments.seeds import seeds
+    from reprise.experiments.seeds import run_seeds
 
-    seeds(number, overrides or ())
+    run_seeds(number, overrides or ())
 
 
 @app.command()

@@ -12,39 +12,39 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 
 ENVIRONMENT = Path("environment.json")
-ROOMS = Path("docker")
+HARDWARE_DIR = Path("docker")
 LOCKS = ("torch.txt", "requirements.txt")
 
 
-def hardware(rooms: Path = ROOMS) -> str:
+def current_hardware(rooms: Path = HARDWARE_DIR) -> str:
     """The kind of hardware that this software was made for: `REPRISE_HARDWARE`, which images set, or cpu.
 
     Raises:
-        InputError: docker/ has no room of that name.
+        UserError: docker/ has no room of that name.
     """
     kind = os.environ.get("REPRISE_HARDWARE", "cpu")
     for lock in LOCKS:
         if not (rooms / kind / lock).is_file():
             known = ", ".join(sorted(found.parent.name for found in rooms.glob(f"*/{lock}")))
-            raise InputError(f"REPRISE_HARDWARE: no lock {rooms / kind / lock}; expected one of {known}")
+            raise UserError(f"REPRISE_HARDWARE: no lock {rooms / kind / lock}; expected one of {known}")
     return kind
 
 
-def describe(kind: str, rooms: Path = ROOMS) -> dict[str, Any]:
+def locked_environment(kind: str, rooms: Path = HARDWARE_DIR) -> dict[str, Any]:
     """Describe the environment and check it against the lock of `kind`.
 
     Raises:
-        InputError: an installed distribution is not the one that the lock names.
+        UserError: an installed distribution is not the one that the lock names.
     """
     locks = [rooms / kind / name for name in LOCKS]
     locked = {name: pinned for lock in locks for name, pinned in pinned_versions(lock.read_text()).items()}
     for name, pinned in locked.items():
         installed = installed_version(name)
         if installed != pinned:
-            raise InputError(
+            raise UserError(
                 f"{rooms / kind}: the lock says {name} {pinned}, installed is {installed or 'none'}; "
                 "expected them to agree: run `make setup`, or build the image again"
             )
@@ -61,20 +61,20 @@ def require_device(kind: str) -> None:
     """Find out whether the device that `kind` computes on is there, before a library fails with a page of its own.
 
     Raises:
-        InputError: it is not.
+        UserError: it is not.
     """
     if kind == "cuda":
         import torch  # not for `reprise environment`, which runs on every `dvc repro`
 
         if not torch.cuda.is_available():
-            raise InputError("cuda: PyTorch sees no GPU; expected one with its driver, as `make train-gpu` hands it on")
-    if kind == "tpu" and os.environ.get("PJRT_DEVICE", "TPU") == "TPU" and not tpu_is_here():
-        raise InputError(
+            raise UserError("cuda: PyTorch sees no GPU; expected one with its driver, as `make train-gpu` hands it on")
+    if kind == "tpu" and os.environ.get("PJRT_DEVICE", "TPU") == "TPU" and not tpu_available():
+        raise UserError(
             "tpu: no TPU in /dev; expected one, as `make train-tpu` hands it on, or PJRT_DEVICE=CPU to try without"
         )
 
 
-def tpu_is_here() -> bool:
+def tpu_available() -> bool:
     """Whether this machine has a TPU that a program can open."""
     return any(Path("/dev").glob("accel*")) or any(Path("/dev").glob("vfio/[0-9]*"))
 

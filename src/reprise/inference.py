@@ -12,20 +12,20 @@ from datasets import Dataset, concatenate_datasets
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from reprise.errors import InputError
-from reprise.memory import keep_freed_memory
+from reprise.errors import UserError
+from reprise.memory import disable_malloc_trim
 from reprise.metrics import compute
 from reprise.modeling import Collator, load_classifier
-from reprise.places import FINAL, shards_of
+from reprise.places import FINAL_MODEL, split_shards
 from reprise.recipe import Recipe, Task
-from reprise.shapes import plan_buckets
+from reprise.shapes import resolve_buckets
 from reprise.tokenizing import load_tokenizer
-from reprise.xla import full_precision, on_xla
+from reprise.xla import on_xla, use_fp32_matmul
 
 Logits = npt.NDArray[np.float32]
 
 # Trainer prints, draws and reports nothing of its own, and leaves the columns to our collator.
-QUIET: dict[str, Any] = {
+QUIET_TRAINER_ARGS: dict[str, Any] = {
     "disable_tqdm": True,
     "log_level": "error",
     "report_to": "none",
@@ -49,7 +49,9 @@ def predict(
     Returns:
         The logits in the order of `rows`, the same on every process: fp32, shape [rows, outputs].
     """
-    loader = DataLoader(longest_first(rows), batch_size=batch_size, collate_fn=collate.of("predict", batch_size))
+    loader = DataLoader(
+        sort_by_length(rows), batch_size=batch_size, collate_fn=collate.with_batch_size("predict", batch_size)
+    )
     if accelerator:
         loader = accelerator.prepare_data_loader(loader)
     device = next(model.parameters()).device
@@ -62,7 +64,7 @@ def predict(
             batch.pop("labels")
             part = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits.float()
             logits.append((accelerator.gather_for_metrics(part) if accelerator else part).cpu().numpy())
-    return in_order_of(rows, np.concatenate(logits))
+    return restore_order(rows, np.concatenate(logits))
 
 
 def predict_with_trainer(
@@ -72,38 +74,38 @@ def predict_with_trainer(
     from transformers import Trainer, TrainingArguments  # takes two seconds, for this engine alone
 
     with tempfile.TemporaryDirectory() as folder:  # Trainer wants one, and leaves it empty
-        arguments = TrainingArguments(folder, per_device_eval_batch_size=batch_size, use_cpu=cpu, **QUIET)
-        trainer = Trainer(model, arguments, data_collator=collate.of("predict", batch_size))
-        return in_order_of(rows, trainer.predict(longest_first(rows)).predictions)
+        arguments = TrainingArguments(folder, per_device_eval_batch_size=batch_size, use_cpu=cpu, **QUIET_TRAINER_ARGS)
+        trainer = Trainer(model, arguments, data_collator=collate.with_batch_size("predict", batch_size))
+        return restore_order(rows, trainer.predict(sort_by_length(rows)).predictions)
 
 
-def prepared_rows(split: str) -> Dataset:
+def load_split(split: str) -> Dataset:
     """The prepared rows of a split, mapped from its files."""
-    return concatenate_datasets([Dataset.from_file(str(file)) for file in shards_of(split)])
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in split_shards(split)])
 
 
-def inputs_of(rows: Dataset) -> Dataset:
+def drop_text_columns(rows: Dataset) -> Dataset:
     """Prepared rows without their texts: the model's inputs, label and length."""
     return rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
 
 
-def longest_first(rows: Dataset) -> Dataset:
+def sort_by_length(rows: Dataset) -> Dataset:
     """The rows from the longest to the shortest, so that a batch pads little."""
-    return rows.select(_order(rows))
+    return rows.select(_length_order(rows))
 
 
-def in_order_of(rows: Dataset, logits: Logits) -> Logits:
-    """Put the logits of `longest_first(rows)` into the order of `rows`; what only fills up the last batch falls off."""
+def restore_order(rows: Dataset, logits: Logits) -> Logits:
+    """Put the logits of `sort_by_length(rows)` into the order of `rows`; what only fills up the last batch falls off."""
     in_order = np.empty((len(rows), logits.shape[1]), dtype=np.float32)
-    in_order[_order(rows)] = logits[: len(rows)]
+    in_order[_length_order(rows)] = logits[: len(rows)]
     return in_order
 
 
-def _order(rows: Dataset) -> npt.NDArray[np.int64]:
+def _length_order(rows: Dataset) -> npt.NDArray[np.int64]:
     return np.argsort(-np.asarray(rows["length"]), kind="stable")
 
 
-def load_final_model(recipe: Recipe, *, cpu: bool) -> Callable[[Dataset], Logits]:
+def load_predictor(recipe: Recipe, *, cpu: bool) -> Callable[[Dataset], Logits]:
     """The model in models/final/, in fp32, run by the engine that the recipe names.
 
     Args:
@@ -114,30 +116,30 @@ def load_final_model(recipe: Recipe, *, cpu: bool) -> Callable[[Dataset], Logits
         A function from encoded rows, with label and length, to their logits: fp32, shape [rows, outputs].
 
     Raises:
-        InputError: nothing was trained yet.
+        UserError: nothing was trained yet.
     """
-    if not (FINAL / "config.json").is_file():
-        raise InputError(f"{FINAL}: not found; expected the model that `dvc repro` makes")
-    keep_freed_memory()
-    model, tokenizer, batch_size = load_classifier(FINAL), load_tokenizer(FINAL), recipe.evaluate.batch_size
+    if not (FINAL_MODEL / "config.json").is_file():
+        raise UserError(f"{FINAL_MODEL}: not found; expected the model that `dvc repro` makes")
+    disable_malloc_trim()
+    model, tokenizer, batch_size = load_classifier(FINAL_MODEL), load_tokenizer(FINAL_MODEL), recipe.evaluate.batch_size
     if recipe.train.engine == "trainer":
         return lambda rows: predict_with_trainer(model, rows, Collator(tokenizer), batch_size, cpu=cpu)
     if recipe.train.engine == "pytorch":
         model.to("cuda" if torch.cuda.is_available() and not cpu else "cpu")
         return lambda rows: predict(model, rows, Collator(tokenizer), batch_size)
     accelerator = Accelerator(cpu=cpu)
-    full_precision(accelerator.device)
+    use_fp32_matmul(accelerator.device)
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
 
     def forward(rows: Dataset) -> Logits:
         lengths = np.asarray(rows["length"])
-        buckets = plan_buckets(recipe.train.buckets, lengths) if on_xla(accelerator.device) else None
+        buckets = resolve_buckets(recipe.train.buckets, lengths) if on_xla(accelerator.device) else None
         return predict(prepared, rows, Collator(tokenizer, buckets), batch_size, accelerator)
 
     return forward
 
 
-def predictions_of(logits: Logits, *, regression: bool) -> npt.NDArray[Any]:
+def decode_logits(logits: Logits, *, regression: bool) -> npt.NDArray[Any]:
     """The predicted label numbers (int64), or the predicted values (fp32) in regression: shape [rows]."""
     return logits[:, 0] if regression else logits.argmax(axis=1)
 
@@ -148,7 +150,7 @@ def softmax(logits: Logits) -> npt.NDArray[np.float64]:
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
-def score(task: Task, logits: Logits, references: Any) -> dict[str, float]:
+def compute_metrics(task: Task, logits: Logits, references: Any) -> dict[str, float]:
     """The task's metrics of logits, shape [rows, outputs], against the rows' labels."""
-    predictions = predictions_of(logits, regression=task.regression)
+    predictions = decode_logits(logits, regression=task.regression)
     return compute(task.metrics, predictions, references, labels=len(task.labels))

@@ -6,7 +6,7 @@ from pathlib import Path
 MAPS = Path("/proc/self/maps")
 
 
-def keep_freed_memory() -> None:
+def disable_malloc_trim() -> None:
     """Have glibc reuse the memory of freed tensors. Changes the speed alone.
 
     By default it gives large blocks back to the kernel, which then clears and maps every step's tensors anew: on two
@@ -20,7 +20,7 @@ def keep_freed_memory() -> None:
         mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def let_go_of_files() -> None:
+def drop_mapped_pages() -> None:
     """Take what was read of mapped Arrow files out of this process's memory. Changes no value.
 
     The kernel does it by itself once memory is short. But until then a file that is read from end to end counts whole,

@@ -21,9 +21,9 @@ from reprise.shapes import Buckets, Shapes, padded_length
 
 # Families whose head reads the first token alone. Of their last layer, after its attention, nothing but that token is
 # computed: the numbers are the same, and of a six-layer model's work an eighth is saved.
-READ_THE_FIRST_TOKEN = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
+CLS_HEAD_FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
 
-NO_LABEL = -100  # cross-entropy leaves it out: torch's own default
+IGNORE_INDEX = -100  # cross-entropy leaves it out: torch's own default
 
 # Their warnings (a new classification head, a tokenizer used through `pad`) and bars describe what is meant here.
 logging.set_verbosity_error()
@@ -51,7 +51,7 @@ def load_classifier(folder: Path, labels: list[str] | None = None) -> PreTrained
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False, **head
     )
-    if model.config.model_type in READ_THE_FIRST_TOKEN:
+    if model.config.model_type in CLS_HEAD_FAMILIES:
         last = model.base_model.encoder.layer[-1].attention.output
         last.register_forward_pre_hook(lambda _, states: tuple(state[:, :1] for state in states))
     return model
@@ -65,14 +65,14 @@ class Collator:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, buckets: Buckets | None = None) -> None:
-        self.tokenizer, self.buckets, self.use, self.rows = tokenizer, buckets, "", 0
+        self.tokenizer, self.buckets, self.phase, self.batch_size = tokenizer, buckets, "", 0
         self.columns = {"input_ids", "token_type_ids", "label"}
-        self.shapes: Shapes = set()  # that batches were filled up to
+        self.seen_shapes: Shapes = set()  # that batches were filled up to
 
-    def of(self, use: str, rows: int) -> Self:
+    def with_batch_size(self, use: str, rows: int) -> Self:
         """The same for batches of so many rows, to train or to predict; it notes their shapes in the same place."""
         other = copy.copy(self)
-        other.use, other.rows = use, rows
+        other.phase, other.batch_size = use, rows
         return other
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -81,7 +81,7 @@ class Collator:
         if not self.buckets:
             return dict(DataCollatorWithPadding(self.tokenizer)(wanted))
         length = padded_length(max(len(row["input_ids"]) for row in wanted), self.buckets)
-        none = math.nan if isinstance(wanted[0]["label"], float) else NO_LABEL
-        wanted += [wanted[0] | {"label": none}] * (self.rows - len(wanted))
-        self.shapes.add((self.use, self.rows, length))
+        none = math.nan if isinstance(wanted[0]["label"], float) else IGNORE_INDEX
+        wanted += [wanted[0] | {"label": none}] * (self.batch_size - len(wanted))
+        self.seen_shapes.add((self.phase, self.batch_size, length))
         return dict(DataCollatorWithPadding(self.tokenizer, padding="max_length", max_length=length)(wanted))

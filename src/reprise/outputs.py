@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 
 
 @contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def atomic_dir(folder: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; on success it takes the place of `folder`, else `folder` stays as it was.
 
     What a killed run left half-made (`.NAME.partial`) is removed by the next one.
@@ -31,7 +31,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_file(file: Path) -> Iterator[Path]:
+def atomic_file(file: Path) -> Iterator[Path]:
     """Yield a path to write to; on success it takes the place of `file`, on any failure `file` stays as it was."""
     partial = file.with_name(f".{file.name}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def replacing_file(file: Path) -> Iterator[Path]:
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Write `content` as JSON that people and diffs can read. NaN and infinity are refused: they are not JSON."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing_file(file) as partial:
+    with atomic_file(file) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
@@ -53,14 +53,14 @@ def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON object that another stage wrote.
 
     Raises:
-        InputError: the file is not there, or was damaged since.
+        UserError: the file is not there, or was damaged since.
     """
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{file}: not found; expected the result of `dvc repro`") from None
+        raise UserError(f"{file}: not found; expected the result of `dvc repro`") from None
     except ValueError:
-        raise InputError(f"{file}: not JSON; expected the result of `dvc repro`, which makes it anew") from None
+        raise UserError(f"{file}: not JSON; expected the result of `dvc repro`, which makes it anew") from None
     return content
 
 

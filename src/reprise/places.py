@@ -5,7 +5,7 @@ from pathlib import Path
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 PRETRAINED = Path("models/pretrained")
-FINAL = Path("models/final")
+FINAL_MODEL = Path("models/final")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 PREDICTIONS = Path("predictions")
@@ -13,16 +13,16 @@ PREDICTIONS = Path("predictions")
 SHARD_ROWS = 2**19  # rows of a prepared file; a split with more has several
 
 
-def card(prepared: Path = PREPARED) -> Path:
+def stats_path(prepared: Path = PREPARED) -> Path:
     """The description of the prepared data."""
     return prepared / "card.json"
 
 
-def rows_of(split: str, prepared: Path = PREPARED, shard: int = 0, shards: int = 1) -> Path:
+def split_file(split: str, prepared: Path = PREPARED, shard: int = 0, shards: int = 1) -> Path:
     """The Arrow file of a prepared split, or of one of its shards, counted from 0."""
     return prepared / (f"{split}.arrow" if shards == 1 else f"{split}-{shard:05d}-of-{shards:05d}.arrow")
 
 
-def shards_of(split: str, prepared: Path = PREPARED) -> list[Path]:
+def split_shards(split: str, prepared: Path = PREPARED) -> list[Path]:
     """The Arrow files of a prepared split in order, each but the last of SHARD_ROWS rows; [] where there is none."""
     return sorted(prepared.glob(f"{split}.arrow")) or sorted(prepared.glob(f"{split}-*-of-*.arrow"))

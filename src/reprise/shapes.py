@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 
-MOST = 4  # buckets that `auto` chooses at most
+MAX_BUCKETS = 4  # buckets that `auto` chooses at most
 
 Buckets = tuple[int, ...]  # lengths in tokens, ascending
 Shapes = set[tuple[str, int, int]]  # of batches: what for, rows and tokens
 
 
-def plan_buckets(buckets: Sequence[int] | str, *lengths: npt.NDArray[np.int64]) -> Buckets:
+def resolve_buckets(buckets: Sequence[int] | str, *lengths: npt.NDArray[np.int64]) -> Buckets:
     """The lengths that batches are padded to, as `train.buckets` says: `auto`, or the lengths themselves.
 
     Args:
@@ -21,14 +21,14 @@ def plan_buckets(buckets: Sequence[int] | str, *lengths: npt.NDArray[np.int64]) 
         lengths: tokens of each text of a split, shape [texts]; `auto` fits the first split and holds them all.
 
     Raises:
-        InputError: a text is longer than all of the buckets.
+        UserError: a text is longer than all of the buckets.
     """
     longest = max(int(split.max()) for split in lengths)
     if isinstance(buckets, str):
-        *shorter, last = fit_buckets(lengths[0])
+        *shorter, last = optimal_buckets(lengths[0])
         return (*shorter, max(last, longest))
     if max(buckets) < longest:
-        raise InputError(
+        raise UserError(
             f"params.yaml: train.buckets: the longest text has {longest} tokens; expected a bucket that holds it"
         )
     return tuple(sorted(set(buckets)))
@@ -39,7 +39,7 @@ def padded_length(longest: int, buckets: Buckets | None) -> int:
     return next(bucket for bucket in buckets if bucket >= longest) if buckets else longest
 
 
-def fit_buckets(lengths: npt.NDArray[np.int64], most: int = MOST) -> Buckets:
+def optimal_buckets(lengths: npt.NDArray[np.int64], most: int = MAX_BUCKETS) -> Buckets:
     """At most so many lengths, such that texts padded to the next of them make the fewest tokens in all.
 
     Exact, by dynamic programming over the distinct lengths: the best choice whose longest is the j-th extends the best

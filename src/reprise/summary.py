@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from reprise.outputs import read_json
-from reprise.places import FINAL, METRICS
+from reprise.places import FINAL_MODEL, METRICS
 from reprise.recipe import read_recipe
 
-NEXT = (
+NEXT_COMMANDS = (
     ("dvc metrics diff", "how far the metrics are from the last commit's"),
     ("dvc plots show", "the curves, the confusion matrix, the calibration"),
     ("dvc exp run -S train.learning_rate=3e-5", "try another value; `dvc exp show` compares"),
@@ -22,7 +22,7 @@ def print_summary(metrics: Path = METRICS) -> None:
     """Print the metrics with their intervals, the baseline, where the model lies and what to try next.
 
     Raises:
-        InputError: nothing was cooked yet.
+        UserError: nothing was cooked yet.
     """
     judged, trained, speed = (read_json(metrics / f"{name}.json") for name in ("evaluate", "train", "speed"))
     recipe = read_recipe()
@@ -43,13 +43,13 @@ def print_summary(metrics: Path = METRICS) -> None:
     console.print(f"The baseline always predicts {kind} the training split.")
     console.print(
         f"Epoch {trained['epoch']} of {recipe.train.epochs} was kept; "
-        f"{speed['examples_per_second']:.0f} examples/s in training.\nThe model lies in {FINAL}/.\n\nWhat to try next:"
+        f"{speed['examples_per_second']:.0f} examples/s in training.\nThe model lies in {FINAL_MODEL}/.\n\nWhat to try next:"
     )
-    for command, meaning in NEXT:
+    for command, meaning in NEXT_COMMANDS:
         console.print(f"  {command:<42} {meaning}", soft_wrap=True)
 
 
-def print_shelf(shelf: dict[str, list[tuple[str, str]]]) -> None:
+def print_recipes(shelf: dict[str, list[tuple[str, str]]]) -> None:
     """Print what may be composed, a line a choice."""
     console = Console(highlight=False)
     table = Table(title="The shelf")

@@ -11,7 +11,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int) -> dict[str, Any]:
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int) -> dict[str, Any]:
     """Texts as the model reads them, not padded.
 
     Args:

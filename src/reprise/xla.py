@@ -13,7 +13,7 @@ import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from transformers import masking_utils
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.shapes import Shapes
 
 
@@ -33,7 +33,7 @@ def _is_tracing(tensor: torch.Tensor | None = None, known: Callable[..., bool] =
 masking_utils.is_tracing = _is_tracing
 
 
-def full_precision(device: torch.device) -> None:
+def use_fp32_matmul(device: torch.device) -> None:
     """Have a TPU multiply fp32 as fp32: by default XLA rounds both sides to bf16 first, whatever the recipe says."""
     if on_xla(device):
         from torch_xla.backends import set_mat_mul_precision
@@ -42,7 +42,7 @@ def full_precision(device: torch.device) -> None:
         set_mat_mul_precision("highest")
 
 
-def as_data(number: float, device: torch.device) -> torch.Tensor | float:
+def device_scalar(number: float, device: torch.device) -> torch.Tensor | float:
     """A number that differs from step to step: on XLA as a tensor (fp32, no dimension).
 
     XLA takes equal numbers of a program for one input, also where they are tensors of no dimension. One that differs
@@ -51,7 +51,7 @@ def as_data(number: float, device: torch.device) -> torch.Tensor | float:
     return torch.tensor([number]).to(device)[0] if on_xla(device) else number
 
 
-def settle(optimizer: AcceleratedOptimizer, device: torch.device) -> None:
+def init_optimizer_state(optimizer: AcceleratedOptimizer, device: torch.device) -> None:
     """Have the first step be the same program as all others: AdamW's state is there, and the learning rate is data."""
     if not on_xla(device):
         return
@@ -66,7 +66,7 @@ def settle(optimizer: AcceleratedOptimizer, device: torch.device) -> None:
         rates[:] = [group["lr"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
             # AdamW divides by it, where its step count is on the device. So small a rate changes no weight.
-            group["lr"] = as_data(max(group["lr"], 1e-30), device)
+            group["lr"] = device_scalar(max(group["lr"], 1e-30), device)
 
     def put_back(*_: object) -> None:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -74,7 +74,7 @@ def settle(optimizer: AcceleratedOptimizer, device: torch.device) -> None:
 
     optimizer.optimizer.register_step_pre_hook(upload)
     optimizer.optimizer.register_step_post_hook(put_back)
-    cut(device)
+    mark_step(device)
 
 
 def manual_seed(number: int, device: torch.device) -> None:
@@ -86,7 +86,7 @@ def manual_seed(number: int, device: torch.device) -> None:
         torch_xla.manual_seed(number)
 
 
-def shift_right(bits: torch.Tensor, places: int) -> torch.Tensor:
+def logical_shift_right(bits: torch.Tensor, places: int) -> torch.Tensor:
     """Move the 64 bits of int64 to the right; zeros come from the left.
 
     torch-xla divides, and rounds negative numbers towards zero: there, the bits that fall off are cleared first.
@@ -96,14 +96,14 @@ def shift_right(bits: torch.Tensor, places: int) -> torch.Tensor:
     return (bits >> places).bitwise_and_((1 << (64 - places)) - 1)
 
 
-def sixteens(bits: torch.Tensor) -> torch.Tensor:
+def unpack_int16(bits: torch.Tensor) -> torch.Tensor:
     """Integers of 16 bits each, the lowest first: int64 of shape [..., n] as [..., 4 · n].
 
     torch-xla would stop and have the host look at the bits in another way; there they are int64 with the same values.
     """
     if not on_xla(bits.device):
         return bits.view(torch.int16)
-    parts = torch.stack([bits, *(shift_right(bits, places) for places in (16, 32, 48))], -1).flatten(-2)
+    parts = torch.stack([bits, *(logical_shift_right(bits, places) for places in (16, 32, 48))], -1).flatten(-2)
     return ((parts & 0xFFFF) ^ 0x8000) - 0x8000  # the highest of the 16 is the sign
 
 
@@ -116,7 +116,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     return torch.autocast("xla", dtype=torch.bfloat16) if on_xla(device) and precision == "bf16" else nullcontext()
 
 
-def cut(device: torch.device) -> None:
+def mark_step(device: torch.device) -> None:
     """End a step: XLA runs what was traced since the last cut."""
     if on_xla(device):
         import torch_xla
@@ -124,14 +124,14 @@ def cut(device: torch.device) -> None:
         torch_xla.sync()
 
 
-class Compilations:
+class CompilationMonitor:
     """Watches that XLA compiles a program for a new shape and for nothing else, once the first epoch is over."""
 
     def __init__(self, device: torch.device, shapes: Shapes) -> None:
         """`shapes` is where the collator notes those of its batches."""
-        self.watching = on_xla(device)
+        self.enabled = on_xla(device)
         self.shapes = shapes
-        self.before: tuple[int, int] | None = None  # programs and shapes after the last epoch
+        self.previous: tuple[int, int] | None = None  # programs and shapes after the last epoch
 
     @property
     def programs(self) -> int:
@@ -140,9 +140,9 @@ class Compilations:
 
         return int(metrics.counter_value("UncachedCompile") or 0)
 
-    def figures(self) -> dict[str, int]:
+    def metrics(self) -> dict[str, int]:
         """The lengths that batches had, and the programs that were compiled; nothing where XLA does not run."""
-        if not self.watching:
+        if not self.enabled:
             return {}
         return {"shapes": len({length for _, _, length in self.shapes}), "compilations": self.programs}
 
@@ -150,16 +150,16 @@ class Compilations:
         """Compare with the whole epoch before.
 
         Raises:
-            InputError: more programs were compiled than new shapes were met.
+            UserError: more programs were compiled than new shapes were met.
         """
-        if not self.watching:
+        if not self.enabled:
             return
         programs, shapes = self.programs, len(self.shapes)
-        if self.before and programs - self.before[0] > shapes - self.before[1]:
+        if self.previous and programs - self.previous[0] > shapes - self.previous[1]:
             listed = ", ".join(f"{use} {rows} × {length}" for use, rows, length in sorted(self.shapes))
-            raise InputError(
-                f"train: XLA compiled {programs - self.before[0]} programs in this epoch and met "
-                f"{shapes - self.before[1]} new shapes of batches (all of them: {listed}); expected no more programs "
+            raise UserError(
+                f"train: XLA compiled {programs - self.previous[0]} programs in this epoch and met "
+                f"{shapes - self.previous[1]} new shapes of batches (all of them: {listed}); expected no more programs "
                 "than that: something in a step depends on a value"
             )
-        self.before = programs, shapes
+        self.previous = programs, shapes

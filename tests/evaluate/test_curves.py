@@ -7,14 +7,14 @@ from pandas.testing import assert_frame_equal
 from sklearn.metrics import precision_recall_curve
 
 from reprise.evaluate.curves import (
-    BINS,
-    POINTS,
+    MAX_POINTS,
+    NUM_BINS,
     Numbers,
     Probabilities,
-    calibration,
-    confusion,
+    calibration_table,
+    confusion_pairs,
     expected_calibration_error,
-    precision_recall,
+    precision_recall_table,
 )
 from reprise.inference import softmax
 
@@ -32,13 +32,13 @@ def random_rows(rows: int, labels: int, seed: int = 0) -> tuple[Probabilities, N
 
 
 def test_confusion_names_the_actual_and_the_predicted_label_of_each_row() -> None:
-    table = confusion(np.array([0, 2, 1]), np.array([1, 2, 0]), ["bad", "fair", "good"])
+    table = confusion_pairs(np.array([0, 2, 1]), np.array([1, 2, 0]), ["bad", "fair", "good"])
     assert table.to_dict("list") == {"actual": ["fair", "good", "bad"], "predicted": ["bad", "good", "fair"]}
 
 
 def test_precision_and_recall_of_two_labels_are_those_of_the_second() -> None:
     # By falling probability of "good": right, wrong, right.
-    table = precision_recall(np.array([[0.1, 0.9], [0.3, 0.7], [0.6, 0.4]]), np.array([1, 0, 1]), ["bad", "good"])
+    table = precision_recall_table(np.array([[0.1, 0.9], [0.3, 0.7], [0.6, 0.4]]), np.array([1, 0, 1]), ["bad", "good"])
     expected = {
         "label": ["good"] * 3,
         "recall": [1, 0.5, 0.5],
@@ -51,7 +51,7 @@ def test_precision_and_recall_of_two_labels_are_those_of_the_second() -> None:
 @pytest.mark.parametrize("labels", [["a", "b"], ["a", "b", "c"]])
 def test_precision_and_recall_agree_with_scikit_learn_at_every_threshold(labels: list[str]) -> None:
     probabilities, references = random_rows(150, len(labels))
-    table = precision_recall(probabilities, references, labels)
+    table = precision_recall_table(probabilities, references, labels)
     shown = [1] if len(labels) == 2 else [0, 1, 2]
     assert table["label"].unique().tolist() == [labels[number] for number in shown]
     for number in shown:
@@ -66,8 +66,8 @@ def test_precision_and_recall_agree_with_scikit_learn_at_every_threshold(labels:
 
 def test_a_long_curve_is_thinned_to_points_from_end_to_end() -> None:
     probabilities, references = random_rows(5000, 3)
-    table = precision_recall(probabilities, references, ["a", "b", "c"])
-    assert table.groupby("label").size().to_dict() == {"a": POINTS, "b": POINTS, "c": POINTS}
+    table = precision_recall_table(probabilities, references, ["a", "b", "c"])
+    assert table.groupby("label").size().to_dict() == {"a": MAX_POINTS, "b": MAX_POINTS, "c": MAX_POINTS}
     precision, recall, threshold = precision_recall_curve(references == 2, probabilities[:, 2], drop_intermediate=True)
     curve = table[table["label"] == "c"]
     assert {*zip(curve["recall"], curve["precision"], curve["threshold"], strict=True)} <= {
@@ -78,40 +78,40 @@ def test_a_long_curve_is_thinned_to_points_from_end_to_end() -> None:
 
 def test_a_label_that_does_not_occur_has_no_curve() -> None:
     probabilities, _ = random_rows(50, 3)
-    table = precision_recall(probabilities, np.arange(50) % 2, ["a", "b", "c"])
+    table = precision_recall_table(probabilities, np.arange(50) % 2, ["a", "b", "c"])
     assert table["label"].unique().tolist() == ["a", "b"]
 
 
 def test_two_labels_of_which_the_second_does_not_occur_have_an_empty_table() -> None:
-    table = precision_recall(SURE, np.zeros(4, dtype=np.int64), ["a", "b"])
+    table = precision_recall_table(SURE, np.zeros(4, dtype=np.int64), ["a", "b"])
     assert table.columns.tolist() == ["label", "recall", "precision", "threshold"]
     assert len(table) == 0
 
 
 def test_calibration_means_confidence_and_accuracy_over_each_bin() -> None:
     expected = {"confidence": [0.64, 0.935], "accuracy": [1.0, 0.5], "rows": [2, 2]}
-    assert_frame_equal(calibration(SURE, TRUE), pd.DataFrame(expected))
+    assert_frame_equal(calibration_table(SURE, TRUE), pd.DataFrame(expected))
 
 
 def test_the_expected_calibration_error_is_the_mean_gap_over_the_rows() -> None:
     # Gaps of 0.36 and 0.435, two rows each.
-    assert expected_calibration_error(calibration(SURE, TRUE)) == pytest.approx(0.3975)
+    assert expected_calibration_error(calibration_table(SURE, TRUE)) == pytest.approx(0.3975)
     # Gaps of 0.1 over one row and 0.5 over three.
     table = pd.DataFrame({"confidence": [0.6, 0.9], "accuracy": [0.5, 0.4], "rows": [1, 3]})
     assert expected_calibration_error(table) == pytest.approx(0.4)
 
 
 def test_full_confidence_falls_in_the_last_bin() -> None:
-    table = calibration(np.array([[1.0, 0.0], [0.95, 0.05]]), np.array([0, 0]))
+    table = calibration_table(np.array([[1.0, 0.0], [0.95, 0.05]]), np.array([0, 0]))
     assert_frame_equal(table, pd.DataFrame({"confidence": [0.975], "accuracy": [1.0], "rows": [2]}))
 
 
 @pytest.mark.parametrize("labels", [2, 3, 7])
 def test_every_row_is_counted_in_one_bin_of_the_calibration(labels: int) -> None:
     probabilities, references = random_rows(2000, labels)
-    table = calibration(probabilities, references)
+    table = calibration_table(probabilities, references)
     assert table["rows"].sum() == 2000
-    assert len(table) <= BINS
+    assert len(table) <= NUM_BINS
     assert table["confidence"].is_monotonic_increasing
     # The bins together have the mean confidence and the accuracy of all rows.
     assert (table["confidence"] * table["rows"]).sum() == pytest.approx(probabilities.max(axis=1).sum())
@@ -124,5 +124,5 @@ def test_a_model_as_right_as_it_is_sure_has_a_small_calibration_error() -> None:
     sure = random.uniform(0.5, 1, 20_000)
     probabilities = np.stack([sure, 1 - sure], axis=1)
     references = (random.random(20_000) > sure).astype(np.int64)
-    assert expected_calibration_error(calibration(probabilities, references)) < 0.01
-    assert expected_calibration_error(calibration(probabilities, 1 - references)) > 0.4
+    assert expected_calibration_error(calibration_table(probabilities, references)) < 0.01
+    assert expected_calibration_error(calibration_table(probabilities, 1 - references)) > 0.4

@@ -15,11 +15,11 @@ import torch
 from datasets import Dataset
 from sklearn.metrics import accuracy_score, f1_score
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.evaluate.stage import evaluate
 from reprise.modeling import load_classifier
 from reprise.outputs import read_json
-from reprise.places import FINAL, METRICS, PLOTS, PREDICTIONS, PRETRAINED, RAW, rows_of
+from reprise.places import FINAL_MODEL, METRICS, PLOTS, PREDICTIONS, PRETRAINED, RAW, split_file
 from reprise.prepare.stage import prepare
 from reprise.recipe import Recipe, Task, check_recipe
 from reprise.tokenizing import load_tokenizer
@@ -65,8 +65,8 @@ def finish(labels: list[str], weights: float | None = None, biases: list[float] 
         if biases is not None:
             model.classifier.weight.fill_(weights)
             model.classifier.bias.copy_(torch.tensor(biases))
-    model.save_pretrained(FINAL)
-    load_tokenizer(PRETRAINED / "tokenizer").save_pretrained(FINAL)
+    model.save_pretrained(FINAL_MODEL)
+    load_tokenizer(PRETRAINED / "tokenizer").save_pretrained(FINAL_MODEL)
 
 
 def pictures() -> dict[str, list[list[str]]]:
@@ -109,12 +109,12 @@ def reviews(kitchen_table: Path) -> Path:
     write_reviews(RAW / "all/reviews.csv")
     prepare(task(), max_length=16)
     finish(task().labels)
-    model, tokenizer = load_classifier(FINAL).eval(), load_tokenizer(FINAL)
-    texts = Dataset.from_file(str(rows_of("test")))["text"][:]
+    model, tokenizer = load_classifier(FINAL_MODEL).eval(), load_tokenizer(FINAL_MODEL)
+    texts = Dataset.from_file(str(split_file("test")))["text"][:]
     with torch.inference_mode():
         logits = model(**tokenizer(texts, truncation=True, max_length=16, padding=True, return_tensors="pt")).logits
         model.classifier.bias[0] += (logits[:, 1] - logits[:, 0]).quantile(0.5)
-    model.save_pretrained(FINAL)
+    model.save_pretrained(FINAL_MODEL)
     return kitchen_table
 
 
@@ -170,7 +170,7 @@ def test_the_prediction_is_the_label_of_the_greatest_probability(reviews: Path) 
 
 def test_the_probabilities_are_those_of_the_model_on_each_text_alone(reviews: Path) -> None:
     evaluate(recipe(), cpu=True)
-    model, tokenizer = load_classifier(FINAL).eval(), load_tokenizer(FINAL)
+    model, tokenizer = load_classifier(FINAL_MODEL).eval(), load_tokenizer(FINAL_MODEL)
     rows = predictions()
     for text, probabilities in zip(rows["text"], rows["probabilities"], strict=True):
         with torch.inference_mode():
@@ -332,7 +332,7 @@ def test_a_number_that_stands_for_a_hidden_one_may_be_meant_unless_there_is_no_o
     before = outputs()
     hidden = {"kind": "hub", "repo": "a/b", "config": "c", "revision": "0" * 40}
     hidden["splits"] = {"train": "train", "validation": "validation", "test_hidden": "test"}
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(UserError) as caught:
         evaluate(recipe("test_hidden", **REGRESSION, source=hidden), cpu=True)
     assert str(caught.value) == (
         "params.yaml: evaluate.split: the labels of the test_hidden split are hidden; expected validation"
@@ -374,7 +374,7 @@ def test_a_split_that_cannot_be_judged_is_told_and_leaves_the_last_results(
     finish(["rotten", "fresh"])
     evaluate(recipe("validation", **OWN_SPLITS), cpu=True)
     before = outputs()
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(UserError) as caught:
         evaluate(recipe("test", **OWN_SPLITS), cpu=True)
     assert str(caught.value) == message
     assert outputs() == before

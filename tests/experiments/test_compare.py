@@ -10,10 +10,10 @@ import pytest
 
 from entries import entry
 from made_up_runs import files
-from reprise.experiments.compare import comparison, in_json, in_markdown, numbers, pair
+from reprise.experiments.compare import compare_predictions, comparison, label_ids, to_jsonable, to_markdown
 from reprise.experiments.runs import Run
-from reprise.reproduce.reference import summarize
-from reprise.reproduce.result import Result, read_result
+from reprise.reproduce.reference import summarize_seeds
+from reprise.reproduce.result import RunResult, read_result
 from tiny import tiny_recipe
 
 LABELS = ["rotten", "fresh"]
@@ -69,7 +69,7 @@ def test_a_metric_that_a_side_lacks_is_told_as_such() -> None:
     assert f1.verdict.startswith("only the first side has it: 0.")
 
 
-def without(result: Result, name: str) -> Result:
+def without(result: RunResult, name: str) -> RunResult:
     return replace(
         result,
         figures={
@@ -80,7 +80,7 @@ def without(result: Result, name: str) -> Result:
 
 
 def test_of_one_seed_a_side_the_measured_spread_of_the_task_is_told() -> None:
-    reference = summarize({each.result.recipe["seed"]: each.result for each in group("r")})
+    reference = summarize_seeds({each.result.recipe["seed"]: each.result for each in group("r")})
     sd = reference.figures["evaluate"]["accuracy"].sd
     after = run("b", **{"train.epochs": 3})
     for kind, expected in (("cpu", f"; the task's known spread is ±{sd:.2g}"), ("cuda", "")):
@@ -94,7 +94,7 @@ def test_of_one_seed_a_side_the_measured_spread_of_the_task_is_told() -> None:
 def test_one_seed_against_several_names_the_test_and_what_it_takes_for_granted() -> None:
     told = comparison(("seeds:a", group("a")), ("b", [run("b", **{"train.learning_rate": 1e-4})]), [], 0)
     assert told.figures[0].verdict == "inside seed noise, as far as one seed tells, n=3 and 1"
-    said = in_markdown(told)
+    said = to_markdown(told)
     assert "Student's t-test" in said
     assert "judged by the other's spread" in said
     assert "Welch" not in said
@@ -129,15 +129,15 @@ def test_rows_that_changed_are_counted_and_named() -> None:
         {"id": 15, "text": "text 15 | with a bar", "label": "rotten", "first": "fresh", "second": "rotten"},
         {"id": 12, "text": "text 12 | with a bar", "label": "rotten", "first": "rotten", "second": "fresh"},
     ]
-    assert "text 12 \\| with a bar" in in_markdown(told)
+    assert "text 12 \\| with a bar" in to_markdown(told)
 
 
 def test_predictions_of_other_rows_or_labels_are_not_compared() -> None:
     labels = ["fresh"] * 4
     other = table(labels, labels).assign(text="another")
-    assert pair(table(labels, labels), other, run("a").result, 3) is None
+    assert compare_predictions(table(labels, labels), other, run("a").result, 3) is None
     newer = table(labels, labels).assign(prediction=["fresh", "fresh", "mixed", "fresh"])
-    assert pair(table(labels, labels), newer, run("a").result, 3) is None
+    assert compare_predictions(table(labels, labels), newer, run("a").result, 3) is None
 
 
 def test_a_regression_is_paired_by_its_metrics_and_names_the_rows_furthest_apart() -> None:
@@ -147,7 +147,7 @@ def test_a_regression_is_paired_by_its_metrics_and_names_the_rows_furthest_apart
     result = run("a").result
     result = replace(result, recipe=result.recipe | {"task.labels": [], "task.metrics": ["pearson"]})
     frames = [pd.DataFrame({"id": range(60), "label": truth, "prediction": said}) for said in (first, second)]
-    told = pair(frames[0], frames[1], result, 1)
+    told = compare_predictions(frames[0], frames[1], result, 1)
     assert told is not None
     assert told.discordance is None
     assert told.intervals["pearson"] is not None
@@ -156,11 +156,11 @@ def test_a_regression_is_paired_by_its_metrics_and_names_the_rows_furthest_apart
 
 
 def test_labels_become_their_numbers() -> None:
-    assert numbers(pd.Series(["fresh", "rotten", "fresh"]), LABELS).tolist() == [1, 0, 1]
+    assert label_ids(pd.Series(["fresh", "rotten", "fresh"]), LABELS).tolist() == [1, 0, 1]
 
 
 def test_json_has_null_for_what_is_no_number() -> None:
-    assert in_json({"a": [float("nan"), 1.0], "b": (float("inf"),)}) == {"a": [None, 1.0], "b": [None]}
+    assert to_jsonable({"a": [float("nan"), 1.0], "b": (float("inf"),)}) == {"a": [None, 1.0], "b": [None]}
 
 
 def test_a_group_against_itself_is_the_same_as_far_as_seeds_tell() -> None:

@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 
 from entries import entry
-from reprise.experiments.differences import Difference, differences, identity, lines
-from reprise.reproduce.result import Output, Result
+from reprise.experiments.differences import Difference, diff_runs, format_differences, replicate_key
+from reprise.reproduce.result import Output, RunResult
 
 
-def result(**changes: Any) -> Result:
+def result(**changes: Any) -> RunResult:
     return entry(**changes).result
 
 
-def with_provenance(key: str, value: Any) -> Callable[[Result], Result]:
+def with_provenance(key: str, value: Any) -> Callable[[RunResult], RunResult]:
     return lambda cooked: replace(cooked, provenance=cooked.provenance | {key: value})
 
 
 def test_results_of_other_seeds_are_one_group() -> None:
-    assert identity(result()) == identity(result(seed=43))
-    assert differences([result()], [result(seed=43)]) == [Difference("parameter", "seed", "42", "43")]
+    assert replicate_key(result()) == replicate_key(result(seed=43))
+    assert diff_runs([result()], [result(seed=43)]) == [Difference("parameter", "seed", "42", "43")]
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,11 @@ def test_results_of_other_seeds_are_one_group() -> None:
     ],
 )  # fmt: skip
 def test_what_differs_is_named_by_its_kind(
-    change: Callable[[Result], Result], same_group: bool, what: str, key: str
+    change: Callable[[RunResult], RunResult], same_group: bool, what: str, key: str
 ) -> None:
     before, after = result(), change(result())
-    assert (identity(before) == identity(after)) == same_group
-    assert [(each.what, each.key) for each in differences([before], [after])] == [(what, key)]
+    assert (replicate_key(before) == replicate_key(after)) == same_group
+    assert [(each.what, each.key) for each in diff_runs([before], [after])] == [(what, key)]
 
 
 @pytest.mark.parametrize(
@@ -52,22 +52,22 @@ def test_what_differs_is_named_by_its_kind(
 )
 def test_what_every_run_says_anew_is_no_difference(key: str) -> None:
     before, after = (with_provenance(key, value)(result()) for value in ("a", "b"))
-    assert differences([before], [after]) == []
+    assert diff_runs([before], [after]) == []
 
 
 def test_differences_are_lines_in_which_a_long_value_is_its_beginning() -> None:
-    (image,) = lines(differences([result()], [with_provenance("image", "sha256:" + "0" * 64)(result())]))
+    (image,) = format_differences(diff_runs([result()], [with_provenance("image", "sha256:" + "0" * 64)(result())]))
     assert image.endswith(" → sha256:00000…")
-    assert lines(differences([result()], [result(seed=43)])) == ["parameter: seed: 42 → 43"]
-    assert lines([]) == ["nothing that dvc.lock or provenance.json tells"]
+    assert format_differences(diff_runs([result()], [result(seed=43)])) == ["parameter: seed: 42 → 43"]
+    assert format_differences([]) == ["nothing that dvc.lock or provenance.json tells"]
 
 
 def test_long_values_with_the_same_beginning_are_not_the_same() -> None:
     before, after = (with_provenance("devices", ["NVIDIA H100 " * 8 + end])(result()) for end in ("a", "b"))
-    assert [each.key for each in differences([before], [after])] == ["devices"]
+    assert [each.key for each in diff_runs([before], [after])] == ["devices"]
 
 
 def test_a_side_of_several_values_lists_them() -> None:
     group = [result(seed=seed) for seed in (42, 43)]
-    assert differences(group, group) == []
-    assert differences(group, [result(seed=44)]) == [Difference("parameter", "seed", "42, 43", "44")]
+    assert diff_runs(group, group) == []
+    assert diff_runs(group, [result(seed=44)]) == [Difference("parameter", "seed", "42, 43", "44")]

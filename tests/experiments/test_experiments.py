@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reprise.experiments.runs import all_experiments, find_runs
+from reprise.experiments.runs import all_experiments, resolve_runs
 from reprise.outputs import read_json
 from tiny import Run
 
@@ -45,7 +45,7 @@ def test_seeds_are_experiments_and_what_head_has_is_not_cooked_again(seeded: tup
 
 def test_mean_deviation_and_ends_are_printed(seeded: tuple[Path, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(seeded[0])
-    losses = [each.result.figures["train"]["loss"] for each in find_runs("seeds:HEAD")]
+    losses = [each.result.figures["train"]["loss"] for each in resolve_runs("seeds:HEAD")]
     assert len(losses) == 2
     mean, deviation = sum(losses) / 2, abs(losses[0] - losses[1]) / 2**0.5
     row = f"{mean:.4f} │             {deviation:.4f} │ {min(losses):.4f} │ {max(losses):.4f} │"
@@ -99,7 +99,7 @@ def test_two_runs_are_compared_row_by_row(
     pairing = told["pairing"]
     assert pairing["rows"] == read_json(folder / "metrics/evaluate.json")["rows"]
     monkeypatch.chdir(folder)
-    first, second = (find_runs(word)[0].predictions() for word in ("HEAD", worse))
+    first, second = (resolve_runs(word)[0].predictions() for word in ("HEAD", worse))
     assert first is not None
     assert second is not None
     right = [each["label"] == each["prediction"] for each in (first, second)]

@@ -15,10 +15,10 @@ import pytest
 from datasets import Dataset, Value
 from transformers import AutoTokenizer
 
-from reprise.errors import InputError
-from reprise.inference import prepared_rows
+from reprise.errors import UserError
+from reprise.inference import load_split
 from reprise.outputs import read_json
-from reprise.places import PREPARED, PRETRAINED, RAW, card, rows_of, shards_of
+from reprise.places import PREPARED, PRETRAINED, RAW, split_file, split_shards, stats_path
 from reprise.prepare import stage
 from reprise.prepare.stage import prepare
 from reprise.recipe import Task, check_recipe
@@ -47,7 +47,7 @@ def lay(**splits: list[dict[str, Any]]) -> None:
 
 
 def prepared(split: str) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = Dataset.from_file(str(rows_of(split))).to_dict()
+    columns: dict[str, list[Any]] = Dataset.from_file(str(split_file(split))).to_dict()
     return columns
 
 
@@ -175,14 +175,14 @@ def test_the_card_counts_what_is_there(kitchen_table: Path) -> None:
         test=[row("dull", "-1"), row("funny", "b"), row("", "-1")],
     )
     prepare(task(**OWN_SPLITS), max_length=8)
-    about = read_json(card())
+    about = read_json(stats_path())
     assert {key: about[key] for key in ("task", "labels", "max_length")} == {
         "task": "reviews",
         "labels": ["a", "b"],
         "max_length": 8,
     }
     assert list(about["splits"]) == ["test", "train", "validation"]
-    hashes = {split: hashlib.sha256(rows_of(split).read_bytes()).hexdigest() for split in SPLITS}
+    hashes = {split: hashlib.sha256(split_file(split).read_bytes()).hexdigest() for split in SPLITS}
     assert {split: about["splits"][split].pop("sha256") for split in SPLITS} == hashes
     assert about["splits"]["train"] == {
         "rows": 4,
@@ -205,7 +205,7 @@ def test_no_row_is_longer_than_max_length(reviews: Path) -> None:
         lengths = [len(ids) for ids in columns["input_ids"]]
         assert columns["length"] == lengths
         assert max(lengths) == 8
-        assert read_json(card())["splits"][split]["rows_at_max_length"] == lengths.count(8)
+        assert read_json(stats_path())["splits"][split]["rows_at_max_length"] == lengths.count(8)
 
 
 def test_a_sentence_pair_is_tokenized_as_two_segments(kitchen_table: Path) -> None:
@@ -249,8 +249,8 @@ def test_regression_has_numbers_as_labels_and_their_spread_on_the_card(kitchen_t
     lay(train=[row("dull", 1), row("flat", 2.5), row("warm", 4)], validation=[row("dull", 1)])
     prepare(task(**OWN_SPLITS | REGRESSION), max_length=16)
     assert prepared("train")["label"] == [1.0, 2.5, 4.0]
-    assert Dataset.from_file(str(rows_of("train"))).features["label"] == Value("float64")
-    about = read_json(card())["splits"]["train"]
+    assert Dataset.from_file(str(split_file("train"))).features["label"] == Value("float64")
+    about = read_json(stats_path())["splits"]["train"]
     assert (about["label_mean"], about["label_std"]) == (2.5, pytest.approx(1.5**0.5))
     assert "label_counts" not in about
 
@@ -266,7 +266,7 @@ def test_a_limit_leaves_that_many_rows_of_each_split_chosen_by_their_content(rev
         assert [len(few[split]), len(more[split])] == [10, 20]
         assert set(few[split]) < set(more[split]) < set(everything[split])
         assert few[split] != everything[split][:10]
-    assert read_json(card())["splits"]["train"]["rows"] == 20
+    assert read_json(stats_path())["splits"]["train"]["rows"] == 20
 
 
 def test_a_limit_above_the_rows_leaves_them_all(reviews: Path) -> None:
@@ -292,32 +292,32 @@ def test_one_table_named_train_is_divided_too(kitchen_table: Path) -> None:
 
 def test_prepared_rows_are_written_in_batches_that_can_be_mapped(reviews: Path) -> None:
     prepare(task(), max_length=16)
-    with pa.memory_map(str(rows_of("train"))) as mapped, pa.ipc.open_stream(mapped) as stream:
+    with pa.memory_map(str(split_file("train"))) as mapped, pa.ipc.open_stream(mapped) as stream:
         rows = stream.read_all()
-    assert np.asarray(rows["length"]).sum() == read_json(card())["splits"]["train"]["tokens"]
-    (mapped_file,) = Dataset.from_file(str(rows_of("train"))).cache_files
-    assert mapped_file["filename"] == str(rows_of("train").absolute())
+    assert np.asarray(rows["length"]).sum() == read_json(stats_path())["splits"]["train"]["tokens"]
+    (mapped_file,) = Dataset.from_file(str(split_file("train"))).cache_files
+    assert mapped_file["filename"] == str(split_file("train").absolute())
 
 
 def test_a_split_of_more_rows_than_a_file_takes_has_several_with_the_same_rows(
     reviews: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(task(), max_length=16)
-    whole, about = {split: prepared(split) for split in SPLITS}, read_json(card())["splits"]["train"]
+    whole, about = {split: prepared(split) for split in SPLITS}, read_json(stats_path())["splits"]["train"]
     rows = len(whole["train"]["id"])
     monkeypatch.setattr(stage, "SHARD_ROWS", rows // 2)
     prepare(task(), max_length=16)
     count = -(-rows // (rows // 2))
     files = [PREPARED / f"train-{number:05d}-of-{count:05d}.arrow" for number in range(count)]
-    assert shards_of("train") == files
-    assert shards_of("test") == [PREPARED / "test.arrow"]
+    assert split_shards("train") == files
+    assert split_shards("test") == [PREPARED / "test.arrow"]
     assert {path.name for path in PREPARED.iterdir()} == {
         "card.json", "test.arrow", "validation.arrow", *(file.name for file in files)
     }  # fmt: skip
-    assert prepared_rows("train").to_dict() == whole["train"]
+    assert load_split("train").to_dict() == whole["train"]
     shards = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     together = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    assert read_json(card())["splits"]["train"] == about | {"sha256": together, "shards": shards}
+    assert read_json(stats_path())["splits"]["train"] == about | {"sha256": together, "shards": shards}
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_a_split_of_more_rows_than_a_file_takes_has_several_with_the_same_rows(
 def test_bad_input_is_told_in_one_line_and_leaves_what_was_there(
     nothing_changed: Callable[[], bool], changes: dict[str, Any], max_length: int, message: str
 ) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(UserError) as caught:
         prepare(task(**changes), max_length=max_length)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
@@ -385,7 +385,7 @@ def test_splits_that_do_not_fit_the_recipe_are_told_and_leave_nothing(
     kitchen_table: Path, splits: list[str], changes: dict[str, Any], message: str
 ) -> None:
     lay(**{split: [row(f"the {split} film")] for split in splits})
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(UserError) as caught:
         prepare(task(**OWN_SPLITS | changes), max_length=16)
     assert str(caught.value).startswith(message)
     assert [path.name for path in PREPARED.parent.iterdir()] == ["raw"]

@@ -10,8 +10,8 @@ import datasets
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from reprise.errors import InputError
-from reprise.prepare.rows import HIDDEN, Table, check_columns, read_tables, standardise
+from reprise.errors import UserError
+from reprise.prepare.rows import UNLABELED, RawSplit, check_columns, read_tables, to_standard_columns
 from reprise.recipe import Task, check_recipe
 from tiny import tiny_recipe
 
@@ -34,10 +34,10 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def read_table(tmp_path: Path) -> Callable[..., Table]:
+def read_table(tmp_path: Path) -> Callable[..., RawSplit]:
     """Lay a file as the only one and read it: `read_table("a.csv", "text,label…")`."""
 
-    def read_table(name: str, content: str | bytes | Dataset) -> Table:
+    def read_table(name: str, content: str | bytes | Dataset) -> RawSplit:
         file = tmp_path / "raw/all" / name
         file.parent.mkdir(parents=True)
         if isinstance(content, Dataset):
@@ -51,13 +51,13 @@ def read_table(tmp_path: Path) -> Callable[..., Table]:
 
 
 @pytest.fixture
-def read(read_table: Callable[..., Table]) -> Read:
+def read(read_table: Callable[..., RawSplit]) -> Read:
     """Read a file to rows in standard columns, as prepare does: `read("a.csv", "text,label…", labels=["a", "b"])`."""
 
     def read(name: str, content: str | bytes | Dataset, **changes: Any) -> Dataset:
         table, said = read_table(name, content), task(**changes)
         check_columns(table, said)
-        return standardise(table, said).remove_columns("row")
+        return to_standard_columns(table, said).remove_columns("row")
 
     return read
 
@@ -109,10 +109,10 @@ def test_parquet_is_read(read: Read) -> None:
     ],
 )
 def test_rows_are_mapped_from_disk_from_reading_to_standard_columns(
-    read_table: Callable[..., Table], name: str, content: str | Dataset
+    read_table: Callable[..., RawSplit], name: str, content: str | Dataset
 ) -> None:
     table = read_table(name, content)
-    standard = standardise(table, task(keep={"label": ["a", "b"]}))
+    standard = to_standard_columns(table, task(keep={"label": ["a", "b"]}))
     for rows in table.rows, standard:
         assert [Path(file["filename"]).suffix for file in rows.cache_files] == [".arrow"]
 
@@ -160,8 +160,8 @@ def test_integer_labels_mean_the_same_in_every_format(read: Read, name: str, con
 @pytest.mark.parametrize(
     ("content", "labels"),
     [
-        (classes(["a", "b"], [1, HIDDEN]), ["a", "b"]),
-        (Dataset.from_dict({"text": ["x", "y"], "label": [1, HIDDEN]}), [0, 1]),
+        (classes(["a", "b"], [1, UNLABELED]), ["a", "b"]),
+        (Dataset.from_dict({"text": ["x", "y"], "label": [1, UNLABELED]}), [0, 1]),
     ],
 )
 def test_a_hidden_label_is_allowed_in_test_splits_alone(
@@ -173,9 +173,9 @@ def test_a_hidden_label_is_allowed_in_test_splits_alone(
     *tests, train = read_tables(tmp_path / "raw", tmp_path / "cache")
     assert [test.split for test in tests] == ["test", "test_mismatched"]
     for test in tests:
-        assert standardise(test, task(labels=labels))["label"][:] == [1, HIDDEN]
-    with pytest.raises(InputError, match=r"raw/train/a\.parquet, row 2: unknown label '?-1'?; "):
-        standardise(train, task(labels=labels))
+        assert to_standard_columns(test, task(labels=labels))["label"][:] == [1, UNLABELED]
+    with pytest.raises(UserError, match=r"raw/train/a\.parquet, row 2: unknown label '?-1'?; "):
+        to_standard_columns(train, task(labels=labels))
 
 
 def test_regression_takes_the_number_itself(read: Read) -> None:
@@ -214,10 +214,10 @@ def test_ids_are_taken_from_their_column_as_text(read: Read) -> None:
     ],
 )
 def test_rows_are_kept_that_hold_a_wanted_value_in_every_named_column(
-    read_table: Callable[..., Table], keep: dict[str, list[str]] | None, texts: list[str]
+    read_table: Callable[..., RawSplit], keep: dict[str, list[str]] | None, texts: list[str]
 ) -> None:
     table = read_table("a.csv", "text,label,year\nu,a,2001\nv,b,1999\nx,plot,1999\ny,b,1999\n")
-    assert standardise(table, task(keep=keep, labels=["a", "b", "plot"]))["text"][:] == texts
+    assert to_standard_columns(table, task(keep=keep, labels=["a", "b", "plot"]))["text"][:] == texts
 
 
 def test_class_numbers_are_kept_by_their_names(read: Read) -> None:
@@ -316,7 +316,7 @@ def test_keeping_nothing_leaves_no_rows(read: Read, named: str | None) -> None:
 def test_a_mistake_in_a_row_names_the_row_as_it_stands_in_the_file(
     read: Read, name: str, content: str | Dataset, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(UserError) as caught:
         read(name, content, **changes)
     assert f"/raw/all/{message}" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -339,7 +339,7 @@ def test_a_mistake_in_a_row_names_the_row_as_it_stands_in_the_file(
 def test_a_missing_column_is_told_with_its_key_and_the_nearest_name(
     read: Read, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(UserError) as caught:
         read("a.csv", "text,label,film\nx,a,f\n", **changes)
     assert f"/raw/all/a.csv: {message}" in str(caught.value)
 
@@ -359,7 +359,7 @@ def test_a_missing_column_is_told_with_its_key_and_the_nearest_name(
 def test_a_file_that_cannot_be_read_is_told_by_its_name_in_one_line(
     read: Read, name: str, content: str | bytes
 ) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(UserError) as caught:
         read(name, content)
     assert f"/raw/all/{name}: " in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, digest, group_rows, sample
+from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, group_rows, stable_hash64, subsample
 
 # A row for the tests: its first text, its second text, its film.
 Row = tuple[int, int, int]
@@ -20,8 +20,10 @@ Shares = st.tuples(st.floats(0.05, 0.45), st.floats(0.05, 0.45))
 
 
 def texts_and_films(rows: list[Row]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    texts = np.array([[digest("text", first), digest("text", second)] for first, second, _ in rows], dtype=np.uint64)
-    films = np.array([[digest("film", film)] for *_, film in rows], dtype=np.uint64)
+    texts = np.array(
+        [[stable_hash64("text", first), stable_hash64("text", second)] for first, second, _ in rows], dtype=np.uint64
+    )
+    films = np.array([[stable_hash64("film", film)] for *_, film in rows], dtype=np.uint64)
     return texts, films
 
 
@@ -120,33 +122,35 @@ def test_groups_are_numbered_from_zero_without_gaps(rows: list[Row]) -> None:
 def test_a_sample_is_the_same_rows_whatever_their_order(keys: list[int], limit: int, random: Random) -> None:
     shuffled = list(keys)
     random.shuffle(shuffled)
-    chosen = {keys[number] for number in sample(np.array(keys, dtype=np.uint64), limit)}
-    assert {shuffled[number] for number in sample(np.array(shuffled, dtype=np.uint64), limit)} == chosen
+    chosen = {keys[number] for number in subsample(np.array(keys, dtype=np.uint64), limit)}
+    assert {shuffled[number] for number in subsample(np.array(shuffled, dtype=np.uint64), limit)} == chosen
     assert len(chosen) == min(limit, len(keys))
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=50), st.integers(1, 60))
 def test_a_sample_keeps_the_order_of_the_rows(keys: list[int], limit: int) -> None:
-    numbers = sample(np.array(keys, dtype=np.uint64), limit).tolist()
+    numbers = subsample(np.array(keys, dtype=np.uint64), limit).tolist()
     assert numbers == sorted(set(numbers))
     assert len(numbers) == min(limit, len(keys))
 
 
 def test_a_sample_takes_the_smallest_digests() -> None:
-    assert sample(np.array([50, 10, 40, 20, 30], dtype=np.uint64), 3).tolist() == [1, 3, 4]
+    assert subsample(np.array([50, 10, 40, 20, 30], dtype=np.uint64), 3).tolist() == [1, 3, 4]
 
 
 def test_a_digest_is_a_fixed_number() -> None:
-    assert digest("a", "b") == 17891760522800452624
-    assert digest(0, 17) == 5780446734462527169
+    assert stable_hash64("a", "b") == 17891760522800452624
+    assert stable_hash64(0, 17) == 5780446734462527169
 
 
 def test_a_digest_tells_where_one_part_ends_and_the_next_begins() -> None:
-    assert len({digest("ab", "c"), digest("a", "bc"), digest("abc"), digest("abc", "")}) == 4
+    assert (
+        len({stable_hash64("ab", "c"), stable_hash64("a", "bc"), stable_hash64("abc"), stable_hash64("abc", "")}) == 4
+    )
 
 
 @pytest.mark.parametrize("salt", ["1", "2"])
 def test_a_digest_does_not_depend_on_the_process(salt: str) -> None:
     code = "from reprise.prepare.split import digest; print(digest('a text', 3))"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": salt}, capture_output=True, text=True)
-    assert int(done.stdout) == digest("a text", 3)
+    assert int(done.stdout) == stable_hash64("a text", 3)

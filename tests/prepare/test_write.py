@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from reprise.prepare import write
 from reprise.prepare.write import write_tokenized
-from reprise.tokenizing import encode, load_tokenizer
+from reprise.tokenizing import load_tokenizer, tokenize
 from tiny import BAD, FILLER, GOOD
 
 ROWS = 23
@@ -20,7 +20,7 @@ BATCH = 10
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "BATCH", BATCH)
+    monkeypatch.setattr(write, "BATCH_ROWS", BATCH)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_what_is_written_is_what_the_map_of_datasets_gives(
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
     rows = standard(pairs=pairs)
     texts = ["text", "text_pair"] if pairs else ["text"]
-    mapped = rows.map(lambda batch: encode(tokenizer, [batch[name] for name in texts], 12), batched=True)
+    mapped = rows.map(lambda batch: tokenize(tokenizer, [batch[name] for name in texts], 12), batched=True)
     write_tokenized(rows, tmp_path / "rows.arrow", tokenizer, 12, name="train")
     written = Dataset.from_file(str(tmp_path / "rows.arrow"))
     assert written.features == mapped.features
@@ -64,9 +64,9 @@ def test_no_more_than_a_batch_is_tokenized_and_mapped_at_once(
 
     def noting(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int) -> dict[str, Any]:
         sizes.append(len(texts[0]))
-        return encode(tokenizer, texts, max_length)
+        return tokenize(tokenizer, texts, max_length)
 
-    monkeypatch.setattr(write, "encode", noting)
+    monkeypatch.setattr(write, "tokenize", noting)
     write_tokenized(standard(), tmp_path / "rows.arrow", tokenizer, 12, name="train")
     with pa.memory_map(str(tmp_path / "rows.arrow")) as mapped, pa.ipc.open_stream(mapped) as stream:
         batches = [batch.num_rows for batch in stream]
@@ -99,7 +99,7 @@ def test_lines_say_how_far_it_has_come(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(write, "LINE_SECONDS", 0)
+    monkeypatch.setattr(write, "LOG_EVERY_S", 0)
     write_tokenized(standard(), tmp_path / "rows.arrow", tokenizer, 12, name="train")
     said = [line.rsplit(",", 1)[0] for line in capsys.readouterr().out.splitlines()]
     assert said == [f"prepare: train: {done} of 23 rows" for done in (10, 20, 23)]

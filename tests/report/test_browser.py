@@ -20,8 +20,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from entries import CARD, entry
-from reprise.report.content import content
-from reprise.report.mistakes import mistakes
+from reprise.report.content import build_context
+from reprise.report.mistakes import find_errors
 from reprise.report.page import render
 from tiny import Run
 
@@ -132,7 +132,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in card["splits"].values():
         split["label_counts"][HOSTILE] = 7
     file = tmp_path_factory.mktemp("report") / "index.html"
-    page = render(content(runs, card=card, judged_run="main", mistaken=mistakes(wrong)))
+    page = render(build_context(runs, card=card, judged_run="main", mistaken=find_errors(wrong)))
     file.write_text(page, encoding="utf-8")
     return file
 
@@ -285,8 +285,8 @@ def test_another_figure_is_drawn_when_it_is_selected(opened: Open, report: Path)
     page = opened(report)
     charts = {"sweep-figure": "sweep 0", "seed-figure": "seeds", "epoch-figure": "epochs", "label": "pr"}
     for select, chart in charts.items():
-        drawn = page.locator(f"figure[data-chart='{chart}'] svg")
-        before = drawn.inner_html()
+        chart_data = page.locator(f"figure[data-chart='{chart}'] svg")
+        before = chart_data.inner_html()
         options = page.locator(f"#{select} option")
         page.locator(f"#{select}").select_option(index=options.count() - 1)
         page.wait_for_function(
@@ -391,7 +391,7 @@ def test_without_javascript_all_tables_are_there(opened: Open, report: Path) -> 
 
 
 def test_one_run_alone_makes_a_page(opened: Open, tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text(render(content([entry()])), encoding="utf-8")
+    (tmp_path / "index.html").write_text(render(build_context([entry()])), encoding="utf-8")
     page = opened(tmp_path / "index.html")
     assert lines(page, "loss") == 1
     assert page.locator("#seeds svg, #sweeps svg").count() == 0
@@ -403,7 +403,7 @@ def test_of_hundreds_of_runs_the_table_shows_the_first_of_all_until_asked(opened
         dataclasses.replace(one, name=f"run-{n:03}", evaluated={**one.evaluated, "accuracy": n / 150})
         for n in range(150)
     ]
-    (tmp_path / "index.html").write_text(render(content(runs)), encoding="utf-8")
+    (tmp_path / "index.html").write_text(render(build_context(runs)), encoding="utf-8")
     page = opened(tmp_path / "index.html")
     assert names(page) == [f"run-{n:03}" for n in range(100)]
     page.get_by_role("button", name="accuracy", exact=True).click()
@@ -434,6 +434,6 @@ def test_dvc_s_own_plots_open_without_a_network(opened: Open, served: Path, run:
     run(served, "reprise", "report")
     run(served, "dvc", "plots", "show")
     # The templates of DVC are written for an earlier version of Vega-Lite, which warns of it.
-    drawn = "document.querySelectorAll('.vega-embed svg.marks').length === 5"
-    page = opened(served / "dvc_plots/index.html", wait=drawn, warnings=True)
+    chart_data = "document.querySelectorAll('.vega-embed svg.marks').length === 5"
+    page = opened(served / "dvc_plots/index.html", wait=chart_data, warnings=True)
     page.screenshot(path=pictures / "dvc-plots.png", full_page=True)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from reprise.report.commands import experiment
+from reprise.report.commands import experiment_command
 from tiny import TINY_RECIPE, tiny_recipe
 
 TEXTS = st.text(st.characters(codec="ascii", exclude_categories=["Cc"], exclude_characters="$"), max_size=8)
@@ -51,7 +51,7 @@ def clash(recipe: Any, base: Any) -> bool:
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(base=RECIPES, recipe=RECIPES)
 def test_dvc_makes_of_the_base_what_the_command_was_made_from(tmp_path: Path, base: Any, recipe: Any) -> None:
-    command = experiment(recipe, base)
+    command = experiment_command(recipe, base)
     assert (command is None) is clash(recipe, base)
     if command is not None:
         assert applied(settings_of(command), base, tmp_path) == recipe
@@ -59,28 +59,28 @@ def test_dvc_makes_of_the_base_what_the_command_was_made_from(tmp_path: Path, ba
 
 def test_a_change_is_said_as_a_user_would_say_it() -> None:
     changed = tiny_recipe(**{"train.learning_rate": 3e-5, "train.buckets": [8, 16], "train.lora": {"rank": 8}})
-    assert experiment(changed, TINY_RECIPE) == shlex.split(
+    assert experiment_command(changed, TINY_RECIPE) == shlex.split(
         "dvc exp run -S train.learning_rate=3e-05 -S train.buckets=[8,16] -S train.lora={rank:8}"
     )
-    assert experiment(TINY_RECIPE, changed)[3:] == shlex.split(
+    assert experiment_command(TINY_RECIPE, changed)[3:] == shlex.split(
         "-S train.learning_rate=0.005 -S train.buckets=auto -S train.lora=null"
     )
 
 
 def test_an_integer_that_became_a_number_with_a_point_is_a_change() -> None:
-    assert experiment({"warmup": 1.0}, {"warmup": 1}) == ["dvc", "exp", "run", "-S", "warmup=1.0"]
+    assert experiment_command({"warmup": 1.0}, {"warmup": 1}) == ["dvc", "exp", "run", "-S", "warmup=1.0"]
 
 
 @pytest.mark.parametrize(
     ("recipe", "base"), [({"a": 1}, {"b": 1}), ({"a": 1}, {}), ({"a": {}}, {"a": {"b": 1}}), ({"a": []}, {"a": {}})]
 )
 def test_keys_that_come_or_go_cannot_be_said(recipe: dict[str, Any], base: dict[str, Any]) -> None:
-    assert experiment(recipe, base) is None
-    assert experiment(base, recipe) is None
+    assert experiment_command(recipe, base) is None
+    assert experiment_command(base, recipe) is None
 
 
 def test_a_key_that_is_no_name_cannot_be_said() -> None:
     changed = copy.deepcopy(TINY_RECIPE)
     changed["task"]["keep"] = {"verdict.of the critic": ["rotten"]}
-    assert experiment(changed, TINY_RECIPE) is None
-    assert experiment(TINY_RECIPE, changed) is None
+    assert experiment_command(changed, TINY_RECIPE) is None
+    assert experiment_command(TINY_RECIPE, changed) is None

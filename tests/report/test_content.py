@@ -11,11 +11,11 @@ import pytest
 
 from entries import BASE, CARD, STEPS, entry
 from reprise.places import PLOTS
-from reprise.report.commands import commands
-from reprise.report.content import content, counts, precision_recall, rounded
-from reprise.report.entry import Entry, Figure
-from reprise.report.provenance import provenance
-from reprise.report.thinning import WINDOWS
+from reprise.report.commands import run_commands
+from reprise.report.content import build_context, confusion_counts, precision_recall, rounded
+from reprise.report.entry import MetricValue, ReportRun
+from reprise.report.provenance import provenance_rows
+from reprise.report.thinning import MAX_BINS
 
 
 def as_regression(files: dict[Path, bytes]) -> None:
@@ -37,13 +37,13 @@ def test_the_figures_of_a_run_have_the_names_that_people_know() -> None:
         "training seconds", "examples/s", "peak MiB",
     ]  # fmt: skip
     ends = judged["interval"]["accuracy"]
-    assert run.figures["accuracy"] == Figure(judged["accuracy"], ends["low"], ends["high"])
-    assert run.figures["training loss"] == Figure(float(run.result.losses.mean()))
+    assert run.figures["accuracy"] == MetricValue(judged["accuracy"], ends["low"], ends["high"])
+    assert run.figures["training loss"] == MetricValue(float(run.result.losses.mean()))
 
 
 def test_what_is_drawn_of_a_run_is_what_its_files_say() -> None:
     run = entry()
-    drawn = content([run]).data["runs"][0]
+    drawn = build_context([run]).data["runs"][0]
     curve = run.tables["train"]
     assert drawn["curve"]["step"] == list(range(1, STEPS + 1))
     np.testing.assert_allclose(drawn["curve"]["loss"], curve["loss"], rtol=1e-3)
@@ -58,8 +58,8 @@ def test_what_is_drawn_of_a_run_is_what_its_files_say() -> None:
 
 def test_a_long_curve_is_thinned_and_its_largest_gradient_stays() -> None:
     run = entry(how={"steps": 1000})
-    drawn = content([run]).data["runs"][0]["curve"]
-    assert {len(values) for values in drawn.values()} == {WINDOWS}
+    drawn = build_context([run]).data["runs"][0]["curve"]
+    assert {len(values) for values in drawn.values()} == {MAX_BINS}
     assert math.isclose(max(drawn["grad_norm"]), run.tables["train"]["grad_norm"].max(), rel_tol=1e-3)
     assert math.isclose(np.mean(drawn["loss"]), run.tables["train"]["loss"].mean(), rel_tol=1e-2)
 
@@ -70,7 +70,7 @@ def test_only_numbers_that_differ_are_swept_and_a_seed_is_not() -> None:
         entry("b", "experiment", **{"train.learning_rate": 1e-3, "seed": 1, "train.lora": None}),
         entry("c", "experiment", **{"train.max_steps": 10, "train.buckets": [16], "train.epochs": 2}),
     ]
-    made = content(runs)
+    made = build_context(runs)
     assert made.sweeps == ["train.learning_rate"]
     assert [run["params"] for run in made.data["runs"]] == [
         {"train.learning_rate": rate} for rate in (0.005, 0.001, 0.005)
@@ -80,7 +80,7 @@ def test_only_numbers_that_differ_are_swept_and_a_seed_is_not() -> None:
 
 def test_a_sweep_over_a_power_of_ten_has_a_logarithmic_axis() -> None:
     def axis(*rates: float) -> str | None:
-        made = content([entry(f"{rate}", "experiment", **{"train.learning_rate": rate}) for rate in rates])
+        made = build_context([entry(f"{rate}", "experiment", **{"train.learning_rate": rate}) for rate in rates])
         kind: str | None = made.charts["sweep 0"]["layer"][0]["encoding"]["x"]["scale"].get("type")
         return kind
 
@@ -99,14 +99,14 @@ def test_a_loss_that_is_no_number_is_a_gap() -> None:
         table[2] = ",".join([*cells[:3], "nan", cells[4]])
         files[PLOTS / "train.csv"] = "\n".join(table).encode()
 
-    drawn = content([entry(change=spoil)]).data["runs"][0]["curve"]
+    drawn = build_context([entry(change=spoil)]).data["runs"][0]["curve"]
     assert [place for place, loss in enumerate(drawn["loss"]) if loss is None] == [1]
 
 
 def test_labels_that_look_like_something_else_stay_labels() -> None:
     labels = {"task.labels": ["NA", "1", "true"]}
     run = entry(**labels)
-    drawn = content([run]).data["runs"][0]
+    drawn = build_context([run]).data["runs"][0]
     assert drawn["labels"] == ["NA", "1", "true"]
     assert {actual for actual, *_ in drawn["confusion"]} == {0, 1, 2}
     assert list(drawn["pr"]) == ["NA", "1", "true"]
@@ -114,7 +114,7 @@ def test_labels_that_look_like_something_else_stay_labels() -> None:
 
 def test_the_confusion_is_counted_in_the_order_of_the_labels() -> None:
     rows = pd.DataFrame({"actual": ["b", "a", "b", "b"], "predicted": ["a", "a", "b", "a"]})
-    assert counts(rows, ["b", "a"]) == [[0, 0, 1], [0, 1, 2], [1, 1, 1]]
+    assert confusion_counts(rows, ["b", "a"]) == [[0, 0, 1], [0, 1, 2], [1, 1, 1]]
 
 
 def test_precision_and_recall_share_their_points_among_the_labels() -> None:
@@ -128,14 +128,14 @@ def test_precision_and_recall_share_their_points_among_the_labels() -> None:
 
 
 def test_a_regression_has_no_labels_and_nothing_of_them_to_draw() -> None:
-    made = content([entry(change=as_regression, **{"task.name": "similarity"})])
+    made = build_context([entry(change=as_regression, **{"task.name": "similarity"})])
     drawn = made.data["runs"][0]
     assert (drawn["confusion"], drawn["pr"], drawn["calibration"]["confidence"]) == ([], {}, [])
     assert [each.name for each in made.headlines] == ["pearson"]
 
 
 def test_the_data_s_lengths_and_labels_are_those_of_its_card() -> None:
-    data = content([entry()], card=CARD).data
+    data = build_context([entry()], card=CARD).data
     assert data["lengths"][0] == {
         "split": "train", "min": 3, "q25": 6, "q50": 9, "q75": 11, "q95": 14, "q99": 15, "max": 16,
     }  # fmt: skip
@@ -143,16 +143,16 @@ def test_the_data_s_lengths_and_labels_are_those_of_its_card() -> None:
         ("train", "rotten", 36, 0.25),
         ("train", "fresh", 108, 0.75),
     ]
-    assert content([entry()]).data["lengths"] == []
+    assert build_context([entry()]).data["lengths"] == []
 
 
 def test_the_first_runs_are_chosen() -> None:
-    assert content([entry()]).data["chosen"] == [0]
-    assert content([entry(f"{n}", "experiment") for n in range(9)]).data["chosen"] == [0, 1, 2, 3]
+    assert build_context([entry()]).data["chosen"] == [0]
+    assert build_context([entry(f"{n}", "experiment") for n in range(9)]).data["chosen"] == [0, 1, 2, 3]
 
 
-def lines(run: Entry, *others: Entry) -> dict[str, list[str]]:
-    return {each.purpose: each.lines for each in commands(run, {other.commit: other for other in others})}
+def lines(run: ReportRun, *others: ReportRun) -> dict[str, list[str]]:
+    return {each.purpose: each.lines for each in run_commands(run, {other.commit: other for other in others})}
 
 
 def test_a_commit_is_checked_out_and_verified() -> None:
@@ -190,7 +190,7 @@ def test_what_was_cooked_on_other_hardware_is_cooked_in_its_image() -> None:
 
 def test_the_provenance_has_the_commit_the_devices_and_every_digest() -> None:
     run = entry()
-    told = dict(provenance(run))
+    told = dict(provenance_rows(run))
     assert told["commit"] == BASE
     assert told["code"] == "c" * 40
     assert told["devices"] == "cpu: AMD EPYC"
@@ -199,4 +199,4 @@ def test_the_provenance_has_the_commit_the_devices_and_every_digest() -> None:
     assert told["data, test"] == "t" * 64
     assert "torch 2.13.0" in told["packages"]
     dirty = dataclasses.replace(run.result, provenance={**run.result.provenance, "dirty": True})
-    assert dict(provenance(dataclasses.replace(run, result=dirty)))["code"].endswith("were not committed")
+    assert dict(provenance_rows(dataclasses.replace(run, result=dirty)))["code"].endswith("were not committed")

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from reprise.report.mistakes import CHARACTERS, Mistake, mistakes
+from reprise.report.mistakes import MAX_TEXT_CHARS, Misprediction, find_errors
 
 
 def predictions(rows: int = 4) -> pd.DataFrame:
@@ -18,32 +18,32 @@ def predictions(rows: int = 4) -> pd.DataFrame:
 
 
 def test_the_surest_mistake_comes_first_and_what_is_right_does_not_come() -> None:
-    assert mistakes(predictions()) == [
-        Mistake(row="8", texts=["bad"], label="rotten", prediction="fresh", sureness=0.875),
-        Mistake(row="7", texts=["good"], label="fresh", prediction="rotten", sureness=0.75),
-        Mistake(row="10", texts=["poor"], label="rotten", prediction="fresh", sureness=0.5),
+    assert find_errors(predictions()) == [
+        Misprediction(row="8", texts=["bad"], label="rotten", prediction="fresh", sureness=0.875),
+        Misprediction(row="7", texts=["good"], label="fresh", prediction="rotten", sureness=0.75),
+        Misprediction(row="10", texts=["poor"], label="rotten", prediction="fresh", sureness=0.5),
     ]
 
 
 def test_there_are_no_more_than_asked_for_and_the_earlier_of_two_comes_first() -> None:
     many = pd.concat([predictions().head(1)] * 5, ignore_index=True).drop(columns="id")
-    assert [each.row for each in mistakes(many, rows=3)] == ["0", "1", "2"]
+    assert [each.row for each in find_errors(many, rows=3)] == ["0", "1", "2"]
 
 
 def test_a_pair_has_two_texts_and_a_long_text_is_cut() -> None:
-    pair = predictions().assign(text="x" * (CHARACTERS + 1), text_pair="short")
-    assert mistakes(pair)[0].texts == ["x" * CHARACTERS + " …", "short"]
-    exact = predictions().assign(text="x" * CHARACTERS)
-    assert mistakes(exact)[0].texts == ["x" * CHARACTERS]
+    pair = predictions().assign(text="x" * (MAX_TEXT_CHARS + 1), text_pair="short")
+    assert find_errors(pair)[0].texts == ["x" * MAX_TEXT_CHARS + " …", "short"]
+    exact = predictions().assign(text="x" * MAX_TEXT_CHARS)
+    assert find_errors(exact)[0].texts == ["x" * MAX_TEXT_CHARS]
 
 
 def test_a_regression_has_what_is_furthest_off() -> None:
     numbers = pd.DataFrame({"text": ["a", "b"], "label": [1.0, 2.0], "prediction": [1.25, -1.0]})
-    assert mistakes(numbers) == [
-        Mistake(row="1", texts=["b"], label="2.000", prediction="-1.000", sureness=3.0),
-        Mistake(row="0", texts=["a"], label="1.000", prediction="1.250", sureness=0.25),
+    assert find_errors(numbers) == [
+        Misprediction(row="1", texts=["b"], label="2.000", prediction="-1.000", sureness=3.0),
+        Misprediction(row="0", texts=["a"], label="1.000", prediction="1.250", sureness=0.25),
     ]
 
 
 def test_a_model_without_a_mistake_has_none() -> None:
-    assert mistakes(predictions().iloc[[2]]) == []
+    assert find_errors(predictions().iloc[[2]]) == []

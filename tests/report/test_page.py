@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from entries import CARD, entry
-from reprise.report.content import Content, content
-from reprise.report.mistakes import mistakes
+from reprise.report.content import ReportContext, build_context
+from reprise.report.mistakes import find_errors
 from reprise.report.page import render
 from reprise.report.vega import vega
 
@@ -53,7 +53,7 @@ class Parsed(html.parser.HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def hostile() -> Content:
+def hostile() -> ReportContext:
     """Runs whose names, labels, recipes and texts are markup."""
     predictions = pd.DataFrame(
         {"text": [HOSTILE], "label": [HOSTILE], "prediction": ["fresh"], "probabilities": [[0.1, 0.9]], "id": [HOSTILE]}
@@ -61,11 +61,11 @@ def hostile() -> Content:
     changes = {"task.labels": [HOSTILE, "fresh"], "task.name": HOSTILE, "model.name": HOSTILE}
     card = json.loads(json.dumps(CARD).replace("rotten", "ROTTEN").replace('"ROTTEN"', json.dumps(HOSTILE)))
     runs = [entry(**changes), entry(HOSTILE, "experiment", seed=1, **{**changes, "task.label": HOSTILE})]
-    return content(runs, card=card, judged_run=HOSTILE, mistaken=mistakes(predictions))
+    return build_context(runs, card=card, judged_run=HOSTILE, mistaken=find_errors(predictions))
 
 
 @pytest.fixture(scope="module")
-def page(hostile: Content) -> Parsed:
+def page(hostile: ReportContext) -> Parsed:
     return Parsed(render(hostile))
 
 
@@ -76,7 +76,7 @@ def test_markup_in_the_data_is_text_on_the_page(page: Parsed) -> None:
     assert any(HOSTILE in (attributes.get("aria-label") or "") for _, attributes in page.tags)
 
 
-def test_the_data_comes_through_as_it_was(page: Parsed, hostile: Content) -> None:
+def test_the_data_comes_through_as_it_was(page: Parsed, hostile: ReportContext) -> None:
     assert page.data("content") == json.loads(json.dumps(hostile.data))
     assert page.data("charts") == json.loads(json.dumps(hostile.charts))
     assert page.data("content")["runs"][1]["name"] == HOSTILE
@@ -112,20 +112,20 @@ def test_every_id_stands_once_and_every_label_and_link_leads_somewhere(page: Par
 
 def test_a_collapsed_run_is_marked() -> None:
     runs = [entry(), entry("flat", "experiment", how={"collapsed": True})]
-    text = " ".join(Parsed(render(content(runs))).text)
+    text = " ".join(Parsed(render(build_context(runs))).text)
     assert text.count("collapsed") == 2  # in the table, and above its commands
     assert "Collapsed" not in text
-    assert "Collapsed" in " ".join(Parsed(render(content(runs[1:]))).text)
+    assert "Collapsed" in " ".join(Parsed(render(build_context(runs[1:]))).text)
 
 
 def test_what_is_not_there_is_said_with_the_command_that_brings_it() -> None:
-    text = " ".join(Parsed(render(content([entry()]))).text)
+    text = " ".join(Parsed(render(build_context([entry()]))).text)
     for command in ("dvc pull predictions", "dvc pull data/prepared", "reprise reference", "dvc exp run --queue"):
         assert command in text
 
 
 def test_the_same_runs_give_the_same_page() -> None:
-    assert render(content([entry()], card=CARD)) == render(content([entry()], card=CARD))
+    assert render(build_context([entry()], card=CARD)) == render(build_context([entry()], card=CARD))
 
 
 def test_a_run_takes_less_than_eighteen_kilobytes() -> None:
@@ -142,7 +142,7 @@ def test_a_run_takes_less_than_eighteen_kilobytes() -> None:
             )
             for n in range(count)
         ]
-        return len(render(content(runs)).encode())
+        return len(render(build_context(runs)).encode())
 
     assert (size(12) - size(2)) / 10 < 18_000
     assert len(vega()) < 1_000_000

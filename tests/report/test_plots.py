@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from reprise.report.plots import PAGE
+from reprise.report.plots import TEMPLATE
 from tiny import Run
 
 OFFLINE = ("python", "-m", "reprise.report.plots")
@@ -33,10 +33,10 @@ def test_what_is_done_is_not_done_again_and_a_user_s_own_page_stays(served: Path
     (served / ".dvc/mine.html").write_text("<p>mine</p>{plot_divs}")
     run(served, "dvc", "config", "--local", "plots.html_template", "mine.html")
     run(served, *OFFLINE)
-    made = (served / PAGE).stat().st_mtime_ns
+    made = (served / TEMPLATE).stat().st_mtime_ns
     assert run(served, "dvc", "config", "plots.html_template").stdout == "mine.html\n"
     run(served, *OFFLINE)
-    assert (served / PAGE).stat().st_mtime_ns == made
-    (served / PAGE).write_text("of another version")
+    assert (served / TEMPLATE).stat().st_mtime_ns == made
+    (served / TEMPLATE).write_text("of another version")
     run(served, *OFFLINE)
-    assert "vegaEmbed" in (served / PAGE).read_text(encoding="utf-8")
+    assert "vegaEmbed" in (served / TEMPLATE).read_text(encoding="utf-8")

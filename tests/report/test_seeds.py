@@ -3,9 +3,9 @@
 import numpy as np
 
 from entries import entry
-from reprise.report.seeds import groups
-from reprise.report.table import differing
-from reprise.reproduce.reference import summarize
+from reprise.report.seeds import seed_groups
+from reprise.report.table import varying_keys
+from reprise.reproduce.reference import summarize_seeds
 
 
 def test_runs_that_differ_in_the_seed_alone_are_a_group() -> None:
@@ -16,7 +16,7 @@ def test_runs_that_differ_in_the_seed_alone_are_a_group() -> None:
         entry("gentle-44", "experiment", **{"train.learning_rate": 1e-3, "seed": 44}),
         entry("alone", "experiment", **{"train.learning_rate": 1e-4}),
     ]
-    found = groups(runs, [], differing(runs))
+    found = seed_groups(runs, [], varying_keys(runs))
     assert [(group.label, [(each.seed, each.run) for each in group.seeds]) for group in found] == [
         ("learning_rate=0.005", [(42, 0), (43, 2)]),
         ("learning_rate=0.001", [(42, 1), (44, 3)]),
@@ -30,32 +30,32 @@ def test_other_code_or_hardware_is_another_group_with_another_name() -> None:
         *(entry(f"b{seed}", "experiment", seed=seed, how={"code": "1" * 32}) for seed in (1, 2)),
         *(entry(f"c{seed}", "experiment", seed=seed, how={"hardware": "cuda"}) for seed in (1, 2)),
     ]
-    found = groups(runs, [], differing(runs))
+    found = seed_groups(runs, [], varying_keys(runs))
     assert [[each.run for each in group.seeds] for group in found] == [[0, 1], [2, 3], [4, 5]]
     assert len({group.label for group in found}) == 3
     assert found[0].label == "tiny on reviews"
 
 
 def test_of_two_runs_with_one_seed_the_first_counts() -> None:
-    (group,) = groups([entry(), entry("again", "experiment"), entry("b", "experiment", seed=1)], [], ["seed"])
+    (group,) = seed_groups([entry(), entry("again", "experiment"), entry("b", "experiment", seed=1)], [], ["seed"])
     assert [(each.seed, each.run) for each in group.seeds] == [(1, 2), (42, 0)]
 
 
 def test_the_seeds_of_a_reference_join_the_runs_of_its_recipe_on_its_hardware() -> None:
     measured = {seed: entry("", seed=seed).result for seed in (42, 43, 44)}
-    reference = summarize(measured)
-    (group,) = groups([entry(), entry("own", "experiment", seed=43)], [("cpu", reference)], ["seed"])
+    reference = summarize_seeds(measured)
+    (group,) = seed_groups([entry(), entry("own", "experiment", seed=43)], [("cpu", reference)], ["seed"])
     assert [(each.seed, each.run) for each in group.seeds] == [(42, 0), (43, 1), (44, None)]
     assert group.seeds[2].figures["accuracy"].value == measured[44].figures["evaluate"]["accuracy"]
     assert group.seeds[2].figures["validation f1"].value == measured[44].figures["train"]["f1"]
     assert np.isclose(group.seeds[2].figures["training loss"].value, measured[44].losses.mean())
-    assert groups([entry()], [("cuda", reference)], []) == []
-    assert groups([entry(**{"train.epochs": 3})], [("cpu", reference)], []) == []
+    assert seed_groups([entry()], [("cuda", reference)], []) == []
+    assert seed_groups([entry(**{"train.epochs": 3})], [("cpu", reference)], []) == []
 
 
 def test_the_spread_of_a_group_is_that_of_a_sample() -> None:
     runs = [entry(f"{seed}", "experiment", seed=seed) for seed in range(5)]
-    (group,) = groups(runs, [], ["seed"])
+    (group,) = seed_groups(runs, [], ["seed"])
     accuracies = [run.figures["accuracy"].value for run in runs]
     np.testing.assert_allclose(group.spread("accuracy"), [np.mean(accuracies), np.std(accuracies, ddof=1)])
     assert group.spread("peak MiB") == (2299, 0)

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from entries import entry
-from reprise.report.entry import Figure
-from reprise.report.table import Cell, Column, differing, duration, figure_cell, hardware, table
+from reprise.report.entry import MetricValue
+from reprise.report.table import Cell, Column, format_duration, hardware, metric_cell, table, varying_keys
 
 
 def test_a_column_for_each_key_that_differs_and_for_each_figure() -> None:
@@ -24,14 +24,14 @@ def test_a_column_for_each_key_that_differs_and_for_each_figure() -> None:
 
 
 def test_one_run_differs_from_none() -> None:
-    assert differing([entry()]) == []
+    assert varying_keys([entry()]) == []
 
 
 def test_of_other_sources_the_name_says_enough() -> None:
     other = {"task.name": "messages", "task.source": {"kind": "files", "train": "data/own/other.csv"}}
-    assert differing([entry(), entry("other", **other)]) == ["task.name"]
+    assert varying_keys([entry(), entry("other", **other)]) == ["task.name"]
     moved = {"task.source": {"kind": "files", "train": "data/own/other.csv", "validation": None, "test": None}}
-    assert differing([entry(), entry("moved", **moved)]) == ["task.source.train"]
+    assert varying_keys([entry(), entry("moved", **moved)]) == ["task.source.train"]
 
 
 def test_what_a_run_does_not_have_is_a_dash_that_is_sorted_last() -> None:
@@ -48,16 +48,16 @@ def test_what_a_run_does_not_have_is_a_dash_that_is_sorted_last() -> None:
 @pytest.mark.parametrize(
     ("name", "figure", "cell"),
     [
-        ("accuracy", Figure(0.83896, 0.81932, 0.85939), Cell("0.8390", "0.819 – 0.859", 0.83896)),
-        ("training loss", Figure(0.36), Cell("0.3600", "", 0.36)),
-        ("peak MiB", Figure(2299), Cell("2,299", "", 2299)),
-        ("examples/s", Figure(123.64), Cell("123.6", "", 123.64)),
-        ("training seconds", Figure(165.83), Cell("2 min 46 s", "", 165.83)),
+        ("accuracy", MetricValue(0.83896, 0.81932, 0.85939), Cell("0.8390", "0.819 – 0.859", 0.83896)),
+        ("training loss", MetricValue(0.36), Cell("0.3600", "", 0.36)),
+        ("peak MiB", MetricValue(2299), Cell("2,299", "", 2299)),
+        ("examples/s", MetricValue(123.64), Cell("123.6", "", 123.64)),
+        ("training seconds", MetricValue(165.83), Cell("2 min 46 s", "", 165.83)),
         ("accuracy", None, Cell("–", "", None)),
     ],
 )
-def test_a_figure_is_told_as_it_is_read(name: str, figure: Figure | None, cell: Cell) -> None:
-    assert figure_cell(name, figure) == cell
+def test_a_figure_is_told_as_it_is_read(name: str, figure: MetricValue | None, cell: Cell) -> None:
+    assert metric_cell(name, figure) == cell
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_figure_is_told_as_it_is_read(name: str, figure: Figure | None, cell: 
     ],
 )
 def test_a_time_has_its_two_largest_units(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+    assert format_duration(seconds) == told
 
 
 def test_devices_are_counted() -> None:

@@ -13,8 +13,8 @@ from transformers import pipeline
 
 from reprise.outputs import read_json
 from reprise.recipe import check_recipe
-from reprise.reproduce.export import cooking_command, model_card, without_secrets
-from reprise.reproduce.reference import Reference, Spread
+from reprise.reproduce.export import model_card, redact_url, reproduce_command
+from reprise.reproduce.reference import MeanStd, Reference
 from tiny import Run, tiny_recipe, write_params
 
 FILES = {"README.md", "config.json", "model.safetensors", "params.yaml", "provenance.json", "tokenizer.json"}
@@ -117,7 +117,7 @@ def test_no_secret_of_the_remote_is_in_any_file(exported: Path) -> None:
     ],
 )
 def test_a_url_is_shown_without_secrets_and_a_place_of_this_machine_not_at_all(url: str, shown: str) -> None:
-    assert without_secrets(url) == shown
+    assert redact_url(url) == shown
 
 
 def test_a_folder_with_something_in_it_stays_as_it_is(served: Path, run: Run) -> None:
@@ -167,7 +167,7 @@ def test_a_model_from_uncommitted_changes_is_said_to_be_one(told: dict[str, Any]
 
 
 def test_the_seeds_are_told_where_they_were_measured(told: dict[str, Any]) -> None:
-    figures = {"train": {}, "evaluate": {"accuracy": Spread(0.845, 0.0041), "f1": Spread(0.868, 0.0032)}}
+    figures = {"train": {}, "evaluate": {"accuracy": MeanStd(0.845, 0.0041), "f1": MeanStd(0.868, 0.0032)}}
     reference = Reference({}, {}, figures, {str(seed): {} for seed in range(5)})
     text = text_of(told | {"reference": reference})
     assert "Over 5 seeds of this recipe:" in text
@@ -213,4 +213,4 @@ def test_a_regression_is_told_as_one(told: dict[str, Any]) -> None:
     ],
 )
 def test_the_command_is_that_of_the_hardware(hardware: str, image: str | None, command: str) -> None:
-    assert cooking_command({"environment": {"hardware": hardware}, "image": image}) == command
+    assert reproduce_command({"environment": {"hardware": hardware}, "image": image}) == command

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from reprise.errors import InputError
-from reprise.reproduce.pipeline import ask, commit_of, dvc, environment, tell
+from reprise.errors import UserError
+from reprise.reproduce.pipeline import check_output, dvc, resolve_commit, subprocess_env, try_output
 from tiny import Run
 
 
@@ -26,21 +26,21 @@ def test_a_commit_is_known_by_every_name_that_git_has_for_it(repository: Path, r
     run(repository, "git", "tag", "light")
     tagging = ("tag", "-a", "-m", "Release", "v1")
     run(repository, "git", "-c", "user.name=Test", "-c", "user.email=test@example.org", *tagging)
-    assert {commit_of(name) for name in ("HEAD", "main", "light", "v1", commit, commit[:8], "@{0}")} == {commit}
+    assert {resolve_commit(name) for name in ("HEAD", "main", "light", "v1", commit, commit[:8], "@{0}")} == {commit}
 
 
 @pytest.mark.parametrize("revision", ["nothing", "", "HEAD~1", "HEAD:file", "HEAD^{tree}", "--all", "two words"])
 def test_what_is_no_commit_is_refused_by_name(repository: Path, revision: str) -> None:
-    with pytest.raises(InputError) as refused:
-        commit_of(revision)
+    with pytest.raises(UserError) as refused:
+        resolve_commit(revision)
     assert str(refused.value).startswith(f"{revision}: expected a commit of this git repository")
 
 
 def test_a_command_tells_what_it_prints_or_why_not_in_one_line(repository: Path) -> None:
-    assert tell("git", "ls-files") == "file"
-    assert tell("git", "ls-files", folder=repository / ".git/..") == "file"
-    with pytest.raises(InputError) as refused:
-        tell("git", "checkout", "nothing")
+    assert check_output("git", "ls-files") == "file"
+    assert check_output("git", "ls-files", folder=repository / ".git/..") == "file"
+    with pytest.raises(UserError) as refused:
+        check_output("git", "checkout", "nothing")
     said = str(refused.value)
     assert said.startswith(f"git checkout nothing: failed in {repository}: ")
     assert "pathspec 'nothing' did not match" in said
@@ -48,8 +48,8 @@ def test_a_command_tells_what_it_prints_or_why_not_in_one_line(repository: Path)
 
 
 def test_a_question_may_be_answered_with_no(repository: Path) -> None:
-    assert ask("git", "ls-files") == "file"
-    assert ask("git", "remote", "get-url", "origin") is None
+    assert try_output("git", "ls-files") == "file"
+    assert try_output("git", "remote", "get-url", "origin") is None
 
 
 def test_dvc_is_run_in_the_folder_and_its_exit_code_is_given(repository: Path) -> None:
@@ -67,7 +67,7 @@ def test_what_is_started_has_this_environments_programs_and_goes_by_its_own_sour
     monkeypatch.setenv("PYTHONPATH", "src")
     monkeypatch.setenv("REPRISE_CHECKOUT", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    given = environment()
+    given = subprocess_env()
     assert given["PATH"] == f"{Path(sys.executable).parent}:/elsewhere"
     assert given["OMP_NUM_THREADS"] == "1"
     assert not {"PYTHONPATH", "REPRISE_CHECKOUT"} & given.keys()

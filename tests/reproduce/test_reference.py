@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.reproduce import reference as module
-from reprise.reproduce.reference import Reference, Spread, find_reference, read_reference, summarize
-from reprise.reproduce.result import Result
+from reprise.reproduce.reference import MeanStd, Reference, find_reference, read_reference, summarize_seeds
+from reprise.reproduce.result import RunResult
 
 ACCURACIES = (0.80, 0.82, 0.84, 0.86, 0.88)
 
 
-def result(seed: int, accuracy: float) -> Result:
-    return Result(
+def result(seed: int, accuracy: float) -> RunResult:
+    return RunResult(
         outputs={},
         recipe={"seed": seed, "train.epochs": 2, "task.keep": None},
         code={},
@@ -33,14 +33,14 @@ def result(seed: int, accuracy: float) -> Result:
 
 @pytest.fixture
 def reference() -> Reference:
-    return summarize({seed: result(seed, accuracy) for seed, accuracy in enumerate(ACCURACIES)})
+    return summarize_seeds({seed: result(seed, accuracy) for seed, accuracy in enumerate(ACCURACIES)})
 
 
 def test_a_spread_is_the_mean_and_the_deviation_of_a_sample(reference: Reference) -> None:
     # Squared distances from 0.84: 2 · (0.04² + 0.02²) = 0.004; over n - 1 = 4: 0.001.
     assert reference.figures["evaluate"]["accuracy"].mean == pytest.approx(0.84)
     assert reference.figures["evaluate"]["accuracy"].sd == pytest.approx(0.001**0.5)
-    assert reference.figures["train"]["loss"] == Spread(0.5, 0.0)
+    assert reference.figures["train"]["loss"] == MeanStd(0.5, 0.0)
     assert reference.seeds["3"] == {"train": {"loss": 0.5}, "evaluate": {"accuracy": 0.86}}
 
 
@@ -57,9 +57,9 @@ def test_a_fair_seed_passes_in_as_many_cases_as_it_says() -> None:
     draws = random.normal(0.8, 0.01, (4000, 6))
     passed = 0
     for *seeds, one_more in draws.tolist():
-        low, high = summarize({seed: result(seed, value) for seed, value in enumerate(seeds)}).interval(
-            "evaluate", "accuracy"
-        )
+        low, high = summarize_seeds(
+            {seed: result(seed, value) for seed, value in enumerate(seeds)}
+        ).prediction_interval("evaluate", "accuracy")
         passed += low <= one_more <= high
     # One of two figures: 97.5 %, and 4000 draws find it to three times √(0.975 · 0.025 / 4000) = 0.25 %.
     assert passed / 4000 == pytest.approx(0.975, abs=0.0075)
@@ -73,7 +73,7 @@ def test_it_is_read_as_it_was_written(reference: Reference, tmp_path: Path) -> N
 @pytest.mark.parametrize("text", ['{"figures": {}}', '{"figures": 3}', '{"figures": {"train": {"loss": {"mean": 1}}}}'])
 def test_what_is_no_reference_is_told_in_a_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=r"a.json: expected what `reprise reference` writes"):
+    with pytest.raises(UserError, match=r"a.json: expected what `reprise reference` writes"):
         read_reference(tmp_path / "a.json")
 
 

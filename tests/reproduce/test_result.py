@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.outputs import read_json
-from reprise.reproduce.result import VARYING, flat, of_commit, of_folder, read_result
+from reprise.reproduce.result import VOLATILE, commit_reader, flatten, folder_reader, read_result
 from tiny import Run
 
 
@@ -19,17 +19,17 @@ def md5(file: Path) -> str:
 
 def test_a_folder_and_its_commit_tell_the_same(cooked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(cooked)
-    folder, commit = read_result(of_folder(Path()), "here"), read_result(of_commit("HEAD"), "HEAD")
+    folder, commit = read_result(folder_reader(Path()), "here"), read_result(commit_reader("HEAD"), "HEAD")
     assert folder.outputs == commit.outputs
     assert (folder.recipe, folder.code, folder.figures) == (commit.recipe, commit.code, commit.figures)
     np.testing.assert_array_equal(folder.losses, commit.losses)
 
 
 def test_it_holds_what_the_stages_read_and_made(cooked: Path) -> None:
-    result = read_result(of_folder(cooked), "here")
+    result = read_result(folder_reader(cooked), "here")
     assert result.outputs["metrics/evaluate.json"].md5 == md5(cooked / "metrics/evaluate.json")
     assert {output.stage for output in result.outputs.values()} == {"fetch", "prepare", "train", "evaluate"}
-    assert not VARYING & result.outputs.keys()
+    assert not VOLATILE & result.outputs.keys()
     assert (result.recipe["seed"], result.recipe["task.split.group_by"]) == (42, "film")
     assert {"data/own", "src/reprise/train", "src/reprise/recipe.py"} <= result.code.keys()
     assert not [path for path in result.code if path.startswith(("data/raw", "data/prepared", "models/", "env"))]
@@ -41,24 +41,24 @@ def test_it_holds_what_the_stages_read_and_made(cooked: Path) -> None:
 
 def test_losses_keep_their_last_bit(cooked: Path) -> None:
     text = pd.read_csv(cooked / "plots/train.csv", dtype=str)["loss"]
-    assert read_result(of_folder(cooked), "here").losses.tolist() == [float(value) for value in text]
+    assert read_result(folder_reader(cooked), "here").losses.tolist() == [float(value) for value in text]
 
 
 def test_a_committed_file_counts_and_not_what_the_lock_says_of_it(served: Path) -> None:
     file = served / "metrics/evaluate.json"
     file.write_text(file.read_text(encoding="utf-8").replace('"rows": 48', '"rows": 49'), encoding="utf-8")
-    assert read_result(of_folder(served), "here").outputs["metrics/evaluate.json"].md5 == md5(file)
+    assert read_result(folder_reader(served), "here").outputs["metrics/evaluate.json"].md5 == md5(file)
 
 
 def test_an_emptied_file_is_not_what_the_lock_says(served: Path) -> None:
     (served / "plots/pr.csv").write_bytes(b"")
-    assert read_result(of_folder(served), "here").outputs["plots/pr.csv"].md5 == md5(served / "plots/pr.csv")
+    assert read_result(folder_reader(served), "here").outputs["plots/pr.csv"].md5 == md5(served / "plots/pr.csv")
 
 
 def test_nothing_cooked_is_told_in_a_line(kitchen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(kitchen)
-    with pytest.raises(InputError, match=r"^HEAD: no dvc.lock; expected the results of `dvc repro`, committed$"):
-        read_result(of_commit("HEAD"), "HEAD")
+    with pytest.raises(UserError, match=r"^HEAD: no dvc.lock; expected the results of `dvc repro`, committed$"):
+        read_result(commit_reader("HEAD"), "HEAD")
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def test_nothing_cooked_is_told_in_a_line(kitchen: Path, monkeypatch: pytest.Mon
 )
 def test_a_damaged_result_is_told_in_a_line(served: Path, name: str, text: str) -> None:
     (served / name).write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=rf"^here: {name}: damaged; expected the results of `dvc repro`$"):
-        read_result(of_folder(served), "here")
+    with pytest.raises(UserError, match=rf"^here: {name}: damaged; expected the results of `dvc repro`$"):
+        read_result(folder_reader(served), "here")
 
 
 def test_results_from_before_there_was_provenance_are_read(served: Path, run: Run) -> None:
     (served / "metrics/provenance.json").unlink()
-    assert read_result(of_folder(served), "here").provenance == {}
+    assert read_result(folder_reader(served), "here").provenance == {}
 
 
 def test_nested_keys_become_dotted() -> None:
-    assert flat({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}
+    assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}

@@ -6,15 +6,15 @@ import math
 import numpy as np
 import pytest
 
-from reprise.reproduce.reference import Reference, Spread
-from reprise.reproduce.result import Output, Result
+from reprise.reproduce.reference import MeanStd, Reference
+from reprise.reproduce.result import Output, RunResult
 from reprise.reproduce.verdict import (
     LOSS_TOLERANCE,
     METRIC_TOLERANCE,
-    Parting,
+    Divergence,
     Verdict,
-    judge,
-    part,
+    first_divergence,
+    judge_outputs,
 )
 
 OUTPUTS = {
@@ -24,7 +24,7 @@ OUTPUTS = {
     "metrics/evaluate.json": Output("evaluate", "4"),
     "predictions": Output("evaluate", "5"),
 }
-RESULT = Result(
+RESULT = RunResult(
     outputs=OUTPUTS,
     recipe={"seed": 42, "train.precision": "fp32", "train.learning_rate": 1e-4},
     code={"src/reprise/train": "a"},
@@ -37,14 +37,14 @@ REFERENCE = Reference(
     recipe={"train.precision": "fp32", "train.learning_rate": 1e-4},
     made={},
     figures={
-        "train": {"loss": Spread(0.3, 0.01), "accuracy": Spread(0.8, 0.01)},
-        "evaluate": {"accuracy": Spread(0.7, 0.01)},
+        "train": {"loss": MeanStd(0.3, 0.01), "accuracy": MeanStd(0.8, 0.01)},
+        "evaluate": {"accuracy": MeanStd(0.7, 0.01)},
     },
     seeds={str(seed): {} for seed in range(5)},
 )
 
 
-def rounded(result: Result, *names: str) -> Result:
+def rounded(result: RunResult, *names: str) -> RunResult:
     """A result whose outputs of these names, or all that training and evaluation make, have other bits."""
     names = names or tuple(name for name, output in OUTPUTS.items() if output.stage != "prepare")
     return dataclasses.replace(
@@ -52,15 +52,15 @@ def rounded(result: Result, *names: str) -> Result:
     )
 
 
-def worst(cooked: Result, reference: Reference | None = None) -> Verdict:
-    return max(judge(RESULT, cooked, reference).values())
+def worst(cooked: RunResult, reference: Reference | None = None) -> Verdict:
+    return max(judge_outputs(RESULT, cooked, reference).values())
 
 
-def with_losses(*losses: float) -> Result:
+def with_losses(*losses: float) -> RunResult:
     return dataclasses.replace(rounded(RESULT), losses=np.array(losses))
 
 
-def with_accuracy(accuracy: float) -> Result:
+def with_accuracy(accuracy: float) -> RunResult:
     return dataclasses.replace(
         rounded(RESULT),
         losses=np.array([0.5, 1.5, 9.0]),
@@ -69,18 +69,18 @@ def with_accuracy(accuracy: float) -> Result:
 
 
 def test_the_same_bits_are_identical() -> None:
-    assert set(judge(RESULT, RESULT, None).values()) == {Verdict.IDENTICAL}
-    assert judge(RESULT, RESULT, None).keys() == OUTPUTS.keys()
+    assert set(judge_outputs(RESULT, RESULT, None).values()) == {Verdict.IDENTICAL}
+    assert judge_outputs(RESULT, RESULT, None).keys() == OUTPUTS.keys()
 
 
 def test_only_the_outputs_whose_bits_differ_get_another_verdict() -> None:
-    verdicts = judge(RESULT, rounded(RESULT, "models/final", "predictions"), None)
+    verdicts = judge_outputs(RESULT, rounded(RESULT, "models/final", "predictions"), None)
     assert (verdicts.pop("models/final"), verdicts.pop("predictions")) == (Verdict.EQUIVALENT, Verdict.EQUIVALENT)
     assert set(verdicts.values()) == {Verdict.IDENTICAL}
 
 
 def test_what_does_not_follow_from_the_same_model_is_different_however_little() -> None:
-    verdicts = judge(RESULT, rounded(RESULT, "metrics/evaluate.json"), REFERENCE)
+    verdicts = judge_outputs(RESULT, rounded(RESULT, "metrics/evaluate.json"), REFERENCE)
     assert verdicts.pop("metrics/evaluate.json") == Verdict.DIFFERENT
     assert set(verdicts.values()) == {Verdict.IDENTICAL}
 
@@ -92,13 +92,13 @@ def test_losses_are_equivalent_up_to_a_share_of_their_mean(precision: str) -> No
     for share, verdict in ((0.99, Verdict.EQUIVALENT), (1.01, Verdict.DIFFERENT)):
         losses = np.array([0.5, 1.5 - share * LOSS_TOLERANCE[precision], 1.0])
         cooked = dataclasses.replace(rounded(RESULT), recipe=recipe, losses=losses)
-        assert max(judge(committed, cooked, None).values()) == verdict
+        assert max(judge_outputs(committed, cooked, None).values()) == verdict
 
 
 def test_figures_are_equivalent_up_to_their_tolerance() -> None:
     for share, verdict in ((0.99, Verdict.EQUIVALENT), (1.01, Verdict.DIFFERENT)):
         figures = RESULT.figures | {"train": {"loss": 0.3, "accuracy": 0.8 - share * METRIC_TOLERANCE}}
-        verdicts = judge(RESULT, dataclasses.replace(rounded(RESULT), figures=figures), None)
+        verdicts = judge_outputs(RESULT, dataclasses.replace(rounded(RESULT), figures=figures), None)
         assert verdicts["models/final"] == verdicts["metrics/train.json"] == verdict
         assert verdicts["predictions"] == Verdict.EQUIVALENT  # its stage's figures are the same
 
@@ -110,7 +110,7 @@ def test_another_recipe_is_never_equivalent() -> None:
 
 
 def test_noise_is_what_the_reference_expects_of_one_more_seed() -> None:
-    low, high = REFERENCE.interval("evaluate", "accuracy")
+    low, high = REFERENCE.prediction_interval("evaluate", "accuracy")
     assert worst(with_accuracy(low + 1e-9), REFERENCE) == Verdict.WITHIN_SEED_NOISE
     assert worst(with_accuracy(high - 1e-9), REFERENCE) == Verdict.WITHIN_SEED_NOISE
     assert worst(with_accuracy(low - 1e-9), REFERENCE) == Verdict.DIFFERENT
@@ -122,28 +122,31 @@ def test_without_a_reference_nothing_is_noise() -> None:
 
 
 def test_other_data_is_different_whatever_comes_of_it() -> None:
-    verdicts = judge(RESULT, rounded(RESULT, "data/prepared"), REFERENCE)
+    verdicts = judge_outputs(RESULT, rounded(RESULT, "data/prepared"), REFERENCE)
     assert verdicts["data/prepared"] == Verdict.DIFFERENT
     assert verdicts["models/final"] == Verdict.IDENTICAL
 
 
 def test_an_output_that_was_not_made_is_different() -> None:
     outputs = {name: output for name, output in OUTPUTS.items() if name != "predictions"}
-    assert judge(RESULT, dataclasses.replace(RESULT, outputs=outputs), REFERENCE)["predictions"] == Verdict.DIFFERENT
+    assert (
+        judge_outputs(RESULT, dataclasses.replace(RESULT, outputs=outputs), REFERENCE)["predictions"]
+        == Verdict.DIFFERENT
+    )
 
 
 def test_other_figures_than_the_committed_ones_are_different() -> None:
     figures = RESULT.figures | {"evaluate": {"matthews": 0.7}}
     cooked = dataclasses.replace(rounded(RESULT), figures=figures)
-    assert judge(RESULT, cooked, REFERENCE)["predictions"] == Verdict.DIFFERENT
+    assert judge_outputs(RESULT, cooked, REFERENCE)["predictions"] == Verdict.DIFFERENT
 
 
 def test_losses_part_at_the_first_step_that_has_other_bits() -> None:
-    assert part(RESULT, RESULT) is None
-    parting = part(RESULT, with_losses(0.5, 1.5 + 2**-40, 0.75))
-    assert parting == Parting(step=2, largest=0.25)
+    assert first_divergence(RESULT, RESULT) is None
+    parting = first_divergence(RESULT, with_losses(0.5, 1.5 + 2**-40, 0.75))
+    assert parting == Divergence(step=2, largest=0.25)
 
 
 def test_a_run_of_another_length_parts_where_the_shorter_one_ends() -> None:
-    assert part(RESULT, with_losses(0.5, 1.5)) == Parting(step=3, largest=math.inf)
-    assert part(RESULT, with_losses(0.5, 1.25, 1.0, 1.0)) == Parting(step=2, largest=math.inf)
+    assert first_divergence(RESULT, with_losses(0.5, 1.5)) == Divergence(step=3, largest=math.inf)
+    assert first_divergence(RESULT, with_losses(0.5, 1.25, 1.0, 1.0)) == Divergence(step=2, largest=math.inf)

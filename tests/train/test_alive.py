@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reprise.train.alive import ALIVE, Watch, living
+from reprise.train.alive import LIVENESS_FILE, LivenessMonitor, liveness_lock
 
 PROGRAM = """
 import sys
@@ -25,7 +25,7 @@ def live(file: Path) -> subprocess.Popen[str]:
     """A process that lives until it is told how to end."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, ALIVE: str(file)},
+        env={**os.environ, LIVENESS_FILE: str(file)},
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "lives\n"
@@ -33,36 +33,36 @@ def live(file: Path) -> subprocess.Popen[str]:
 
 
 def test_before_the_first_process_has_come_nothing_is_over(tmp_path: Path) -> None:
-    assert Watch(tmp_path / "alive", patience=0).is_over() is False
+    assert LivenessMonitor(tmp_path / "alive", patience=0).is_dead() is False
 
 
 @pytest.mark.parametrize(("end", "over"), [("well", False), ("fail", True), ("killed", True)])
 def test_it_is_over_once_the_last_process_has_ended_unless_it_ended_well(tmp_path: Path, end: str, over: bool) -> None:
-    watch = Watch(tmp_path / "alive", patience=0)
+    watch = LivenessMonitor(tmp_path / "alive", patience=0)
     first, last = live(watch.file), live(watch.file)
-    assert watch.is_over() is False
+    assert watch.is_dead() is False
     first.communicate("fail\n")
-    assert watch.is_over() is False
+    assert watch.is_dead() is False
     if end == "killed":
         last.send_signal(signal.SIGKILL)
     last.communicate(f"{end}\n")
-    assert watch.is_over() is over
+    assert watch.is_dead() is over
 
 
 def test_a_process_that_follows_within_the_time_goes_on(tmp_path: Path) -> None:
-    watch = Watch(tmp_path / "alive", patience=600)
+    watch = LivenessMonitor(tmp_path / "alive", patience=600)
     live_and_fail = live(watch.file)
-    assert watch.is_over() is False
+    assert watch.is_dead() is False
     live_and_fail.communicate("fail\n")
-    assert watch.is_over() is False
+    assert watch.is_dead() is False
     following = live(watch.file)
-    assert watch.is_over() is False
+    assert watch.is_dead() is False
     following.communicate("fail\n")
-    watch.patience = 0
-    assert watch.is_over() is True
+    watch.timeout = 0
+    assert watch.is_dead() is True
 
 
 def test_whoever_starts_the_stage_without_a_launcher_need_not_watch_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ALIVE, raising=False)
-    with living():
+    monkeypatch.delenv(LIVENESS_FILE, raising=False)
+    with liveness_lock():
         pass

@@ -17,11 +17,11 @@ import pytest
 from safetensors import safe_open
 
 from interrupting import Running, checkpoints, place, results, taken
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.recipe import Recipe, check_recipe
 from reprise.train import checkpoint as checkpointing
-from reprise.train.checkpoint import Checkpoints, folder_of, ingredients
-from reprise.train.record import Record
+from reprise.train.checkpoint import CheckpointManager, checkpoint_dir, fingerprint
+from reprise.train.record import TrainingHistory
 from tiny import ROOT, Run, tiny_recipe, write_params
 
 Cook = Callable[..., Recipe]
@@ -45,7 +45,9 @@ def stop_after(cook: Cook, monkeypatch: Patch) -> Stop:
 
     def stop_after(step: int, **changes: Any) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(Checkpoints, "after_step", interrupted(step, lambda: signal.raise_signal(signal.SIGTERM)))
+            patch.setattr(
+                CheckpointManager, "maybe_save", interrupted(step, lambda: signal.raise_signal(signal.SIGTERM))
+            )
             with pytest.raises(SystemExit) as ended:
                 cook(**changes)
         assert ended.value.code == 143
@@ -59,18 +61,18 @@ def cut_after(cook: Cook, monkeypatch: Patch) -> Stop:
 
     def cut_after(step: int, **changes: Any) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(Checkpoints, "after_step", interrupted(step, cut))
+            patch.setattr(CheckpointManager, "maybe_save", interrupted(step, cut))
             with pytest.raises(Cut):
                 cook(**changes)
 
     return cut_after
 
 
-def interrupted(step: int, interrupt: Callable[[], None]) -> Callable[[Checkpoints], None]:
+def interrupted(step: int, interrupt: Callable[[], None]) -> Callable[[CheckpointManager], None]:
     """What comes after each step, with an interruption before it in one of them."""
-    after_step = Checkpoints.after_step
+    after_step = CheckpointManager.maybe_save
 
-    def interrupted(self: Checkpoints) -> None:
+    def interrupted(self: CheckpointManager) -> None:
         if len(self.record.curve) == step:
             interrupt()
         after_step(self)
@@ -191,7 +193,7 @@ def test_a_power_cut_after_the_last_epoch_leaves_only_the_writing_to_do(
     cook()
     whole = taken(at)
     with monkeypatch.context() as patch:
-        patch.setattr(Record, "write", cut)
+        patch.setattr(TrainingHistory, "write_outputs", cut)
         with pytest.raises(Cut):
             cook()
     capsys.readouterr()
@@ -330,7 +332,7 @@ def test_the_checkpoints_of_another_run_are_neither_read_nor_touched_and_serve_t
 
 
 def run_of(**changes: Any) -> Path:
-    return folder_of(ingredients(check_recipe(tiny_recipe(**changes), "recipe")))
+    return checkpoint_dir(fingerprint(check_recipe(tiny_recipe(**changes), "recipe")))
 
 
 @pytest.mark.parametrize(
@@ -409,12 +411,12 @@ def test_a_second_training_of_one_run_waits_and_goes_on_where_the_first_was_stop
 def test_a_second_training_of_one_run_gives_up_where_the_first_goes_on(
     cook: Cook, at: Path, monkeypatch: Patch, capsys: Said
 ) -> None:
-    monkeypatch.setattr(checkpointing, "PATIENCE", 1)
+    monkeypatch.setattr(checkpointing, "LOCK_TIMEOUT_S", 1)
     folder = run_of()
     folder.mkdir(parents=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(InputError) as refused:
+        with pytest.raises(UserError) as refused:
             cook()
     assert str(refused.value) == f"{folder}: another process trains this recipe; expected it to end first"
     assert capsys.readouterr().out.count("train: waits for another process") == 1

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from interrupting import Running, checkpoints, place, results, set_processes, taken
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.recipe import Recipe, check_recipe
-from reprise.train.divided import layers_of, pieces, read_weights, write_shares
-from reprise.train.launch import check_sharding, read_sharding
+from reprise.train.divided import assign_files, load_model_state, save_sharded, wrap_classes
+from reprise.train.launch import fsdp_env, validate_fsdp
 from tiny import ROOT, Run, tiny_recipe, write_params
 
 Cook = Callable[..., Recipe]
@@ -218,19 +218,19 @@ def test_a_full_disk_is_one_line_of_a_divided_run_too(at: Path, run: Run) -> Non
 def test_a_share_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"Not a directory|File exists"):
-        write_shares(tmp_path / "file/below", {"weight": torch.zeros(2)})
+        save_sharded(tmp_path / "file/below", {"weight": torch.zeros(2)})
 
 
 def test_tensors_go_to_files_in_turn_of_about_a_piece_each() -> None:
-    assert pieces({"a": 10, "b": 10, "c": 5, "d": 30, "e": 1}, 20) == {"a": 1, "b": 1, "c": 2, "d": 3, "e": 3}
+    assert assign_files({"a": 10, "b": 10, "c": 5, "d": 30, "e": 1}, 20) == {"a": 1, "b": 1, "c": 2, "d": 3, "e": 3}
 
 
 def test_shares_in_several_pieces_are_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reprise.train.divided.PIECE", 256)
+    monkeypatch.setattr("reprise.train.divided.MAX_FILE_BYTES", 256)
     written, read = (torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)) for _ in range(2))
-    write_shares(tmp_path, written.state_dict())
+    save_sharded(tmp_path, written.state_dict())
     assert len(shares(tmp_path)) == 3
-    torch.testing.assert_close(read_weights(tmp_path, read), dict(written.state_dict()), rtol=0, atol=0)
+    torch.testing.assert_close(load_model_state(tmp_path, read), dict(written.state_dict()), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_shares_in_several_pieces_are_read_as_one(tmp_path: Path, monkeypatch: p
 def test_every_family_of_the_shelf_is_divided_by_its_layers(family: str, layers: list[str]) -> None:
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family))
-    assert layers_of(model) == layers
+    assert wrap_classes(model) == layers
 
 
 @pytest.mark.parametrize(
@@ -260,9 +260,9 @@ def test_every_family_of_the_shelf_is_divided_by_its_layers(family: str, layers:
 @pytest.mark.parametrize("room", ["cpu", "cuda"])
 def test_what_cannot_train_a_divided_model_is_refused(room: str, changes: dict[str, Any], problem: str) -> None:
     train = check_recipe(tiny_recipe(**changes), "params.yaml").train
-    with pytest.raises(InputError, match=re.escape(problem)):
-        check_sharding(train, ROOT / f"docker/{room}/fsdp.yaml")
-    check_sharding(train, ROOT / f"docker/{room}/accelerate.yaml")
+    with pytest.raises(UserError, match=re.escape(problem)):
+        validate_fsdp(train, ROOT / f"docker/{room}/fsdp.yaml")
+    validate_fsdp(train, ROOT / f"docker/{room}/accelerate.yaml")
 
 
 def test_a_recipe_that_is_refused_begins_nothing(at: Path, run: Run) -> None:
@@ -283,5 +283,5 @@ def test_a_profile_that_is_not_there_is_refused_with_those_that_are(at: Path, ru
 def test_another_way_to_divide_than_fsdp2_is_refused(tmp_path: Path, config: str) -> None:
     profile = tmp_path / "fsdp.yaml"
     profile.write_text(f"distributed_type: FSDP\nnum_processes: 2\n{config}")
-    with pytest.raises(InputError, match=r"fsdp.yaml: fsdp_config.fsdp_version: expected 2, got "):
-        read_sharding(profile)
+    with pytest.raises(UserError, match=r"fsdp.yaml: fsdp_config.fsdp_version: expected 2, got "):
+        fsdp_env(profile)

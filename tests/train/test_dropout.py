@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, DebertaV2Config, PreTrainedModel
 
 from reprise.modeling import load_classifier
-from reprise.train.dropout import Dropout, Keys, attention, drop_by_row, kept, splitmix64
+from reprise.train.dropout import Dropout, DropoutKeys, attention, dropout_mask, replace_dropout, splitmix64
 
 SHARE = 0.1
 PATTERN = [
@@ -20,27 +20,27 @@ PATTERN = [
 
 
 @pytest.fixture
-def keys() -> Keys:
+def keys() -> DropoutKeys:
     """Those of eight rows."""
-    keys = Keys(42)
-    keys.take(0, list(range(8)), torch.zeros(8, 1))
+    keys = DropoutKeys(42)
+    keys.set_batch(0, list(range(8)), torch.zeros(8, 1))
     return keys
 
 
 @pytest.fixture
-def model(tiny_model: Path) -> tuple[PreTrainedModel, Keys]:
+def model(tiny_model: Path) -> tuple[PreTrainedModel, DropoutKeys]:
     torch.manual_seed(0)
     model = load_classifier(tiny_model, ["rotten", "fresh"])
-    return model.train(), drop_by_row(model, 42)
+    return model.train(), replace_dropout(model, 42)
 
 
-def draw(keys: Keys, *shape: int, place: int = 0, share: float = SHARE) -> torch.Tensor:
-    return kept(keys.of_rows, place, torch.Size([len(keys.of_rows), *shape]), share, torch.float32)
+def draw(keys: DropoutKeys, *shape: int, place: int = 0, share: float = SHARE) -> torch.Tensor:
+    return dropout_mask(keys.of_rows, place, torch.Size([len(keys.of_rows), *shape]), share, torch.float32)
 
 
-def of_rows(*rows: int, epoch: int = 0, seed: int = 42) -> Keys:
-    keys = Keys(seed)
-    keys.take(epoch, list(rows), torch.zeros(len(rows)))
+def of_rows(*rows: int, epoch: int = 0, seed: int = 42) -> DropoutKeys:
+    keys = DropoutKeys(seed)
+    keys.set_batch(epoch, list(rows), torch.zeros(len(rows)))
     return keys
 
 
@@ -58,12 +58,12 @@ def test_the_hash_is_splitmix64() -> None:
 
 
 def test_what_is_dropped_is_a_fixed_pattern() -> None:
-    dropped = kept(of_rows(0, 7).of_rows, 3, torch.Size([2, 2, 8]), 0.5, torch.float32).eq(0).int()
+    dropped = dropout_mask(of_rows(0, 7).values, 3, torch.Size([2, 2, 8]), 0.5, torch.float32).eq(0).int()
     assert dropped.flatten(1).tolist() == PATTERN
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 1e-9])
-def test_the_share_that_is_dropped_is_the_one_asked_for_and_the_mean_stays(keys: Keys, share: float) -> None:
+def test_the_share_that_is_dropped_is_the_one_asked_for_and_the_mean_stays(keys: DropoutKeys, share: float) -> None:
     values = draw(keys, 64, 384, share=share)
     dropped = int(values.eq(0).sum())
     assert stats.binomtest(dropped, values.numel(), max(share, 2**-16)).pvalue > 1e-4
@@ -71,7 +71,7 @@ def test_the_share_that_is_dropped_is_the_one_asked_for_and_the_mean_stays(keys:
     assert values[values != 0].unique().item() == pytest.approx(1 / (1 - share), rel=1e-4)
 
 
-def test_values_are_dropped_independently_of_their_neighbours_rows_tokens_and_places(keys: Keys) -> None:
+def test_values_are_dropped_independently_of_their_neighbours_rows_tokens_and_places(keys: DropoutKeys) -> None:
     one = draw(keys, 64, 384).eq(0)
     others = {
         "neighbour": one.roll(1, 2),
@@ -104,20 +104,20 @@ def test_weights_of_attention_drop_the_same_however_they_are_padded() -> None:
 
 
 def test_rows_that_fill_a_batch_up_change_no_other_row() -> None:
-    keys = Keys(42)
-    keys.take(0, [3, 5], torch.zeros(4, 7))
-    assert keys.of_rows.shape == (4,)
-    assert torch.equal(keys.of_rows[:2], of_rows(3, 5).of_rows)
+    keys = DropoutKeys(42)
+    keys.set_batch(0, [3, 5], torch.zeros(4, 7))
+    assert keys.values.shape == (4,)
+    assert torch.equal(keys.values[:2], of_rows(3, 5).values)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_every_precision_drops_the_same(keys: Keys, dtype: torch.dtype) -> None:
-    values = kept(keys.of_rows, 0, torch.Size([8, 5, 32]), SHARE, dtype)
+def test_every_precision_drops_the_same(keys: DropoutKeys, dtype: torch.dtype) -> None:
+    values = dropout_mask(keys.of_rows, 0, torch.Size([8, 5, 32]), SHARE, dtype)
     assert values.dtype == dtype
     assert torch.equal(values.eq(0), draw(keys, 5, 32).eq(0))
 
 
-def test_gradients_are_dropped_where_values_are(keys: Keys) -> None:
+def test_gradients_are_dropped_where_values_are(keys: DropoutKeys) -> None:
     drop, values = Dropout(0.5, 0, keys), torch.ones(8, 3, 16, requires_grad=True)
     dropped = drop(values)
     dropped.sum().backward()
@@ -125,19 +125,19 @@ def test_gradients_are_dropped_where_values_are(keys: Keys) -> None:
     assert torch.equal(values.grad, dropped)
 
 
-def test_nothing_is_dropped_outside_of_training(model: tuple[PreTrainedModel, Keys]) -> None:
+def test_nothing_is_dropped_outside_of_training(model: tuple[PreTrainedModel, DropoutKeys]) -> None:
     values = torch.randn(2, 3, 4)
     assert all(torch.equal(part.eval()(values), values) for part in model[0].modules() if isinstance(part, Dropout))
 
 
-def test_all_dropout_of_a_model_is_replaced_and_told_apart(model: tuple[PreTrainedModel, Keys]) -> None:
+def test_all_dropout_of_a_model_is_replaced_and_told_apart(model: tuple[PreTrainedModel, DropoutKeys]) -> None:
     parts = list(model[0].modules())
     places = [part.place for part in parts if isinstance(part, Dropout)]
     assert len(places) == len(set(places)) == 1 + 3 * model[0].config.num_hidden_layers + 1
     assert not any(isinstance(part, nn.Dropout) for part in parts)
 
 
-def test_a_batch_gives_the_gradients_of_its_rows_one_by_one(model: tuple[PreTrainedModel, Keys]) -> None:
+def test_a_batch_gives_the_gradients_of_its_rows_one_by_one(model: tuple[PreTrainedModel, DropoutKeys]) -> None:
     network, keys = model
     tokens, lengths = torch.arange(1, 41).view(4, 10), [10, 7, 5, 3]
     mask = torch.tensor([[int(place < length) for place in range(10)] for length in lengths])
@@ -182,9 +182,9 @@ def test_dropout_of_what_all_rows_share_is_drawn_by_torch() -> None:
         relative_attention=True, pos_att_type=["p2c", "c2p"], pooler_hidden_size=32,
     )  # fmt: skip
     model = AutoModelForSequenceClassification.from_config(config).train()
-    keys = drop_by_row(model, 42)
+    keys = replace_dropout(model, 42)
     tokens = torch.randint(1, 99, (4, 12))
-    keys.take(0, [0, 1, 2, 3], tokens)
+    keys.set_batch(0, [0, 1, 2, 3], tokens)
     said = []
     for seed in 1, 1, 2:
         torch.manual_seed(seed)
@@ -193,6 +193,6 @@ def test_dropout_of_what_all_rows_share_is_drawn_by_torch() -> None:
     assert not torch.equal(said[0], said[2])
 
 
-def test_the_configuration_that_is_saved_names_no_attention_of_ours(model: tuple[PreTrainedModel, Keys]) -> None:
+def test_the_configuration_that_is_saved_names_no_attention_of_ours(model: tuple[PreTrainedModel, DropoutKeys]) -> None:
     assert "reprise" not in model[0].config.to_json_string()
     assert isinstance(model[0].config, BertConfig)

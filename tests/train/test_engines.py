@@ -14,13 +14,13 @@ from accelerate.state import AcceleratorState
 from safetensors import safe_open
 
 from interrupting import results, set_processes, taken
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.evaluate.stage import evaluate
 from reprise.prepare.stage import prepare
 from reprise.recipe import Recipe, check_recipe
 from reprise.train import trainer
-from reprise.train.checkpoint import Checkpoints
-from reprise.train.launch import check_engine
+from reprise.train.checkpoint import CheckpointManager
+from reprise.train.launch import validate_engine
 from tiny import Run, tiny_recipe, write_params
 
 Cook = Callable[..., Recipe]
@@ -120,21 +120,21 @@ def interrupt(patch: Patch, engine: str, step: int, *, power_cut: bool) -> None:
             signal.raise_signal(signal.SIGTERM)
 
     if engine == "trainer":
-        on_step_end = trainer.Figures.on_step_end
+        on_step_end = trainer.HistoryCallback.on_step_end
 
         def step_ends(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
             now(state.global_step)
             on_step_end(self, args, state, control, **rest)
 
-        patch.setattr(trainer.Figures, "on_step_end", step_ends)
+        patch.setattr(trainer.HistoryCallback, "on_step_end", step_ends)
     else:
-        after_step = Checkpoints.after_step
+        after_step = CheckpointManager.maybe_save
 
-        def step_ended(self: Checkpoints) -> None:
+        def step_ended(self: CheckpointManager) -> None:
             now(len(self.record.curve))
             after_step(self)
 
-        patch.setattr(Checkpoints, "after_step", step_ended)
+        patch.setattr(CheckpointManager, "maybe_save", step_ended)
 
 
 def test_trainer_leaves_out_a_checkpoint_that_was_still_being_written(
@@ -187,7 +187,7 @@ def test_trainers_checkpoints_go_when_the_run_succeeds(cook: Cook, at: Path) -> 
 def test_trainer_tells_of_a_learning_rate_that_blows_up_and_leaves_the_earlier_model(cook: Cook, at: Path) -> None:
     cook()
     before = results(at)
-    with pytest.raises(InputError, match=r"^params\.yaml: train\.learning_rate: 1e\+30 makes the .* try a tenth$"):
+    with pytest.raises(UserError, match=r"^params\.yaml: train\.learning_rate: 1e\+30 makes the .* try a tenth$"):
         cook(**{"train.engine": "trainer", "train.learning_rate": 1e30, "train.max_grad_norm": 1e30})
     assert results(at) == before
 
@@ -227,8 +227,8 @@ def test_what_an_engine_cannot_do_is_told_before_any_work(
     changes: dict[str, Any], hardware: str, processes: int, message: str
 ) -> None:
     recipe = check_recipe(tiny_recipe(**changes), "params.yaml")
-    with pytest.raises(InputError) as refused:
-        check_engine(recipe.train, hardware, processes)
+    with pytest.raises(UserError) as refused:
+        validate_engine(recipe.train, hardware, processes)
     assert str(refused.value) == f"params.yaml: {message}"
 
 
@@ -253,7 +253,7 @@ def test_lora_trains_few_numbers_and_exports_a_plain_model(cook: Cook, at: Path)
 
 
 def test_lora_of_layers_that_the_model_does_not_have_is_told_with_those_it_has(cook: Cook, at: Path) -> None:
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         cook(**{"train.lora": LORA | {"targets": ["q_proj"]}})
     assert str(refused.value) == (
         "params.yaml: train.lora.targets: the model has no layers ['q_proj']; "

@@ -14,12 +14,12 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import get_args_parser
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.recipe import check_recipe
 from reprise.train import launch as launching
-from reprise.train.hosts import Share, address_of, torchrun
-from reprise.train.launch import ALONE, has_bf16, read_processes
-from reprise.train.stage import check_world
+from reprise.train.hosts import LaunchConfig, parse_endpoint, torchrun_args
+from reprise.train.launch import SINGLE_PROCESS, has_bf16, read_processes
+from reprise.train.stage import check_world_size
 from tiny import ROOT, Run, tiny_recipe, write_params
 
 Cook = Callable[..., object]
@@ -44,12 +44,12 @@ def test_a_profile_without_a_usable_number_of_processes_is_refused(tmp_path: Pat
     profile = tmp_path / "accelerate.yaml"
     if text is not None:
         profile.write_text(text)
-    with pytest.raises(InputError, match="num_processes"):
+    with pytest.raises(UserError, match="num_processes"):
         read_processes(profile)
 
 
 def started(
-    at: Path, hardware: str, monkeypatch: pytest.MonkeyPatch, share: Share = ALONE
+    at: Path, hardware: str, monkeypatch: pytest.MonkeyPatch, share: LaunchConfig = SINGLE_PROCESS
 ) -> tuple[list[str], dict[str, str]]:
     """What `launch` runs where the profile says two processes: the arguments of Python, and its environment."""
     python = at / "python"
@@ -90,13 +90,13 @@ def test_the_processes_of_a_cpu_are_started_by_torchrun(at: Path, monkeypatch: p
 def test_the_command_line_says_how_many_processes_before_the_profile_does(
     at: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments, environment = started(at, "cpu", monkeypatch, Share(processes=3, max_restarts=1, timeout=60))
+    arguments, environment = started(at, "cpu", monkeypatch, LaunchConfig(processes=3, max_restarts=1, timeout=60))
     assert {"--nproc-per-node=3", "--max-restarts=1", "--standalone"} < set(arguments)
     assert (environment[launching.WORLD_SIZE], environment[launching.TIMEOUT]) == ("3", "60")
 
 
 def test_one_process_that_may_start_again_is_started_by_torchrun_too(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments, environment = started(at, "cpu", monkeypatch, Share(processes=1, max_restarts=2))
+    arguments, environment = started(at, "cpu", monkeypatch, LaunchConfig(processes=1, max_restarts=2))
     assert {"--nproc-per-node=1", "--max-restarts=2"} < set(arguments)
     assert environment[launching.WORLD_SIZE] == "1"
 
@@ -105,7 +105,7 @@ def test_several_hosts_meet_at_the_address_of_the_first_and_are_counted_together
     at: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (at / "environment.json").write_text("{}")
-    arguments, environment = started(at, "cpu", monkeypatch, Share(2, 3, 1, "10.0.0.1:29500", timeout=60))
+    arguments, environment = started(at, "cpu", monkeypatch, LaunchConfig(2, 3, 1, "10.0.0.1:29500", timeout=60))
     understood = get_args_parser().parse_args(arguments[2:])
     assert (understood.nnodes, understood.nproc_per_node, understood.max_restarts) == ("3", "2", 0)
     assert (understood.rdzv_backend, understood.rdzv_endpoint) == ("c10d", "10.0.0.1:29500")
@@ -117,7 +117,7 @@ def test_several_hosts_meet_at_the_address_of_the_first_and_are_counted_together
 def test_torchrun_numbers_the_hosts_as_we_do_since_their_addresses_sort_so(first: str) -> None:
     endpoint = f"[{first}]:1" if ":" in first else f"{first}:1"
     addresses = [
-        get_args_parser().parse_args([*torchrun(1, Share(1, 12, rank, endpoint))[1:], "script"]).local_addr
+        get_args_parser().parse_args([*torchrun_args(1, LaunchConfig(1, 12, rank, endpoint))[1:], "script"]).local_addr
         for rank in range(12)
     ]
     assert addresses[0] == first
@@ -127,23 +127,23 @@ def test_torchrun_numbers_the_hosts_as_we_do_since_their_addresses_sort_so(first
 
 @pytest.mark.parametrize(("rendezvous", "address"), [("a-b.c:1", ("a-b.c", 1)), ("[::1]:65535", ("::1", 65535))])
 def test_the_address_at_which_hosts_meet_is_a_host_and_a_port(rendezvous: str, address: tuple[str, int]) -> None:
-    assert address_of(rendezvous) == address
+    assert parse_endpoint(rendezvous) == address
 
 
 @pytest.mark.parametrize(
     "rendezvous", ["", "host", "host:", ":1", "host:0", "host:65536", "host:port", "::1:1", "a b:1"]
 )
 def test_anything_else_is_no_address_at_which_hosts_meet(rendezvous: str) -> None:
-    with pytest.raises(InputError, match="--rendezvous: expected HOST:PORT, such as"):
-        address_of(rendezvous)
+    with pytest.raises(UserError, match="--rendezvous: expected HOST:PORT, such as"):
+        parse_endpoint(rendezvous)
 
 
 @pytest.mark.parametrize(("asked", "came"), [("2", 1), ("1", 2)])
 def test_a_world_of_another_size_than_asked_for_fails(asked: str, came: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(launching.WORLD_SIZE, asked)
-    with pytest.raises(InputError, match=rf"{came} process\(es\) came up, expected {asked}"):
-        check_world(came)
-    check_world(int(asked))
+    with pytest.raises(UserError, match=rf"{came} process\(es\) came up, expected {asked}"):
+        check_world_size(came)
+    check_world_size(int(asked))
 
 
 def test_a_process_that_fails_is_told_and_leaves_the_earlier_model(cook: Cook, at: Path, run: Run) -> None:
@@ -232,7 +232,7 @@ def test_training_before_the_earlier_stages_names_what_is_missing(at: Path, run:
 def test_progress_is_a_plain_line_now_and_then_where_there_is_no_terminal(
     cook: Cook, at: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("reprise.train.record.LINE_SECONDS", -1.0)
+    monkeypatch.setattr("reprise.train.record.LOG_EVERY_S", -1.0)
     cook()
     lines = [line for line in capsys.readouterr().out.splitlines() if ", step " in line]
     assert [line.split(",")[1] for line in lines] == [" step 9/18", " step 18/18"]

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.modeling import Collator, load_classifier
 from reprise.tokenizing import load_tokenizer
 from reprise.train.loop import summed_loss
@@ -94,7 +94,7 @@ def test_a_text_that_no_bucket_holds_is_told_before_training_and_leaves_the_earl
     cook()
     before = weights(at)
     capsys.readouterr()
-    with pytest.raises(InputError, match=r"^params.yaml: train.buckets: the longest text has \d+ tokens; expected a"):
+    with pytest.raises(UserError, match=r"^params.yaml: train.buckets: the longest text has \d+ tokens; expected a"):
         cook(**{"train.buckets": [4, 8], "train.max_length": 8})  # to which the texts were not cut
     assert "step" not in capsys.readouterr().out
     assert weights(at) == before
@@ -153,7 +153,7 @@ def test_the_curve_holds_the_learning_rate_of_each_step(cook: Cook, at: Path) ->
 def test_a_learning_rate_that_blows_up_is_told_and_leaves_the_earlier_model(cook: Cook, at: Path) -> None:
     cook()
     before = weights(at)
-    with pytest.raises(InputError, match=r"params.yaml: train.learning_rate: .* makes the loss (nan|inf)"):
+    with pytest.raises(UserError, match=r"params.yaml: train.learning_rate: .* makes the loss (nan|inf)"):
         cook(**{"train.learning_rate": 1e30, "train.warmup": 0.0})
     assert weights(at) == before
     assert not list(at.rglob("*.partial"))
@@ -200,7 +200,7 @@ def test_a_batch_that_is_filled_up_has_the_loss_and_the_gradients_of_its_rows_al
     found = []
     for collate in (
         Collator(load_tokenizer(tiny_model)),
-        Collator(load_tokenizer(tiny_model), buckets=(16,)).of("train", 8),
+        Collator(load_tokenizer(tiny_model), buckets=(16,)).with_batch_size("train", 8),
     ):
         inputs = collate(batch)
         targets = inputs.pop("labels")

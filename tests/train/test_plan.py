@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from reprise.train import plan as planning
 from reprise.train.plan import (
-    SHARDS_MIXED,
-    WINDOW,
-    Step,
-    deal,
+    SHUFFLE_SHARDS,
+    SORT_WINDOW_STEPS,
+    StepPlan,
+    iter_micro_batches,
+    loss_scale,
+    micro_batch_seed,
     order_digest,
     plan_epoch,
-    random_seed,
-    steps_in_all,
-    weight,
+    total_steps,
 )
 
 Lengths = npt.NDArray[np.int64]
@@ -30,13 +30,13 @@ def random_lengths(rows: int) -> Lengths:
 
 def plan(
     lengths: Lengths, *, seed: int = 0, epoch: int = 0, batch_size: int = 32, micro_batch_size: int = 32, **more: int
-) -> list[Step]:
+) -> list[StepPlan]:
     return list(
         plan_epoch(lengths, seed=seed, epoch=epoch, batch_size=batch_size, micro_batch_size=micro_batch_size, **more)
     )
 
 
-def rows_of(step: Step) -> list[int]:
+def rows_of(step: StepPlan) -> list[int]:
     return [row for micro_batch in step.micro_batches for row in micro_batch]
 
 
@@ -85,7 +85,7 @@ def test_the_same_arguments_give_the_same_plan() -> None:
 
 def test_a_plan_is_the_same_on_every_machine() -> None:
     steps = plan(np.array([5, 3, 9, 4, 7]), seed=1, batch_size=2, micro_batch_size=1)
-    assert steps == [Step([[0], [4]]), Step([[1], [3]]), Step([[2]])]
+    assert steps == [StepPlan([[0], [4]]), StepPlan([[1], [3]]), StepPlan([[2]])]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_rows_of_many_shards_come_exactly_once_in_full_steps_but_for_the_last_pa
     *_, remainder = sorted((step.rows for step in steps), reverse=True)
     assert remainder == (rows % batch_size or batch_size)
     assert [step.rows for step in steps].count(batch_size) == rows // batch_size
-    in_a_part = max(SHARDS_MIXED * shard // batch_size, 1)
+    in_a_part = max(SHUFFLE_SHARDS * shard // batch_size, 1)
     assert {step.rows for step in steps[: (len(steps) - 1) // in_a_part * in_a_part]} <= {batch_size}
 
 
@@ -126,17 +126,17 @@ def test_a_part_of_an_epoch_reads_few_shards_and_another_epoch_mixes_others() ->
     parts = {}
     for epoch in (0, 1):
         steps = plan(random_lengths(rows), epoch=epoch, batch_size=batch_size, shard=shard)
-        in_a_part = SHARDS_MIXED * shard // batch_size
+        in_a_part = SHUFFLE_SHARDS * shard // batch_size
         parts[epoch] = [
             {row // shard for step in steps[start : start + in_a_part] for row in rows_of(step)}
             for start in range(0, len(steps), in_a_part)
         ]
         assert len(parts[epoch]) == 7
         # Its borders may lie within a shard; there is one shard more where the small one is among them.
-        assert all(len(shards) <= SHARDS_MIXED + 2 for shards in parts[epoch])
+        assert all(len(shards) <= SHUFFLE_SHARDS + 2 for shards in parts[epoch])
         # All of them are mixed: its first steps already read most of them.
         first = {row // shard for step in steps[:3] for row in rows_of(step)}
-        assert len(first) >= SHARDS_MIXED
+        assert len(first) >= SHUFFLE_SHARDS
     assert parts[0] != parts[1]
 
 
@@ -147,8 +147,8 @@ def test_a_late_step_is_planned_without_the_parts_before_it(monkeypatch: pytest.
         planned.append(part)
         return plan_part(lengths, part, **more)
 
-    plan_part = planning.plan_part
-    monkeypatch.setattr(planning, "plan_part", noting)
+    plan_part = planning.plan_chunk
+    monkeypatch.setattr(planning, "plan_chunk", noting)
     whole = plan(random_lengths(2000), batch_size=8, shard=50)
     assert planned == list(range(10))  # each once
     planned.clear()
@@ -164,7 +164,7 @@ def test_a_late_step_is_planned_without_the_parts_before_it(monkeypatch: pytest.
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"epoch": 1}, {"seed": 1, "epoch": 1}])
 def test_another_seed_or_epoch_gives_other_steps_in_another_order(changes: dict[str, int]) -> None:
     # More than one window, so that the rows of a step change too.
-    lengths = random_lengths(WINDOW * 8 * 3)
+    lengths = random_lengths(SORT_WINDOW_STEPS * 8 * 3)
     one, other = plan(lengths, batch_size=8), plan(lengths, batch_size=8, **changes)
     same = {tuple(sorted(rows_of(step))) for step in one} & {tuple(sorted(rows_of(step))) for step in other}
     assert len(same) < 3
@@ -185,7 +185,7 @@ def test_steps_of_similar_lengths_pad_little() -> None:
 
 
 def test_steps_do_not_come_in_the_order_of_their_lengths() -> None:
-    lengths = random_lengths(WINDOW * 32)
+    lengths = random_lengths(SORT_WINDOW_STEPS * 32)
     means = [lengths[rows_of(step)].mean() for step in plan(lengths)]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
 
@@ -197,13 +197,13 @@ def test_steps_do_not_come_in_the_order_of_their_lengths() -> None:
 def test_steps_are_counted_over_all_epochs_up_to_the_limit(
     rows: int, epochs: int, max_steps: int | None, steps: int
 ) -> None:
-    assert steps_in_all(rows, batch_size=32, epochs=epochs, max_steps=max_steps) == steps
+    assert total_steps(rows, batch_size=32, epochs=epochs, max_steps=max_steps) == steps
 
 
 def test_the_steps_of_a_run_are_those_of_its_epochs() -> None:
     lengths = random_lengths(333)
     planned = sum(len(plan(lengths, epoch=epoch)) for epoch in range(3))
-    assert steps_in_all(333, batch_size=32, epochs=3, max_steps=None) == planned == 33
+    assert total_steps(333, batch_size=32, epochs=3, max_steps=None) == planned == 33
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_the_steps_of_a_run_are_those_of_its_epochs() -> None:
     ],
 )
 def test_micro_batches_go_round_the_processes_and_steps_are_filled_up(processes: int, dealt: list[list[int]]) -> None:
-    assert list(deal([Step([[4, 5], [6, 7], [8]]), Step([[1, 2]])], processes)) == dealt
+    assert list(iter_micro_batches([StepPlan([[4, 5], [6, 7], [8]]), StepPlan([[1, 2]])], processes)) == dealt
 
 
 @given(st.integers(1, 80), st.integers(1, 12), st.integers(1, 12), st.integers(1, 5))
@@ -223,14 +223,14 @@ def test_every_process_takes_part_in_every_step_and_the_rows_of_a_step_weigh_one
     rows: int, batch_size: int, micro_batch_size: int, processes: int
 ) -> None:
     steps = plan(random_lengths(rows), batch_size=batch_size, micro_batch_size=min(micro_batch_size, batch_size))
-    dealt = list(deal(steps, processes))
+    dealt = list(iter_micro_batches(steps, processes))
     assert len(dealt) % processes == 0
     start = 0
     for step in steps:
         turns = -(-len(step.micro_batches) // processes)
         share = dealt[start : start + turns * processes]
         start += turns * processes
-        weights = [weight(step, number) for number in range(len(share))]
+        weights = [loss_scale(step, number) for number in range(len(share))]
         assert sum(w * len(batch) for w, batch in zip(weights, share, strict=True)) == pytest.approx(1)
         # What weighs something are the micro-batches of the step, each once; what fills it up is a row of its own.
         assert [batch for w, batch in zip(weights, share, strict=True) if w > 0] == step.micro_batches
@@ -241,20 +241,20 @@ def test_every_process_takes_part_in_every_step_and_the_rows_of_a_step_weigh_one
 
 
 def test_each_row_of_a_step_weighs_the_same_however_the_step_is_split() -> None:
-    for step in Step([[0, 1, 2, 3]]), Step([[0, 1, 2], [3]]), Step([[0], [1], [2], [3]]):
-        assert [weight(step, number) for number in range(5)] == [0.25] * len(step.micro_batches) + [0.0] * (
+    for step in StepPlan([[0, 1, 2, 3]]), StepPlan([[0, 1, 2], [3]]), StepPlan([[0], [1], [2], [3]]):
+        assert [loss_scale(step, number) for number in range(5)] == [0.25] * len(step.micro_batches) + [0.0] * (
             5 - len(step.micro_batches)
         )
 
 
 def test_a_random_seed_is_a_fixed_number() -> None:
-    assert random_seed(42, 0, 0, 0) == 5732826375231505755
-    assert random_seed(42, 1, 2, 3) == 3973600423109162145
+    assert micro_batch_seed(42, 0, 0, 0) == 5732826375231505755
+    assert micro_batch_seed(42, 1, 2, 3) == 3973600423109162145
 
 
 def test_random_seeds_differ_over_every_argument() -> None:
     seeds = [
-        random_seed(seed, epoch, step, micro_batch)
+        micro_batch_seed(seed, epoch, step, micro_batch)
         for seed in range(4)
         for epoch in range(4)
         for step in range(4)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from reprise.places import rows_of
+from reprise.places import split_file
 from reprise.train import provenance
 from reprise.train.plan import order_digest, plan_epoch
 from tiny import Run, tiny_recipe, write_params
@@ -49,14 +49,14 @@ def test_it_names_the_bytes_that_went_in_and_came_out(cook: Cook, at: Path) -> N
     assert result["weights"] == {"model.safetensors": digest(at / "models/final/model.safetensors")}
     assert result["pretrained"] == {"model.safetensors": digest(at / "models/pretrained/model/model.safetensors")}
     splits = ("train", "validation", "test")
-    assert result["data"] == {split: digest(at / rows_of(split)) for split in splits}
+    assert result["data"] == {split: digest(at / split_file(split)) for split in splits}
 
 
 def test_it_names_the_order_in_which_each_epoch_took_the_rows(cook: Cook, at: Path) -> None:
     cook()
     (result,) = read(at)["results"]
     recipe = tiny_recipe()
-    lengths = np.asarray(Dataset.from_file(str(at / rows_of("train")))["length"])
+    lengths = np.asarray(Dataset.from_file(str(at / split_file("train")))["length"])
     size = recipe["train"]["batch_size"]
     orders = [
         order_digest(plan_epoch(lengths, seed=recipe["seed"], epoch=epoch, batch_size=size, micro_batch_size=size))

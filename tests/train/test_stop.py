@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from interrupting import Running, checkpoints, place, results, set_processes
-from reprise.train.stop import STOP_FILE, Stop, listening
+from reprise.train.stop import STOP_FILE, StopRequest, handle_signals
 from tiny import Run, write_params
 
 Whole = Callable[[int], dict[str, bytes]]
@@ -100,7 +100,7 @@ def test_a_signal_is_a_wish_for_as_long_as_somebody_listens(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = [signal.getsignal(either) for either in (signal.SIGTERM, signal.SIGINT)]
-    with listening() as stop:
+    with handle_signals() as stop:
         assert stop.signal == 0
         signal.raise_signal(number)
         assert stop.signal == number
@@ -114,10 +114,10 @@ def test_in_a_thread_nobody_takes_signals_and_the_launchers_file_is_looked_at(
     monkeypatch.setenv(STOP_FILE, str(tmp_path / "stop"))
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
-    heard: list[Stop] = []
+    heard: list[StopRequest] = []
 
     def listen() -> None:
-        with listening() as stop:
+        with handle_signals() as stop:
             assert [signal.getsignal(number) for number in numbers] == before
             heard.append(stop)
 
@@ -130,7 +130,7 @@ def test_in_a_thread_nobody_takes_signals_and_the_launchers_file_is_looked_at(
 
 
 def test_a_second_ctrl_c_ends_it_as_if_nobody_listened() -> None:
-    with listening():
+    with handle_signals():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

@@ -13,11 +13,11 @@ from ruamel.yaml import YAML
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from interrupting import Running, checkpoints, results, set_processes, taken
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.recipe import Recipe, check_recipe
-from reprise.train.checkpoint import folder_of, ingredients
-from reprise.train.record import Record
-from reprise.train.trackers import configuration, told_in_a_line
+from reprise.train.checkpoint import checkpoint_dir, fingerprint
+from reprise.train.record import TrainingHistory
+from reprise.train.trackers import flat_config, wrap_tracker_errors
 from tiny import Run, tiny_recipe, write_params
 
 Cook = Callable[..., Recipe]
@@ -77,15 +77,15 @@ def test_a_run_that_goes_on_after_a_power_cut_goes_on_in_its_folder_and_shows_no
     cook: Cook, at: Path, monkeypatch: Patch, engine: str
 ) -> None:
     changes = TENSORBOARD | {"train.engine": engine, "train.checkpoint_every": 7}
-    epoch = Record.epoch
+    epoch = TrainingHistory.log_epoch
 
-    def cut(self: Record, number: int, scores: dict[str, float]) -> None:
+    def cut(self: TrainingHistory, number: int, scores: dict[str, float]) -> None:
         if number == 1:  # the last step has been told, and kept is the fourteenth
             raise Cut
         epoch(self, number, scores)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Record, "epoch", cut)
+        patch.setattr(TrainingHistory, "log_epoch", cut)
         with pytest.raises(Cut):
             cook(**changes)
     before = told(the_run(at))["train/loss"]
@@ -95,8 +95,8 @@ def test_a_run_that_goes_on_after_a_power_cut_goes_on_in_its_folder_and_shows_no
     assert told(the_run(at)) == expected(at)
     assert told(the_run(at))["train/loss"] == before
     (file,) = the_run(at).glob("*/hparams.yml")  # the recipe, once
-    assert YAML(typ="safe").load(file) == configuration(recipe)
-    assert the_run(at).name.endswith(f"-{folder_of(ingredients(recipe)).name[:8]}")
+    assert YAML(typ="safe").load(file) == flat_config(recipe)
+    assert the_run(at).name.endswith(f"-{checkpoint_dir(fingerprint(recipe)).name[:8]}")
 
 
 def test_stopped_by_a_signal_it_goes_on_in_its_folder_and_another_run_has_a_folder_of_its_own(
@@ -131,9 +131,7 @@ def test_set_after_cooking_they_train_nothing_anew_and_a_forced_training_has_the
 
 
 def test_a_tracker_takes_the_recipe_as_numbers_texts_and_nothing_else() -> None:
-    told = configuration(
-        check_recipe(tiny_recipe(**{"train.lora": {"rank": 4, "alpha": 8.0, "targets": ["query"]}}), "")
-    )
+    told = flat_config(check_recipe(tiny_recipe(**{"train.lora": {"rank": 4, "alpha": 8.0, "targets": ["query"]}}), ""))
     assert {type(value) for value in told.values()} == {int, float, str, bool, type(None)}
     assert told["seed"] == 42
     assert told["task.labels"] == '["rotten", "fresh"]'
@@ -155,7 +153,7 @@ def test_a_tracker_that_cannot_start_is_one_line_and_the_earlier_model_stays(at:
 
 
 def test_what_a_tracker_fails_with_is_told_without_the_password_in_its_address() -> None:
-    with pytest.raises(InputError) as refused, told_in_a_line("mlflow"):
+    with pytest.raises(UserError) as refused, wrap_tracker_errors("mlflow"):
         raise RuntimeError("API request to https://me:secret@example.org/api failed\nand more")
     assert str(refused.value) == (
         "params.yaml: train.trackers: mlflow: API request to https://…@example.org/api failed; expected it to take the "

@@ -5,20 +5,20 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
-BINS = 10
-POINTS = 200  # of a curve: more cannot be told apart in a picture, and large test sets would make large files
+NUM_BINS = 10
+MAX_POINTS = 200  # of a curve: more cannot be told apart in a picture, and large test sets would make large files
 
 Numbers = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
 
 
-def confusion(predictions: Numbers, references: Numbers, labels: list[str]) -> pd.DataFrame:
+def confusion_pairs(predictions: Numbers, references: Numbers, labels: list[str]) -> pd.DataFrame:
     """A row per example with its actual and its predicted label by name, as DVC's confusion template counts them."""
     names = np.array(labels)
     return pd.DataFrame({"actual": names[references], "predicted": names[predictions]})
 
 
-def precision_recall(probabilities: Probabilities, references: Numbers, labels: list[str]) -> pd.DataFrame:
+def precision_recall_table(probabilities: Probabilities, references: Numbers, labels: list[str]) -> pd.DataFrame:
     """Precision and recall over all thresholds; of label 1 where there are two, of each label against the rest else.
 
     Args:
@@ -36,7 +36,7 @@ def precision_recall(probabilities: Probabilities, references: Numbers, labels: 
             continue
         precision, recall, threshold = precision_recall_curve(actual, probabilities[:, number], drop_intermediate=True)
         # The last point (recall 0, precision 1) belongs to no threshold and to no prediction.
-        points = np.unique(np.linspace(0, len(threshold) - 1, POINTS).round().astype(int))
+        points = np.unique(np.linspace(0, len(threshold) - 1, MAX_POINTS).round().astype(int))
         curves.append(
             pd.DataFrame(
                 {
@@ -50,7 +50,7 @@ def precision_recall(probabilities: Probabilities, references: Numbers, labels: 
     return pd.concat(curves[1:] or curves, ignore_index=True)
 
 
-def calibration(probabilities: Probabilities, references: Numbers) -> pd.DataFrame:
+def calibration_table(probabilities: Probabilities, references: Numbers) -> pd.DataFrame:
     """How often the predicted label is right, against how sure the model was (Guo et al. 2017, reliability diagram).
 
     Args:
@@ -62,7 +62,7 @@ def calibration(probabilities: Probabilities, references: Numbers) -> pd.DataFra
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == references
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    bins = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
     table = pd.DataFrame({"bin": bins, "confidence": confidence, "right": right})
     grouped = table.groupby("bin", sort=True)
     return pd.DataFrame(

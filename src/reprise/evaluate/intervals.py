@@ -4,15 +4,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import bootstrap
 
-from reprise.metrics import Score
+from reprise.metrics import MetricFunction
 
 # The resamples are the same for every run, so that two runs on the same rows are compared on the same resamples.
 SEED = 0
 CONFIDENCE = 0.95
 
 
-def interval(
-    score: Score, predictions: npt.NDArray[np.generic], references: npt.NDArray[np.generic], resamples: int
+def bootstrap_ci(
+    score: MetricFunction, predictions: npt.NDArray[np.generic], references: npt.NDArray[np.generic], resamples: int
 ) -> tuple[float, float]:
     """The 95 % interval of `score` over rows drawn with replacement, prediction and reference together.
 

@@ -14,17 +14,22 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 
-from reprise.errors import InputError
-from reprise.evaluate.curves import calibration, confusion, expected_calibration_error, precision_recall
-from reprise.evaluate.intervals import interval
-from reprise.inference import inputs_of, load_final_model, predictions_of, prepared_rows, softmax
+from reprise.errors import UserError
+from reprise.evaluate.curves import (
+    calibration_table,
+    confusion_pairs,
+    expected_calibration_error,
+    precision_recall_table,
+)
+from reprise.evaluate.intervals import bootstrap_ci
+from reprise.inference import decode_logits, drop_text_columns, load_predictor, load_split, softmax
 from reprise.metrics import compute, score_function
-from reprise.outputs import read_json, replacing_file, replacing_folder, write_json
-from reprise.places import METRICS, PLOTS, PREDICTIONS, card, shards_of
+from reprise.outputs import atomic_dir, atomic_file, read_json, write_json
+from reprise.places import METRICS, PLOTS, PREDICTIONS, split_shards, stats_path
 from reprise.recipe import Recipe, Task
 
 # What a picture of a regression has instead of rows: DVC expects the file, and its columns say what would stand there.
-COLUMNS = {
+PLOT_COLUMNS = {
     "confusion.csv": ["actual", "predicted"],
     "pr.csv": ["label", "recall", "precision", "threshold"],
     "calibration.csv": ["confidence", "accuracy", "rows"],
@@ -35,68 +40,66 @@ def evaluate(recipe: Recipe, *, cpu: bool) -> None:
     """Judge the final model on the recipe's evaluation split.
 
     Raises:
-        InputError: the split is not there, or its labels are hidden.
+        UserError: the split is not there, or its labels are hidden.
     """
     task, settings = recipe.task, recipe.evaluate
-    rows = _labelled_rows(settings.split)
+    rows = _load_labeled_split(settings.split)
     torch.use_deterministic_algorithms(True)
     print(f"evaluate: predict {len(rows)} rows of the {settings.split} split", flush=True)
-    logits = load_final_model(recipe, cpu=cpu)(inputs_of(rows))
+    logits = load_predictor(recipe, cpu=cpu)(drop_text_columns(rows))
 
-    predictions = predictions_of(logits, regression=task.regression)
+    predictions = decode_logits(logits, regression=task.regression)
     references = np.asarray(rows["label"])
     metrics = {
         "split": settings.split,
         "rows": len(rows),
-        **judge(task.metrics, predictions, references, labels=len(task.labels), resamples=settings.bootstrap),
-        "baseline": baseline(task, read_json(card())["splits"]["train"], references),
+        **metrics_with_ci(task.metrics, predictions, references, labels=len(task.labels), resamples=settings.bootstrap),
+        "baseline": majority_baseline(task, read_json(stats_path())["splits"]["train"], references),
         "collapsed": bool(np.ptp(predictions) == 0),
     }
-    pictures = {name: pd.DataFrame(columns=columns) for name, columns in COLUMNS.items()}
+    pictures = {name: pd.DataFrame(columns=columns) for name, columns in PLOT_COLUMNS.items()}
     probabilities = None
     if not task.regression:
         probabilities = softmax(logits)
-        pictures["confusion.csv"] = confusion(predictions, references, task.labels)
-        pictures["pr.csv"] = precision_recall(probabilities, references, task.labels)
-        pictures["calibration.csv"] = calibration(probabilities, references)
+        pictures["confusion.csv"] = confusion_pairs(predictions, references, task.labels)
+        pictures["pr.csv"] = precision_recall_table(probabilities, references, task.labels)
+        pictures["calibration.csv"] = calibration_table(probabilities, references)
         metrics["calibration_error"] = expected_calibration_error(pictures["calibration.csv"])
 
-    with replacing_folder(PREDICTIONS) as folder:
-        table = prediction_table(rows, task.labels, predictions, probabilities)
+    with atomic_dir(PREDICTIONS) as folder:
+        table = predictions_table(rows, task.labels, predictions, probabilities)
         pq.write_table(table, folder / f"{settings.split}.parquet")
     for name, picture in pictures.items():
-        with replacing_file(PLOTS / name) as partial:
+        with atomic_file(PLOTS / name) as partial:
             picture.to_csv(partial, index=False)
     write_json(METRICS / "evaluate.json", metrics)
 
 
-def _labelled_rows(split: str) -> Dataset:
-    if not shards_of(split):
-        there = ", ".join(sorted(read_json(card())["splits"]))
-        raise InputError(f"params.yaml: evaluate.split: no {split} split was prepared; expected one of {there}")
-    rows = prepared_rows(split)
+def _load_labeled_split(split: str) -> Dataset:
+    if not split_shards(split):
+        there = ", ".join(sorted(read_json(stats_path())["splits"]))
+        raise UserError(f"params.yaml: evaluate.split: no {split} split was prepared; expected one of {there}")
+    rows = load_split(split)
     hidden = np.asarray(rows["label"]) == -1
     # One such number of a regression may be meant, a column of nothing else is not.
     if hidden.any() if rows.features["label"].dtype == "int64" else hidden.all():
-        raise InputError(
-            f"params.yaml: evaluate.split: the labels of the {split} split are hidden; expected validation"
-        )
+        raise UserError(f"params.yaml: evaluate.split: the labels of the {split} split are hidden; expected validation")
     return rows
 
 
-def judge(
+def metrics_with_ci(
     names: Sequence[str], predictions: npt.NDArray[Any], references: npt.NDArray[Any], *, labels: int, resamples: int
 ) -> dict[str, Any]:
     """Each metric, and under `interval` the low and high end of its 95 % bootstrap interval."""
     ends = {}
     for name in names:
         print(f"evaluate: {name}, with {resamples} resamples for its interval", flush=True)
-        low, high = interval(score_function(name, labels=labels), predictions, references, resamples)
+        low, high = bootstrap_ci(score_function(name, labels=labels), predictions, references, resamples)
         ends[name] = {"low": low, "high": high}
     return {**compute(names, predictions, references, labels=labels), "interval": ends}
 
 
-def baseline(task: Task, train: dict[str, Any], references: npt.NDArray[Any]) -> dict[str, float]:
+def majority_baseline(task: Task, train: dict[str, Any], references: npt.NDArray[Any]) -> dict[str, float]:
     """What the metrics say of always predicting the commonest training label (in regression: the mean).
 
     `train` is what the card of the prepared data says of the training split.
@@ -105,7 +108,7 @@ def baseline(task: Task, train: dict[str, Any], references: npt.NDArray[Any]) ->
     return compute(task.metrics, np.full(len(references), constant), references, labels=len(task.labels))
 
 
-def prediction_table(
+def predictions_table(
     rows: Dataset, labels: list[str], predictions: npt.NDArray[Any], probabilities: npt.NDArray[np.float64] | None
 ) -> pa.Table:
     """Every row with its id, its text, its label, what was predicted and how sure the model was of each label.

@@ -12,30 +12,30 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from reprise.experiments.differences import Difference, differences, lines
-from reprise.experiments.runs import Run, find_runs
+from reprise.experiments.differences import Difference, diff_runs, format_differences
+from reprise.experiments.runs import Run, resolve_runs
 from reprise.experiments.statistics import (
-    Contrast,
-    Discordance,
-    contrast,
+    McNemarResult,
+    TTestResult,
+    format_p,
     mcnemar,
-    paired_interval,
-    shown_p,
+    paired_bootstrap_ci,
     summarize,
+    t_test,
     verdict,
 )
 from reprise.places import PREPARED
 from reprise.reproduce.reference import Reference, read_references
-from reprise.reproduce.result import Result
+from reprise.reproduce.result import RunResult
 
-Form = Literal["text", "json", "markdown"]
+OutputFormat = Literal["text", "json", "markdown"]
 HEADINGS = ("stage", "figure", "first", "second", "difference", "95 % interval", "verdict")
-ROW = ("id", "text", "text_pair", "label")  # what says which row it is
-CHARACTERS = 200  # of a text in a table
+ROW_COLUMNS = ("id", "text", "text_pair", "label")  # what says which row it is
+MAX_TEXT_CHARS = 200  # of a text in a table
 
 
 @dataclass(frozen=True)
-class Side:
+class RunGroup:
     """What one side of a comparison is: the word for it, its runs and their seeds, in the same order."""
 
     word: str
@@ -44,17 +44,17 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricComparison:
     """A figure of both sides, by the stage that gave it; no contrast where a side lacks it."""
 
     stage: str
     name: str
-    contrast: Contrast | None
+    contrast: TTestResult | None
     verdict: str
 
 
 @dataclass(frozen=True)
-class Pairing:
+class PairedComparison:
     """Two runs on the same rows.
 
     Attributes:
@@ -69,7 +69,7 @@ class Pairing:
     """
 
     rows: int
-    discordance: Discordance | None
+    discordance: McNemarResult | None
     intervals: dict[str, tuple[float, float] | None]
     changed: int
     examples: list[dict[str, Any]]
@@ -79,28 +79,28 @@ class Pairing:
 class Comparison:
     """Two sides, and what there is to say of them."""
 
-    first: Side
-    second: Side
-    figures: list[Figure]
-    pairing: Pairing | None
+    first: RunGroup
+    second: RunGroup
+    figures: list[MetricComparison]
+    pairing: PairedComparison | None
     differences: list[Difference]
     warnings: list[str]
 
 
-def compare(before: str, after: str, rows: int, form: Form) -> None:
+def compare(before: str, after: str, rows: int, form: OutputFormat) -> None:
     """Compare what two words name and print it.
 
     Raises:
-        InputError: a word names no run.
+        UserError: a word names no run.
     """
-    first, second = find_runs(before), find_runs(after)
+    first, second = resolve_runs(before), resolve_runs(after)
     told = comparison((before, first), (after, second), read_references(), rows)
     if form == "json":
-        print(json.dumps(in_json(asdict(told)), indent=2, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(to_jsonable(asdict(told)), indent=2, ensure_ascii=False, allow_nan=False))
     elif form == "markdown":
-        print(in_markdown(told))
+        print(to_markdown(told))
     else:
-        show(told)
+        print_comparison(told)
 
 
 def comparison(
@@ -117,12 +117,12 @@ def comparison(
         measured: references, each with the kind of hardware.
         rows: how many of the rows that changed to name.
     """
-    sides = [Side(word, [run.name for run in runs], [run.seed for run in runs]) for word, runs in (before, after)]
+    sides = [RunGroup(word, [run.name for run in runs], [run.seed for run in runs]) for word, runs in (before, after)]
     results = [[run.result for run in runs] for _, runs in (before, after)]
     warnings = [
         f"{run.name} has collapsed: it says the same of every row" for run in (*before[1], *after[1]) if run.collapsed
     ]
-    if len({rows_judged(result) for side in results for result in side}) > 1:
+    if len({evaluated_on(result) for side in results for result in side}) > 1:
         warnings.append("not all runs were judged on the same rows: a difference may come from the rows")
     if {run.commit or run.name for run in before[1]} & {run.commit or run.name for run in after[1]}:
         warnings.append("a run stands on both sides")
@@ -137,42 +137,44 @@ def comparison(
                 f"the predictions of {' and '.join(missing)} are not here: rows are not compared (dvc pull)"
             )
         else:
-            pairing = pair(predicted[0], predicted[1], results[0][0], rows)
+            pairing = compare_predictions(predicted[0], predicted[1], results[0][0], rows)
             if pairing is None:
                 warnings.append("the predictions are of other rows or labels: rows are not compared")
     return Comparison(
-        sides[0], sides[1], figures(results[0], results[1], known_spread(results, measured)), pairing,
-        differences(results[0], results[1]), warnings,
+        sides[0], sides[1], compare_metrics(results[0], results[1], known_sd(results, measured)), pairing,
+        diff_runs(results[0], results[1]), warnings,
     )  # fmt: skip
 
 
-def rows_judged(result: Result) -> tuple[str, str]:
+def evaluated_on(result: RunResult) -> tuple[str, str]:
     """What says which rows a result was judged on: the digest of the prepared data, and the split."""
     prepared = result.outputs.get(str(PREPARED))
     return prepared.md5 if prepared else "", str(result.recipe.get("evaluate.split"))
 
 
-def known_spread(results: Sequence[Sequence[Result]], measured: Sequence[tuple[str, Reference]]) -> dict[Any, float]:
+def known_sd(results: Sequence[Sequence[RunResult]], measured: Sequence[tuple[str, Reference]]) -> dict[Any, float]:
     """The standard deviation over seeds of each figure, by stage and name, as it was measured before.
 
     A reference of a side's very recipe goes before one of the same task and pretrained model; either must be of the
     same hardware.
     """
     flat = [result for side in results for result in side]
-    known = [(result.provenance.get("environment.hardware"), subject(result.recipe)) for result in flat]
-    fitting = [each for kind, each in measured if (kind, subject(each.recipe)) in known]
-    fitting.sort(key=lambda each: not any(each.holds_for(result) for result in flat))
+    known = [(result.provenance.get("environment.hardware"), task_and_model(result.recipe)) for result in flat]
+    fitting = [each for kind, each in measured if (kind, task_and_model(each.recipe)) in known]
+    fitting.sort(key=lambda each: not any(each.matches(result) for result in flat))
     if not fitting:
         return {}
     return {(stage, name): spread.sd for stage, names in fitting[0].figures.items() for name, spread in names.items()}
 
 
-def subject(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def task_and_model(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Which task and pretrained model a recipe is about, by dotted key."""
     return {key: value for key, value in recipe.items() if key == "task.name" or key.startswith("model.")}
 
 
-def figures(before: Sequence[Result], after: Sequence[Result], spreads: dict[Any, float]) -> list[Figure]:
+def compare_metrics(
+    before: Sequence[RunResult], after: Sequence[RunResult], spreads: dict[Any, float]
+) -> list[MetricComparison]:
     """Every figure of either side, evaluation first, compared."""
     keys = {
         (stage, name): None
@@ -180,25 +182,29 @@ def figures(before: Sequence[Result], after: Sequence[Result], spreads: dict[Any
         for result in (*before, *after)
         for name in result.figures[stage]
     }
-    values = {key: [values_of(side, *key) for side in (before, after)] for key in keys}
+    values = {key: [metric_values(side, *key) for side in (before, after)] for key in keys}
     compared = sum(all(both) for both in values.values())
     found = []
     for (stage, name), (old, new) in values.items():
         if old and new:
-            told = contrast(old, new, compared)
-            found.append(Figure(stage, name, told, verdict(name, told, spreads.get((stage, name)))))
+            told = t_test(old, new, compared)
+            found.append(MetricComparison(stage, name, told, verdict(name, told, spreads.get((stage, name)))))
         else:
             side, there = ("first", old) if old else ("second", new)
-            found.append(Figure(stage, name, None, f"only the {side} side has it: {summarize(there).mean:.4f}"))
+            found.append(
+                MetricComparison(stage, name, None, f"only the {side} side has it: {summarize(there).mean:.4f}")
+            )
     return found
 
 
-def values_of(results: Sequence[Result], stage: str, name: str) -> list[float]:
+def metric_values(results: Sequence[RunResult], stage: str, name: str) -> list[float]:
     """A figure of each result that has it."""
     return [result.figures[stage][name] for result in results if name in result.figures[stage]]
 
 
-def pair(before: pd.DataFrame, after: pd.DataFrame, result: Result, rows: int) -> Pairing | None:
+def compare_predictions(
+    before: pd.DataFrame, after: pd.DataFrame, result: RunResult, rows: int
+) -> PairedComparison | None:
     """Compare two runs row by row; None where they did not judge the same rows by the same labels.
 
     Args:
@@ -207,8 +213,8 @@ def pair(before: pd.DataFrame, after: pd.DataFrame, result: Result, rows: int) -
         result: the first's.
         rows: how many of the rows that changed to name.
     """
-    which = [name for name in ROW if name in before]
-    if which != [name for name in ROW if name in after] or not before[which].equals(after[which]):
+    which = [name for name in ROW_COLUMNS if name in before]
+    if which != [name for name in ROW_COLUMNS if name in after] or not before[which].equals(after[which]):
         return None
     labels = [str(label) for label in result.recipe["task.labels"]]
     if labels and not set(after["prediction"].map(str)) <= set(labels):
@@ -216,31 +222,31 @@ def pair(before: pd.DataFrame, after: pd.DataFrame, result: Result, rows: int) -
     from reprise.metrics import score_function  # slow
 
     truth, first, second = (
-        numbers(column, labels) for column in (before["label"], before["prediction"], after["prediction"])
+        label_ids(column, labels) for column in (before["label"], before["prediction"], after["prediction"])
     )
-    weight = sureness(before) + sureness(after) if labels else np.abs(second - first)
+    weight = confidence(before) + confidence(after) if labels else np.abs(second - first)
     changed = [int(row) for row in np.argsort(-weight, kind="stable") if first[row] != second[row]]
-    return Pairing(
+    return PairedComparison(
         rows=len(truth),
         discordance=mcnemar(first == truth, second == truth) if labels else None,
         intervals={
-            name: paired_interval(score_function(name, labels=len(labels)), first, second, truth)
+            name: paired_bootstrap_ci(score_function(name, labels=len(labels)), first, second, truth)
             for name in result.recipe["task.metrics"]
         },
         changed=len(changed),
         examples=[
             {
                 "id": row,
-                **{name: plain(before[name].iloc[row]) for name in which},
-                "first": plain(before["prediction"].iloc[row]),
-                "second": plain(after["prediction"].iloc[row]),
+                **{name: to_python(before[name].iloc[row]) for name in which},
+                "first": to_python(before["prediction"].iloc[row]),
+                "second": to_python(after["prediction"].iloc[row]),
             }
             for row in changed[:rows]
         ],
     )
 
 
-def numbers(column: "pd.Series[Any]", labels: Sequence[str]) -> npt.NDArray[Any]:
+def label_ids(column: "pd.Series[Any]", labels: Sequence[str]) -> npt.NDArray[Any]:
     """Labels by their numbers; of a regression the values."""
     if not labels:
         return column.to_numpy(np.float64)
@@ -248,33 +254,33 @@ def numbers(column: "pd.Series[Any]", labels: Sequence[str]) -> npt.NDArray[Any]
     return np.array([known[str(label)] for label in column])
 
 
-def sureness(predictions: pd.DataFrame) -> npt.NDArray[np.float64]:
+def confidence(predictions: pd.DataFrame) -> npt.NDArray[np.float64]:
     """The probability that a model gave to its answer, shape [rows]."""
     return np.array([max(each) for each in predictions["probabilities"]], np.float64)
 
 
-def plain(value: Any) -> Any:
+def to_python(value: Any) -> Any:
     """A value as Python has it, instead of NumPy."""
     return value.item() if isinstance(value, np.generic) else value
 
 
-def in_json(content: Any) -> Any:
+def to_jsonable(content: Any) -> Any:
     """The same with null for numbers that JSON has no word for."""
     if isinstance(content, dict):
-        return {key: in_json(value) for key, value in content.items()}
+        return {key: to_jsonable(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [in_json(value) for value in content]
+        return [to_jsonable(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def heading(side: Side) -> str:
+def describe_group(side: RunGroup) -> str:
     """A side in a line: the word, and what it stands for."""
     seeds = f"seed{'s' if len(side.seeds) > 1 else ''} {', '.join(map(str, side.seeds))}"
     runs = "" if side.runs == [side.word] else f": {', '.join(side.runs)}"
     return f"{side.word} ({seeds}{runs})"
 
 
-def cells(figure: Figure) -> list[str]:
+def format_row(figure: MetricComparison) -> list[str]:
     """A figure's line, by HEADINGS."""
     told = figure.contrast
     if told is None:
@@ -286,7 +292,7 @@ def cells(figure: Figure) -> list[str]:
     return [figure.stage, figure.name, *means, f"{told.difference:+.4f}", interval, figure.verdict]
 
 
-def notes(told: Comparison) -> list[str]:
+def explain(told: Comparison) -> list[str]:
     """What the table means, and what the rows say, a line each."""
     tested = [figure for figure in told.figures if figure.contrast and figure.contrast.p is not None]
     lines = []
@@ -304,7 +310,7 @@ def notes(told: Comparison) -> list[str]:
         if odd := told.pairing.discordance:
             lines.append(
                 f"Only the first is right on {odd.only_before} rows, only the second on {odd.only_after}: "
-                f"McNemar's exact test, {shown_p(odd.p)}."
+                f"McNemar's exact test, {format_p(odd.p)}."
             )
         lines += [
             f"{name}: second less first is {ends[0]:+.4f} to {ends[1]:+.4f} over other rows (paired bootstrap, 95 %)."
@@ -316,20 +322,20 @@ def notes(told: Comparison) -> list[str]:
     return lines
 
 
-def show(told: Comparison) -> None:
+def print_comparison(told: Comparison) -> None:
     """Print a comparison on the terminal."""
     console = Console(highlight=False, markup=False)
     for place, side in (("first", told.first), ("second", told.second)):
-        console.print(f"{place}: {heading(side)}", soft_wrap=True)
+        console.print(f"{place}: {describe_group(side)}", soft_wrap=True)
     for warning in told.warnings:
         console.print(f"Beware: {warning}", style="bold", soft_wrap=True)
-    console.print(as_table(HEADINGS, map(cells, told.figures)))
-    for line in notes(told):
+    console.print(as_table(HEADINGS, map(format_row, told.figures)))
+    for line in explain(told):
         console.print(line, soft_wrap=True)
     if told.pairing and told.pairing.examples:
         named = list(told.pairing.examples[0])
         console.print(as_table(named, ([shortened(row[name]) for name in named] for row in told.pairing.examples)))
-    for line in lines(told.differences):
+    for line in format_differences(told.differences):
         console.print(f"Differs: {line}", soft_wrap=True)
 
 
@@ -343,14 +349,15 @@ def as_table(headings: Sequence[str], rows: Any) -> Table:
     return table
 
 
-def in_markdown(told: Comparison) -> str:
+def to_markdown(told: Comparison) -> str:
     """A comparison as Markdown, for a pull request."""
     lines = [
-        f"**{place}**: {escaped(heading(side))}  " for place, side in (("first", told.first), ("second", told.second))
+        f"**{place}**: {escaped(describe_group(side))}  "
+        for place, side in (("first", told.first), ("second", told.second))
     ]
     lines += ["", *(f"> **Beware**: {escaped(warning)}" for warning in told.warnings), ""]
-    lines += [*markdown_table(HEADINGS, map(cells, told.figures)), ""]
-    lines += [f"- {escaped(line)}" for line in notes(told)]
+    lines += [*markdown_table(HEADINGS, map(format_row, told.figures)), ""]
+    lines += [f"- {escaped(line)}" for line in explain(told)]
     if told.pairing and told.pairing.examples:
         named = list(told.pairing.examples[0])
         rows = ([shortened(row[name]) for name in named] for row in told.pairing.examples)
@@ -379,4 +386,4 @@ def escaped(text: str) -> str:
 def shortened(value: Any) -> str:
     """A value of a row as a table has room for it."""
     text = f"{value:.4f}" if isinstance(value, float) else " ".join(str(value).split())
-    return text if len(text) <= CHARACTERS else f"{text[:CHARACTERS].rstrip()} …"
+    return text if len(text) <= MAX_TEXT_CHARS else f"{text[:MAX_TEXT_CHARS].rstrip()} …"

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reprise.experiments.runs import experiments
-from reprise.reproduce.pipeline import commit_of, tell
+from reprise.reproduce.pipeline import check_output, resolve_commit
 
 
 def prune(agreed: Callable[[str], bool]) -> None:
@@ -15,7 +15,7 @@ def prune(agreed: Callable[[str], bool]) -> None:
     Args:
         agreed: answers a question.
     """
-    head = commit_of("HEAD")
+    head = resolve_commit("HEAD")
     old = [experiment for experiment in experiments() if experiment.base != head]
     if not old:
         print("prune: no experiment of another commit than HEAD; `dvc exp remove` removes others")
@@ -30,7 +30,7 @@ def prune(agreed: Callable[[str], bool]) -> None:
         print("prune: nothing was removed")
         return
     # By ref: experiments of several commits may have the same name.
-    tell("dvc", "exp", "remove", *(each.ref for each in old))
+    check_output("dvc", "exp", "remove", *(each.ref for each in old))
     print(
         f"prune: {len(old)} removed; `dvc gc --workspace --all-commits --all-experiments` frees what they have cached"
     )

@@ -13,15 +13,15 @@ from typing import Literal
 import pandas as pd
 from tqdm import tqdm
 
-from reprise.errors import InputError
-from reprise.experiments.differences import identity
+from reprise.errors import UserError
+from reprise.experiments.differences import replicate_key
 from reprise.places import METRICS, PREDICTIONS
-from reprise.reproduce.pipeline import ask, commit_of, tell
-from reprise.reproduce.result import Read, Result, of_commit, of_folder, read_result
+from reprise.reproduce.pipeline import check_output, resolve_commit, try_output
+from reprise.reproduce.result import FileReader, RunResult, commit_reader, folder_reader, read_result
 
 Kind = Literal["workspace", "commit", "experiment"]
 WORKSPACE = "workspace"
-SEEDS = "seeds:"  # before a run's word: that run, and all that differ from it in the seed alone
+SEEDS_PREFIX = "seeds:"  # before a run's word: that run, and all that differ from it in the seed alone
 # Where DVC keeps an experiment: by the commit that it was tried on, and by its name.
 EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
 
@@ -43,8 +43,8 @@ class Run:
     kind: Kind
     commit: str | None
     created: datetime | None
-    result: Result
-    read: Read
+    result: RunResult
+    read: FileReader
 
     @property
     def seed(self) -> int:
@@ -88,49 +88,49 @@ class Experiment:
     ref: str
 
 
-def find_runs(word: str) -> list[Run]:
+def resolve_runs(word: str) -> list[Run]:
     """The runs that a word names: `workspace`, an experiment, or a commit; with `seeds:` before it, its whole group.
 
     Of a group are the run itself and HEAD, the workspace and all experiments that differ from it in the seed alone, a
     run a seed, in the order of the seeds.
 
     Raises:
-        InputError: the word names nothing, or several things, or nothing was cooked there.
+        UserError: the word names nothing, or several things, or nothing was cooked there.
     """
-    if not word.startswith(SEEDS):
-        return [find_run(word)]
-    run = find_run(word.removeprefix(SEEDS))
-    return one_per_seed([run, *same_but_seed(identity(run.result), all_runs())])
+    if not word.startswith(SEEDS_PREFIX):
+        return [resolve_run(word)]
+    run = resolve_run(word.removeprefix(SEEDS_PREFIX))
+    return first_per_seed([run, *seed_replicates(replicate_key(run.result), all_runs())])
 
 
-def find_run(word: str) -> Run:
+def resolve_run(word: str) -> Run:
     """The one run that a word without `seeds:` names.
 
     Raises:
-        InputError: as `find_runs`.
+        UserError: as `resolve_runs`.
     """
     if word == WORKSPACE:
-        return workspace()
-    head = ask("git", "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        return workspace_run()
+    head = try_output("git", "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     named = [experiment for experiment in experiments() if experiment.name == word]
     # As DVC does: of experiments of one name, that which was tried on HEAD.
     named = [experiment for experiment in named if experiment.base == head] or named
     if len(named) > 1:
         commits = ", ".join(experiment.commit[:12] for experiment in named)
-        raise InputError(f"{word}: experiments on several commits are called so; expected one of {commits}")
-    commit = ask("git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{word}^{{commit}}")
+        raise UserError(f"{word}: experiments on several commits are called so; expected one of {commits}")
+    commit = try_output("git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{word}^{{commit}}")
     if named and commit not in (None, named[0].commit):
-        raise InputError(
+        raise UserError(
             f"{word}: both an experiment and a commit; expected {named[0].commit[:12]} for the experiment "
             f"or {commit[:12] if commit else ''} for the commit"
         )
     if named:
-        return of_experiment(named[0])
+        return experiment_run(named[0])
     if commit is None:
-        raise InputError(
+        raise UserError(
             f"{word}: expected `workspace`, an experiment's name (`dvc exp list --all-commits`) or a commit"
         )
-    return at_commit(commit_of(word), commit[:12] if commit.startswith(word) else word)
+    return commit_run(resolve_commit(word), commit[:12] if commit.startswith(word) else word)
 
 
 def all_runs() -> list[Run]:
@@ -139,10 +139,10 @@ def all_runs() -> list[Run]:
     The workspace is left out where it has the very results of HEAD.
     """
     found = []
-    for place in (workspace, lambda: at_commit(commit_of("HEAD"), "HEAD")):
+    for place in (workspace_run, lambda: commit_run(resolve_commit("HEAD"), "HEAD")):
         try:
             found.append(place())
-        except InputError:  # nothing was cooked there yet
+        except UserError:  # nothing was cooked there yet
             continue
     if len(found) == 2 and found[0].result.outputs == found[1].result.outputs:
         found = found[1:]
@@ -154,8 +154,8 @@ def all_experiments() -> list[Run]:
     found = []
     for experiment in tqdm(experiments(), desc="experiments: read", unit="", delay=2, leave=False):
         try:
-            found.append(of_experiment(experiment))
-        except InputError as error:
+            found.append(experiment_run(experiment))
+        except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
     return found
 
@@ -163,7 +163,7 @@ def all_experiments() -> list[Run]:
 def experiments() -> list[Experiment]:
     """What DVC keeps under refs/exps/ (dvc.org/doc/user-guide/experiment-management), the latest first."""
     told = "%(objectname) %(committerdate:iso-strict) %(refname)"
-    lines = tell("git", "for-each-ref", "--sort=-committerdate", f"--format={told}", "refs/exps").splitlines()
+    lines = check_output("git", "for-each-ref", "--sort=-committerdate", f"--format={told}", "refs/exps").splitlines()
     return [
         Experiment(parts[3], commit, parts[1] + parts[2], datetime.fromisoformat(created), ref)
         for commit, created, ref in (line.split(maxsplit=2) for line in lines)
@@ -171,33 +171,33 @@ def experiments() -> list[Experiment]:
     ]
 
 
-def workspace() -> Run:
+def workspace_run() -> Run:
     """The run whose files lie here."""
-    read = of_folder(Path())
+    read = folder_reader(Path())
     return Run(WORKSPACE, "workspace", None, None, read_result(read, WORKSPACE), read)
 
 
-def at_commit(commit: str, name: str) -> Run:
+def commit_run(commit: str, name: str) -> Run:
     """The run that a commit holds."""
-    read = of_commit(commit)
-    created = datetime.fromisoformat(tell("git", "show", "--no-patch", "--format=%cI", commit))
+    read = commit_reader(commit)
+    created = datetime.fromisoformat(check_output("git", "show", "--no-patch", "--format=%cI", commit))
     return Run(name, "commit", commit, created, read_result(read, name), read)
 
 
 @functools.cache
-def of_experiment(experiment: Experiment) -> Run:
+def experiment_run(experiment: Experiment) -> Run:
     """The run of an experiment, read once: what a commit holds stays."""
-    read = of_commit(experiment.commit)
+    read = commit_reader(experiment.commit)
     result = read_result(read, experiment.name)
     return Run(experiment.name, "experiment", experiment.commit, experiment.created, result, read)
 
 
-def same_but_seed(group: str, runs: Sequence[Run]) -> list[Run]:
+def seed_replicates(group: str, runs: Sequence[Run]) -> list[Run]:
     """Those of the runs that are of a group, by its `identity`."""
-    return [run for run in runs if identity(run.result) == group]
+    return [run for run in runs if replicate_key(run.result) == group]
 
 
-def one_per_seed(runs: Sequence[Run]) -> list[Run]:
+def first_per_seed(runs: Sequence[Run]) -> list[Run]:
     """The first run of each seed, in the order of the seeds: a seed that was cooked twice counts once."""
     first: dict[int, Run] = {}
     for run in runs:

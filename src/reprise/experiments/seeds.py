@@ -13,19 +13,19 @@ from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
 
-from reprise.environment import describe, hardware
-from reprise.errors import InputError
-from reprise.experiments.differences import identity_of
-from reprise.experiments.runs import Run, all_runs, find_run, one_per_seed, same_but_seed
+from reprise.environment import current_hardware, locked_environment
+from reprise.errors import UserError
+from reprise.experiments.differences import replicate_key_of
+from reprise.experiments.runs import Run, all_runs, first_per_seed, resolve_run, seed_replicates
 from reprise.experiments.statistics import summarize
-from reprise.recipe import PARAMS, as_plain, check_recipe
-from reprise.reproduce.pipeline import commit_of, dvc
-from reprise.reproduce.result import flat
+from reprise.recipe import PARAMS, check_recipe, to_dict
+from reprise.reproduce.pipeline import dvc, resolve_commit
+from reprise.reproduce.result import flatten
 
 PIPELINE = Path("dvc.yaml")
 
 
-def seeds(count: int, overrides: Sequence[str]) -> None:
+def run_seeds(count: int, overrides: Sequence[str]) -> None:
     """Cook the recipe with its own seed and those after it, and print how its figures spread.
 
     Each is a DVC experiment in a copy of the checkout, so the workspace stays as it is. A seed that was cooked already
@@ -36,59 +36,59 @@ def seeds(count: int, overrides: Sequence[str]) -> None:
         overrides: of params.yaml, as `dvc exp run -S` takes them.
 
     Raises:
-        InputError: an override means nothing, there is no commit to cook from, or the pipeline fails.
+        UserError: an override means nothing, there is no commit to cook from, or the pipeline fails.
     """
-    commit_of("HEAD")
-    params = overridden(overrides)
-    group = planned(params)
+    resolve_commit("HEAD")
+    params = apply_overrides(overrides)
+    group = planned_replicate_key(params)
     wanted = range(params["seed"], params["seed"] + count)
-    there = {run.seed: run for run in reversed(same_but_seed(group, all_runs()))}
+    there = {run.seed: run for run in reversed(seed_replicates(group, all_runs()))}
     name = f"seed-{{}}-{hashlib.sha256(group.encode()).hexdigest()[:7]}"
     runs = []
     for number, seed in enumerate(wanted, start=1):
         known = there.get(seed)
         print(f"seeds: seed {seed}, {number} of {count}{f': {known.name} has it' if known else ''}", flush=True)
         if known is None:
-            cook(name.format(seed), seed, overrides)
-            known = find_run(name.format(seed))
+            run_experiment(name.format(seed), seed, overrides)
+            known = resolve_run(name.format(seed))
         runs.append(known)
-    show(one_per_seed(runs))
+    print_spread(first_per_seed(runs))
 
 
-def cook(name: str, seed: int, overrides: Iterable[str] = ()) -> None:
+def run_experiment(name: str, seed: int, overrides: Iterable[str] = ()) -> None:
     """Cook the recipe with a seed as an experiment of that name, in a copy of the checkout.
 
     Raises:
-        InputError: the pipeline fails.
+        UserError: the pipeline fails.
     """
     settings = [word for setting in (*overrides, f"seed={seed}") for word in ("--set-param", setting)]
     if dvc("exp", "run", "--temp", "--name", name, *settings):
-        raise InputError(f"params.yaml: seed {seed}: the pipeline failed, see above; expected it to cook")
+        raise UserError(f"params.yaml: seed {seed}: the pipeline failed, see above; expected it to cook")
 
 
-def overridden(overrides: Sequence[str]) -> dict[str, Any]:
+def apply_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """params.yaml as `dvc exp run -S` would cook it, checked; both speak Hydra's grammar.
 
     Raises:
-        InputError: an override is malformed, names an unknown key, or gives several values.
+        UserError: an override is malformed, names an unknown key, or gives several values.
     """
     own = [override.removeprefix(f"{PARAMS}:") for override in overrides]
     if not PARAMS.is_file():
-        raise InputError(f"{PARAMS}: not found; run from the repository's root, or make it with `reprise recipe`")
+        raise UserError(f"{PARAMS}: not found; run from the repository's root, or make it with `reprise recipe`")
     try:
         with initialize_config_dir(str(PARAMS.parent.resolve()), version_base="1.3"):
             changed = OmegaConf.to_container(compose(PARAMS.stem, own), resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         said = next(iter(str(error).splitlines()), "")
-        raise InputError(f"-S {' -S '.join(overrides)}: expected KEY=VALUE of a key in {PARAMS}: {said}") from None
-    return dict(as_plain(check_recipe(changed, str(PARAMS))))
+        raise UserError(f"-S {' -S '.join(overrides)}: expected KEY=VALUE of a key in {PARAMS}: {said}") from None
+    return dict(to_dict(check_recipe(changed, str(PARAMS))))
 
 
-def planned(params: Mapping[str, Any]) -> str:
+def planned_replicate_key(params: Mapping[str, Any]) -> str:
     """The `identity` of what `dvc repro` would cook here with these parameters.
 
     Raises:
-        InputError: the software is not the locked one, or what the pipeline reads is not there.
+        UserError: the software is not the locked one, or what the pipeline reads is not there.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo  # slow; it hashes the code exactly as it will for dvc.lock
@@ -103,24 +103,26 @@ def planned(params: Mapping[str, Any]) -> str:
                 if not any(place.is_relative_to(out) for out in made):
                     code[place.relative_to(repo.root_dir).as_posix()] = dep.get_hash().value
     except DvcException as error:
-        raise InputError(f"{PIPELINE}: expected a pipeline that DVC can cook here: {error}") from None
+        raise UserError(f"{PIPELINE}: expected a pipeline that DVC can cook here: {error}") from None
     told = YAML(typ="safe").load(PIPELINE.read_text(encoding="utf-8"))["stages"].values()
     keys = [key for stage in told for key in stage.get("params", [])]
-    return identity_of(read_by_stages(params, keys), code, flat({"environment": describe(hardware())}))
+    return replicate_key_of(
+        stage_params(params, keys), code, flatten({"environment": locked_environment(current_hardware())})
+    )
 
 
-def read_by_stages(params: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+def stage_params(params: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     """What the stages read of params.yaml, by dotted key, given the keys that dvc.yaml names."""
     found: dict[str, Any] = {}
     for key in keys:
         value: Any = params
         for part in key.split("."):
             value = value[part]
-        found |= flat({key: value})
+        found |= flatten({key: value})
     return found
 
 
-def show(runs: Sequence[Run]) -> None:
+def print_spread(runs: Sequence[Run]) -> None:
     """Print mean, standard deviation and ends of each figure over the seeds, and what to type next."""
     console = Console(highlight=False, markup=False)
     table = Table()

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import stats
 
 if TYPE_CHECKING:  # imports `evaluate`, which takes seconds
-    from reprise.metrics import Score
+    from reprise.metrics import MetricFunction
 
 CONFIDENCE = 0.95
 LOWER_IS_BETTER = frozenset({"loss"})
@@ -29,7 +29,7 @@ SEED = 0  # of the resamples: the same rows are drawn for every pair of runs
 
 
 @dataclass(frozen=True)
-class Sample:
+class Summary:
     """A figure over the seeds of a side.
 
     Attributes:
@@ -48,7 +48,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class TTestResult:
     """How far apart the means of two sides are, the second less the first.
 
     Attributes:
@@ -60,8 +60,8 @@ class Contrast:
         p: how often seeds alone would set the means at least as far apart, None likewise; times the number of figures.
     """
 
-    before: Sample
-    after: Sample
+    before: Summary
+    after: Summary
     difference: float
     low: float | None
     high: float | None
@@ -69,7 +69,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Discordance:
+class McNemarResult:
     """Two models on the same rows: how many only the first, and only the second, got right, and McNemar's p."""
 
     only_before: int
@@ -77,14 +77,14 @@ class Discordance:
     p: float
 
 
-def summarize(values: Sequence[float]) -> Sample:
+def summarize(values: Sequence[float]) -> Summary:
     """Mean, standard deviation and ends of at least one value; not a number if one of them is none."""
     drawn = np.asarray(values, np.float64)
     spread = float(np.std(drawn, ddof=1)) if len(drawn) > 1 else None
-    return Sample(len(drawn), float(drawn.mean()), spread, float(drawn.min()), float(drawn.max()))
+    return Summary(len(drawn), float(drawn.mean()), spread, float(drawn.min()), float(drawn.max()))
 
 
-def contrast(before: Sequence[float], after: Sequence[float], figures: int) -> Contrast:
+def t_test(before: Sequence[float], after: Sequence[float], figures: int) -> TTestResult:
     """Compare two sides by Welch's t-test, which takes no equal variances for granted.
 
     Where one side has one seed, Student's t-test takes them for granted after all. It is then the prediction interval
@@ -105,7 +105,7 @@ def contrast(before: Sequence[float], after: Sequence[float], figures: int) -> C
     """
     first, second = summarize(before), summarize(after)
     difference = second.mean - first.mean
-    untold = Contrast(first, second, difference, None, None, None)
+    untold = TTestResult(first, second, difference, None, None, None)
     if not (first.sd or second.sd) or not math.isfinite(difference):
         return untold
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -116,10 +116,10 @@ def contrast(before: Sequence[float], after: Sequence[float], figures: int) -> C
     told = (float(ends.low), float(ends.high), float(tested.pvalue))
     if not all(map(math.isfinite, told)):
         return untold
-    return Contrast(first, second, difference, told[0], told[1], min(1.0, told[2] * figures))
+    return TTestResult(first, second, difference, told[0], told[1], min(1.0, told[2] * figures))
 
 
-def verdict(name: str, told: Contrast, known_sd: float | None = None) -> str:
+def verdict(name: str, told: TTestResult, known_sd: float | None = None) -> str:
     """What a contrast means, in words.
 
     Args:
@@ -136,7 +136,7 @@ def verdict(name: str, told: Contrast, known_sd: float | None = None) -> str:
         if told.p >= 1 - CONFIDENCE:
             return f"inside seed noise{', as far as one seed tells' if other else ''}, {n}"
         good = (told.difference > 0) != (name in LOWER_IS_BETTER)
-        return f"{'better' if good else 'worse'}{other}, {shown_p(told.p)}, {n}"
+        return f"{'better' if good else 'worse'}{other}, {format_p(told.p)}, {n}"
     if all(singles):
         spread = "" if known_sd is None else f"; the task's known spread is ±{known_sd:.2g}"
         return f"one seed a side: cannot tell{spread}"
@@ -147,12 +147,12 @@ def verdict(name: str, told: Contrast, known_sd: float | None = None) -> str:
     return f"no seed differs from the others of its side: cannot tell, {n}"
 
 
-def shown_p(p: float) -> str:
+def format_p(p: float) -> str:
     """A p-value by the first of LEVELS that it is below, else to two digits."""
     return next((f"p<{level:g}" for level in LEVELS if p < level), f"p={p:.2f}")
 
 
-def mcnemar(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> Discordance:
+def mcnemar(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> McNemarResult:
     """McNemar's exact test: of the rows that one model alone got right, is it as often the one as the other?
 
     Args:
@@ -162,11 +162,11 @@ def mcnemar(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> Disc
     only_before, only_after = int(np.sum(before & ~after)), int(np.sum(after & ~before))
     rows = only_before + only_after
     p = float(stats.binomtest(only_after, rows, 0.5).pvalue) if rows else 1.0
-    return Discordance(only_before, only_after, p)
+    return McNemarResult(only_before, only_after, p)
 
 
-def paired_interval(
-    score: "Score",
+def paired_bootstrap_ci(
+    score: "MetricFunction",
     before: npt.NDArray[np.generic],
     after: npt.NDArray[np.generic],
     references: npt.NDArray[np.generic],

@@ -20,45 +20,45 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import logging
 
-from reprise.errors import InputError
-from reprise.recipe import HubModel, HubTables
+from reprise.errors import UserError
+from reprise.recipe import HubDataset, HubModel
 
 logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what goes wrong is told once, in our own line
 
 
-def tables(source: HubTables) -> list[tuple[str, Path]]:
+def download_dataset(source: HubDataset) -> list[tuple[str, Path]]:
     """Download the Parquet files of one dataset configuration, or of the splits that `source.splits` lists.
 
     Returns:
         Each file with its split: our name where `source.splits` gives one, else the Hub's.
 
     Raises:
-        InputError: the Hub has no such files, or they cannot be had.
+        UserError: the Hub has no such files, or they cannot be had.
     """
     patterns = [f"{name}-*.parquet" for name in source.splits.values()] if source.splits else ["*.parquet"]
     folder = _snapshot(source, "dataset", [f"{source.config}/{pattern}" for pattern in patterns]) / source.config
     files = sorted(folder.glob("*.parquet"))
-    names = source.splits or {_split(file.name): _split(file.name) for file in files}
-    found = [(split, file) for split, name in names.items() for file in files if _split(file.name) == name]
+    names = source.splits or {_split_of_file(file.name): _split_of_file(file.name) for file in files}
+    found = [(split, file) for split, name in names.items() for file in files if _split_of_file(file.name) == name]
     lacking = [split for split in names if split not in dict(found)]
     if lacking or not found:
-        raise InputError(_what_is_there_instead(source, lacking))
+        raise UserError(_missing_split_error(source, lacking))
     return found
 
 
-def _split(name: str) -> str:
+def _split_of_file(name: str) -> str:
     """The split of a file, which the Hub calls SPLIT-00000-of-00001.parquet."""
     return name.split("-")[0]
 
 
-def _what_is_there_instead(source: HubTables, lacking: Sequence[str]) -> str:
+def _missing_split_error(source: HubDataset, lacking: Sequence[str]) -> str:
     try:  # the client has listed the repository, and keeps the list
         listed = get_cached_repo_tree(source.repo, repo_type="dataset", revision=source.revision)
     except CachedRepoTreeNotFoundError:  # an earlier version's cache, and no network
         listed = []
     paths = [PurePosixPath(file.path) for file in listed]
     tables = [path for path in paths if str(path.parent) == source.config and path.suffix == ".parquet"]
-    there = sorted({_split(path.name) for path in tables})
+    there = sorted({_split_of_file(path.name) for path in tables})
     if not there:
         return f"task.source.config: no Parquet files in {source.config!r} of {source.repo} at {source.revision}"
     return (
@@ -67,13 +67,16 @@ def _what_is_there_instead(source: HubTables, lacking: Sequence[str]) -> str:
     )
 
 
-def model(source: HubModel, patterns: Sequence[str]) -> Path:
+def download_model(source: HubModel, patterns: Sequence[str]) -> Path:
     """Download the files at the top of a model's repository that match `patterns`; return their folder."""
     return _snapshot(source, "model", patterns, ["*/*"])
 
 
 def _snapshot(
-    source: HubTables | HubModel, kind: Literal["dataset", "model"], patterns: Sequence[str], ignore: Sequence[str] = ()
+    source: HubDataset | HubModel,
+    kind: Literal["dataset", "model"],
+    patterns: Sequence[str],
+    ignore: Sequence[str] = (),
 ) -> Path:
     print(f"fetch: {kind} {source.repo} at {source.revision}", flush=True)
     key = "task.source" if kind == "dataset" else "model.source"
@@ -99,4 +102,4 @@ def _snapshot(
         problem = "is no repository's name; expected NAME or OWNER/NAME"
     except (httpx2.HTTPError, OSError) as error:
         problem = f"could not be downloaded: {next(iter(str(error).splitlines()), type(error).__name__)}"
-    raise InputError(f"{key}: {source.repo} {problem}")
+    raise UserError(f"{key}: {source.repo} {problem}")

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from reprise.errors import InputError
-from reprise.recipe import OwnModel, OwnTables
-from reprise.tables import check_file, ending
+from reprise.errors import UserError
+from reprise.recipe import LocalDataset, LocalModel
+from reprise.tables import check_file, format_suffix
 
 
-def tables(source: OwnTables) -> list[tuple[str, Path]]:
+def find_dataset(source: LocalDataset) -> list[tuple[str, Path]]:
     """Check the user's files, return each with its split: a file, or the files of a folder, which are one table.
 
     One table alone is `all`, which `task.split` divides.
 
     Raises:
-        InputError: a file is not there or not what its ending says, or a folder has none or differing ones.
+        UserError: a file is not there or not what its ending says, or a folder has none or differing ones.
     """
     given = {"train": source.train, "validation": source.validation, "test": source.test}
     places = {split: Path(path) for split, path in given.items() if path is not None}
@@ -31,15 +31,17 @@ def _files(place: Path, key: str) -> list[Path]:
         return [place]
     files = sorted(file for file in place.glob("*") if file.is_file() and not file.name.startswith("."))
     if not files:
-        raise InputError(f"{place}: {'no file in it' if place.is_dir() else 'not found'} ({key})")
-    if endings := {ending(file) for file in files} - {ending(files[0])}:
-        raise InputError(f"{place}: expected files of one format, got {ending(files[0])} and {min(endings)} ({key})")
+        raise UserError(f"{place}: {'no file in it' if place.is_dir() else 'not found'} ({key})")
+    if endings := {format_suffix(file) for file in files} - {format_suffix(files[0])}:
+        raise UserError(
+            f"{place}: expected files of one format, got {format_suffix(files[0])} and {min(endings)} ({key})"
+        )
     return files
 
 
-def model(source: OwnModel) -> Path:
+def find_model(source: LocalModel) -> Path:
     """Return the user's own folder in the Hub's layout."""
     folder = Path(source.path)
     if not folder.is_dir():
-        raise InputError(f"{folder}: not found (model.source.path); expected a folder with config.json and safetensors")
+        raise UserError(f"{folder}: not found (model.source.path); expected a folder with config.json and safetensors")
     return folder

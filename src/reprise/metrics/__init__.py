@@ -10,7 +10,7 @@ from uuid import uuid4
 import evaluate
 import numpy.typing as npt
 
-Score = Callable[[npt.ArrayLike, npt.ArrayLike], float]
+MetricFunction = Callable[[npt.ArrayLike, npt.ArrayLike], float]
 
 
 def compute(
@@ -33,7 +33,7 @@ def compute(
     return scores
 
 
-def score_function(name: str, *, labels: int) -> Score:
+def score_function(name: str, *, labels: int) -> MetricFunction:
     """The metric as a plain function, for the thousands of calls that a bootstrap makes."""
     return partial(import_module(f"{__name__}.{name}.{name}").score, **_options(name, labels))
 

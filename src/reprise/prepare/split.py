@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
-def digest(*parts: object) -> int:
+def stable_hash64(*parts: object) -> int:
     """A 64-bit number from the parts, the same in every process (Python's own hash is salted)."""
     joined = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "big")
@@ -64,7 +64,7 @@ def assign_splits(
     count = int(groups.max()) + 1 if len(groups) else 0
     smallest = np.full(count, np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(smallest, groups, keys)
-    digests = np.fromiter((digest(seed, key) for key in smallest), dtype=np.uint64, count=count)
+    digests = np.fromiter((stable_hash64(seed, key) for key in smallest), dtype=np.uint64, count=count)
     order = np.argsort(digests, kind="stable")
     sizes = np.bincount(groups, minlength=count)[order]
     # A group falls where its middle falls, so each border lies at the group end nearest to the wished share.
@@ -74,6 +74,6 @@ def assign_splits(
     return split_of_group[groups]
 
 
-def sample(keys: npt.NDArray[np.uint64], limit: int) -> npt.NDArray[np.int64]:
+def subsample(keys: npt.NDArray[np.uint64], limit: int) -> npt.NDArray[np.int64]:
     """Choose `limit` rows by the order of their digests; return their numbers, ascending, shape [min(limit, rows)]."""
     return np.sort(np.argsort(keys, kind="stable")[:limit])

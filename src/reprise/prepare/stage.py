@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
 
-from reprise.errors import InputError
-from reprise.outputs import replacing_folder, sha256, write_json
-from reprise.places import PREPARED, PRETRAINED, RAW, SHARD_ROWS, card, rows_of
-from reprise.prepare.rows import HIDDEN, TEXTS, check_columns, read_tables, standardise
-from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, digest, group_rows, sample
-from reprise.prepare.write import in_batches, write_tokenized
+from reprise.errors import UserError
+from reprise.outputs import atomic_dir, sha256, write_json
+from reprise.places import PREPARED, PRETRAINED, RAW, SHARD_ROWS, split_file, stats_path
+from reprise.prepare.rows import TEXT_COLUMNS, UNLABELED, check_columns, read_tables, to_standard_columns
+from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, group_rows, stable_hash64, subsample
+from reprise.prepare.write import iter_batches, write_tokenized
 from reprise.recipe import Split, Task
 from reprise.tokenizing import load_tokenizer
 
@@ -30,56 +30,56 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
     so they may be larger than memory.
 
     Raises:
-        InputError: the raw data is not what the recipe says.
+        UserError: the raw data is not what the recipe says.
     """
     for needed in (raw, PRETRAINED / "tokenizer"):
         if not needed.is_dir():
-            raise InputError(f"{needed}: not found; expected what the stage fetch makes: run `dvc repro`")
+            raise UserError(f"{needed}: not found; expected what the stage fetch makes: run `dvc repro`")
     datasets.disable_caching()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
     if max_length > tokenizer.model_max_length:
-        raise InputError(f"params.yaml: train.max_length: expected at most the model's {tokenizer.model_max_length}")
+        raise UserError(f"params.yaml: train.max_length: expected at most the model's {tokenizer.model_max_length}")
 
-    with TemporaryDirectory(prefix="reprise-prepare-") as cache, replacing_folder(prepared) as partial:
+    with TemporaryDirectory(prefix="reprise-prepare-") as cache, atomic_dir(prepared) as partial:
         about: dict[str, Any] = {"task": task.name, "labels": task.labels, "max_length": max_length, "splits": {}}
-        for split, rows in _splits(task, raw, Path(cache)).items():
+        for split, rows in _load_splits(task, raw, Path(cache)).items():
             if task.limit:
-                rows = rows.select(sample(_digests(rows, TEXTS).ravel(), task.limit))
-            files, written = _shards(split, len(rows), partial), []
+                rows = rows.select(subsample(_text_hashes(rows, TEXT_COLUMNS).ravel(), task.limit))
+            files, written = _shard_files(split, len(rows), partial), []
             for number, file in enumerate(files):
                 part = rows.select(range(number * SHARD_ROWS, min((number + 1) * SHARD_ROWS, len(rows))))
                 name = split if len(files) == 1 else f"{split}, file {number + 1} of {len(files)}"
                 written.append(write_tokenized(part, file, tokenizer, max_length, name=name))
             lengths, labels = map(np.concatenate, zip(*written, strict=True))
-            about["splits"][split] = _describe(lengths, labels, files, task, max_length)
+            about["splits"][split] = _split_stats(lengths, labels, files, task, max_length)
             print(f"prepare: {split}: {len(rows)} rows", flush=True)
-        write_json(card(partial), about)
+        write_json(stats_path(partial), about)
 
 
-def _shards(split: str, rows: int, folder: Path) -> list[Path]:
+def _shard_files(split: str, rows: int, folder: Path) -> list[Path]:
     """The files in which so many rows go: one, or several of SHARD_ROWS each and what is left in the last."""
     shards = -(-rows // SHARD_ROWS)
-    return [rows_of(split, folder, shard, shards) for shard in range(shards)]
+    return [split_file(split, folder, shard, shards) for shard in range(shards)]
 
 
-def _splits(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
+def _load_splits(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
     """The rows of each split in standard columns, every split with rows in it."""
-    rows = _standard_rows(task, raw, cache)
+    rows = _standard_tables(task, raw, cache)
     if task.split and list(rows) not in (["all"], ["train"]):
-        raise InputError(f"params.yaml: task.split: expected null, since the source has splits: {', '.join(rows)}")
+        raise UserError(f"params.yaml: task.split: expected null, since the source has splits: {', '.join(rows)}")
     if task.split:
-        rows = _divide(next(iter(rows.values())), task.split)
+        rows = _split_table(next(iter(rows.values())), task.split)
     if missing := {"train", "validation"} - rows.keys():
-        raise InputError(
+        raise UserError(
             f"params.yaml: task.split: the source has no {' and no '.join(sorted(missing))} split; "
             "expected shares such as {validation: 0.1, test: 0.1}"
         )
     for split, part in rows.items():
         if len(part) == 0:
             because = "its share leaves nothing" if task.split else "nothing is left of its table"
-            raise InputError(
+            raise UserError(
                 f"params.yaml: task.{'split' if task.split else 'source'}: the {split} split is empty: {because}"
             )
     return {
@@ -88,22 +88,22 @@ def _splits(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
     }
 
 
-def _standard_rows(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
+def _standard_tables(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
     """The rows of each table in standard columns; the raw ones are let go."""
     print(f"prepare: read {raw}", flush=True)
     tables = read_tables(raw, cache)
     for table in tables:
         check_columns(table, task)
-    return {table.split: standardise(table, task) for table in tables}
+    return {table.split: to_standard_columns(table, task) for table in tables}
 
 
-def _divide(rows: Dataset, split: Split) -> dict[str, Dataset]:
+def _split_table(rows: Dataset, split: Split) -> dict[str, Dataset]:
     """Divide one table in three, keeping together what shares a text or a value of `group_by`."""
     if len(rows) == 0:
-        raise InputError("params.yaml: task.keep: no row is left")
+        raise UserError("params.yaml: task.keep: no row is left")
     print(f"prepare: divide {len(rows)} rows", flush=True)
-    texts = _digests(rows, TEXTS, each=True)
-    keys = [texts] if split.group_by is None else [texts, _digests(rows, ("group",))]
+    texts = _text_hashes(rows, TEXT_COLUMNS, each=True)
+    keys = [texts] if split.group_by is None else [texts, _text_hashes(rows, ("group",))]
     side = assign_splits(
         group_rows(*keys), texts.min(axis=1), validation=split.validation, test=split.test, seed=split.seed
     )
@@ -111,7 +111,7 @@ def _divide(rows: Dataset, split: Split) -> dict[str, Dataset]:
     return {name: rows.select(np.flatnonzero(side == number)) for name, number in named.items()}
 
 
-def _digests(rows: Dataset, columns: tuple[str, ...], *, each: bool = False) -> npt.NDArray[np.uint64]:
+def _text_hashes(rows: Dataset, columns: tuple[str, ...], *, each: bool = False) -> npt.NDArray[np.uint64]:
     """A digest of each row's columns, [rows, 1], or of each of the columns, [rows, columns].
 
     Case and white space do not count, so that a text does not pass for new because of them.
@@ -119,15 +119,15 @@ def _digests(rows: Dataset, columns: tuple[str, ...], *, each: bool = False) -> 
     there = [column for column in columns if column in rows.column_names]
     digests = np.empty((len(rows), len(there) if each else 1), dtype=np.uint64)
     filled = 0
-    for batch in in_batches(rows.select_columns(there), f"read {' and '.join(there)}"):
+    for batch in iter_batches(rows.select_columns(there), f"read {' and '.join(there)}"):
         for values in zip(*(batch[column].to_pylist() for column in there), strict=True):
             plain = [" ".join(value.casefold().split()) for value in values]
-            digests[filled] = [digest(value) for value in plain] if each else digest(*plain)
+            digests[filled] = [stable_hash64(value) for value in plain] if each else stable_hash64(*plain)
             filled += 1
     return digests
 
 
-def _describe(
+def _split_stats(
     lengths: npt.NDArray[np.int64], labels: npt.NDArray[Any], files: list[Path], task: Task, max_length: int
 ) -> dict[str, Any]:
     about: dict[str, Any] = {
@@ -142,4 +142,4 @@ def _describe(
     if task.regression:
         return about | {"label_mean": float(labels.mean()), "label_std": float(labels.std())}
     counts = {label: int((labels == number).sum()) for number, label in enumerate(task.labels)}
-    return about | {"label_counts": counts, "hidden_labels": int((labels == HIDDEN).sum())}
+    return about | {"label_counts": counts, "hidden_labels": int((labels == UNLABELED).sum())}

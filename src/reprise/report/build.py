@@ -6,16 +6,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from reprise.errors import InputError
-from reprise.experiments.runs import Run, all_runs, find_runs
-from reprise.outputs import read_json, replacing_file
-from reprise.places import PREPARED, card
-from reprise.report.content import content
-from reprise.report.entry import Entry, read_files
-from reprise.report.mistakes import mistakes
+from reprise.errors import UserError
+from reprise.experiments.runs import Run, all_runs, resolve_runs
+from reprise.outputs import atomic_file, read_json
+from reprise.places import PREPARED, stats_path
+from reprise.report.content import build_context
+from reprise.report.entry import ReportRun, read_run_files
+from reprise.report.mistakes import find_errors
 from reprise.report.page import render
-from reprise.report.plots import draw_offline
-from reprise.reproduce.pipeline import commit_of, tell
+from reprise.report.plots import install_offline_template
+from reprise.reproduce.pipeline import check_output, resolve_commit
 from reprise.reproduce.reference import read_references
 
 
@@ -23,45 +23,47 @@ def report(words: Sequence[str], page: Path) -> None:
     """Write the page of the runs that `words` name, or of the workspace, HEAD and all experiments.
 
     Raises:
-        InputError: a word names no run, or a run is damaged.
+        UserError: a word names no run, or a run is damaged.
     """
     named: dict[str | None, Run] = {}  # by commit: a run that several words name stands there once
-    for run in [run for word in words for run in find_runs(word)] if words else all_runs():
+    for run in [run for word in words for run in resolve_runs(word)] if words else all_runs():
         named.setdefault(run.commit, run)
     runs = list(named.values())
     if not runs:
-        raise InputError("report: nothing was cooked here yet; expected the results of `dvc repro`")
+        raise UserError("report: nothing was cooked here yet; expected the results of `dvc repro`")
     parents = parents_of([run.commit for run in runs if run.commit])
-    entries = [read_entry(run, parents) for run in tqdm(runs, desc="report: read", unit=" runs", delay=2, leave=False)]
+    entries = [
+        load_report_run(run, parents) for run in tqdm(runs, desc="report: read", unit=" runs", delay=2, leave=False)
+    ]
     ours = [run for run in runs if run is runs[0] or run.kind != "experiment"]
     judged, predictions = next(
         ((run.name, found) for run in ours if (found := run.predictions()) is not None), ("", None)
     )
     text = render(
-        content(
+        build_context(
             entries,
             references=read_references(),
-            card=read_json(card(PREPARED)) if card(PREPARED).is_file() else None,
+            card=read_json(stats_path(PREPARED)) if stats_path(PREPARED).is_file() else None,
             judged_run=judged,
-            mistaken=[] if predictions is None else mistakes(predictions),
+            mistaken=[] if predictions is None else find_errors(predictions),
         )
     )
-    with replacing_file(page) as partial:
+    with atomic_file(page) as partial:
         partial.write_text(text, encoding="utf-8")
-    draw_offline()
+    install_offline_template()
     print(f"report: {len(runs)} runs, {len(text.encode()) / 1e6:.1f} MB, in {page.absolute().as_uri()}")
 
 
-def read_entry(run: Run, parents: dict[str, str]) -> Entry:
+def load_report_run(run: Run, parents: dict[str, str]) -> ReportRun:
     """A run with its files read. What lies in the workspace comes after HEAD."""
-    return Entry(
+    return ReportRun(
         name=run.name,
         kind=run.kind,
         commit=run.commit or "",
-        parent=parents.get(run.commit, "") if run.commit else commit_of("HEAD"),
+        parent=parents.get(run.commit, "") if run.commit else resolve_commit("HEAD"),
         created=run.created.astimezone(UTC).isoformat() if run.created else "",
         result=run.result,
-        **read_files(run.read),
+        **read_run_files(run.read),
     )
 
 
@@ -69,5 +71,5 @@ def parents_of(commits: Sequence[str]) -> dict[str, str]:
     """The first parent of each commit that has one."""
     if not commits:
         return {}
-    lines = tell("git", "rev-list", "--no-walk", "--parents", *commits).splitlines()
+    lines = check_output("git", "rev-list", "--no-walk", "--parents", *commits).splitlines()
     return {commit: parents[0] for commit, *parents in map(str.split, lines) if parents}

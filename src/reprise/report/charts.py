@@ -16,7 +16,7 @@ DASH = alt.StrokeDash("dash:N").scale(None)
 Spec = dict[str, Any]
 
 
-def finished(chart: alt.Chart | alt.LayerChart | alt.FacetChart, height: int = 240) -> Spec:
+def to_spec(chart: alt.Chart | alt.LayerChart | alt.FacetChart, height: int = 240) -> Spec:
     """The specification, as wide as its place on the page."""
     spec: Spec = chart.properties(width="container", height=height).to_dict()
     spec.pop("config")  # The page has its own.
@@ -37,7 +37,7 @@ def curve(y: str, title: str, *, axis_format: str) -> Spec:
         opacity=alt.when(under).then(alt.value(1)).otherwise(alt.value(0)),
         tooltip=["run:N", alt.Tooltip("step:Q", format=",.0f"), alt.Tooltip(f"{y}:Q", format=".4~g", title=title)],
     )
-    return finished(base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + points.add_params(under))
+    return to_spec(base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + points.add_params(under))
 
 
 def epochs() -> Spec:
@@ -49,7 +49,7 @@ def epochs() -> Spec:
         detail="run:N",
         tooltip=["run:N", "epoch:O", alt.Tooltip("value:Q", format=".4f")],
     )
-    return finished(
+    return to_spec(
         base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + base.mark_point(filled=True, opacity=1, size=45)
     )
 
@@ -67,10 +67,10 @@ def confusion(labels: Sequence[str]) -> Spec:
         fillOpacity=alt.FillOpacity("share:Q", legend=None).scale(domain=[0, 1], range=[0.04, 1])
     )
     if len(names) > 12:  # No number would find room.
-        return finished(cells, height=min(26 * len(names), 900))
+        return to_spec(cells, height=min(26 * len(names), 900))
     counts = base.mark_text(fontSize=14, dy=-7, fill=INK).encode(text=alt.Text("count:Q", format=","))
     shares = base.mark_text(fontSize=11, dy=10, fill=INK).encode(text=alt.Text("share:Q", format=".1%"))
-    return finished(cells + counts + shares, height=max(60 * len(names), 170))
+    return to_spec(cells + counts + shares, height=max(60 * len(names), 170))
 
 
 def precision_recall() -> Spec:
@@ -88,7 +88,7 @@ def precision_recall() -> Spec:
             tooltip="run:N",
         )
     )
-    return finished(chart, height=300)
+    return to_spec(chart, height=300)
 
 
 def calibration() -> Spec:
@@ -113,7 +113,7 @@ def calibration() -> Spec:
             alt.Tooltip("rows:Q", format=","),
         ],
     )
-    return finished(perfect + base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + points, height=300)
+    return to_spec(perfect + base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + points, height=300)
 
 
 def sweep(param: str, values: Collection[float]) -> Spec:
@@ -132,7 +132,7 @@ def sweep(param: str, values: Collection[float]) -> Spec:
     )
     y = alt.Y("value:Q", title=None).scale(zero=False)
     intervals = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("from:Q", title=None).scale(zero=False), y2="to:Q")
-    return finished(intervals + base.mark_point(filled=True, size=50).encode(y=y))
+    return to_spec(intervals + base.mark_point(filled=True, size=50).encode(y=y))
 
 
 def seeds(groups: int) -> Spec:
@@ -155,7 +155,7 @@ def seeds(groups: int) -> Spec:
     ticks = base.mark_tick(thickness=2.5, size=18, opacity=1).encode(
         color=COLOR, tooltip=["seed:Q", "run:N", alt.Tooltip("value:Q", format=".4~f")]
     )
-    return finished(spread + ticks + mean, height=58 * groups)
+    return to_spec(spread + ticks + mean, height=58 * groups)
 
 
 def lengths(splits: int) -> Spec:
@@ -169,7 +169,7 @@ def lengths(splits: int) -> Spec:
         base.mark_tick(color=MUTED, thickness=2, size=12).encode(x=f"{name}:Q", tooltip=tooltip)
         for name in ("q95", "q99")
     ]
-    return finished(alt.layer(range_, half, median, *tails), height=40 * splits)
+    return to_spec(alt.layer(range_, half, median, *tails), height=40 * splits)
 
 
 # The quantiles of card.json that the chart has, and what they are called.
@@ -199,4 +199,4 @@ def balance(labels: Sequence[str], splits: int) -> Spec:
             tooltip=["split:N", "label:N", alt.Tooltip("count:Q", format=","), alt.Tooltip("share:Q", format=".1%")],
         )
     )
-    return finished(chart, height=40 * splits)
+    return to_spec(chart, height=40 * splits)

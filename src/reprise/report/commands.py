@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reprise.report.entry import Entry
+from reprise.report.entry import ReportRun
 
-PLAIN = re.compile(r"[A-Za-z_][\w./:@+-]*", re.ASCII)
+PLAIN_VALUE = re.compile(r"[A-Za-z_][\w./:@+-]*", re.ASCII)
 # What Hydra's grammar does not take for text (hydra.cc/docs/advanced/override_grammar/basic).
-WORDS = {"null", "true", "false", "nan", "inf"}
+RESERVED_WORDS = {"null", "true", "false", "nan", "inf"}
 Recipe = Mapping[str, Any]
 
 
@@ -22,20 +22,20 @@ class Command:
     lines: list[str]
 
 
-def commands(entry: Entry, by_commit: dict[str, Entry]) -> list[Command]:
+def run_commands(entry: ReportRun, by_commit: dict[str, ReportRun]) -> list[Command]:
     """What gives a run's results, and what cooks it again.
 
     An experiment is said as the `dvc exp run` on the commit that it was tried on, if it changed
     nothing but params.yaml.
     """
-    where = in_image(entry)
+    where = docker_prefix(entry)
     again = Command("Cook it again and judge every output", [f"make verify REV={entry.commit}"])
     base = by_commit.get(entry.parent)
     if entry.kind == "commit":
         return [Command("Get its results", [f"git checkout {entry.commit}", "dvc checkout"]), again]
     said = None
     if base is not None and base.result.code == entry.result.code:
-        words = experiment(entry.params, base.params)
+        words = experiment_command(entry.params, base.params)
         said = None if words is None else [f"git checkout {base.commit}", f"{where}{shlex.join(words)}"]
     if entry.kind == "workspace":
         return [Command("Cook it again", said or [f"{where}dvc repro"])]
@@ -46,20 +46,20 @@ def commands(entry: Entry, by_commit: dict[str, Entry]) -> list[Command]:
     ]
 
 
-def in_image(entry: Entry) -> str:
+def docker_prefix(entry: ReportRun) -> str:
     """What stands before a command so that it runs in the image of the hardware that the run was cooked on."""
     told = entry.result.provenance
     kind = told.get("environment.hardware", "cpu")
     return f"docker/run {kind} " if told.get("image") or kind != "cpu" else ""
 
 
-def experiment(recipe: Recipe, base: Recipe) -> list[str] | None:
+def experiment_command(recipe: Recipe, base: Recipe) -> list[str] | None:
     """The words of the `dvc exp run` that cooks `recipe` where `base` is the params.yaml that lies there.
 
     Both are nested, as the file is. None where `-S` cannot say it: keys come or go, or are no names.
     """
     try:
-        settings = [f"{key}={in_hydra(value)}" for key, value in changes(recipe, base)]
+        settings = [f"{key}={to_hydra(value)}" for key, value in changes(recipe, base)]
     except LookupError:
         return None
     return ["dvc", "exp", "run", *(word for setting in settings for word in ("-S", setting))]
@@ -71,7 +71,7 @@ def changes(recipe: Recipe, base: Recipe, prefix: str = "") -> Iterator[tuple[st
     Raises:
         LookupError: a mapping has other keys, or what was one is a list.
     """
-    require_names(recipe)
+    require_identifiers(recipe)
     if recipe.keys() != base.keys():
         raise LookupError(prefix)
     for key, value in recipe.items():
@@ -84,7 +84,7 @@ def changes(recipe: Recipe, base: Recipe, prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{key}", value
 
 
-def in_hydra(value: Any) -> str:
+def to_hydra(value: Any) -> str:
     """A value in Hydra's override grammar, which `-S` speaks.
 
     Raises:
@@ -98,19 +98,19 @@ def in_hydra(value: Any) -> str:
         case int() | float():
             return repr(value)
         case Mapping():
-            require_names(value)
-            return "{" + ",".join(f"{key}:{in_hydra(each)}" for key, each in value.items()) + "}"
+            require_identifiers(value)
+            return "{" + ",".join(f"{key}:{to_hydra(each)}" for key, each in value.items()) + "}"
         case list():
-            return "[" + ",".join(map(in_hydra, value)) + "]"
+            return "[" + ",".join(map(to_hydra, value)) + "]"
     text = str(value)
-    if PLAIN.fullmatch(text) and text.lower() not in WORDS:
+    if PLAIN_VALUE.fullmatch(text) and text.lower() not in RESERVED_WORDS:
         return text
     # Within quotes a backslash stands for itself, unless a quote comes after it.
     escaped = re.sub(r"(\\*)'", r"\1\1\'", text)
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
-def require_names(mapping: Mapping[str, Any]) -> None:
+def require_identifiers(mapping: Mapping[str, Any]) -> None:
     """Raise LookupError where a key could not stand in a dotted key."""
     for key in mapping:
         if not str(key).isidentifier():

@@ -9,16 +9,16 @@ from typing import Any
 import pandas as pd
 
 from reprise.report import charts
-from reprise.report.commands import Command, commands
-from reprise.report.entry import Entry
-from reprise.report.mistakes import Mistake
-from reprise.report.provenance import provenance
-from reprise.report.seeds import Group, groups
-from reprise.report.table import Cell, Column, differing, figures_of, is_number, table
-from reprise.report.thinning import spread_out, windows
+from reprise.report.commands import Command, run_commands
+from reprise.report.entry import ReportRun
+from reprise.report.mistakes import Misprediction
+from reprise.report.provenance import provenance_rows
+from reprise.report.seeds import SeedGroup, seed_groups
+from reprise.report.table import Cell, Column, is_number, metric_names, table, varying_keys
+from reprise.report.thinning import bin_means, evenly_spaced
 from reprise.reproduce.reference import Reference
 
-CHOSEN = 4  # runs whose curves are drawn when the page opens
+MAX_INITIAL_RUNS = 4  # runs whose curves are drawn when the page opens
 CURVE_POINTS = 200  # of precision against recall, over all labels of a run
 DIGITS = 4  # of what is drawn: a thousandth of a chart's height is less than a pixel
 # How card.json calls the quantiles that the chart of lengths has.
@@ -49,7 +49,7 @@ class Headline:
 
 
 @dataclass(frozen=True)
-class Content:
+class ReportContext:
     """All that the template fills in.
 
     Attributes:
@@ -77,22 +77,22 @@ class Content:
     regression: bool
     labels: list[str]
     sweeps: list[str]
-    groups: list[Group]
+    groups: list[SeedGroup]
     judged_run: str
-    mistakes: list[Mistake]
+    mistakes: list[Misprediction]
     card: dict[str, Any] | None
     charts: dict[str, charts.Spec]
     data: dict[str, Any]
 
 
-def content(
-    entries: Sequence[Entry],
+def build_context(
+    entries: Sequence[ReportRun],
     *,
     references: Sequence[tuple[str, Reference]] = (),
     card: dict[str, Any] | None = None,
     judged_run: str = "",
-    mistaken: Sequence[Mistake] = (),
-) -> Content:
+    mistaken: Sequence[Misprediction] = (),
+) -> ReportContext:
     """What the page says.
 
     Args:
@@ -102,13 +102,13 @@ def content(
         judged_run: the name of the run whose predictions are here, empty where none are.
         mistaken: its most confident mistakes.
     """
-    first, keys = entries[0], differing(entries)
+    first, keys = entries[0], varying_keys(entries)
     columns, cells = table(entries)
-    sweeps = {key: values for key in keys if key != "seed" and len(values := swept(entries, key)) > 1}
-    alike = groups(entries, references, keys)
-    labels = max(map(labels_of, entries), key=len)
+    sweeps = {key: values for key in keys if key != "seed" and len(values := numeric_values(entries, key)) > 1}
+    alike = seed_groups(entries, references, keys)
+    labels = max(map(label_names, entries), key=len)
     by_commit = {entry.commit: entry for entry in entries if entry.commit}
-    return Content(
+    return ReportContext(
         title=f"{first.model} on {first.result.recipe['task.name']}",
         headlines=[
             Headline(name, first.evaluated[name], ends["low"], ends["high"], first.evaluated["baseline"][name])
@@ -117,10 +117,10 @@ def content(
         judged=f"{first.evaluated['rows']:,} rows of the {first.evaluated['split']} split",
         columns=columns,
         rows=[
-            Row(entry.name, entry.kind, entry.collapsed, row, commands(entry, by_commit), provenance(entry))
+            Row(entry.name, entry.kind, entry.collapsed, row, run_commands(entry, by_commit), provenance_rows(entry))
             for entry, row in zip(entries, cells, strict=True)
         ],
-        regression=not labels_of(first),
+        regression=not label_names(first),
         labels=labels,
         sweeps=list(sweeps),
         groups=alike,
@@ -141,10 +141,10 @@ def content(
             **{f"sweep {number}": charts.sweep(key, values) for number, (key, values) in enumerate(sweeps.items())},
         },
         data={
-            "figures": figures_of(entries),
+            "figures": metric_names(entries),
             "sweeps": list(sweeps),
-            "runs": [drawn(entry, list(sweeps)) for entry in entries],
-            "chosen": list(range(min(CHOSEN, len(entries)))),
+            "runs": [chart_data(entry, list(sweeps)) for entry in entries],
+            "chosen": list(range(min(MAX_INITIAL_RUNS, len(entries)))),
             "groups": [
                 {
                     "label": group.label,
@@ -163,27 +163,27 @@ def content(
                 }
                 for group in alike
             ],
-            **described(card),
+            **dataset_stats(card),
         },
     )
 
 
-def labels_of(entry: Entry) -> list[str]:
+def label_names(entry: ReportRun) -> list[str]:
     """The names of the labels in the order of their ids."""
     return [str(label) for label in entry.result.recipe.get("task.labels") or []]
 
 
-def swept(entries: Sequence[Entry], key: str) -> set[float]:
+def numeric_values(entries: Sequence[ReportRun], key: str) -> set[float]:
     """The numbers that a key of the recipe has."""
     return {entry.recipe[key] for entry in entries if is_number(entry.recipe.get(key))}
 
 
-def drawn(entry: Entry, params: Sequence[str]) -> dict[str, Any]:
+def chart_data(entry: ReportRun, params: Sequence[str]) -> dict[str, Any]:
     """What the charts draw of a run, column by column and rounded, so that hundreds of runs stay a small page."""
-    curve = windows(table_of(entry, "train"), peaks=("grad_norm",))
+    curve = bin_means(table_of(entry, "train"), peaks=("grad_norm",))
     return {
         "name": entry.name,
-        "labels": labels_of(entry),
+        "labels": label_names(entry),
         "params": {key: value for key in params if is_number(value := entry.recipe.get(key))},
         "figures": {
             name: rounded([each for each in (figure.value, figure.low, figure.high) if each is not None], 5)
@@ -191,13 +191,13 @@ def drawn(entry: Entry, params: Sequence[str]) -> dict[str, Any]:
         },
         "curve": columns_of(curve, ["step", "loss", "learning_rate", "grad_norm"]),
         "epochs": columns_of(table_of(entry, "validation")),
-        "confusion": counts(table_of(entry, "confusion"), labels_of(entry)),
+        "confusion": confusion_counts(table_of(entry, "confusion"), label_names(entry)),
         "pr": precision_recall(table_of(entry, "pr")),
         "calibration": columns_of(table_of(entry, "calibration")),
     }
 
 
-def table_of(entry: Entry, name: str) -> pd.DataFrame:
+def table_of(entry: ReportRun, name: str) -> pd.DataFrame:
     """A table of the run, empty where it has none."""
     return entry.tables.get(name, pd.DataFrame())
 
@@ -216,7 +216,7 @@ def rounded(values: Iterable[float], digits: int = DIGITS) -> list[float | None]
     ]
 
 
-def counts(rows: pd.DataFrame, labels: Sequence[str]) -> list[list[int]]:
+def confusion_counts(rows: pd.DataFrame, labels: Sequence[str]) -> list[list[int]]:
     """How often which label was told as which: triples of actual and predicted (numbers of labels) and the count."""
     if rows.empty:
         return []
@@ -231,12 +231,12 @@ def precision_recall(rows: pd.DataFrame) -> dict[str, dict[str, list[float | Non
         return {}
     points = max(CURVE_POINTS // rows["label"].nunique(), 10)
     return {
-        str(label): columns_of(part.iloc[spread_out(len(part), points)], ["recall", "precision"])
+        str(label): columns_of(part.iloc[evenly_spaced(len(part), points)], ["recall", "precision"])
         for label, part in rows.groupby("label", sort=False)
     }
 
 
-def described(card: dict[str, Any] | None) -> dict[str, Any]:
+def dataset_stats(card: dict[str, Any] | None) -> dict[str, Any]:
     """What the charts of the data draw: lengths of the texts, and how many rows each label has."""
     if card is None:
         return {"lengths": [], "balance": []}

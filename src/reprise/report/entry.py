@@ -14,13 +14,13 @@ from reprise.experiments.runs import Kind
 from reprise.places import METRICS, PLOTS
 from reprise.recipe import PARAMS
 from reprise.reproduce.fast_yaml import load_yaml
-from reprise.reproduce.result import Read, Result
+from reprise.reproduce.result import FileReader, RunResult
 
-TABLES = ("train", "validation", "confusion", "pr", "calibration")
+PLOT_TABLES = ("train", "validation", "confusion", "pr", "calibration")
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricValue:
     """A number that says how a run went, and the ends of its 95 % interval where it has one."""
 
     value: float
@@ -29,7 +29,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReportRun:
     """What the report tells of a run.
 
     Attributes:
@@ -51,7 +51,7 @@ class Entry:
     commit: str
     parent: str
     created: str
-    result: Result
+    result: RunResult
     params: dict[str, Any]
     evaluated: dict[str, Any]
     trained: dict[str, Any]
@@ -59,13 +59,13 @@ class Entry:
     tables: dict[str, pd.DataFrame]
 
     @cached_property
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, MetricValue]:
         """All its figures, by the name that people know them by, the most telling ones first."""
         ends = self.evaluated.get("interval", {})
         told = {
-            **{name: Figure(self.evaluated[name], each["low"], each["high"]) for name, each in ends.items()},
-            **{f"validation {name}": Figure(value) for name, value in self.trained.get("validation", {}).items()},
-            "training loss": Figure(self.result.figures["train"]["loss"]),
+            **{name: MetricValue(self.evaluated[name], each["low"], each["high"]) for name, each in ends.items()},
+            **{f"validation {name}": MetricValue(value) for name, value in self.trained.get("validation", {}).items()},
+            "training loss": MetricValue(self.result.figures["train"]["loss"]),
         }
         for name, file, key in (
             ("calibration error", self.evaluated, "calibration_error"),
@@ -74,7 +74,7 @@ class Entry:
             ("peak MiB", self.speed, "peak_memory_mib"),
         ):
             if file.get(key) is not None:
-                told[name] = Figure(file[key])
+                told[name] = MetricValue(file[key])
         return told
 
     @property
@@ -93,24 +93,24 @@ class Entry:
         return {"model.name": self.model, **self.result.recipe}
 
 
-def read_files(read: Read) -> dict[str, Any]:
+def read_run_files(read: FileReader) -> dict[str, Any]:
     """The fields of an Entry that are files of the run. What is not there is empty."""
 
     def taken(file: Path, parse: Callable[[bytes], Any]) -> Any:
         content = read(file)
         return parse(content) if content else {}
 
-    tables = {name: read(PLOTS / f"{name}.csv") for name in TABLES}
+    tables = {name: read(PLOTS / f"{name}.csv") for name in PLOT_TABLES}
     return {
         "params": taken(PARAMS, load_yaml),
         "evaluated": taken(METRICS / "evaluate.json", json.loads),
         "trained": taken(METRICS / "train.json", json.loads),
         "speed": taken(METRICS / "speed.json", json.loads),
-        "tables": {name: rows(content) for name, content in tables.items() if content},
+        "tables": {name: parse_table(content) for name, content in tables.items() if content},
     }
 
 
-def rows(content: bytes) -> pd.DataFrame:
+def parse_table(content: bytes) -> pd.DataFrame:
     """A table behind a plot; a label that is called "NA" or 1 stays a text."""
     names = dict.fromkeys(("actual", "predicted", "label"), str)
     return pd.read_csv(

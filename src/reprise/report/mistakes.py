@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-ROWS = 25
-CHARACTERS = 600  # of a text: enough to see what went wrong, and the page stays small whatever the texts are
+MAX_ERRORS = 25
+MAX_TEXT_CHARS = 600  # of a text: enough to see what went wrong, and the page stays small whatever the texts are
 
 
 @dataclass(frozen=True)
-class Mistake:
+class Misprediction:
     """A row that was judged wrong.
 
     Attributes:
@@ -28,7 +28,7 @@ class Mistake:
     sureness: float
 
 
-def mistakes(predictions: pd.DataFrame, rows: int = ROWS) -> list[Mistake]:
+def find_errors(predictions: pd.DataFrame, rows: int = MAX_ERRORS) -> list[Misprediction]:
     """The mistakes that the model was surest of; in a regression those that are furthest off.
 
     Args:
@@ -43,22 +43,22 @@ def mistakes(predictions: pd.DataFrame, rows: int = ROWS) -> list[Mistake]:
         sureness = (wrong["label"] - wrong["prediction"]).abs()
     listed = wrong.assign(sureness=sureness.astype(np.float64)).sort_values("sureness", ascending=False, kind="stable")
     return [
-        Mistake(
+        Misprediction(
             row=str(row.get("id", number)),
-            texts=[shortened(row[name]) for name in ("text", "text_pair") if name in row],
-            label=told(row["label"]),
-            prediction=told(row["prediction"]),
+            texts=[truncate(row[name]) for name in ("text", "text_pair") if name in row],
+            label=format_label(row["label"]),
+            prediction=format_label(row["prediction"]),
             sureness=row["sureness"],
         )
         for number, row in listed.head(rows).to_dict(orient="index").items()
     ]
 
 
-def told(answer: object) -> str:
+def format_label(answer: object) -> str:
     """A label's name, or a number as it is read."""
     return f"{answer:.3f}" if isinstance(answer, float) else str(answer)
 
 
-def shortened(text: str) -> str:
+def truncate(text: str) -> str:
     """A text of at most CHARACTERS, with … where it was cut."""
-    return text if len(text) <= CHARACTERS else text[:CHARACTERS].rstrip() + " …"
+    return text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS].rstrip() + " …"

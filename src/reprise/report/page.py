@@ -12,14 +12,14 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from reprise.report.content import Content
-from reprise.report.table import told
+from reprise.report.content import ReportContext
+from reprise.report.table import format_value
 from reprise.report.vega import vega
 
 HERE = Path(__file__).parent
 
 
-def render(content: Content) -> str:
+def render(context: ReportContext) -> str:
     """The page: the template with Vega's JavaScript, our own, the styles and the data in it."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -29,10 +29,10 @@ def render(content: Content) -> str:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters["told"] = told
+    environment.filters["told"] = format_value
     scripts = [vega(), (HERE / "report.js").read_text(encoding="utf-8")]
     return environment.get_template("template.html").render(
-        asdict(content),
+        asdict(context),
         styles=Markup((HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704  our own file
         scripts=[Markup(script) for script in scripts],  # noqa: S704  our own, and Vega's
         digests=[digest(script) for script in scripts],

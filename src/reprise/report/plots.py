@@ -8,26 +8,26 @@ where it is told of a page that is not there.
 from importlib.metadata import version
 from pathlib import Path
 
-from reprise.outputs import replacing_file
+from reprise.outputs import atomic_file
 from reprise.report.vega import vega
-from reprise.reproduce.pipeline import ask, tell
+from reprise.reproduce.pipeline import check_output, try_output
 
-PAGE = Path(".dvc/plots/page.html")
+TEMPLATE = Path(".dvc/plots/page.html")
 SETTING = "plots.html_template"
 
 
-def draw_offline() -> None:
+def install_offline_template() -> None:
     """Write DVC's page and have DVC use it, unless that is done or the user has named a page of their own."""
     head = f"<!-- with Vega from vl-convert-python {version('vl-convert-python')} -->"
-    if PAGE.is_file() and head in PAGE.read_text(encoding="utf-8"):
+    if TEMPLATE.is_file() and head in TEMPLATE.read_text(encoding="utf-8"):
         return
-    with replacing_file(PAGE) as partial:
-        partial.write_text(page(head), encoding="utf-8")
-    if not ask("dvc", "config", SETTING):
-        tell("dvc", "config", "--local", SETTING, str(PAGE.relative_to(".dvc")))
+    with atomic_file(TEMPLATE) as partial:
+        partial.write_text(offline_template(head), encoding="utf-8")
+    if not try_output("dvc", "config", SETTING):
+        check_output("dvc", "config", "--local", SETTING, str(TEMPLATE.relative_to(".dvc")))
 
 
-def page(head: str) -> str:
+def offline_template(head: str) -> str:
     """What `dvc plots` fills in; without `{scripts}`, which would be the addresses that it fetches Vega from."""
     return f"""<!doctype html>
 {head}
@@ -46,4 +46,4 @@ def page(head: str) -> str:
 
 
 if __name__ == "__main__":
-    draw_offline()
+    install_offline_template()

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from reprise.report.entry import Entry
+from reprise.report.entry import ReportRun
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "datasets")
 
 
-def provenance(entry: Entry) -> list[tuple[str, str]]:
+def provenance_rows(entry: ReportRun) -> list[tuple[str, str]]:
     """Code, software, hardware, and the digests of what went in and came out: pairs of a name and what it is."""
     told = entry.result.provenance
     dirty = " and changes that were not committed" if told.get("dirty") else ""

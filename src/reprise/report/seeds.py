@@ -3,27 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reprise.experiments.differences import identity
+from reprise.experiments.differences import replicate_key
 from reprise.experiments.statistics import summarize
-from reprise.report.entry import Entry, Figure
+from reprise.report.entry import MetricValue, ReportRun
 from reprise.reproduce.reference import Reference
 
 
 @dataclass(frozen=True)
-class Seed:
+class SeedRun:
     """A seed of a group: the number of its run, None where only the reference knows it."""
 
     seed: int
     run: int | None
-    figures: dict[str, Figure]
+    figures: dict[str, MetricValue]
 
 
 @dataclass(frozen=True)
-class Group:
+class SeedGroup:
     """Runs of one recipe and several seeds: what sets the recipe apart from the other groups, and the seeds."""
 
     label: str
-    seeds: list[Seed]
+    seeds: list[SeedRun]
 
     def spread(self, name: str) -> tuple[float, float]:
         """A figure's arithmetic mean over the seeds that have it, and the standard deviation of the sample (n - 1)."""
@@ -31,7 +31,9 @@ class Group:
         return told.mean, told.sd or 0.0
 
 
-def groups(entries: Sequence[Entry], references: Sequence[tuple[str, Reference]], keys: Sequence[str]) -> list[Group]:
+def seed_groups(
+    entries: Sequence[ReportRun], references: Sequence[tuple[str, Reference]], keys: Sequence[str]
+) -> list[SeedGroup]:
     """The groups with two seeds or more, as their first runs come.
 
     Of one group are runs with the same recipe but for the seed, code, locks and kind of hardware. The seeds that
@@ -42,41 +44,43 @@ def groups(entries: Sequence[Entry], references: Sequence[tuple[str, Reference]]
         references: what was measured, each with the kind of hardware.
         keys: what differs over all runs; it names the groups.
     """
-    alike: dict[str, dict[int, Seed]] = {}
+    alike: dict[str, dict[int, SeedRun]] = {}
     labels: dict[str, str] = {}
     for number, entry in enumerate(entries):
-        group, own = identity(entry.result), entry.result.recipe["seed"]
+        group, own = replicate_key(entry.result), entry.result.recipe["seed"]
         seeds = alike.setdefault(group, {})
         if group not in labels:
             name = label(entry, keys)
             others = sum(given == name or given.startswith(f"{name} (other") for given in labels.values())
             labels[group] = f"{name} (other code or hardware, {others})" if others else name
-        seeds.setdefault(own, Seed(own, number, entry.figures))
+        seeds.setdefault(own, SeedRun(own, number, entry.figures))
     for hardware, reference in references:
         measured = (
             entry
             for entry in entries
-            if reference.holds_for(entry.result) and hardware == entry.result.provenance.get("environment.hardware")
+            if reference.matches(entry.result) and hardware == entry.result.provenance.get("environment.hardware")
         )
         if (first := next(measured, None)) is not None:
             for seed, figures in reference.seeds.items():
-                alike[identity(first.result)].setdefault(int(seed), Seed(int(seed), None, from_reference(figures)))
+                alike[replicate_key(first.result)].setdefault(
+                    int(seed), SeedRun(int(seed), None, reference_metrics(figures))
+                )
     return [
-        Group(labels[group], sorted(seeds.values(), key=lambda each: each.seed))
+        SeedGroup(labels[group], sorted(seeds.values(), key=lambda each: each.seed))
         for group, seeds in alike.items()
         if len(seeds) > 1
     ]
 
 
-def label(entry: Entry, keys: Sequence[str]) -> str:
+def label(entry: ReportRun, keys: Sequence[str]) -> str:
     """What a group is called: its values of the keys that differ."""
     told = [f"{key.rpartition('.')[2]}={entry.recipe.get(key)}" for key in keys if key != "seed"]
     return ", ".join(told) or f"{entry.model} on {entry.result.recipe['task.name']}"
 
 
-def from_reference(figures: dict[str, dict[str, float]]) -> dict[str, Figure]:
+def reference_metrics(figures: dict[str, dict[str, float]]) -> dict[str, MetricValue]:
     """A reference's figures by the names that an entry's have."""
     trained = {
         "training loss" if name == "loss" else f"validation {name}": value for name, value in figures["train"].items()
     }
-    return {name: Figure(value) for name, value in (figures["evaluate"] | trained).items()}
+    return {name: MetricValue(value) for name, value in (figures["evaluate"] | trained).items()}

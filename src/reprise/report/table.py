@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reprise.report.entry import Entry, Figure
+from reprise.report.entry import MetricValue, ReportRun
 
 # Between these and the right they say which sources are meant, once more and with digests.
 NAMES = {"task.source.": "task.name", "model.source.": "model.name"}
@@ -29,9 +29,9 @@ class Cell:
     key: float | str | None = None
 
 
-def table(entries: Sequence[Entry]) -> tuple[list[Column], list[list[Cell]]]:
+def table(entries: Sequence[ReportRun]) -> tuple[list[Column], list[list[Cell]]]:
     """The columns after the run's name, and a row of cells for each run."""
-    params, figures = differing(entries), figures_of(entries)
+    params, figures = varying_keys(entries), metric_names(entries)
     columns = [Column("created")]
     columns += [Column(key, all(is_number(entry.recipe.get(key)) for entry in entries)) for key in params]
     columns += [Column("training time" if name == SECONDS else name, numeric=True) for name in figures]
@@ -40,14 +40,14 @@ def table(entries: Sequence[Entry]) -> tuple[list[Column], list[list[Cell]]]:
         [
             created(entry.created),
             *(param_cell(entry.recipe, key) for key in params),
-            *(figure_cell(name, entry.figures.get(name)) for name in figures),
+            *(metric_cell(name, entry.figures.get(name)) for name in figures),
             Cell(*hardware(entry), key=hardware(entry)[0]),
         ]
         for entry in entries
     ]
 
 
-def differing(entries: Sequence[Entry]) -> list[str]:
+def varying_keys(entries: Sequence[ReportRun]) -> list[str]:
     """The keys of the recipe, dotted, that do not say the same everywhere. Of sources, the names are enough."""
     recipes = [entry.recipe for entry in entries]
     keys = {key: None for recipe in recipes for key in recipe}
@@ -55,7 +55,7 @@ def differing(entries: Sequence[Entry]) -> list[str]:
     return [key for key in found if not any(key.startswith(source) and name in found for source, name in NAMES.items())]
 
 
-def figures_of(entries: Sequence[Entry]) -> list[str]:
+def metric_names(entries: Sequence[ReportRun]) -> list[str]:
     """The names of all figures that any run has, as they come."""
     return list({name: None for entry in entries for name in entry.figures})
 
@@ -74,22 +74,22 @@ def param_cell(recipe: dict[str, Any], key: str) -> Cell:
     return Cell(text, key=value if is_number(value) else text)
 
 
-def figure_cell(name: str, figure: Figure | None) -> Cell:
+def metric_cell(name: str, figure: MetricValue | None) -> Cell:
     """A figure, and its interval under it."""
     if figure is None:
         return Cell()
     if name == SECONDS:
-        return Cell(duration(figure.value), key=figure.value)
+        return Cell(format_duration(figure.value), key=figure.value)
     between = "" if figure.low is None or figure.high is None else f"{figure.low:.3f} – {figure.high:.3f}"
-    return Cell(told(figure.value), between, figure.value)
+    return Cell(format_value(figure.value), between, figure.value)
 
 
-def told(value: float) -> str:
+def format_value(value: float) -> str:
     """A figure: four places of what is below ten, since metrics are compared there, and one of what is larger."""
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}".removesuffix(".0")
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time in its two largest units: 42 s, 2 min 46 s, 3 h 05 min."""
     whole = round(seconds)
     if whole < 60:
@@ -98,7 +98,7 @@ def duration(seconds: float) -> str:
     return f"{minutes[0]} min {minutes[1]:02} s" if whole < 3600 else f"{hours[0]} h {hours[1]:02} min"
 
 
-def hardware(entry: Entry) -> tuple[str, str]:
+def hardware(entry: ReportRun) -> tuple[str, str]:
     """What it was trained on: the devices, and how many processes and threads."""
     told = entry.result.provenance
     devices: list[str] = told.get("devices") or [told.get("environment.hardware") or "–"]

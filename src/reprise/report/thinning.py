@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-WINDOWS = 120  # on a phone three pixels are left for each
+MAX_BINS = 120  # on a phone three pixels are left for each
 
 
-def windows(curve: pd.DataFrame, points: int = WINDOWS, peaks: tuple[str, ...] = ()) -> pd.DataFrame:
+def bin_means(curve: pd.DataFrame, points: int = MAX_BINS, peaks: tuple[str, ...] = ()) -> pd.DataFrame:
     """A curve as its means over windows of equally many steps; a curve that is short enough stays as it is.
 
     Means and not a choice of the points (such as LTTB), since a step's loss is mostly noise: of it, single points show
@@ -28,6 +28,6 @@ def windows(curve: pd.DataFrame, points: int = WINDOWS, peaks: tuple[str, ...] =
     return thinned.reset_index(drop=True)
 
 
-def spread_out(count: int, points: int) -> npt.NDArray[np.int64]:
+def evenly_spaced(count: int, points: int) -> npt.NDArray[np.int64]:
     """Which of `count` rows to keep so that at most `points` are left: evenly spaced, the first and the last too."""
     return np.unique(np.linspace(0, count - 1, min(count, points)).round().astype(np.int64))

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from ruamel.yaml import YAML
 
-from reprise.environment import ENVIRONMENT, ROOMS, hardware, tpu_is_here
-from reprise.errors import InputError
-from reprise.places import PREPARED, PRETRAINED, card
+from reprise.environment import ENVIRONMENT, HARDWARE_DIR, current_hardware, tpu_available
+from reprise.errors import UserError
+from reprise.places import PREPARED, PRETRAINED, stats_path
 
 # Accelerate takes XLA wherever torch_xla can be imported, so the CPU and XLA never share an environment.
 ENVIRONMENTS = {"cpu": Path(".venv"), "xla": Path(".venv-xla")}
@@ -42,20 +42,20 @@ def find_backends() -> dict[str, Backend]:
     for name, kind in {"cpu": "cpu", "xla": "tpu"}.items():
         python = sys.executable if name == ours else str(ENVIRONMENTS[name].absolute() / "bin/python")
         if Path(python).exists():
-            device = {"PJRT_DEVICE": "CPU"} if name == "xla" and not tpu_is_here() else {}
+            device = {"PJRT_DEVICE": "CPU"} if name == "xla" and not tpu_available() else {}
             found[name] = Backend(python, kind, device)
     if ours == "cpu" and torch.cuda.is_available():
         found["cuda"] = Backend(sys.executable, "cuda", {})
     return found
 
 
-def this_backend() -> Backend:
+def current_backend() -> Backend:
     """The one that `reprise train` takes here."""
-    return Backend(sys.executable, hardware(), {})
+    return Backend(sys.executable, current_hardware(), {})
 
 
 @contextmanager
-def trained_elsewhere(recipe: dict[str, Any], backend: Backend) -> Iterator[Path]:
+def train_in_tempdir(recipe: dict[str, Any], backend: Backend) -> Iterator[Path]:
     """Train a recipe, as plain sections, on a backend; yield the folder that holds metrics/ and plots/ then.
 
     Args:
@@ -63,21 +63,21 @@ def trained_elsewhere(recipe: dict[str, Any], backend: Backend) -> Iterator[Path
         backend: one of `find_backends`.
 
     Raises:
-        InputError: nothing was prepared, or training fails; its own words stand above.
+        UserError: nothing was prepared, or training fails; its own words stand above.
     """
-    for needed in (card(PREPARED), PRETRAINED / "model"):
+    for needed in (stats_path(PREPARED), PRETRAINED / "model"):
         if not needed.exists():
-            raise InputError(f"{needed}: not found; expected what `dvc repro prepare` makes")
+            raise UserError(f"{needed}: not found; expected what `dvc repro prepare` makes")
     with tempfile.TemporaryDirectory(prefix="reprise-") as name:
         folder = Path(name)
         with (folder / "params.yaml").open("w", encoding="utf-8") as file:
             YAML().dump(recipe | {"train": recipe["train"] | {"trackers": []}}, file)  # the folder goes, with theirs
-        for there in (ROOMS, PREPARED, PRETRAINED / "tokenizer", PRETRAINED / "model", ENVIRONMENT):
+        for there in (HARDWARE_DIR, PREPARED, PRETRAINED / "tokenizer", PRETRAINED / "model", ENVIRONMENT):
             (folder / there).parent.mkdir(parents=True, exist_ok=True)
             (folder / there).symlink_to(there.absolute())
         environment = os.environ | backend.variables | {"REPRISE_HARDWARE": backend.hardware}
         if Path("src/reprise").is_dir():  # this checkout's code, in whatever environment
             environment["PYTHONPATH"] = str(Path("src").absolute())
         if subprocess.call([backend.python, "-m", "reprise", "train"], cwd=folder, env=environment):
-            raise InputError(f"{backend.python}: `reprise train` failed, see above; expected it to train this recipe")
+            raise UserError(f"{backend.python}: `reprise train` failed, see above; expected it to train this recipe")
         yield folder

@@ -9,13 +9,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from reprise.errors import InputError
-from reprise.outputs import read_json, replacing_folder
-from reprise.places import FINAL, METRICS, PREPARED, card
-from reprise.recipe import PARAMS, HubModel, HubTables, PypiSource, Recipe, read_recipe
-from reprise.reproduce.pipeline import ask, tell
+from reprise.errors import UserError
+from reprise.outputs import atomic_dir, read_json
+from reprise.places import FINAL_MODEL, METRICS, PREPARED, stats_path
+from reprise.recipe import PARAMS, HubDataset, HubModel, Recipe, WheelSource, read_recipe
+from reprise.reproduce.pipeline import check_output, try_output
 from reprise.reproduce.reference import Reference, find_reference
-from reprise.reproduce.result import PROVENANCE, of_folder, read_result
+from reprise.reproduce.result import PROVENANCE, folder_reader, read_result
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "datasets")
@@ -25,26 +25,26 @@ def export(folder: Path) -> None:
     """Write the model, its tokenizer, its card, its recipe and its provenance to a new folder.
 
     Raises:
-        InputError: the folder has something in it, or what lies here is not what the recipe cooks.
+        UserError: the folder has something in it, or what lies here is not what the recipe cooks.
     """
     place = folder.resolve()  # of what a link points to
     if any(above.is_file() for above in place.parents) or place.is_file() or (place.is_dir() and any(place.iterdir())):
-        raise InputError(f"{folder}: expected a folder that is empty or not there yet")
+        raise UserError(f"{folder}: expected a folder that is empty or not there yet")
     stale = stale_stages()
     if stale:
-        raise InputError(f"{PARAMS}: {', '.join(stale)} did not cook what lies here; expected `dvc repro` first")
-    result = read_result(of_folder(Path()), where="here")
+        raise UserError(f"{PARAMS}: {', '.join(stale)} did not cook what lies here; expected `dvc repro` first")
+    result = read_result(folder_reader(Path()), where="here")
     reference = find_reference(result, result.provenance["environment.hardware"])
     text = model_card(
         read_recipe(),
         read_json(METRICS / "evaluate.json"),
-        read_json(card(PREPARED)),
+        read_json(stats_path(PREPARED)),
         read_json(PROVENANCE),
         reference,
-        origin=without_secrets(ask("git", "remote", "get-url", "origin") or ""),
+        origin=redact_url(try_output("git", "remote", "get-url", "origin") or ""),
     )
-    with replacing_folder(place) as partial:
-        for file in sorted(FINAL.iterdir()):
+    with atomic_dir(place) as partial:
+        for file in sorted(FINAL_MODEL.iterdir()):
             shutil.copyfile(file, partial / file.name)
         shutil.copyfile(PARAMS, partial / PARAMS.name)
         shutil.copyfile(PROVENANCE, partial / PROVENANCE.name)
@@ -56,7 +56,7 @@ def export(folder: Path) -> None:
 
 def stale_stages() -> list[str]:
     """The stages that DVC would run, but for the one that always runs."""
-    status: dict[str, list[Any]] = json.loads(tell("dvc", "status", "--json"))
+    status: dict[str, list[Any]] = json.loads(check_output("dvc", "status", "--json"))
     return [stage for stage, changes in status.items() if changes != ["always changed"]]
 
 
@@ -79,23 +79,23 @@ def model_card(
         origin: where the repository is cloned from, empty where nobody else could.
     """
     data, model = recipe.task.source, recipe.model.source
-    dataset = data.repo if isinstance(data, HubTables) else recipe.task.name
-    names = (data.splits if isinstance(data, HubTables) else None) or {}
+    dataset = data.repo if isinstance(data, HubDataset) else recipe.task.name
+    names = (data.splits if isinstance(data, HubDataset) else None) or {}
     metadata = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-classification",
         tags=["reprise"],
         model_name=f"{recipe.model.name}-{recipe.task.name}",
         base_model=model.repo if isinstance(model, HubModel) else None,
-        datasets=[dataset] if isinstance(data, HubTables) else None,
+        datasets=[dataset] if isinstance(data, HubDataset) else None,
         metrics=list(recipe.task.metrics),
         eval_results=[
             EvalResult(
                 task_type="text-classification",
                 dataset_type=dataset,
                 dataset_name=recipe.task.name,
-                dataset_config=data.config if isinstance(data, HubTables) else None,
-                dataset_revision=data.revision if isinstance(data, HubTables) else None,
+                dataset_config=data.config if isinstance(data, HubDataset) else None,
+                dataset_revision=data.revision if isinstance(data, HubDataset) else None,
                 dataset_split=names.get(evaluated["split"], evaluated["split"]),  # as the Hub calls it
                 metric_type=name,
                 metric_value=evaluated[name],
@@ -113,9 +113,9 @@ def model_card(
         prepared=prepared,
         collapsed=evaluated["collapsed"],
         reference=asdict(reference) if reference else None,
-        model_source=described(model),
-        data_source=f"{described(data)}.",
-        command="\n".join((clone, f"git checkout {session['commit'] or 'THE_COMMIT'}", cooking_command(session))),
+        model_source=describe_source(model),
+        data_source=f"{describe_source(data)}.",
+        command="\n".join((clone, f"git checkout {session['commit'] or 'THE_COMMIT'}", reproduce_command(session))),
         dirty=any(each["dirty"] for each in provenance["sessions"]),
         weights=", ".join(result["weights"].values()),
         session=session,
@@ -124,7 +124,7 @@ def model_card(
     return made
 
 
-def cooking_command(session: dict[str, Any]) -> str:
+def reproduce_command(session: dict[str, Any]) -> str:
     """What cooks on the hardware that a session ran on: in the image, or in the environment of the checkout."""
     kind = session["environment"]["hardware"]
     if kind == "cpu" and not session["image"]:
@@ -132,18 +132,18 @@ def cooking_command(session: dict[str, Any]) -> str:
     return f"make train-{'gpu' if kind == 'cuda' else kind}"
 
 
-def described(source: Any) -> str:
+def describe_source(source: Any) -> str:
     """Where something was fetched from, with what pins it."""
     match source:
-        case HubTables() | HubModel():
-            config = f", `{source.config}`" if isinstance(source, HubTables) else ""
+        case HubDataset() | HubModel():
+            config = f", `{source.config}`" if isinstance(source, HubDataset) else ""
             return f"`{source.repo}`{config} of the Hub at revision `{source.revision}`"
-        case PypiSource():
+        case WheelSource():
             return f"`{source.path}` of the package {source.distribution} {source.version}, SHA-256 `{source.sha256}`"
     return "files of its own"
 
 
-def without_secrets(url: str) -> str:
+def redact_url(url: str) -> str:
     """A clone's URL without password or token; empty where it names a place of this machine."""
     if url.startswith("git@"):
         return url

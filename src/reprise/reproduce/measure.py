@@ -6,47 +6,47 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from reprise.environment import hardware
-from reprise.experiments.runs import find_run
-from reprise.experiments.seeds import cook
+from reprise.environment import current_hardware
+from reprise.experiments.runs import resolve_run
+from reprise.experiments.seeds import run_experiment
 from reprise.recipe import read_recipe
-from reprise.reproduce.pipeline import ask, commit_of
-from reprise.reproduce.reference import REFERENCES, Reference, summarize
+from reprise.reproduce.pipeline import resolve_commit, try_output
+from reprise.reproduce.reference import REFERENCES, Reference, summarize_seeds
 
 
-def measure(seeds: int) -> None:
+def measure_seed_noise(seeds: int) -> None:
     """Cook the recipe with its own seed and those after it, and write and show their reference.
 
     Each is a DVC experiment in a copy of the checkout, so the workspace stays as it is. A measurement that was
     interrupted goes on with what is missing: DVC's run cache has the rest.
 
     Raises:
-        InputError: the pipeline fails, or there is no commit to cook from.
+        UserError: the pipeline fails, or there is no commit to cook from.
     """
-    commit_of("HEAD")
-    recipe, kind = read_recipe(), hardware()
+    resolve_commit("HEAD")
+    recipe, kind = read_recipe(), current_hardware()
     experiments = {seed: f"reference-seed-{seed}" for seed in range(recipe.seed, recipe.seed + seeds)}
-    remove(experiments.values())
+    remove_experiments(experiments.values())
     results = {}
     for number, (seed, name) in enumerate(experiments.items(), start=1):
         print(f"reference: seed {seed}, {number} of {seeds}", flush=True)
-        cook(name, seed)
-        results[seed] = find_run(name).result
-    reference = summarize(results)
+        run_experiment(name, seed)
+        results[seed] = resolve_run(name).result
+    reference = summarize_seeds(results)
     file = REFERENCES / f"{recipe.task.name}-{recipe.model.name}-{kind}.json"
     reference.write(file)
-    remove(experiments.values())
-    show(reference, file)
+    remove_experiments(experiments.values())
+    print_reference(reference, file)
 
 
-def remove(experiments: Collection[str]) -> None:
+def remove_experiments(experiments: Collection[str]) -> None:
     """Remove the experiments of these names that there are; what they cooked stays in DVC's run cache."""
-    there = (ask("dvc", "exp", "list", "--name-only") or "").split()
+    there = (try_output("dvc", "exp", "list", "--name-only") or "").split()
     for name in set(experiments) & set(there):
-        ask("dvc", "exp", "remove", name)
+        try_output("dvc", "exp", "remove", name)
 
 
-def show(reference: Reference, file: Path) -> None:
+def print_reference(reference: Reference, file: Path) -> None:
     """Print the figures over the seeds, and where they were written."""
     console = Console(highlight=False)
     table = Table()

@@ -13,14 +13,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from reprise.errors import InputError
-from reprise.outputs import read_json, replacing_file, sha256
-from reprise.places import FINAL, METRICS, PLOTS
-from reprise.recipe import Engine, Recipe, as_plain, read_recipe
-from reprise.reproduce.backends import ENVIRONMENTS, Backend, find_backends, this_backend, trained_elsewhere
+from reprise.errors import UserError
+from reprise.outputs import atomic_file, read_json, sha256
+from reprise.places import FINAL_MODEL, METRICS, PLOTS
+from reprise.recipe import Engine, Recipe, read_recipe, to_dict
+from reprise.reproduce.backends import ENVIRONMENTS, Backend, current_backend, find_backends, train_in_tempdir
 
 TOLERANCE = 1e-5  # of a step's mean loss, in fp32
-CURVES = PLOTS / "parity.csv"
+LOSSES_CSV = PLOTS / "parity.csv"
 
 console = Console(highlight=False)
 
@@ -43,14 +43,16 @@ def engine_parity(steps: int) -> bool:
         Whether losses and weights are the same to the bit.
 
     Raises:
-        InputError: nothing was prepared, or an engine fails.
+        UserError: nothing was prepared, or an engine fails.
     """
-    recipe, backend = read_recipe(), this_backend()
+    recipe, backend = read_recipe(), current_backend()
     engines = {name: (backend, {"engine": name}) for name in get_args(Engine)}
     runs = list(run_each(recipe, steps, engines))
-    for kind, meaning in kinds_of(recipe).items():
-        show(runs, {kind: meaning}, recipe.task.metrics[0], weights=True)
-    alike = all(len({(*run.losses, run.weights) for run in runs if run.kind == kind}) == 1 for kind in kinds_of(recipe))
+    for kind, meaning in precisions(recipe).items():
+        print_losses(runs, {kind: meaning}, recipe.task.metrics[0], weights=True)
+    alike = all(
+        len({(*run.losses, run.weights) for run in runs if run.kind == kind}) == 1 for kind in precisions(recipe)
+    )
     verdict = "give the same bits" if alike else "do NOT give the same bits"
     console.print(f"The engines {verdict}: losses and weights", soft_wrap=True)
     return alike
@@ -63,52 +65,52 @@ def parity(steps: int) -> bool:
         Whether the losses in fp32 agree to TOLERANCE.
 
     Raises:
-        InputError: there is nothing to compare, nothing was prepared, or a backend fails.
+        UserError: there is nothing to compare, nothing was prepared, or a backend fails.
     """
     recipe, backends = read_recipe(), find_backends()
     if len(backends) < 2:
-        raise InputError(
+        raise UserError(
             f"parity: only {', '.join(backends)} is here; expected another: a GPU, or XLA in {ENVIRONMENTS['xla']}: "
             f"make setup VENV={ENVIRONMENTS['xla']} LOCKS=docker/tpu"
         )
-    kinds = kinds_of(recipe)
+    kinds = precisions(recipe)
     runs = list(run_each(recipe, steps, {name: (backend, {}) for name, backend in backends.items()}))
     curves = [
         pd.DataFrame({"kind": kinds[run.kind], "backend": run.name, "step": range(1, steps + 1), "loss": run.losses})
         for run in runs
     ]
-    with replacing_file(CURVES) as partial:
+    with atomic_file(LOSSES_CSV) as partial:
         pd.concat(curves).to_csv(partial, index=False)
-    agree = show(runs, kinds, recipe.task.metrics[0])["exact"] <= TOLERANCE
+    agree = print_losses(runs, kinds, recipe.task.metrics[0])["exact"] <= TOLERANCE
     verdict = "agree" if agree else "do NOT agree"
     console.print(f"exact: {kinds['exact']}; the backends {verdict} to {TOLERANCE:g}", soft_wrap=True)
     if "recipe" in kinds:
         console.print(f"recipe: {kinds['recipe']}, which each backend rounds in its own way", soft_wrap=True)
-    console.print(f"The curves together: dvc plots show {CURVES} --template parity -x step -y loss", soft_wrap=True)
+    console.print(f"The curves together: dvc plots show {LOSSES_CSV} --template parity -x step -y loss", soft_wrap=True)
     return agree
 
 
-def kinds_of(recipe: Recipe) -> dict[str, str]:
+def precisions(recipe: Recipe) -> dict[str, str]:
     """In which precision the first steps are trained: always in fp32, and in the recipe's where it is another."""
     return {"exact": "fp32"} | ({"recipe": recipe.train.precision} if recipe.train.precision != "fp32" else {})
 
 
 def run_each(recipe: Recipe, steps: int, ways: dict[str, tuple[Backend, dict[str, Any]]]) -> Iterator[Run]:
     """Train the first steps in each way: a backend, and what it changes in the recipe's section train."""
-    for kind, meaning in kinds_of(recipe).items():
+    for kind, meaning in precisions(recipe).items():
         for name, (backend, changes) in ways.items():
             print(f"parity: {kind}: {meaning}, {name}", flush=True)
-            changed = as_plain(recipe)
+            changed = to_dict(recipe)
             changed["train"] |= {"max_steps": steps, "checkpoint_every": steps + 1, **changes}
             changed["train"]["precision"] = meaning
-            with trained_elsewhere(changed, backend) as folder:
+            with train_in_tempdir(changed, backend) as folder:
                 losses = pd.read_csv(folder / PLOTS / "train.csv")["loss"].tolist()
                 validation = read_json(folder / METRICS / "train.json")["validation"]
-                weights = sha256(folder / FINAL / "model.safetensors")
+                weights = sha256(folder / FINAL_MODEL / "model.safetensors")
             yield Run(kind, name, losses, validation[recipe.task.metrics[0]], weights)
 
 
-def show(runs: list[Run], kinds: dict[str, str], metric: str, *, weights: bool = False) -> dict[str, float]:
+def print_losses(runs: list[Run], kinds: dict[str, str], metric: str, *, weights: bool = False) -> dict[str, float]:
     """Print a row for each step and below them what they come to, the first digits of the weights' digest if asked.
 
     Returns:

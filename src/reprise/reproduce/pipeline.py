@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 
 
 def dvc(*arguments: str, folder: Path = Path()) -> int:
@@ -19,7 +19,7 @@ def dvc(*arguments: str, folder: Path = Path()) -> int:
     pressed: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
     try:
-        code = subprocess.call([program("dvc"), *arguments], cwd=folder, env=environment())
+        code = subprocess.call([find_program("dvc"), *arguments], cwd=folder, env=subprocess_env())
     finally:
         signal.signal(signal.SIGINT, before)
     if pressed:
@@ -27,50 +27,50 @@ def dvc(*arguments: str, folder: Path = Path()) -> int:
     return code
 
 
-def tell(*command: str, folder: Path = Path()) -> str:
+def check_output(*command: str, folder: Path = Path()) -> str:
     """Run a command of git or dvc and return what it prints.
 
     Raises:
-        InputError: it fails; its own words are in the message.
+        UserError: it fails; its own words are in the message.
     """
-    called = [program(command[0]), *command[1:]]
-    done = subprocess.run(called, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    called = [find_program(command[0]), *command[1:]]
+    done = subprocess.run(called, cwd=folder, env=subprocess_env(), capture_output=True, text=True, check=False)
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise InputError(f"{' '.join(command)}: failed in {folder.absolute()}: {said}")
+        raise UserError(f"{' '.join(command)}: failed in {folder.absolute()}: {said}")
     return done.stdout.strip()
 
 
-def ask(*command: str, folder: Path = Path()) -> str | None:
+def try_output(*command: str, folder: Path = Path()) -> str | None:
     """The same where the answer may be no: None where the command fails."""
     try:
-        return tell(*command, folder=folder)
-    except InputError:
+        return check_output(*command, folder=folder)
+    except UserError:
         return None
 
 
-def commit_of(revision: str) -> str:
+def resolve_commit(revision: str) -> str:
     """The full hash of a commit of the repository whose root we stand in, whatever git calls it.
 
     Raises:
-        InputError: git does not know it, or we stand below the root.
+        UserError: git does not know it, or we stand below the root.
     """
-    below = ask("git", "rev-parse", "--show-prefix")
+    below = try_output("git", "rev-parse", "--show-prefix")
     if below:
-        raise InputError(f"{below}: expected to be run in the repository's root, not below it")
-    commit = ask("git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+        raise UserError(f"{below}: expected to be run in the repository's root, not below it")
+    commit = try_output("git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if not commit:
-        raise InputError(f"{revision}: expected a commit of this git repository: a branch, a tag or a hash")
+        raise UserError(f"{revision}: expected a commit of this git repository: a branch, a tag or a hash")
     return commit
 
 
-def program(name: str) -> str:
+def find_program(name: str) -> str:
     """A program of this environment, or else of the system."""
     ours = Path(sys.executable).with_name(name)
     return str(ours) if ours.exists() else name
 
 
-def environment() -> dict[str, str]:
+def subprocess_env() -> dict[str, str]:
     """What lets DVC find this environment's `reprise`, which goes by the source that lies where it is started."""
     there = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "REPRISE_CHECKOUT")}
     return there | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.outputs import write_json
-from reprise.reproduce.result import Result
+from reprise.reproduce.result import RunResult
 
 REFERENCES = Path("reference")
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Spread:
+class MeanStd:
     """A figure over the seeds: arithmetic mean, and standard deviation of the sample (n - 1)."""
 
     mean: float
@@ -38,14 +38,14 @@ class Reference:
 
     recipe: dict[str, Any]
     made: dict[str, Any]
-    figures: dict[str, dict[str, Spread]]
+    figures: dict[str, dict[str, MeanStd]]
     seeds: dict[str, dict[str, dict[str, float]]]
 
-    def holds_for(self, result: Result) -> bool:
+    def matches(self, result: RunResult) -> bool:
         """Whether a result was cooked by this recipe, whatever its seed."""
         return recipe_of(result) == self.recipe
 
-    def interval(self, stage: str, name: str) -> tuple[float, float]:
+    def prediction_interval(self, stage: str, name: str) -> tuple[float, float]:
         """Between what a figure of one more seed lies, together with all other figures in 95 of 100 cases.
 
         The prediction interval for one further draw from a normal distribution, mean ± t(n-1) · sd · √(1 + 1/n)
@@ -65,17 +65,17 @@ def read_reference(file: Path) -> Reference:
     """Read what `Reference.write` wrote.
 
     Raises:
-        InputError: the file says something else.
+        UserError: the file says something else.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         figures = {
-            stage: {name: Spread(**spread) for name, spread in names.items()}
+            stage: {name: MeanStd(**spread) for name, spread in names.items()}
             for stage, names in content.pop("figures").items()
         }
         return Reference(figures=figures, **content)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{file}: expected what `reprise reference` writes; make it anew") from None
+        raise UserError(f"{file}: expected what `reprise reference` writes; make it anew") from None
 
 
 def read_references() -> list[tuple[str, Reference]]:
@@ -83,13 +83,13 @@ def read_references() -> list[tuple[str, Reference]]:
     return [(file.stem.rpartition("-")[2], read_reference(file)) for file in sorted(REFERENCES.glob("*.json"))]
 
 
-def find_reference(result: Result, hardware: str) -> Reference | None:
+def find_reference(result: RunResult, hardware: str) -> Reference | None:
     """The reference of a result's recipe on this kind of hardware; None where nobody has made one."""
-    fitting = (each for kind, each in read_references() if kind == hardware and each.holds_for(result))
+    fitting = (each for kind, each in read_references() if kind == hardware and each.matches(result))
     return next(fitting, None)
 
 
-def summarize(results: dict[int, Result]) -> Reference:
+def summarize_seeds(results: dict[int, RunResult]) -> Reference:
     """Mean and standard deviation over seeds of one recipe."""
     seeds = {str(seed): result.figures for seed, result in results.items()}
     first = next(iter(results.values()))
@@ -97,7 +97,7 @@ def summarize(results: dict[int, Result]) -> Reference:
     for stage, names in first.figures.items():
         values = {name: [result.figures[stage][name] for result in results.values()] for name in names}
         figures[stage] = {
-            name: Spread(float(np.mean(drawn)), float(np.std(drawn, ddof=1))) for name, drawn in values.items()
+            name: MeanStd(float(np.mean(drawn)), float(np.std(drawn, ddof=1))) for name, drawn in values.items()
         }
     told = ("commit", "dirty", "devices", "processes", "threads")
     made = {
@@ -106,6 +106,6 @@ def summarize(results: dict[int, Result]) -> Reference:
     return Reference(recipe_of(first), made, figures, seeds)
 
 
-def recipe_of(result: Result) -> dict[str, Any]:
+def recipe_of(result: RunResult) -> dict[str, Any]:
     """What a result's recipe says, but for its seed."""
     return {key: value for key, value in result.recipe.items() if key != "seed"}

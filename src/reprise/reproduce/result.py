@@ -16,7 +16,7 @@ import pandas as pd
 from yaml import YAMLError
 
 from reprise.environment import ENVIRONMENT
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.places import METRICS, PLOTS
 from reprise.reproduce.fast_yaml import load_yaml
 
@@ -24,10 +24,10 @@ LOCK = Path("dvc.lock")
 LOSSES = PLOTS / "train.csv"
 PROVENANCE = METRICS / "provenance.json"
 # What says how, where and when it was cooked, and so is no result that could be the same.
-VARYING = {str(PROVENANCE), str(METRICS / "speed.json"), str(ENVIRONMENT)}
+VOLATILE = {str(PROVENANCE), str(METRICS / "speed.json"), str(ENVIRONMENT)}
 
 T = TypeVar("T")
-Read = Callable[[Path], bytes | None]
+FileReader = Callable[[Path], bytes | None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Result:
+class RunResult:
     """What was cooked from what.
 
     Attributes:
@@ -59,7 +59,7 @@ class Result:
     provenance: dict[str, Any]
 
 
-def read_result(read: Read, where: str) -> Result:
+def read_result(read: FileReader, where: str) -> RunResult:
     """Read the result of a whole cooking.
 
     Args:
@@ -67,35 +67,35 @@ def read_result(read: Read, where: str) -> Result:
         where: names the place in an error.
 
     Raises:
-        InputError: nothing, or not all, was cooked there, or a file was damaged since.
+        UserError: nothing, or not all, was cooked there, or a file was damaged since.
     """
 
     def taken(file: Path, parse: Callable[[bytes], T]) -> T:
         content = read(file)
         if content is None:
-            raise InputError(f"{where}: no {file}; expected the results of `dvc repro`, committed")
+            raise UserError(f"{where}: no {file}; expected the results of `dvc repro`, committed")
         try:
             return parse(content)
         except (YAMLError, ValueError, LookupError, TypeError, AttributeError):
-            raise InputError(f"{where}: {file}: damaged; expected the results of `dvc repro`") from None
+            raise UserError(f"{where}: {file}: damaged; expected the results of `dvc repro`") from None
 
-    outputs, recipe, code = taken(LOCK, lambda content: from_lock(content, read))
-    losses = taken(LOSSES, from_curve)
-    return Result(
+    outputs, recipe, code = taken(LOCK, lambda content: parse_lock(content, read))
+    losses = taken(LOSSES, parse_losses)
+    return RunResult(
         outputs=outputs,
         recipe=recipe,
         code=code,
         losses=losses,
         figures={
             # The loss of all steps: that of the epoch that was kept is another figure where a seed keeps another epoch.
-            "train": {"loss": float(losses.mean()), **taken(METRICS / "train.json", from_training)},
-            "evaluate": taken(METRICS / "evaluate.json", from_evaluation),
+            "train": {"loss": float(losses.mean()), **taken(METRICS / "train.json", parse_train_metrics)},
+            "evaluate": taken(METRICS / "evaluate.json", parse_evaluation_metrics),
         },
-        provenance={} if read(PROVENANCE) is None else taken(PROVENANCE, from_provenance),
+        provenance={} if read(PROVENANCE) is None else taken(PROVENANCE, parse_provenance),
     )
 
 
-def from_lock(content: bytes, read: Read) -> tuple[dict[str, Output], dict[str, Any], dict[str, str]]:
+def parse_lock(content: bytes, read: FileReader) -> tuple[dict[str, Output], dict[str, Any], dict[str, str]]:
     """Outputs, recipe and code, as dvc.lock knows them; of an output that is committed, the committed bytes count."""
     stages: dict[str, Any] = load_yaml(content)["stages"]
     outputs: dict[str, Output] = {}
@@ -103,55 +103,55 @@ def from_lock(content: bytes, read: Read) -> tuple[dict[str, Output], dict[str, 
     code: dict[str, str] = {}
     made = {out["path"]: (stage, out["md5"]) for stage, entry in stages.items() for out in entry.get("outs", [])}
     for path, (stage, locked) in made.items():
-        if path not in VARYING:
+        if path not in VOLATILE:
             md5, committed = locked, read(Path(path))
             if committed is not None:
                 md5 = hashlib.md5(committed, usedforsecurity=False).hexdigest()
             outputs[path] = Output(stage, md5)
     for entry in stages.values():
         for params in entry.get("params", {}).values():
-            recipe |= flat(params)
+            recipe |= flatten(params)
         for dep in entry.get("deps", []):
             if not any(PurePosixPath(dep["path"]).is_relative_to(path) for path in made):
                 code[dep["path"]] = dep["md5"]
     return outputs, recipe, code
 
 
-def from_curve(content: bytes) -> npt.NDArray[np.float64]:
+def parse_losses(content: bytes) -> npt.NDArray[np.float64]:
     """The loss of each step, to the last bit."""
     table = pd.read_csv(io.BytesIO(content), float_precision="round_trip")
     return table["loss"].to_numpy(np.float64)
 
 
-def from_training(content: bytes) -> dict[str, float]:
+def parse_train_metrics(content: bytes) -> dict[str, float]:
     """The validation metrics of the epoch that was kept."""
     scores: dict[str, float] = json.loads(content)["validation"]
     return scores
 
 
-def from_evaluation(content: bytes) -> dict[str, float]:
+def parse_evaluation_metrics(content: bytes) -> dict[str, float]:
     """The recipe's metrics."""
     judged = json.loads(content)
     return {name: judged[name] for name in judged["interval"]}
 
 
-def from_provenance(content: bytes) -> dict[str, Any]:
+def parse_provenance(content: bytes) -> dict[str, Any]:
     """The last session and its result."""
     told = json.loads(content)
-    return flat(told["sessions"][-1]) | flat(told["results"][-1])
+    return flatten(told["sessions"][-1]) | flatten(told["results"][-1])
 
 
-def of_folder(folder: Path) -> Read:
+def folder_reader(folder: Path) -> FileReader:
     """The files of a folder."""
     return lambda file: (folder / file).read_bytes() if (folder / file).is_file() else None
 
 
-def of_commit(commit: str) -> Read:
+def commit_reader(commit: str) -> FileReader:
     """The files of a git commit of the repository that we stand in, given its full hash."""
-    return lambda file: blobs(Path.cwd()).read(f"{commit}:{file.as_posix()}")
+    return lambda file: cat_file(Path.cwd()).read(f"{commit}:{file.as_posix()}")
 
 
-class Blobs:
+class GitCatFile:
     """One `git cat-file --batch` that answers for every file of every commit (git-scm.com/docs/git-cat-file)."""
 
     def __init__(self, repository: Path) -> None:
@@ -174,14 +174,14 @@ class Blobs:
 
 
 @functools.cache
-def blobs(repository: Path) -> Blobs:
+def cat_file(repository: Path) -> GitCatFile:
     """The one of a repository, which lives as long as this process."""
-    return Blobs(repository)
+    return GitCatFile(repository)
 
 
-def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one, by dotted key: {"a": {"b": 1}} is {"a.b": 1}."""
     level: dict[str, Any] = {}
     for key, value in nested.items():
-        level |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        level |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return level

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reprise.places import FINAL
+from reprise.places import FINAL_MODEL
 from reprise.reproduce.reference import Reference
-from reprise.reproduce.result import Result
+from reprise.reproduce.result import RunResult
 
 # How far the losses of a step may be apart where nothing but the rounding differs, as a share of the mean loss of all
 # steps, by the precision that the recipe pins.
@@ -29,14 +29,14 @@ class Verdict(enum.IntEnum):
 
 
 @dataclass(frozen=True)
-class Parting:
+class Divergence:
     """Where the losses of two runs part: the first step, from 1, and the largest distance, a share of the mean loss."""
 
     step: int
     largest: float
 
 
-def judge(committed: Result, cooked: Result, reference: Reference | None) -> dict[str, Verdict]:
+def judge_outputs(committed: RunResult, cooked: RunResult, reference: Reference | None) -> dict[str, Verdict]:
     """Judge every output of a commit by what cooking it again has made.
 
     Where the bits of an output differ, it is *equivalent* while the recipe is the same, and the loss of each step and
@@ -45,7 +45,7 @@ def judge(committed: Result, cooked: Result, reference: Reference | None) -> dic
     what was made of a model that came again to the bit: a figure that does not follow from it was made up.
     """
     verdicts = {}
-    same_model = cooked.outputs.get(str(FINAL)) == committed.outputs.get(str(FINAL))
+    same_model = cooked.outputs.get(str(FINAL_MODEL)) == committed.outputs.get(str(FINAL_MODEL))
     for path, output in committed.outputs.items():
         again = cooked.outputs.get(path)
         if again == output:
@@ -61,9 +61,9 @@ def judge(committed: Result, cooked: Result, reference: Reference | None) -> dic
     return verdicts
 
 
-def is_equivalent(stage: str, committed: Result, cooked: Result) -> bool:
+def is_equivalent(stage: str, committed: RunResult, cooked: RunResult) -> bool:
     """Whether the same recipe was computed up to rounding: loss by loss, and by the figures of a stage."""
-    parting = part(committed, cooked)
+    parting = first_divergence(committed, cooked)
     tolerance = LOSS_TOLERANCE[committed.recipe["train.precision"]]
     if committed.recipe != cooked.recipe or (parting and parting.largest > tolerance):
         return False
@@ -73,25 +73,25 @@ def is_equivalent(stage: str, committed: Result, cooked: Result) -> bool:
     )
 
 
-def is_within_noise(stage: str, cooked: Result, reference: Reference) -> bool:
+def is_within_noise(stage: str, cooked: RunResult, reference: Reference) -> bool:
     """Whether each figure of a stage lies where one more seed's would."""
     if cooked.figures[stage].keys() != reference.figures[stage].keys():
         return False
     for name, value in cooked.figures[stage].items():
-        low, high = reference.interval(stage, name)
+        low, high = reference.prediction_interval(stage, name)
         if not low <= value <= high:
             return False
     return True
 
 
-def part(committed: Result, cooked: Result) -> Parting | None:
+def first_divergence(committed: RunResult, cooked: RunResult) -> Divergence | None:
     """Where the losses part; None where they have the same bits to the end."""
     expected, found = committed.losses, cooked.losses
     common = min(len(expected), len(found))
     apart = np.flatnonzero(expected[:common] != found[:common])
     first = int(apart[0]) if len(apart) else common
     if len(expected) != len(found):
-        return Parting(first + 1, np.inf)
+        return Divergence(first + 1, np.inf)
     if not len(apart):
         return None
-    return Parting(first + 1, float(np.abs(found - expected).max() / np.abs(expected).mean()))
+    return Divergence(first + 1, float(np.abs(found - expected).max() / np.abs(expected).mean()))

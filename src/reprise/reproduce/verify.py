@@ -10,15 +10,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from reprise.environment import hardware
-from reprise.errors import InputError
-from reprise.experiments.differences import differences, lines
+from reprise.environment import current_hardware
+from reprise.errors import UserError
+from reprise.experiments.differences import diff_runs, format_differences
 from reprise.places import PRETRAINED, RAW
-from reprise.recipe import OWN_DATA
-from reprise.reproduce.pipeline import ask, commit_of, dvc, tell
+from reprise.recipe import LOCAL_DATA
+from reprise.reproduce.pipeline import check_output, dvc, resolve_commit, try_output
 from reprise.reproduce.reference import Reference, find_reference
-from reprise.reproduce.result import Result, of_commit, of_folder, read_result
-from reprise.reproduce.verdict import LOSS_TOLERANCE, Verdict, judge, part
+from reprise.reproduce.result import RunResult, commit_reader, folder_reader, read_result
+from reprise.reproduce.verdict import LOSS_TOLERANCE, Verdict, first_divergence, judge_outputs
 
 WORKTREES = Path(".dvc/tmp/verify")
 
@@ -29,51 +29,51 @@ def verify(revision: str) -> Verdict:
     A verification that was interrupted leaves its worktree, where the next one of the same commit goes on.
 
     Raises:
-        InputError: there is no such commit, nothing of it was cooked, or its pipeline fails.
+        UserError: there is no such commit, nothing of it was cooked, or its pipeline fails.
     """
-    commit = commit_of(revision)
-    committed = read_result(of_commit(commit), where=revision)
-    reference = find_reference(committed, hardware())
-    if ask("git", "status", "--porcelain"):
+    commit = resolve_commit(revision)
+    committed = read_result(commit_reader(commit), where=revision)
+    reference = find_reference(committed, current_hardware())
+    if try_output("git", "status", "--porcelain"):
         print(f"verify: what you have changed since {revision} is left out, and stays as it is", flush=True)
-    worktree = cook(commit)
-    cooked = read_result(of_folder(worktree), where=str(worktree))
-    verdicts = judge(committed, cooked, reference)
-    ask("git", "worktree", "remove", "--force", str(worktree))
+    worktree = reproduce(commit)
+    cooked = read_result(folder_reader(worktree), where=str(worktree))
+    verdicts = judge_outputs(committed, cooked, reference)
+    try_output("git", "worktree", "remove", "--force", str(worktree))
     worst = max(verdicts.values())
-    show(revision, verdicts, committed, cooked, reference)
+    print_verdicts(revision, verdicts, committed, cooked, reference)
     return worst
 
 
-def cook(commit: str) -> Path:
+def reproduce(commit: str) -> Path:
     """Check a commit out into a worktree and cook it there; return the worktree.
 
     Raises:
-        InputError: the pipeline fails.
+        UserError: the pipeline fails.
     """
-    cache = tell("dvc", "cache", "dir")
+    cache = check_output("dvc", "cache", "dir")
     folder = WORKTREES / commit
-    if folder.is_dir() and ask("git", "rev-parse", "HEAD", folder=folder) == commit:
+    if folder.is_dir() and try_output("git", "rev-parse", "HEAD", folder=folder) == commit:
         print(f"verify: goes on in {folder}, which an interrupted verification has left", flush=True)
     else:
         shutil.rmtree(folder, ignore_errors=True)
-        tell("git", "worktree", "prune")
-        tell("git", "worktree", "add", "--detach", str(folder), commit)
+        check_output("git", "worktree", "prune")
+        check_output("git", "worktree", "add", "--detach", str(folder), commit)
         print(f"verify: cooks {commit[:12]} in {folder}", flush=True)
     # An empty cache of its own (.dvc/cache), so that nothing but a training gives the training's results.
-    tell("dvc", "config", "--local", "cache.dir", "cache", folder=folder)
-    tell("dvc", "remote", "add", "--local", "--force", "workspace", cache, folder=folder)
-    own = (ask("git", "ls-files", f"{OWN_DATA}/*.dvc", folder=folder) or "").splitlines()
+    check_output("dvc", "config", "--local", "cache.dir", "cache", folder=folder)
+    check_output("dvc", "remote", "add", "--local", "--force", "workspace", cache, folder=folder)
+    own = (try_output("git", "ls-files", f"{LOCAL_DATA}/*.dvc", folder=folder) or "").splitlines()
     for fetched in (RAW, PRETRAINED, *own):
-        if ask("dvc", "pull", "--remote", "workspace", str(fetched), folder=folder) is not None:
+        if try_output("dvc", "pull", "--remote", "workspace", str(fetched), folder=folder) is not None:
             print(f"verify: {fetched} comes from DVC's cache", flush=True)
     if dvc("repro", folder=folder):
-        raise InputError(f"{folder}: the pipeline failed, see above; expected it to cook as it did when committed")
+        raise UserError(f"{folder}: the pipeline failed, see above; expected it to cook as it did when committed")
     return folder
 
 
-def show(
-    revision: str, verdicts: dict[str, Verdict], committed: Result, cooked: Result, reference: Reference | None
+def print_verdicts(
+    revision: str, verdicts: dict[str, Verdict], committed: RunResult, cooked: RunResult, reference: Reference | None
 ) -> None:
     """Print a verdict for each output, then what is behind it, and what was cooked with differs."""
     console = Console(highlight=False)
@@ -84,13 +84,13 @@ def show(
         outputs.add_row(committed.outputs[path].stage, path, str(verdict))
     console.print(outputs)
     if max(verdicts.values()) > Verdict.IDENTICAL:
-        console.print(figures_table(committed, cooked, reference))
+        console.print(metrics_table(committed, cooked, reference))
         if not reference:
             console.print(
                 "No reference was made for this recipe on this hardware: see `reprise reference`.", soft_wrap=True
             )
         precision = committed.recipe["train.precision"]
-        parting = part(committed, cooked)
+        parting = first_divergence(committed, cooked)
         losses = f"{len(committed.losses)} losses"
         console.print(
             f"All {losses} have the same bits."
@@ -99,12 +99,12 @@ def show(
             f"(equivalent in {precision}: {100 * LOSS_TOLERANCE[precision]:g} %).",
             soft_wrap=True,
         )
-        for line in lines(differences([committed], [cooked])):
+        for line in format_differences(diff_runs([committed], [cooked])):
             console.print(f"Differs: {line}", markup=False, soft_wrap=True)
     console.print(f"Verdict: [bold]{max(verdicts.values())}[/bold]")
 
 
-def figures_table(committed: Result, cooked: Result, reference: Reference | None) -> Table:
+def metrics_table(committed: RunResult, cooked: RunResult, reference: Reference | None) -> Table:
     """The figures of both, and between what they count as equivalent or as one more seed's."""
     table = Table()
     for heading in ("stage", "figure", "committed", "cooked again", "one more seed"):
@@ -112,6 +112,6 @@ def figures_table(committed: Result, cooked: Result, reference: Reference | None
     for stage, figures in committed.figures.items():
         for name, value in figures.items():
             found = cooked.figures[stage].get(name)
-            low_high = "{:.4f} – {:.4f}".format(*reference.interval(stage, name)) if reference else ""
+            low_high = "{:.4f} – {:.4f}".format(*reference.prediction_interval(stage, name)) if reference else ""
             table.add_row(stage, name, f"{value:.4f}", "absent" if found is None else f"{found:.4f}", low_high)
     return table

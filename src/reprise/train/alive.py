@@ -11,34 +11,34 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Where launch.py looks for life.
-ALIVE = "REPRISE_ALIVE_FILE"
+LIVENESS_FILE = "REPRISE_ALIVE_FILE"
 
 
 @contextmanager
-def living() -> Iterator[None]:
+def liveness_lock() -> Iterator[None]:
     """Be seen to live, and in the end that nothing failed; an exception says that it did."""
-    with Path(os.environ.get(ALIVE, os.devnull)).open("a", encoding="utf-8") as file:
+    with Path(os.environ.get(LIVENESS_FILE, os.devnull)).open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
         file.write("well")
 
 
-class Watch:
+class LivenessMonitor:
     """Says when processes that failed ended so long ago that nothing more is to be expected of torchrun."""
 
     def __init__(self, file: Path, patience: float) -> None:
         """`patience` is in seconds; `file` is theirs."""
         file.touch()
-        self.file, self.patience = file, patience
-        self.began, self.ended = False, 0.0
+        self.file, self.timeout = file, patience
+        self.seen_alive, self.last_seen = False, 0.0
 
-    def is_over(self) -> bool:
+    def is_dead(self) -> bool:
         """Whether it is so long since the last of them ended, none has followed, and they did not end well."""
         with self.file.open(encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self.began, self.ended = True, time.monotonic()
+                self.seen_alive, self.last_seen = True, time.monotonic()
                 return False
-            late = time.monotonic() - self.ended > self.patience
-            return self.began and late and not file.read()
+            late = time.monotonic() - self.last_seen > self.timeout
+            return self.seen_alive and late and not file.read()

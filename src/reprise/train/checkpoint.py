@@ -26,19 +26,19 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from reprise.environment import ENVIRONMENT
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.outputs import sha256, write_json
-from reprise.places import PREPARED, PRETRAINED, card
-from reprise.recipe import CHANGE_NO_BIT, Recipe, as_plain
-from reprise.train.alike import of_first, on_one_host, tensors_of_first
-from reprise.train.divided import is_divided, read_moments, read_weights, write_shares
-from reprise.train.record import Record
-from reprise.train.stop import Stop, Stopped
+from reprise.places import PREPARED, PRETRAINED, stats_path
+from reprise.recipe import CHANGE_NO_BIT, Recipe, to_dict
+from reprise.train.alike import broadcast_object, broadcast_tensors, is_single_node
+from reprise.train.divided import is_sharded, load_model_state, load_optimizer_state, save_sharded
+from reprise.train.record import TrainingHistory
+from reprise.train.stop import StopRequest, TrainingInterrupted
 
 CHECKPOINTS = Path("checkpoints")
 MANIFEST = "manifest.json"
-CURVE = "curve.npy"
-KEPT = 2
+HISTORY_FILE = "curve.npy"
+KEEP_LAST = 2
 # What of the package a training runs; dvc.yaml lists the same as its dependencies.
 CODE = (
     "environment.py",
@@ -55,40 +55,40 @@ CODE = (
     "train",
     "xla.py",
 )
-PATIENCE = 30  # seconds for which one that was killed may still be ending
+LOCK_TIMEOUT_S = 30  # seconds for which one that was killed may still be ending
 
 
-def ingredients(recipe: Recipe) -> dict[str, Any]:
+def fingerprint(recipe: Recipe) -> dict[str, Any]:
     """What decides the weights, by name: keys of the recipe, and the SHA-256 of data, model, environment and code.
 
     How often checkpoints are made does not, nor who is told of the figures, nor how many processes share the work.
     """
     keys = {"seed": recipe.seed, "task.labels": recipe.task.labels, "task.metrics": recipe.task.metrics}
-    keys |= {f"train.{key}": value for key, value in as_plain(recipe.train).items() if key not in CHANGE_NO_BIT}
+    keys |= {f"train.{key}": value for key, value in to_dict(recipe.train).items() if key not in CHANGE_NO_BIT}
     keys["evaluate.batch_size"] = recipe.evaluate.batch_size
     package = Path(__file__).parents[1]
     code = [
         file for place in CODE for file in (package / place, *sorted((package / place).rglob("*.py"))) if file.is_file()
     ]
-    files = {str(file): file for file in (card(PREPARED), ENVIRONMENT, *sorted((PRETRAINED / "model").iterdir()))}
+    files = {str(file): file for file in (stats_path(PREPARED), ENVIRONMENT, *sorted((PRETRAINED / "model").iterdir()))}
     files |= {f"src/reprise/{file.relative_to(package)}": file for file in code}
     return keys | {name: sha256(file) if file.is_file() else None for name, file in files.items()}
 
 
-def folder_of(ingredients: Mapping[str, Any]) -> Path:
+def checkpoint_dir(ingredients: Mapping[str, Any]) -> Path:
     """Where the checkpoints of a run lie: each run has a folder of its own, and never looks into another's."""
     fingerprint = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
     return CHECKPOINTS / fingerprint[:16]
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path) -> Iterator[None]:
     """Have the folder of a run's checkpoints alone while it trains; remove it once that has succeeded.
 
     Raises:
-        InputError: another process trains the same run, and goes on doing so.
+        UserError: another process trains the same run, and goes on doing so.
     """
-    for second in range(PATIENCE):
+    for second in range(LOCK_TIMEOUT_S):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
             try:
@@ -103,58 +103,58 @@ def held(folder: Path) -> Iterator[None]:
             yield
             shutil.rmtree(folder)
             return
-    raise InputError(f"{folder}: another process trains this recipe; expected it to end first")
+    raise UserError(f"{folder}: another process trains this recipe; expected it to end first")
 
 
-class Checkpoints:
+class CheckpointManager:
     """Writes and restores the state of a training. The first process writes, and all restore what its host has."""
 
     model: torch.nn.Module
     optimizer: Optimizer
     schedule: LRScheduler
 
-    def __init__(self, folder: Path, world: PartialState, record: Record, stop: Stop) -> None:
+    def __init__(self, folder: Path, world: PartialState, record: TrainingHistory, stop: StopRequest) -> None:
         self.folder, self.world, self.record, self.stop = folder, world, record, stop
         self.stopping = False
 
-    def after_step(self) -> None:
+    def maybe_save(self) -> None:
         """Write a checkpoint every so many steps (each epoch ends with one of its own), and where the run is to stop.
 
         Raises:
             Stopped: after the checkpoint, on every process.
         """
-        steps = len(self.record.curve)
-        if self.is_to_stop(steps) or (steps % self.record.train.checkpoint_every == 0 and self.record.left_of_epoch):
-            self.record.fetch()
+        steps = len(self.record.history)
+        if self.should_stop(steps) or (steps % self.record.train.checkpoint_every == 0 and self.record.steps_left):
+            self.record.flush()
             self.save()
-        self.end_if_stopped()
+        self.raise_if_stopped()
 
-    def is_to_stop(self, steps: int) -> bool:
+    def should_stop(self, steps: int) -> bool:
         """Whether the run is to stop after so many steps, the same answer on every process."""
-        self.stopping = self.stop.asked(self.world, steps)
+        self.stopping = self.stop.should_stop(self.world, steps)
         return self.stopping
 
-    def end_if_stopped(self) -> None:
+    def raise_if_stopped(self) -> None:
         """End the run where it was to stop.
 
         Raises:
             Stopped: it was.
         """
         if self.stopping:
-            place = f"step {len(self.record.curve)}/{self.record.steps_in_all}"
-            raise Stopped(f"stopped after {place}; `dvc repro` goes on from there", self.stop.signal)
+            place = f"step {len(self.record.history)}/{self.record.total_steps}"
+            raise TrainingInterrupted(f"stopped after {place}; `dvc repro` goes on from there", self.stop.signal)
 
     def save(self) -> None:
         """Write a checkpoint: whole, on the disk, and then under its name. The last two are kept.
 
         Raises:
-            InputError: it cannot be written; the ones before are still there.
+            UserError: it cannot be written; the ones before are still there.
         """
-        divided = is_divided(self.model)
+        divided = is_sharded(self.model)
         if not (divided or self.world.is_main_process):
             return
         state = self.record.state()
-        name = f"step-{len(self.record.curve):07d}-epochs-{len(self.record.epochs):03d}"
+        name = f"step-{len(self.record.history):07d}-epochs-{len(self.record.epochs):03d}"
         partial = self.folder / f".{name}.partial"
         try:
             if self.world.is_main_process:
@@ -166,46 +166,46 @@ class Checkpoints:
             }
             if divided:
                 self.world.wait_for_everyone()  # the folder is there
-                write_shares(partial, self.model.state_dict() | moments)
+                save_sharded(partial, self.model.state_dict() | moments)
             else:
                 for part, tensors in (("model", self.model.state_dict()), ("optimizer", moments)):
-                    on_host = {key: on_cpu(value) for key, value in tensors.items()}
+                    on_host = {key: cpu_copy(value) for key, value in tensors.items()}
                     save_file(on_host, partial / f"{part}.safetensors")
             if not self.world.is_main_process:
                 return
             state |= {"param_groups": optimizer["param_groups"], "schedule": self.schedule.state_dict()}
             # As JSON it would take two seconds after 300,000 steps; so it takes a hundredth of one.
-            np.save(partial / CURVE, state.pop("curve"), allow_pickle=False)
+            np.save(partial / HISTORY_FILE, state.pop("curve"), allow_pickle=False)
             write_json(partial / "state.json", state)
             if self.record.epochs:
                 shutil.copytree(self.record.folder, partial / "chosen")
             files = sorted(file for file in partial.rglob("*") if file.is_file())
             for file in files:
-                sync(file)
+                fsync(file)
             write_json(partial / MANIFEST, {"files": {str(file.relative_to(partial)): sha256(file) for file in files}})
             for file in (partial / MANIFEST, partial):
-                sync(file)
+                fsync(file)
             shutil.rmtree(self.folder / name, ignore_errors=True)  # there is one only where it was left out
             partial.rename(self.folder / name)
-            sync(self.folder)
+            fsync(self.folder)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             problem = getattr(error, "strerror", None) or error
-            raise InputError(
+            raise UserError(
                 f"{self.folder / name}: {problem}; expected room for a checkpoint; those before are kept, and "
                 "`dvc repro` goes on from there"
             ) from None
-        names = complete_names(self.folder)
-        kept = names[: names.index(name) + 1][-KEPT:]  # later ones were left out as damaged
+        names = list_checkpoints(self.folder)
+        kept = names[: names.index(name) + 1][-KEEP_LAST:]  # later ones were left out as damaged
         for other in set(names) - set(kept):
             shutil.rmtree(self.folder / other)
 
     def restore(self, model: torch.nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> None:
         """Watch over these, the model itself and no wrapper, and take up the newest checkpoint that is whole."""
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
-        reads = on_one_host() or self.world.is_main_process
-        newest = self.newest() if reads else (None, {})
-        checkpoint, state = newest if on_one_host() else of_first(newest)
+        reads = is_single_node() or self.world.is_main_process
+        newest = self.find_latest() if reads else (None, {})
+        checkpoint, state = newest if is_single_node() else broadcast_object(newest)
         if not checkpoint:
             return
         weights, kept = self.tensors(checkpoint)
@@ -217,17 +217,17 @@ class Checkpoints:
         self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
         self.schedule.load_state_dict(state["schedule"])
         self.record.restore(state, checkpoint / "chosen")
-        self.say_restored(checkpoint)
+        self.log_resume(checkpoint)
 
-    def newest(self) -> tuple[Path | None, dict[str, Any]]:
+    def find_latest(self) -> tuple[Path | None, dict[str, Any]]:
         """The newest checkpoint that is whole, with its state beside the tensors; (None, {}) where there is none."""
-        for name in reversed(complete_names(self.folder)):
+        for name in reversed(list_checkpoints(self.folder)):
             checkpoint = self.folder / name
-            problem = damage(checkpoint)
+            problem = verify_manifest(checkpoint)
             if not problem:
                 state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-                return checkpoint, state | {"curve": np.load(checkpoint / CURVE)}
-            self.say(f"train: {checkpoint} is left out: {problem}")
+                return checkpoint, state | {"curve": np.load(checkpoint / HISTORY_FILE)}
+            self.log_main(f"train: {checkpoint} is left out: {problem}")
         return None, {}
 
     def tensors(self, checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -236,30 +236,32 @@ class Checkpoints:
         Each process reads for itself, its share of a divided model from a disk that all hosts see. Of a whole one on
         several hosts, the first process hands on what it has read: the others' disks may not have it.
         """
-        shared = on_one_host() or is_divided(self.model)
+        shared = is_single_node() or is_sharded(self.model)
         reads = shared or self.world.is_main_process
-        weights = read_weights(checkpoint, self.model) if reads else {}
-        moments = read_moments(checkpoint, self.model, self.optimizer) if reads else {}
+        weights = load_model_state(checkpoint, self.model) if reads else {}
+        moments = load_optimizer_state(checkpoint, self.model, self.optimizer) if reads else {}
         if shared:
             return weights, moments
-        return tensors_of_first(self.world, weights), tensors_of_first(self.world, moments)
+        return broadcast_tensors(self.world, weights), broadcast_tensors(self.world, moments)
 
-    def say_restored(self, checkpoint: Path) -> None:
+    def log_resume(self, checkpoint: Path) -> None:
         """Print where the run goes on, and from what."""
-        self.say(f"train: goes on after step {len(self.record.curve)}/{self.record.steps_in_all}, from {checkpoint}")
+        self.log_main(
+            f"train: goes on after step {len(self.record.history)}/{self.record.total_steps}, from {checkpoint}"
+        )
 
-    def say(self, line: str) -> None:
+    def log_main(self, line: str) -> None:
         """Print a line, once for all processes."""
         if self.world.is_main_process:
             print(line, flush=True)
 
 
-def complete_names(folder: Path) -> list[str]:
+def list_checkpoints(folder: Path) -> list[str]:
     """The checkpoints that were given their name, oldest first; what a killed run was still writing has another."""
     return sorted(found.name for found in folder.glob("step-*"))
 
 
-def damage(checkpoint: Path) -> str | None:
+def verify_manifest(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, None if every file has the digest that the manifest gives."""
     try:
         files: dict[str, str] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
@@ -271,12 +273,12 @@ def damage(checkpoint: Path) -> str | None:
     return None
 
 
-def on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+def cpu_copy(tensor: torch.Tensor) -> torch.Tensor:
     """A copy in the host's memory, which shares it with no other tensor, as safetensors asks."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def sync(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Have the disk hold a file's bytes, or a folder's names, before anything that relies on them."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

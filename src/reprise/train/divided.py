@@ -33,26 +33,28 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 Tensors = dict[str, torch.Tensor]
 
 # A process writes its share of so many bytes to a file, and so on: safetensors holds a file in memory, twice.
-PIECE = 2**29
+MAX_FILE_BYTES = 2**29
 
 
-def sharding() -> FullyShardedDataParallelPlugin | None:
+def fsdp_plugin() -> FullyShardedDataParallelPlugin | None:
     """How the model is divided, from what launch.py has put into the environment; None where it is not."""
     if os.environ.get("ACCELERATE_USE_FSDP") != "true":
         return None
     return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
 
 
-def divide(model: torch.nn.Module, accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin | None) -> None:
+def configure_fsdp(
+    model: torch.nn.Module, accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin | None
+) -> None:
     """Have `accelerator.prepare` divide this model, layer by layer; without a plugin it stays whole."""
     if plugin is None:
         return
-    plugin.transformer_cls_names_to_wrap = layers_of(model)
+    plugin.transformer_cls_names_to_wrap = wrap_classes(model)
     accelerator.state.distributed_type, accelerator.state.fsdp_plugin = DistributedType.FSDP, plugin
     model.forward = accelerator.autocast()(model.forward)
 
 
-def layers_of(model: torch.nn.Module) -> list[str]:
+def wrap_classes(model: torch.nn.Module) -> list[str]:
     """The classes of a model's layers, each of which is put together by itself.
 
     Not those of its `_no_split_modules`: BERT's embeddings stand there, too, and would be divided twice.
@@ -60,29 +62,31 @@ def layers_of(model: torch.nn.Module) -> list[str]:
     return sorted({type(part).__name__ for part in model.modules() if isinstance(part, GradientCheckpointingLayer)})
 
 
-def is_divided(model: torch.nn.Module) -> bool:
+def is_sharded(model: torch.nn.Module) -> bool:
     """Whether this process has but a share of the model."""
     return isinstance(model, FSDPModule)
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor with all its shares; every process takes part."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_weights(model: torch.nn.Module) -> Tensors:
+def full_state_dict(model: torch.nn.Module) -> Tensors:
     """All weights of a divided model, in the memory of the first process's host, {} on the others; all take part."""
     gathered = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     return {name: weight for name, weight in gathered.items() if isinstance(weight, torch.Tensor)}
 
 
-def write_shares(folder: Path, tensors: Tensors) -> None:
+def save_sharded(folder: Path, tensors: Tensors) -> None:
     """Write each process's share of these tensors to files of its own, onto the disk; all take part.
 
     Raises:
         OSError: one of them could not; all raise it.
     """
-    files = pieces({name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}, PIECE)
+    files = assign_files(
+        {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}, MAX_FILE_BYTES
+    )
     writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=files, save_distributed=True)
     try:
         save(dict(tensors), storage_writer=writer)
@@ -90,7 +94,7 @@ def write_shares(folder: Path, tensors: Tensors) -> None:
         raise OSError(*next(iter(failed.failures.values()))[0].args) from None
 
 
-def pieces(sizes: dict[str, int], piece: int) -> dict[str, int]:
+def assign_files(sizes: dict[str, int], piece: int) -> dict[str, int]:
     """Which file a tensor goes to, counted from 1, by the bytes of each tensor: one file after the other, of about a
     piece each.
     """
@@ -98,27 +102,27 @@ def pieces(sizes: dict[str, int], piece: int) -> dict[str, int]:
     return {name: 1 + (end - 1) // piece for name, end in zip(sizes, ends, strict=True)}
 
 
-def read_weights(folder: Path, model: torch.nn.Module) -> Tensors:
+def load_model_state(folder: Path, model: torch.nn.Module) -> Tensors:
     """The weights in a checkpoint of either kind: a process's share of them, or of a whole model all, on the host.
 
     Args:
         folder: the checkpoint, whose digests were compared.
         model: says which weights there are and how they are divided; with a divided one all processes take part.
     """
-    divided = is_divided(model)
-    return _read(folder, {name: _room_for(weight, divided) for name, weight in model.state_dict().items()}, divided)
+    divided = is_sharded(model)
+    return _read(folder, {name: _empty_like(weight, divided) for name, weight in model.state_dict().items()}, divided)
 
 
-def read_moments(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -> Tensors:
+def load_optimizer_state(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -> Tensors:
     """The same of what the model's optimizer keeps of parameters: `NUMBER.NAME`, each divided as its parameter is."""
-    divided, weights = is_divided(model), model.state_dict()
+    divided, weights = is_sharded(model), model.state_dict()
     parameters = [parameter.detach() for group in optimizer.param_groups for parameter in group["params"]]
     into: Tensors = {}
     for name, stored in HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata.items():
         if name not in weights and isinstance(stored, TensorStorageMetadata):
             parameter = parameters[int(name.split(".")[0])]
             like = parameter if stored.size == parameter.shape else torch.empty(stored.size)  # a count of steps
-            into[name] = _room_for(like, divided)
+            into[name] = _empty_like(like, divided)
     return _read(folder, into, divided)
 
 
@@ -129,5 +133,5 @@ def _read(folder: Path, into: Tensors, divided: bool) -> Tensors:
     return into
 
 
-def _room_for(tensor: torch.Tensor, divided: bool) -> torch.Tensor:
+def _empty_like(tensor: torch.Tensor, divided: bool) -> torch.Tensor:
     return torch.zeros_like(tensor) if divided else torch.zeros_like(tensor, device="cpu")

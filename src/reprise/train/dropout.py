@@ -16,11 +16,11 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from reprise.xla import shift_right, sixteens
+from reprise.xla import logical_shift_right, unpack_int16
 
 # SplitMix64's constants, as int64 has them.
-GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
-FOUR = 4  # values are decided by one hash: 64 bits, 16 each
+GAMMA, MIX1, MIX2 = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
+VALUES_PER_HASH = 4  # values are decided by one hash: 64 bits, 16 each
 
 
 def splitmix64(seeds: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
@@ -35,20 +35,20 @@ def splitmix64(seeds: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         Their 64 bits as int64.
     """
     bits = seeds + (numbers + 1) * GAMMA
-    bits = bits.bitwise_xor_(shift_right(bits, 30)).mul_(FIRST)
-    bits = bits.bitwise_xor_(shift_right(bits, 27)).mul_(SECOND)
-    return bits.bitwise_xor_(shift_right(bits, 31))
+    bits = bits.bitwise_xor_(logical_shift_right(bits, 30)).mul_(MIX1)
+    bits = bits.bitwise_xor_(logical_shift_right(bits, 27)).mul_(MIX2)
+    return bits.bitwise_xor_(logical_shift_right(bits, 31))
 
 
-class Keys:
+class DropoutKeys:
     """A key for each row that a forward pass is of; all dropout of a model shares them."""
 
     def __init__(self, seed: int) -> None:
         """`seed` is the recipe's."""
         self.seed = seed
-        self.of_rows = torch.empty(0, dtype=torch.int64)
+        self.values = torch.empty(0, dtype=torch.int64)
 
-    def take(self, epoch: int, rows: list[int], batch: torch.Tensor) -> None:
+    def set_batch(self, epoch: int, rows: list[int], batch: torch.Tensor) -> None:
         """Say which rows the next batch holds.
 
         Args:
@@ -58,31 +58,31 @@ class Keys:
         """
         (seed,) = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64).view(np.int64)
         numbers = torch.tensor([*rows, *[0] * (len(batch) - len(rows))])
-        self.of_rows = splitmix64(torch.tensor(seed), numbers).to(batch.device)
+        self.values = splitmix64(torch.tensor(seed), numbers).to(batch.device)
 
 
 class Dropout(nn.Module):
     """Set a share of values to zero and scale the others up (Srivastava et al. 2014), as the keys decide."""
 
-    def __init__(self, share: float, place: int, keys: Keys) -> None:
+    def __init__(self, share: float, place: int, keys: DropoutKeys) -> None:
         """`place` tells the dropout of a model apart."""
         super().__init__()
-        self.p, self.place, self.keys = share, place, keys
+        self.p, self.layer_id, self.keys = share, place, keys
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return values, [rows, …], of the same shape and dtype."""
         if not self.training or not self.p:
             return values
-        if len(values) != len(self.keys.of_rows):  # shared by all rows, as embeddings of relative positions are
+        if len(values) != len(self.keys.values):  # shared by all rows, as embeddings of relative positions are
             return functional.dropout(values, self.p)
-        return values * kept(self.keys.of_rows, self.place, values.shape, self.p, values.dtype)
+        return values * dropout_mask(self.keys.values, self.layer_id, values.shape, self.p, values.dtype)
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
-        return f"p={self.p}, place={self.place}"
+        return f"p={self.p}, place={self.layer_id}"
 
 
-def kept(keys: torch.Tensor, place: int, shape: torch.Size, share: float, dtype: torch.dtype) -> torch.Tensor:
+def dropout_mask(keys: torch.Tensor, place: int, shape: torch.Size, share: float, dtype: torch.dtype) -> torch.Tensor:
     """What values are multiplied with: 0 where they are dropped, else what keeps the mean.
 
     Args:
@@ -94,11 +94,11 @@ def kept(keys: torch.Tensor, place: int, shape: torch.Size, share: float, dtype:
         dtype: of the result.
     """
     *outer, width = shape[1:]
-    number = torch.arange(-(-width // FOUR), device=keys.device)
+    number = torch.arange(-(-width // VALUES_PER_HASH), device=keys.device)
     for depth, size in enumerate(reversed(outer), start=1):
         position = torch.arange(1, size + 1, device=keys.device) << 16 * depth
         number = number + position.view(-1, *[1] * depth)
-    bits = sixteens(splitmix64(keys.view(-1, *[1] * number.dim()), number + (place << 48)))[..., :width]
+    bits = unpack_int16(splitmix64(keys.view(-1, *[1] * number.dim()), number + (place << 48)))[..., :width]
     dropped = min(max(round(share * 2**16), 1), 2**16 - 1)
     threshold = dropped - 2**15  # of 16 bits as int16: those below are dropped
     return bits.clamp(threshold - 1, threshold).sub_(threshold - 1).to(dtype).mul_(2**16 / (2**16 - dropped))
@@ -147,7 +147,7 @@ AttentionInterface.register("reprise", attention)
 AttentionMaskInterface.register("reprise", sdpa_mask)
 
 
-def drop_by_row(model: PreTrainedModel, seed: int) -> Keys:
+def replace_dropout(model: PreTrainedModel, seed: int) -> DropoutKeys:
     """Replace the dropout of a model; what its family's own code draws with torch's functions stays torch's.
 
     A module that the model uses several times in a pass drops the same each time.
@@ -155,7 +155,7 @@ def drop_by_row(model: PreTrainedModel, seed: int) -> Keys:
     Returns:
         Who is told which rows come next.
     """
-    keys = Keys(seed)
+    keys = DropoutKeys(seed)
     parts = [(parent, name, part) for parent in model.modules() for name, part in parent.named_children()]
     dropouts = [(parent, name, part.p) for parent, name, part in parts if isinstance(part, nn.Dropout)]
     for place, (parent, name, share) in enumerate(dropouts):

@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 
 
 @dataclass(frozen=True)
-class Share:
+class LaunchConfig:
     """How many processes this host starts, and with which other hosts it trains."""
 
     processes: int | None = None  # None: as many as the profile of the hardware says
@@ -19,33 +19,33 @@ class Share:
     timeout: int = 600  # seconds for which the others are waited for: they may have to while host 0 writes
 
 
-def check_share(share: Share, hardware: str) -> None:
-    """Raise an InputError where the options do not fit together, or not this hardware."""
+def validate(share: LaunchConfig, hardware: str) -> None:
+    """Raise an UserError where the options do not fit together, or not this hardware."""
     nodes, rank = share.nodes, share.node_rank
     if rank >= nodes:
-        raise InputError(f"--node-rank: expected one of 0 to {nodes - 1}, for --nodes {nodes}; got {rank}")
+        raise UserError(f"--node-rank: expected one of 0 to {nodes - 1}, for --nodes {nodes}; got {rank}")
     if nodes > 1 and not share.rendezvous:
-        raise InputError(f"--rendezvous: expected HOST:PORT of host 0, for --nodes {nodes}; got none")
+        raise UserError(f"--rendezvous: expected HOST:PORT of host 0, for --nodes {nodes}; got none")
     if share.rendezvous:
-        address_of(share.rendezvous)
+        parse_endpoint(share.rendezvous)
     if hardware == "tpu" and (nodes > 1 or share.max_restarts):
         option = "--nodes" if nodes > 1 else "--max-restarts"
-        raise InputError(f"{option}: a TPU trains on one host, and its processes start once; expected none")
+        raise UserError(f"{option}: a TPU trains on one host, and its processes start once; expected none")
 
 
-def address_of(rendezvous: str) -> tuple[str, int]:
+def parse_endpoint(rendezvous: str) -> tuple[str, int]:
     """The host and the port of HOST:PORT; an IPv6 address stands in brackets there.
 
     Raises:
-        InputError: it is not of that form.
+        UserError: it is not of that form.
     """
     found = re.fullmatch(r"([^\s:/]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", rendezvous)
     if not found or not 0 < int(found[2]) < 2**16:
-        raise InputError(f"--rendezvous: expected HOST:PORT, such as 10.0.0.1:29500; got {rendezvous!r}")
+        raise UserError(f"--rendezvous: expected HOST:PORT, such as 10.0.0.1:29500; got {rendezvous!r}")
     return found[1].strip("[]"), int(found[2])
 
 
-def torchrun(processes: int, share: Share) -> list[str]:
+def torchrun_args(processes: int, share: LaunchConfig) -> list[str]:
     """The module and the arguments with which Python starts this host's processes.
 
     torchrun numbers hosts in the order of their addresses, whatever their rank. So each gives one that sorts in its
@@ -54,7 +54,7 @@ def torchrun(processes: int, share: Share) -> list[str]:
     started = ["reprise.train.agent", f"--nproc-per-node={processes}", f"--max-restarts={share.max_restarts}"]
     if not share.rendezvous or share.nodes == 1:
         return [*started, "--standalone"]
-    first, _ = address_of(share.rendezvous)
+    first, _ = parse_endpoint(share.rendezvous)
     return [
         *started,
         f"--nnodes={share.nodes}",

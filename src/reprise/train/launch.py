@@ -19,47 +19,47 @@ import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from reprise.environment import ENVIRONMENT, ROOMS, require_device
-from reprise.errors import InputError
-from reprise.places import PREPARED, PRETRAINED, card
+from reprise.environment import ENVIRONMENT, HARDWARE_DIR, require_device
+from reprise.errors import UserError
+from reprise.places import PREPARED, PRETRAINED, stats_path
 from reprise.recipe import Recipe, Train
-from reprise.train.alive import ALIVE, Watch
-from reprise.train.hosts import Share, check_share, torchrun
-from reprise.train.stop import STOP_FILE, Stopped, die_with_parent, listening
+from reprise.train.alive import LIVENESS_FILE, LivenessMonitor
+from reprise.train.hosts import LaunchConfig, torchrun_args, validate
+from reprise.train.stop import STOP_FILE, TrainingInterrupted, handle_signals, set_pdeathsig
 from reprise.train.trackers import check_trackers
 
-# How the launcher tells its processes how many they should be, on all hosts; see check_world in stage.py.
+# How the launcher tells its processes how many they should be, on all hosts; see check_world_size in stage.py.
 WORLD_SIZE = "REPRISE_WORLD_SIZE"
 # And for how many seconds they wait for one another.
 TIMEOUT = "REPRISE_TIMEOUT"
 # Where they leave what all of them were refused for.
-REFUSED = "REPRISE_REFUSED_FILE"
-GRACE = 10  # seconds for which torchrun may tidy up after processes that failed
-ALONE = Share()
+ERROR_FILE = "REPRISE_REFUSED_FILE"
+SHUTDOWN_GRACE_S = 10  # seconds for which torchrun may tidy up after processes that failed
+SINGLE_PROCESS = LaunchConfig()
 
 
-def launch(recipe: Recipe, hardware: str, share: Share = ALONE) -> None:
+def launch(recipe: Recipe, hardware: str, share: LaunchConfig = SINGLE_PROCESS) -> None:
     """Train in this process, or in as many as the profile or the command line says.
 
     Raises:
-        InputError: the profile, the command line or what the earlier stages made cannot be used.
+        UserError: the profile, the command line or what the earlier stages made cannot be used.
         SystemExit: one of several processes failed, or a signal stopped the training (143 for SIGTERM, 130 for SIGINT).
     """
     require_device(hardware)
-    check_share(share, hardware)
-    profile = profile_of(hardware, share.profile)
+    validate(share, hardware)
+    profile = profile_path(hardware, share.profile)
     processes = share.processes or read_processes(profile)
     if hardware == "cuda" and processes > torch.cuda.device_count():
-        raise InputError(
+        raise UserError(
             f"--processes: expected one for a GPU, of which there are {torch.cuda.device_count()}; got {processes}"
         )
-    check_engine(recipe.train, hardware, processes, share.nodes)
-    check_sharding(recipe.train, profile)
+    validate_engine(recipe.train, hardware, processes, share.nodes)
+    validate_fsdp(recipe.train, profile)
     check_trackers(recipe.train)
-    for needed in (card(PREPARED), PRETRAINED / "model", *([ENVIRONMENT] if share.nodes > 1 else [])):
+    for needed in (stats_path(PREPARED), PRETRAINED / "model", *([ENVIRONMENT] if share.nodes > 1 else [])):
         if not needed.exists():
             how = "dvc repro environment prepare" if share.node_rank else "dvc repro"
-            raise InputError(f"{needed}: not found; expected what the stages before train make: run `{how}`")
+            raise UserError(f"{needed}: not found; expected what the stages before train make: run `{how}`")
     if recipe.train.precision == "bf16" and hardware == "cpu" and not has_bf16(Path("/proc/cpuinfo")):
         print(
             "train: this processor has no bf16 instructions: the result is the recipe's, but expect it to take several "
@@ -68,62 +68,62 @@ def launch(recipe: Recipe, hardware: str, share: Share = ALONE) -> None:
         )
     try:
         if processes * share.nodes == 1 and not share.max_restarts:
-            from reprise.train.stage import run
+            from reprise.train.stage import train_worker
 
-            run(recipe, hardware)
+            train_worker(recipe, hardware)
         else:
-            run_several(processes, hardware, share)
-    except Stopped as stopped:
+            spawn_workers(processes, hardware, share)
+    except TrainingInterrupted as stopped:
         print(f"reprise train: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
 
 
-def check_engine(train: Train, hardware: str, processes: int, nodes: int = 1) -> None:
-    """Raise an InputError where the recipe asks for what this hardware or so many processes and hosts cannot do."""
+def validate_engine(train: Train, hardware: str, processes: int, nodes: int = 1) -> None:
+    """Raise an UserError where the recipe asks for what this hardware or so many processes and hosts cannot do."""
     if hardware == "tpu" and train.engine != "accelerate":
-        raise InputError(f"params.yaml: train.engine: {train.engine} does not train on XLA; expected accelerate")
+        raise UserError(f"params.yaml: train.engine: {train.engine} does not train on XLA; expected accelerate")
     if hardware == "tpu" and train.gradient_checkpointing:
-        raise InputError("params.yaml: train.gradient_checkpointing: torch has none for XLA; expected false")
+        raise UserError("params.yaml: train.gradient_checkpointing: torch has none for XLA; expected false")
     if nodes > 1 and train.engine != "accelerate":
-        raise InputError(
+        raise UserError(
             f"params.yaml: train.engine: {train.engine} trains on one host, not on {nodes}; expected accelerate"
         )
     if processes > 1 and train.engine == "pytorch":
-        raise InputError(
+        raise UserError(
             f"params.yaml: train.engine: pytorch trains in one process, not in {processes}; "
             "expected accelerate or trainer"
         )
 
 
-def check_sharding(train: Train, profile: Path) -> None:
-    """Raise an InputError where the profile divides the model between processes and the recipe asks for what cannot be.
+def validate_fsdp(train: Train, profile: Path) -> None:
+    """Raise an UserError where the profile divides the model between processes and the recipe asks for what cannot be.
 
     Even on one process: how many there are changes nothing about what is refused.
     """
-    if not read_sharding(profile):
+    if not fsdp_env(profile):
         return
     if train.engine != "accelerate":
-        raise InputError(
+        raise UserError(
             f"params.yaml: train.engine: {train.engine} has every process hold the whole model, and {profile} divides "
             "it; expected accelerate"
         )
     if train.lora:
-        raise InputError(
+        raise UserError(
             f"params.yaml: train.lora: it has no weights to add to in a model that {profile} divides; expected null, "
             "or the profile accelerate"
         )
 
 
-def run_several(processes: int, hardware: str, share: Share) -> None:
+def spawn_workers(processes: int, hardware: str, share: LaunchConfig) -> None:
     """Train in processes that torchrun starts, or `accelerate launch` on a TPU; they share the cores of a CPU.
 
     Raises:
-        InputError: all of them were refused for the same reason.
+        UserError: all of them were refused for the same reason.
         Stopped: they were stopped by a signal that this process or another host's took.
         SystemExit: one of them failed.
     """
-    profile = profile_of(hardware, share.profile)
-    environment = {**os.environ, **read_sharding(profile)}
+    profile = profile_path(hardware, share.profile)
+    environment = {**os.environ, **fsdp_env(profile)}
     environment |= {WORLD_SIZE: str(processes * share.nodes), TIMEOUT: str(share.timeout)}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
     environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # stage.py asks on purpose for what torch warns of
@@ -131,26 +131,31 @@ def run_several(processes: int, hardware: str, share: Share) -> None:
         environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     if hardware == "cpu":
         environment["ACCELERATE_USE_CPU"] = "1"
-    launcher = torchrun(processes, share)
+    launcher = torchrun_args(processes, share)
     if share.nodes > 1:
         print(f"train: host {share.node_rank} of {share.nodes}, they meet at {share.rendezvous}", flush=True)
     if hardware == "tpu":
         launcher = ["accelerate.commands.launch", "--tpu", "--config_file", str(profile)]
-    with tempfile.TemporaryDirectory() as folder, listening() as stop:
+    with tempfile.TemporaryDirectory() as folder, handle_signals() as stop:
         stop_file, refused_file, alive_file = (Path(folder) / name for name in ("stop", "refused", "alive"))
-        watch = Watch(alive_file, share.timeout if share.max_restarts else GRACE)
+        watch = LivenessMonitor(alive_file, share.timeout if share.max_restarts else SHUTDOWN_GRACE_S)
         running = subprocess.Popen(
             [sys.executable, "-m", *launcher, "--module", "reprise.train.stage"],
-            env={**environment, STOP_FILE: str(stop_file), REFUSED: str(refused_file), ALIVE: str(alive_file)},
+            env={
+                **environment,
+                STOP_FILE: str(stop_file),
+                ERROR_FILE: str(refused_file),
+                LIVENESS_FILE: str(alive_file),
+            },
             start_new_session=True,  # Ctrl-C reaches us alone: launchers end their processes in the middle of a step
-            preexec_fn=partial(die_with_parent, signal.SIGTERM),
+            preexec_fn=partial(set_pdeathsig, signal.SIGTERM),
         )
         try:
             while running.poll() is None:
                 time.sleep(0.1)
                 if stop.signal:
                     stop_file.touch()
-                if share.nodes > 1 and watch.is_over():
+                if share.nodes > 1 and watch.is_dead():
                     running.kill()
         finally:
             running.terminate()
@@ -159,9 +164,9 @@ def run_several(processes: int, hardware: str, share: Share) -> None:
             file.read_text(encoding="utf-8") if file.exists() else "" for file in (stop_file, refused_file)
         )
     if refused:
-        raise InputError(refused)
+        raise UserError(refused)
     if said:
-        raise Stopped(said, stop.signal or signal.SIGTERM)
+        raise TrainingInterrupted(said, stop.signal or signal.SIGTERM)
     if code:
         where = f" on {share.nodes} hosts" if share.nodes > 1 else ""
         print(
@@ -172,16 +177,16 @@ def run_several(processes: int, hardware: str, share: Share) -> None:
         sys.exit(max(code, 1))
 
 
-def profile_of(hardware: str, name: str) -> Path:
+def profile_path(hardware: str, name: str) -> Path:
     """A launch profile of a kind of hardware.
 
     Raises:
-        InputError: there is none of that name.
+        UserError: there is none of that name.
     """
-    profile = ROOMS / hardware / f"{name}.yaml"
+    profile = HARDWARE_DIR / hardware / f"{name}.yaml"
     if not profile.is_file():
         others = ", ".join(sorted(file.stem for file in profile.parent.glob("*.yaml")))
-        raise InputError(f"{profile}: not found; expected one of the profiles of {hardware}: {others}")
+        raise UserError(f"{profile}: not found; expected one of the profiles of {hardware}: {others}")
     return profile
 
 
@@ -192,7 +197,7 @@ def read_profile(profile: Path) -> dict[str, Any]:
     except (OSError, YAMLError):
         settings = None
     if not isinstance(settings, dict):
-        raise InputError(f"{profile}: expected an Accelerate profile with the key num_processes")
+        raise UserError(f"{profile}: expected an Accelerate profile with the key num_processes")
     return settings
 
 
@@ -200,25 +205,25 @@ def read_processes(profile: Path) -> int:
     """The number of processes in a profile: with `gpu_ids: all`, one for each GPU."""
     settings = read_profile(profile)
     if "num_processes" not in settings and settings.get("gpu_ids") != "all":
-        raise InputError(f"{profile}: expected an Accelerate profile with the key num_processes")
+        raise UserError(f"{profile}: expected an Accelerate profile with the key num_processes")
     processes = torch.cuda.device_count() if settings.get("gpu_ids") == "all" else settings["num_processes"]
     if not isinstance(processes, int) or processes < 1:
-        raise InputError(f"{profile}: num_processes: expected a whole number of at least 1, got {processes!r}")
+        raise UserError(f"{profile}: num_processes: expected a whole number of at least 1, got {processes!r}")
     return processes
 
 
-def read_sharding(profile: Path) -> dict[str, str]:
+def fsdp_env(profile: Path) -> dict[str, str]:
     """What tells Accelerate, as environment variables, that it divides the model and how; {} where it does not.
 
     Raises:
-        InputError: the profile asks for another way than FSDP2.
+        UserError: the profile asks for another way than FSDP2.
     """
     settings = read_profile(profile)
     if settings.get("distributed_type") != "FSDP":
         return {}
     chosen = settings.get("fsdp_config") or {}
     if chosen.get("fsdp_version") != 2:
-        raise InputError(f"{profile}: fsdp_config.fsdp_version: expected 2, got {chosen.get('fsdp_version')!r}")
+        raise UserError(f"{profile}: fsdp_config.fsdp_version: expected 2, got {chosen.get('fsdp_version')!r}")
     return {"ACCELERATE_USE_FSDP": "true"} | {key.upper(): str(value) for key, value in chosen.items()}
 
 

@@ -12,28 +12,39 @@ from datasets import Dataset
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from reprise.inference import predict, score
+from reprise.inference import compute_metrics, predict
 from reprise.modeling import Collator
 from reprise.recipe import Recipe
-from reprise.train.checkpoint import Checkpoints
-from reprise.train.divided import divide, sharding, whole
+from reprise.train.checkpoint import CheckpointManager
+from reprise.train.divided import configure_fsdp, fsdp_plugin, full_tensor
 from reprise.train.model import build_model
 from reprise.train.optimizer import build_optimizer, build_schedule
-from reprise.train.plan import deal, micro_batch_rows, random_seed, steps_of_epoch, weight
-from reprise.train.record import Record
-from reprise.train.shards import Shards
-from reprise.xla import as_data, autocast, cut, manual_seed, on_xla, settle
+from reprise.train.plan import (
+    iter_micro_batches,
+    loss_scale,
+    micro_batch_seed,
+    plan_recipe_epoch,
+    resolve_micro_batch_size,
+)
+from reprise.train.record import TrainingHistory
+from reprise.train.shards import ShardedDataset
+from reprise.xla import autocast, device_scalar, init_optimizer_state, manual_seed, mark_step, on_xla
 
 
 def train(
-    recipe: Recipe, rows: Shards, validation: Dataset, collate: Collator, record: Record, checkpoints: Checkpoints
+    recipe: Recipe,
+    rows: ShardedDataset,
+    validation: Dataset,
+    collate: Collator,
+    record: TrainingHistory,
+    checkpoints: CheckpointManager,
 ) -> None:
     """Fine-tune the pretrained model on `rows`.
 
     `record` keeps the figures and the weights of the chosen epoch, `checkpoints` what an interrupted run goes on from.
     """
     settings, device = recipe.train, record.world.device
-    plugin = sharding()  # None where every process has the whole model
+    plugin = fsdp_plugin()  # None where every process has the whole model
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if settings.precision == "bf16" and not on_xla(device) else "no",  # see xla.autocast
@@ -44,25 +55,25 @@ def train(
         step_scheduler_with_optimizer=False,  # our schedule counts optimizer steps, not steps × processes
     )
     processes, process = accelerator.num_processes, accelerator.process_index
-    micro_batch_size = micro_batch_rows(settings, processes)
+    micro_batch_size = resolve_micro_batch_size(settings, processes)
 
     model, keys = build_model(recipe)
     model.to(device)
     optimizer = build_optimizer(model, settings)
-    schedule = build_schedule(optimizer, settings, record.steps_in_all)
-    divide(model, accelerator, plugin)
+    schedule = build_schedule(optimizer, settings, record.total_steps)
+    configure_fsdp(model, accelerator, plugin)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
     checkpoints.restore(accelerator.unwrap_model(model), optimizer, schedule)
     loss = torch.zeros(()).to(device)  # this process's share of a step's
-    settle(optimizer, device)
+    init_optimizer_state(optimizer, device)
 
     for epoch in range(len(record.epochs), settings.epochs):
-        steps = steps_of_epoch(recipe, record.lengths, epoch, processes)
+        steps = plan_recipe_epoch(recipe, record.lengths, epoch, processes)
         if not steps:
             break
         done = record.start_epoch(epoch, steps)  # before an interruption
-        fill_up = collate.of("train", micro_batch_size)
-        loader = DataLoader(rows, batch_sampler=deal(steps[done:], processes), collate_fn=fill_up)
+        fill_up = collate.with_batch_size("train", micro_batch_size)
+        loader = DataLoader(rows, batch_sampler=iter_micro_batches(steps[done:], processes), collate_fn=fill_up)
         batches = iter(accelerator.prepare_data_loader(loader))
         model.train()
         for number, step in enumerate(steps[done:], start=done):
@@ -71,34 +82,36 @@ def train(
                 micro_batch = turn * processes + process
                 batch = next(batches)
                 targets = batch.pop("labels")
-                keys.take(epoch, step.of(micro_batch), targets)  # they decide what is dropped
-                manual_seed(random_seed(recipe.seed, epoch, number, micro_batch), device)  # for what else may be drawn
+                keys.set_batch(epoch, step.rows_of_micro_batch(micro_batch), targets)  # they decide what is dropped
+                manual_seed(
+                    micro_batch_seed(recipe.seed, epoch, number, micro_batch), device
+                )  # for what else may be drawn
                 # Gradients travel between processes once a step, with its last micro-batch. Those of a divided model
                 # travel with each, as there is room for a share of them alone.
                 travels = turn == turns - 1 or accelerator.is_fsdp2
                 with nullcontext() if travels else accelerator.no_sync(model):
                     with autocast(settings.precision, device):
                         logits = model(**batch).logits
-                    part = summed_loss(logits, targets) * as_data(weight(step, micro_batch), device)
+                    part = summed_loss(logits, targets) * device_scalar(loss_scale(step, micro_batch), device)
                     accelerator.backward(part * processes)  # the mean over processes is taken; the sum is meant
                 loss += part.detach()
                 if micro_batch_size * processes < settings.batch_size:
-                    cut(device)  # one program for each shape of micro-batches, and one for the rest
-            norm = whole(accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm))
+                    mark_step(device)  # one program for each shape of micro-batches, and one for the rest
+            norm = full_tensor(accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm))
             learning_rate = schedule.get_last_lr()[0]
             optimizer.step()
             schedule.step()
-            record.note(loss, norm)
+            record.log_device(loss, norm)
             # To XLA, adding to zeros and beginning with nothing are two programs.
             optimizer.zero_grad(set_to_none=not on_xla(device))
             loss.zero_()
-            cut(device)
-            record.step(epoch, step, learning_rate)
-            checkpoints.after_step()
+            mark_step(device)
+            record.log_step(epoch, step, learning_rate)
+            checkpoints.maybe_save()
 
         logits = predict(model, validation, collate, recipe.evaluate.batch_size, accelerator)
-        record.epoch(epoch, score(recipe.task, logits, validation["label"]))
-        if record.is_chosen(epoch):
+        record.log_epoch(epoch, compute_metrics(recipe.task, logits, validation["label"]))
+        if record.is_best(epoch):
             record.save(accelerator.unwrap_model(model))
         checkpoints.save()
 

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from reprise.errors import InputError
+from reprise.errors import UserError
 from reprise.modeling import load_classifier
 from reprise.places import PRETRAINED
 from reprise.recipe import Lora, Recipe
-from reprise.train.dropout import Keys, drop_by_row
+from reprise.train.dropout import DropoutKeys, replace_dropout
 
 
-def build_model(recipe: Recipe) -> tuple[torch.nn.Module, Keys]:
+def build_model(recipe: Recipe) -> tuple[torch.nn.Module, DropoutKeys]:
     """The pretrained model with a new head, drawn from the recipe's seed; with `train.lora`, a PeftModel around it.
 
     Returns:
@@ -24,15 +24,15 @@ def build_model(recipe: Recipe) -> tuple[torch.nn.Module, Keys]:
     model = load_classifier(PRETRAINED / "model", recipe.task.labels)
     if recipe.train.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    keys = drop_by_row(model, recipe.seed)
-    return with_lora(model, recipe.train.lora) if recipe.train.lora else model, keys
+    keys = replace_dropout(model, recipe.seed)
+    return apply_lora(model, recipe.train.lora) if recipe.train.lora else model, keys
 
 
-def with_lora(model: PreTrainedModel, lora: Lora) -> torch.nn.Module:
+def apply_lora(model: PreTrainedModel, lora: Lora) -> torch.nn.Module:
     """Freeze the encoder and put low-rank matrices beside its layers; the head, no part of it, is trained whole.
 
     Raises:
-        InputError: the model has no layers of the names in `lora.targets`.
+        UserError: the model has no layers of the names in `lora.targets`.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -47,14 +47,14 @@ def with_lora(model: PreTrainedModel, lora: Lora) -> torch.nn.Module:
             adapted: torch.nn.Module = get_peft_model(model, config)
     except ValueError:
         names = {name.split(".")[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-        raise InputError(
+        raise UserError(
             f"params.yaml: train.lora.targets: the model has no layers {lora.targets}; "
             f"expected all-linear or some of {', '.join(sorted(names - set(head)))}"
         ) from None
     return adapted
 
 
-def exported(model: torch.nn.Module) -> PreTrainedModel:
+def merge_adapters(model: torch.nn.Module) -> PreTrainedModel:
     """The model without anything of the training about it: low-rank matrices are added to the weights of a copy.
 
     The copy lies in the host's memory: a device has no room for a second model to spare, and XLA would compile programs

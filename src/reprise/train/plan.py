@@ -19,34 +19,34 @@ from reprise.recipe import Recipe, Train
 
 # Steps whose rows are sorted by length together. Larger windows pad less and mix the rows less; at 50 steps of 32 rows
 # the padding is down to a few percent.
-WINDOW = 50
+SORT_WINDOW_STEPS = 50
 # Shards whose rows are shuffled together. Few, as their files should fit into memory: rows are read across them.
-SHARDS_MIXED = 4
+SHUFFLE_SHARDS = 4
 
 Rows = npt.NDArray[np.int64]  # a number for each row
 
 
 @dataclass(frozen=True)
-class Step:
+class StepPlan:
     """One optimizer step: its micro-batches, each the numbers of its rows."""
 
     micro_batches: list[list[int]]
 
     @property
-    def rows(self) -> int:
+    def num_examples(self) -> int:
         return sum(len(micro_batch) for micro_batch in self.micro_batches)
 
-    def of(self, micro_batch: int) -> list[int]:
+    def rows_of_micro_batch(self, micro_batch: int) -> list[int]:
         """The rows of a micro-batch; a single one where it only fills the step up: `weight` counts it for nothing."""
         return self.micro_batches[micro_batch] if micro_batch < len(self.micro_batches) else self.micro_batches[0][:1]
 
 
 @dataclass(frozen=True)
-class Steps(Sequence[Step]):
+class EpochPlan(Sequence[StepPlan]):
     """Steps of an epoch by their numbers. A part of the epoch is planned when a step of it is asked for."""
 
     numbers: range
-    in_a_part: int
+    steps_per_chunk: int
     plan: Callable[[int], list[Rows]]  # from a part's number to its steps
     micro_batch_size: int
 
@@ -54,24 +54,24 @@ class Steps(Sequence[Step]):
         return len(self.numbers)
 
     @overload
-    def __getitem__(self, number: int) -> Step: ...
+    def __getitem__(self, number: int) -> StepPlan: ...
     @overload
-    def __getitem__(self, number: slice) -> "Steps": ...
-    def __getitem__(self, number: int | slice) -> "Step | Steps":
+    def __getitem__(self, number: slice) -> "EpochPlan": ...
+    def __getitem__(self, number: int | slice) -> "StepPlan | EpochPlan":
         if isinstance(number, slice):
             return replace(self, numbers=self.numbers[number])
-        part, place = divmod(self.numbers[number], self.in_a_part)
+        part, place = divmod(self.numbers[number], self.steps_per_chunk)
         rows, size = self.plan(part)[place], self.micro_batch_size
-        return Step([rows[start : start + size].tolist() for start in range(0, len(rows), size)])
+        return StepPlan([rows[start : start + size].tolist() for start in range(0, len(rows), size)])
 
 
 def plan_epoch(
     lengths: Rows, *, seed: int, epoch: int, batch_size: int, micro_batch_size: int, shard: int = SHARD_ROWS
-) -> Steps:
+) -> EpochPlan:
     """Deal all rows into steps of similar lengths, in an order that depends on nothing but the arguments.
 
     Every row comes exactly once; the step that holds the remainder is smaller. An epoch comes in parts of as many whole
-    steps as SHARDS_MIXED shards fill, and a part can be planned without those before it; see `plan_part`.
+    steps as SHARDS_MIXED shards fill, and a part can be planned without those before it; see `plan_chunk`.
 
     Args:
         lengths: tokens of each row, shape [rows].
@@ -81,13 +81,13 @@ def plan_epoch(
         micro_batch_size: rows of a forward pass, at most `batch_size`.
         shard: rows of each shard, the last has what is left.
     """
-    in_a_part = max(SHARDS_MIXED * shard // batch_size, 1)
-    plan = partial(plan_part, lengths, seed=seed, epoch=epoch, batch_size=batch_size, steps=in_a_part, shard=shard)
+    in_a_part = max(SHUFFLE_SHARDS * shard // batch_size, 1)
+    plan = partial(plan_chunk, lengths, seed=seed, epoch=epoch, batch_size=batch_size, steps=in_a_part, shard=shard)
     # Two, since batches are loaded ahead of the steps that take them.
-    return Steps(range(-(-len(lengths) // batch_size)), in_a_part, lru_cache(maxsize=2)(plan), micro_batch_size)
+    return EpochPlan(range(-(-len(lengths) // batch_size)), in_a_part, lru_cache(maxsize=2)(plan), micro_batch_size)
 
 
-def plan_part(
+def plan_chunk(
     lengths: Rows, part: int, *, seed: int, epoch: int, batch_size: int, steps: int, shard: int
 ) -> list[Rows]:
     """The steps of one part of an epoch, each the numbers of its rows.
@@ -105,8 +105,8 @@ def plan_part(
     random = np.random.default_rng([seed, epoch, part])
     shuffled = rows[random.permutation(len(rows))]
     cut = []
-    for window in range(0, len(shuffled), WINDOW * batch_size):
-        rows = shuffled[window : window + WINDOW * batch_size]
+    for window in range(0, len(shuffled), SORT_WINDOW_STEPS * batch_size):
+        rows = shuffled[window : window + SORT_WINDOW_STEPS * batch_size]
         by_length = rows[np.argsort(lengths[rows], kind="stable")]
         cut += [by_length[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     return [cut[number] for number in random.permutation(len(cut))]
@@ -122,7 +122,7 @@ def _rows_between(first: int, last: int, rows: int, shard: int, seed: int, epoch
     return np.concatenate([np.arange(*ends) for ends in zip(low, high, strict=True)])
 
 
-def order_digest(steps: Iterable[Step]) -> str:
+def order_digest(steps: Iterable[StepPlan]) -> str:
     """The SHA-256 of the order in which an epoch takes its rows: their numbers as little-endian int64, one by one."""
     digest = hashlib.sha256()
     for step in steps:
@@ -131,7 +131,7 @@ def order_digest(steps: Iterable[Step]) -> str:
     return digest.hexdigest()
 
 
-def steps_of_epoch(recipe: Recipe, lengths: Rows, epoch: int, processes: int = 1) -> Steps:
+def plan_recipe_epoch(recipe: Recipe, lengths: Rows, epoch: int, processes: int = 1) -> EpochPlan:
     """The steps of an epoch of the recipe: `plan_epoch`'s, as far as `train.max_steps` goes.
 
     Args:
@@ -141,31 +141,31 @@ def steps_of_epoch(recipe: Recipe, lengths: Rows, epoch: int, processes: int = 1
         processes: that share a step.
     """
     train = recipe.train
-    micro_batch_size = micro_batch_rows(train, processes)
+    micro_batch_size = resolve_micro_batch_size(train, processes)
     steps = plan_epoch(
         lengths, seed=recipe.seed, epoch=epoch, batch_size=train.batch_size, micro_batch_size=micro_batch_size
     )
-    in_all = steps_in_all(len(lengths), batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps)
+    in_all = total_steps(len(lengths), batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps)
     return steps[: max(in_all - epoch * len(steps), 0)]
 
 
-def steps_in_all(rows: int, *, batch_size: int, epochs: int, max_steps: int | None) -> int:
+def total_steps(rows: int, *, batch_size: int, epochs: int, max_steps: int | None) -> int:
     """The optimizer steps of a whole run."""
     steps = epochs * -(-rows // batch_size)
     return min(steps, max_steps) if max_steps else steps
 
 
-def micro_batch_rows(train: Train, processes: int) -> int:
+def resolve_micro_batch_size(train: Train, processes: int) -> int:
     """The rows of a micro-batch: as the recipe says, or a process's share of a step."""
     return train.micro_batch_size or -(-train.batch_size // processes)
 
 
-def turns_of_step(train: Train, processes: int) -> int:
+def gradient_accumulation_steps(train: Train, processes: int) -> int:
     """How many micro-batches of a step each process takes; of the smaller last one fewer may do."""
-    return math.ceil(math.ceil(train.batch_size / micro_batch_rows(train, processes)) / processes)
+    return math.ceil(math.ceil(train.batch_size / resolve_micro_batch_size(train, processes)) / processes)
 
 
-def deal(steps: Iterable[Step], processes: int = 1, turns: int = 0) -> Iterator[list[int]]:
+def iter_micro_batches(steps: Iterable[StepPlan], processes: int = 1, turns: int = 0) -> Iterator[list[int]]:
     """All micro-batches in the order in which they go round the processes: the first to process 0, the next to 1, …
 
     A step whose micro-batches do not go round evenly, or not as many times as `turns` says, is filled up with single
@@ -175,15 +175,15 @@ def deal(steps: Iterable[Step], processes: int = 1, turns: int = 0) -> Iterator[
         count = len(step.micro_batches)
         fill = max(turns * processes - count, -count % processes)
         for micro_batch in range(count + fill):
-            yield step.of(micro_batch)
+            yield step.rows_of_micro_batch(micro_batch)
 
 
-def weight(step: Step, micro_batch: int) -> float:
+def loss_scale(step: StepPlan, micro_batch: int) -> float:
     """What the summed loss of a micro-batch counts: 1 / rows of its step, or 0 where it only fills the step up."""
-    return 1 / step.rows if micro_batch < len(step.micro_batches) else 0.0
+    return 1 / step.num_examples if micro_batch < len(step.micro_batches) else 0.0
 
 
-def random_seed(seed: int, epoch: int, step: int, micro_batch: int) -> int:
+def micro_batch_seed(seed: int, epoch: int, step: int, micro_batch: int) -> int:
     """The seed of what a model draws within one micro-batch: 63 bits, by NumPy's SeedSequence.
 
     Dropout is no part of it, see dropout.py.

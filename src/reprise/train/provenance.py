@@ -15,15 +15,15 @@ from accelerate import PartialState
 
 from reprise.environment import ENVIRONMENT
 from reprise.outputs import read_json, sha256
-from reprise.places import PREPARED, PRETRAINED, card
+from reprise.places import PREPARED, PRETRAINED, stats_path
 
 # What a commit must hold for a run to be that commit's: code, recipe and locks; not what earlier stages have just made.
 INPUTS = ("src", "docker", "dvc.yaml", "params.yaml")
 
 
-def session(world: PartialState, precision: str) -> dict[str, Any]:
+def describe_session(world: PartialState, precision: str) -> dict[str, Any]:
     """Describe this process's share of a run: one that was interrupted has several, maybe on several machines."""
-    commit, dirty = checkout()
+    commit, dirty = git_state()
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit,
@@ -45,15 +45,15 @@ def session(world: PartialState, precision: str) -> dict[str, Any]:
     }
 
 
-def checkout() -> tuple[str | None, bool | None]:
+def git_state() -> tuple[str | None, bool | None]:
     """The commit that is checked out, and whether INPUTS were changed since; (None, None) outside a repository."""
     commit = git("rev-parse", "--verify", "HEAD")
     return commit, bool(git("status", "--porcelain", "--", *INPUTS)) if commit else None
 
 
-def inputs() -> dict[str, Any]:
+def input_digests() -> dict[str, Any]:
     """The SHA-256 of the prepared splits and of the pretrained weights."""
-    splits = read_json(card(PREPARED))["splits"]
+    splits = read_json(stats_path(PREPARED))["splits"]
     weights = sorted((PRETRAINED / "model").glob("*.safetensors"))
     return {
         "data": {name: split["sha256"] for name, split in splits.items()},

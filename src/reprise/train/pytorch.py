@@ -5,20 +5,25 @@ from datasets import Dataset
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 
-from reprise.inference import predict, score
+from reprise.inference import compute_metrics, predict
 from reprise.modeling import Collator
 from reprise.recipe import Recipe
-from reprise.train.checkpoint import Checkpoints
+from reprise.train.checkpoint import CheckpointManager
 from reprise.train.loop import summed_loss
 from reprise.train.model import build_model
 from reprise.train.optimizer import build_optimizer, build_schedule
-from reprise.train.plan import deal, random_seed, steps_of_epoch, weight
-from reprise.train.record import Record
-from reprise.train.shards import Shards
+from reprise.train.plan import iter_micro_batches, loss_scale, micro_batch_seed, plan_recipe_epoch
+from reprise.train.record import TrainingHistory
+from reprise.train.shards import ShardedDataset
 
 
 def train(
-    recipe: Recipe, rows: Shards, validation: Dataset, collate: Collator, record: Record, checkpoints: Checkpoints
+    recipe: Recipe,
+    rows: ShardedDataset,
+    validation: Dataset,
+    collate: Collator,
+    record: TrainingHistory,
+    checkpoints: CheckpointManager,
 ) -> None:
     """Fine-tune the pretrained model on `rows`; see loop.py, which takes the same."""
     settings, device = recipe.train, record.world.device
@@ -26,26 +31,26 @@ def train(
     model, keys = build_model(recipe)
     model.to(device)
     optimizer = build_optimizer(model, settings)
-    schedule = build_schedule(optimizer, settings, record.steps_in_all)
+    schedule = build_schedule(optimizer, settings, record.total_steps)
     checkpoints.restore(model, optimizer, schedule)
 
     for epoch in range(len(record.epochs), settings.epochs):
-        steps = steps_of_epoch(recipe, record.lengths, epoch)
+        steps = plan_recipe_epoch(recipe, record.lengths, epoch)
         if not steps:
             break
         done = record.start_epoch(epoch, steps)  # before an interruption
-        batches = iter(DataLoader(rows, batch_sampler=deal(steps[done:]), collate_fn=collate))
+        batches = iter(DataLoader(rows, batch_sampler=iter_micro_batches(steps[done:]), collate_fn=collate))
         model.train()
         for number, step in enumerate(steps[done:], start=done):
             loss = torch.zeros((), device=device)
             for micro_batch in range(len(step.micro_batches)):
                 batch = {name: tensor.to(device) for name, tensor in next(batches).items()}
                 targets = batch.pop("labels")
-                keys.take(epoch, step.of(micro_batch), targets)
-                torch.manual_seed(random_seed(recipe.seed, epoch, number, micro_batch))
+                keys.set_batch(epoch, step.rows_of_micro_batch(micro_batch), targets)
+                torch.manual_seed(micro_batch_seed(recipe.seed, epoch, number, micro_batch))
                 with precision:
                     logits = model(**batch).logits
-                part = summed_loss(logits, targets) * weight(step, micro_batch)
+                part = summed_loss(logits, targets) * loss_scale(step, micro_batch)
                 part.backward()  # type: ignore[no-untyped-call]
                 loss += part.detach()
             norm = clip_grad_norm_(model.parameters(), settings.max_grad_norm)
@@ -53,13 +58,13 @@ def train(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            record.note(loss, norm)
-            record.step(epoch, step, learning_rate)
-            checkpoints.after_step()
+            record.log_device(loss, norm)
+            record.log_step(epoch, step, learning_rate)
+            checkpoints.maybe_save()
 
         with precision:
             logits = predict(model, validation, collate, recipe.evaluate.batch_size)
-        record.epoch(epoch, score(recipe.task, logits, validation["label"]))
-        if record.is_chosen(epoch):
+        record.log_epoch(epoch, compute_metrics(recipe.task, logits, validation["label"]))
+        if record.is_best(epoch):
             record.save(model)
         checkpoints.save()

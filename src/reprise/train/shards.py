@@ -8,12 +8,12 @@ import numpy as np
 from datasets import Dataset
 from torch.utils import data
 
-from reprise.inference import inputs_of
+from reprise.inference import drop_text_columns
 from reprise.places import SHARD_ROWS
-from reprise.train.plan import SHARDS_MIXED
+from reprise.train.plan import SHUFFLE_SHARDS
 
 
-class Shards(data.Dataset[dict[str, Any]]):
+class ShardedDataset(data.Dataset[dict[str, Any]]):
     """Rows by their numbers, for a DataLoader.
 
     What was read of a mapped file counts as this process's memory until the file is let go. plan.py asks for rows of
@@ -24,9 +24,9 @@ class Shards(data.Dataset[dict[str, Any]]):
     def __init__(self, files: list[Path]) -> None:
         """`files` are the Arrow files of a split in their order, each but the last with SHARD_ROWS rows."""
         self.files = files
-        self.opened = lru_cache(maxsize=SHARDS_MIXED + 2)(_mapped)
+        self._open_shard = lru_cache(maxsize=SHUFFLE_SHARDS + 2)(_map_shard)
         # Through `datasets`, a column would become a list of Python's numbers first: a minute for ten million rows.
-        self.lengths = np.concatenate([_mapped(file).data.column("length").to_numpy() for file in files])
+        self.lengths = np.concatenate([_map_shard(file).data.column("length").to_numpy() for file in files])
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -37,10 +37,10 @@ class Shards(data.Dataset[dict[str, Any]]):
         rows: dict[int, dict[str, Any]] = {}
         for shard in np.unique(shards):
             here = np.flatnonzero(shards == shard)
-            found = self.opened(self.files[shard]).__getitems__(places[here].tolist())
+            found = self._open_shard(self.files[shard]).__getitems__(places[here].tolist())
             rows.update(zip(here.tolist(), found, strict=True))
         return [rows[place] for place in range(len(numbers))]
 
 
-def _mapped(file: Path) -> Dataset:
-    return inputs_of(Dataset.from_file(str(file)))
+def _map_shard(file: Path) -> Dataset:
+    return drop_text_columns(Dataset.from_file(str(file)))

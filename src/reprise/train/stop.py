@@ -20,10 +20,10 @@ from accelerate.utils import reduce
 # Where one of several processes finds what the launcher was told; only the launcher takes signals then.
 STOP_FILE = "REPRISE_STOP_FILE"
 # Several processes must stop after the same step. They talk about it this often, as each talk waits for the device.
-AGREE_EVERY = 10
+SYNC_EVERY_STEPS = 10
 
 
-class Stopped(Exception):  # noqa: N818 - nothing went wrong
+class TrainingInterrupted(Exception):  # noqa: N818 - nothing went wrong
     """The training ended early with everything kept; `signal` asked for it, 0 where another process took it."""
 
     def __init__(self, message: str, signal: int) -> None:
@@ -31,49 +31,49 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
         self.signal = signal
 
 
-class Stop:
+class StopRequest:
     """Whether this process was asked to stop, and by which signal."""
 
     def __init__(self) -> None:
         self.signal = 0
         self.file = Path(os.environ[STOP_FILE]) if STOP_FILE in os.environ else None
 
-    def note(self, number: int, _: FrameType | None) -> None:
+    def on_signal(self, number: int, _: FrameType | None) -> None:
         """Take a signal; a second one ends the process as if nobody listened."""
         self.signal = number
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         name = signal.Signals(number).name
         print(f"train: {name}: finishing the step and keeping a checkpoint", file=sys.stderr, flush=True)
 
-    def asked(self, world: PartialState, steps: int) -> bool:
+    def should_stop(self, world: PartialState, steps: int) -> bool:
         """Whether to stop after this step, the same answer on every process."""
         told = bool(self.signal) or (self.file is not None and self.file.exists())
         if world.num_processes == 1:
             return told
-        if steps % AGREE_EVERY:
+        if steps % SYNC_EVERY_STEPS:
             return False
         return bool(reduce(torch.tensor(float(told), device=world.device), "sum").item())
 
 
-def die_with_parent(number: signal.Signals) -> None:
+def set_pdeathsig(number: signal.Signals) -> None:
     """Have Linux send this process a signal when the one that started it dies, even of SIGKILL: no orphan trains on."""
     pr_set_pdeathsig = 1  # prctl.h
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
 
 
 @contextmanager
-def listening() -> Iterator[Stop]:
+def handle_signals() -> Iterator[StopRequest]:
     """Take SIGTERM and SIGINT as wishes for as long as this lasts.
 
     A process of a TPU runs a thread for each of its cores, and Python lets none but the main thread take signals: there
     the launcher's file tells of them.
     """
-    stop = Stop()
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, stop.note) for number in numbers]
+    before = [signal.signal(number, stop.on_signal) for number in numbers]
     try:
         yield stop
     finally:

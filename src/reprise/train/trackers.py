@@ -26,19 +26,19 @@ from accelerate.tracking import (
     get_available_trackers,
 )
 
-from reprise.errors import InputError
-from reprise.recipe import Recipe, Train, as_plain
+from reprise.errors import UserError
+from reprise.recipe import Recipe, Train, to_dict
 
 TRACKING = Path("tracking")
 PROJECT = "reprise"
 
 
 def check_trackers(train: Train) -> None:
-    """Raise an InputError where a tracker of the recipe is not installed: none of them is in the locks."""
+    """Raise an UserError where a tracker of the recipe is not installed: none of them is in the locks."""
     installed = {str(kind) for kind in get_available_trackers()}
     for name in train.trackers:
         if name not in installed:
-            raise InputError(
+            raise UserError(
                 f"params.yaml: train.trackers: {name}: not installed; expected it beside the locked software: "
                 f"pip install {name}"
             )
@@ -51,35 +51,35 @@ class Trackers:
         """`run` is the name of the folder in which its checkpoints lie."""
         self.names = recipe.train.trackers if first else []
         self.recipe, self.run = recipe, run
-        self.following: dict[str, GeneralTracker] = {}
+        self.active: dict[str, GeneralTracker] = {}
 
     def start(self, began: str, from_step: int) -> None:
         """Follow a run that began at this time (ISO 8601), or go on with it after so many steps. Again: nothing."""
         for name in self.names:
-            if name in self.following:
+            if name in self.active:
                 continue
             run = f"{datetime.fromisoformat(began):%Y%m%d-%H%M%S}-{self.run[:8]}"
-            with told_in_a_line(name):
-                tracker = tracker_of(name, run, from_step)
+            with wrap_tracker_errors(name):
+                tracker = make_tracker(name, run, from_step)
                 tracker.start()
                 if not from_step:
-                    tracker.store_init_configuration(configuration(self.recipe))
-            self.following[name] = tracker
+                    tracker.store_init_configuration(flat_config(self.recipe))
+            self.active[name] = tracker
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """Tell of figures as they were after an optimizer step, counted from 1."""
-        for name, tracker in self.following.items():
-            with told_in_a_line(name):
+        for name, tracker in self.active.items():
+            with wrap_tracker_errors(name):
                 tracker.log(dict(figures), step=step)
 
     def close(self) -> None:
         """Have everything written that was told."""
-        for name, tracker in self.following.items():
-            with told_in_a_line(name):
+        for name, tracker in self.active.items():
+            with wrap_tracker_errors(name):
                 tracker.finish()
 
 
-def tracker_of(name: str, run: str, from_step: int) -> GeneralTracker:
+def make_tracker(name: str, run: str, from_step: int) -> GeneralTracker:
     """A tracker of a run, not yet started, that goes on after so many steps.
 
     Nothing leaves tracking/ unless the tracker's own environment variables say so.
@@ -114,21 +114,21 @@ def mlflow_id(run: str) -> str | None:
     return found[0].info.run_id if found else None
 
 
-def configuration(recipe: Recipe) -> dict[str, Any]:
+def flat_config(recipe: Recipe) -> dict[str, Any]:
     """The recipe as a tracker takes it: a number, a text or None for each dotted key, and lists as JSON."""
-    (flat,) = pd.json_normalize(as_plain(recipe)).to_dict("records")
+    (flat,) = pd.json_normalize(to_dict(recipe)).to_dict("records")
     return {str(key): json.dumps(value) if isinstance(value, list) else value for key, value in flat.items()}
 
 
 @contextmanager
-def told_in_a_line(name: str) -> Iterator[None]:
-    """Turn whatever a tracker fails with into an InputError, any password in an address left out."""
+def wrap_tracker_errors(name: str) -> Iterator[None]:
+    """Turn whatever a tracker fails with into an UserError, any password in an address left out."""
     try:
         yield
     except Exception as error:
         said = str(error).strip() or type(error).__name__
         problem = re.sub(r"://[^/@\s]*@", "://…@", said.splitlines()[0])
-        raise InputError(
+        raise UserError(
             f"params.yaml: train.trackers: {name}: {problem}; expected it to take the run's figures; "
             "`dvc repro` goes on from the last checkpoint"
         ) from None
