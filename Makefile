@@ -186,7 +186,7 @@ $(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml
 	@echo "setup: 3/3 reprise itself"
 	@$(INSTALL) --no-build-isolation --editable .
 	@$(VENV)/bin/python -m pip check
-	@$(VENV)/bin/python -m reprise.report.plots
+	@$(VENV)/bin/python -m reprise.report.dvc_plots
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed $(LOCKS)/dev.txt

@@ -27,9 +27,9 @@ from clocked import WORK
 from folders import PAIRS, Recipe, default_recipe, lay_out, lay_out_repository, write_pairs
 from made_up import MODEL, TINY_BERT, made_up, random_pairs, write_model
 from predicting import predict_speed
-from reprise.errors import UserError
-from reprise.places import PREPARED, PRETRAINED, RAW
-from reprise.tokenizing import load_tokenizer
+from reprise.core.errors import UserError
+from reprise.core.paths import PREPARED, PRETRAINED, RAW
+from reprise.data.tokenization import load_tokenizer
 
 Figures = dict[str, float]
 

@@ -20,10 +20,10 @@ from typing import Any
 
 # What does a verb's work: the module and the name.
 WORK = {
-    "environment": ("reprise.environment", "describe"),
+    "environment": ("reprise.hardware", "locked_environment"),
     "fetch": ("reprise.fetch.stage", "fetch"),
     "prepare": ("reprise.prepare.stage", "prepare"),
-    "train": ("reprise.train.stage", "run"),
+    "train": ("reprise.train.worker", "train_worker"),
     "evaluate": ("reprise.evaluate.stage", "evaluate"),
 }
 
@@ -52,7 +52,7 @@ def plan(rows: int, figures: dict[str, float]) -> None:
     their order, and before that the last one alone."""
     import numpy as np
 
-    from reprise.train.plan import order_digest, plan_epoch
+    from reprise.train.sampler import order_digest, plan_epoch
 
     lengths = np.random.default_rng(0).normal(53, 17, rows).clip(16, 128).astype(np.int64)
     whole, last = (plan_epoch(lengths, seed=0, epoch=0, batch_size=32, micro_batch_size=32) for _ in range(2))
@@ -65,7 +65,7 @@ def plan(rows: int, figures: dict[str, float]) -> None:
 def watch_steps(number: int, figures: dict[str, float]) -> None:
     """Note when the first step of a training is taken (in seconds since 1970, and in those of all cores together);
     stop it after so many, 0 for never."""
-    from reprise.train.record import TrainingHistory
+    from reprise.train.history import TrainingHistory
 
     step = TrainingHistory.log_step
 

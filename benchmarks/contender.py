@@ -24,9 +24,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, get_scheduler
 
 from flops import settle, training_flops
-from reprise.environment import current_hardware
-from reprise.places import PRETRAINED, split_file
-from reprise.recipe import Recipe, check_recipe, read_recipe, to_dict
+from reprise.core.config import Recipe, to_dict
+from reprise.core.paths import PRETRAINED
+from reprise.core.validation import check_recipe, read_recipe
+from reprise.data.format import split_file
+from reprise.hardware import current_hardware
 
 TEXT = ("id", "text", "text_pair", "length")  # of the prepared columns, what no model reads
 
@@ -235,7 +237,7 @@ def trainer_grouped(recipe: Recipe, turns: Turns) -> dict[str, Any]:
 
 def reprise(recipe: Recipe, turns: Turns) -> dict[str, Any]:
     """What `reprise train` runs. Every step pays its share of a checkpoint."""
-    from reprise.train import stage  # with what it imports, nothing for the others
+    from reprise.train import worker  # with what it imports, nothing for the others
     from reprise.train.checkpoint import CheckpointManager
 
     class InTurns(CheckpointManager):
@@ -254,8 +256,8 @@ def reprise(recipe: Recipe, turns: Turns) -> dict[str, Any]:
             with turns.spread(self.record.train.checkpoint_every):
                 super().save()
 
-    stage.CheckpointManager = InTurns  # type: ignore[attr-defined]
-    stage.train_worker(recipe, current_hardware())
+    worker.CheckpointManager = InTurns  # type: ignore[attr-defined]
+    worker.train_worker(recipe, current_hardware())
     return {}
 
 

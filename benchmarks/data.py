@@ -20,10 +20,12 @@ import results
 from around import Figures, clock, titled
 from folders import Recipe, lay_out
 from made_up import write_model
-from reprise.errors import UserError
-from reprise.outputs import read_json
-from reprise.places import PREPARED, PRETRAINED, RAW, stats_path
-from reprise.recipe import read_recipe, to_dict
+from reprise.core.config import to_dict
+from reprise.core.errors import UserError
+from reprise.core.files import read_json
+from reprise.core.paths import PREPARED, PRETRAINED, RAW
+from reprise.core.validation import read_recipe
+from reprise.data.format import stats_path
 
 LIMIT_MB = 2000
 FILES = 20  # of raw Parquet

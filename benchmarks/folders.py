@@ -12,10 +12,12 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from reprise.environment import ENVIRONMENT, HARDWARE_DIR
-from reprise.errors import UserError
-from reprise.places import PREPARED, PRETRAINED, RAW, stats_path
-from reprise.recipe import read_recipe, to_dict
+from reprise.core.config import to_dict
+from reprise.core.errors import UserError
+from reprise.core.paths import PREPARED, PRETRAINED, RAW
+from reprise.core.validation import read_recipe
+from reprise.data.format import stats_path
+from reprise.hardware import ENVIRONMENT, HARDWARE_DIR
 
 Recipe = dict[str, Any]  # as params.yaml says it
 

@@ -20,10 +20,11 @@ import results
 from folders import Recipe, lay_out, prepare_pairs
 from made_up import BATCH_SIZE, TINY_BERT, made_up, random_pairs, write_model
 from race import mean_length, progress, race, running, show, summarize
-from reprise.errors import UserError
-from reprise.outputs import sha256
-from reprise.places import FINAL_MODEL, PRETRAINED
-from reprise.recipe import read_recipe, to_dict
+from reprise.core.config import to_dict
+from reprise.core.errors import UserError
+from reprise.core.files import sha256
+from reprise.core.paths import FINAL_MODEL, PRETRAINED
+from reprise.core.validation import read_recipe
 from training import NAMES, ROUNDS, TURN_SECONDS
 
 ALL_NAMES = (*NAMES, "compiled", "packed")

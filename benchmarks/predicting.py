@@ -12,12 +12,13 @@ import pandas as pd
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Pipeline, pipeline
 
-from reprise import predict
-from reprise.inference import load_predictor
-from reprise.modeling import load_classifier
-from reprise.places import FINAL_MODEL, PRETRAINED, split_file
-from reprise.recipe import read_recipe
-from reprise.tokenizing import load_tokenizer
+from reprise.commands import predict
+from reprise.core.paths import FINAL_MODEL, PRETRAINED
+from reprise.core.validation import read_recipe
+from reprise.data.format import split_file
+from reprise.data.tokenization import load_tokenizer
+from reprise.modeling.classifier import load_classifier
+from reprise.modeling.inference import load_predictor
 
 BATCH_SIZE = 32  # of the pipeline
 WARM_UP = 64  # rows

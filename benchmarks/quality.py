@@ -19,10 +19,10 @@ from scipy.stats import ttest_ind
 import results
 from folders import Recipe, default_recipe
 from race import running
-from reprise.environment import current_hardware
-from reprise.errors import UserError
-from reprise.reproduce.reference import REFERENCES, read_reference
-from reprise.reproduce.result import flatten
+from reprise.core.errors import UserError
+from reprise.hardware import current_hardware
+from reprise.results.reference import REFERENCES, read_reference
+from reprise.results.run import flatten
 
 SEEDS = int(os.environ.get("SEEDS", "5"))
 STEPS = 50  # between two lines that say how far the course has come

@@ -21,10 +21,10 @@ from tqdm import tqdm
 from contender import CONTENDERS
 from flops import matrix_rate
 from folders import Recipe, lay_out
-from reprise.errors import UserError
-from reprise.outputs import read_json
-from reprise.places import stats_path
-from reprise.train.stop import set_pdeathsig
+from reprise.core.errors import UserError
+from reprise.core.files import read_json
+from reprise.data.format import stats_path
+from reprise.train.distributed.preemption import set_pdeathsig
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 WARM_UP = 2  # steps, twice: the first fill caches, the second say how many a turn holds

@@ -19,8 +19,9 @@ from playwright.sync_api import sync_playwright
 
 import made_up_runs
 import results
-from reprise.recipe import read_recipe, to_dict
-from reprise.reproduce.pipeline import find_program, subprocess_env
+from reprise.core.config import to_dict
+from reprise.core.validation import read_recipe
+from reprise.results.vcs import find_program, subprocess_env
 
 EXPERIMENTS = int(os.environ.get("EXPERIMENTS", "500"))
 RATES = (1e-5, 2e-5, 3e-5, 5e-5, 1e-4, 2e-4, 3e-4)

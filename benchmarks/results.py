@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from reprise.outputs import write_json
+from reprise.core.files import write_json
 
 RESULTS = Path(__file__).with_name("results.json")
 

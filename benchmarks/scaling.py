@@ -22,9 +22,9 @@ from safetensors import safe_open
 import results
 from cost import FP32, Device, Link, efficiency, sharded_volume, step_seconds, volume
 from folders import PAIRS, Recipe, default_recipe, lay_out, pairs_of, prepare_pairs, reviews
-from reprise.errors import UserError
-from reprise.outputs import read_json
-from reprise.places import METRICS, PREPARED, PRETRAINED
+from reprise.core.errors import UserError
+from reprise.core.files import read_json
+from reprise.core.paths import METRICS, PREPARED, PRETRAINED
 
 # Pairs of reviews cut to 32 tokens, which nearly all of them have: a step costs the same whichever rows it holds.
 MAX_LENGTH, PAIRS_USED = 32, 3000

@@ -19,10 +19,11 @@ from transformers.utils import logging
 
 from folders import lay_out, prepare_pairs
 from made_up import TINY_BERT, made_up, random_pairs, write_model
-from reprise.errors import UserError
-from reprise.outputs import read_json
-from reprise.places import METRICS, PLOTS, PRETRAINED
-from reprise.recipe import read_recipe, to_dict
+from reprise.core.config import to_dict
+from reprise.core.errors import UserError
+from reprise.core.files import read_json
+from reprise.core.paths import METRICS, PLOTS, PRETRAINED
+from reprise.core.validation import read_recipe
 from results import machine
 
 # Twelve layers of BERT-large.

@@ -15,8 +15,8 @@ import quality
 import results
 from folders import PAIRS, TASK, default_recipe, lay_out, pairs_of, prepare_pairs, reviews
 from race import Figures, mean_length, progress, race, running, show, summarize
-from reprise.errors import UserError
-from reprise.places import PRETRAINED
+from reprise.core.errors import UserError
+from reprise.core.paths import PRETRAINED
 
 NAMES = ("course", "course-bf16", "trainer", "trainer-grouped", "reprise-fp32", "reprise")
 ROUNDS = 5

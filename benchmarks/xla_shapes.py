@@ -6,10 +6,11 @@
 import os
 import sys
 
-from reprise.outputs import read_json
-from reprise.places import METRICS
-from reprise.recipe import read_recipe, to_dict
-from reprise.reproduce.backends import find_backends, train_in_tempdir
+from reprise.commands.backends import find_backends, train_in_tempdir
+from reprise.core.config import to_dict
+from reprise.core.files import read_json
+from reprise.core.paths import METRICS
+from reprise.core.validation import read_recipe
 
 STEPS = int(os.environ.get("STEPS", "60"))
 # With a length for every batch: a process cannot hold many more programs of XLA's CPU device than these steps compile.

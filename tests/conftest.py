@@ -14,10 +14,11 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from reprise.modeling import Collator, load_classifier
+from reprise.core.validation import check_recipe
+from reprise.data.tokenization import load_tokenizer
+from reprise.modeling.classifier import load_classifier
+from reprise.modeling.collator import Collator
 from reprise.prepare.stage import prepare
-from reprise.recipe import check_recipe
-from reprise.tokenizing import load_tokenizer
 from tiny import BAD, FILLER, GOOD, ROOT, Run, tiny_recipe, write_params, write_reviews
 
 logging.disable_progress_bar()

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from made_up_runs import files
-from reprise.experiments.runs import Kind
-from reprise.report.entry import ReportRun, read_run_files
-from reprise.reproduce.result import read_result
+from reprise.report.run import ReportRun, read_run_files
+from reprise.results.run import read_result
+from reprise.results.runs import Kind
 from tiny import tiny_recipe
 
 BASE = "b" * 40

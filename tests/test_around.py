@@ -16,9 +16,9 @@ import folders
 import results
 from made_up import random_pairs
 from predicting import predict_speed
-from reprise.errors import UserError
-from reprise.outputs import read_json
-from reprise.recipe import check_recipe
+from reprise.core.errors import UserError
+from reprise.core.files import read_json
+from reprise.core.validation import check_recipe
 from tiny import ROOT, Run, tiny_recipe
 
 WORDS = ["bright", "dull", "film"]

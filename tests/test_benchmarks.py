@@ -31,9 +31,9 @@ from contender import CONTENDERS, Turns
 from flops import training_flops
 from made_up import made_up
 from packed import Packed, pack
-from reprise.errors import UserError
-from reprise.recipe import check_recipe
-from reprise.train import stage
+from reprise.core.errors import UserError
+from reprise.core.validation import check_recipe
+from reprise.train import worker as stage
 from tiny import ROOT, Run, tiny_recipe
 
 CPU = torch.device("cpu")

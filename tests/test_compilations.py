@@ -6,9 +6,9 @@ What XLA really compiles is counted in its own environment; here the count is ma
 import pytest
 import torch
 
-from reprise.errors import UserError
-from reprise.shapes import Shapes
-from reprise.xla import CompilationMonitor
+from reprise.core.errors import UserError
+from reprise.modeling.bucketing import Shapes
+from reprise.modeling.xla import CompilationMonitor
 
 XLA = torch.device("xla")
 

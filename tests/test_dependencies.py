@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from reprise import places
-from reprise.environment import ENVIRONMENT
-from reprise.recipe import CHANGE_NO_BIT
-from reprise.train.checkpoint import CODE
+from reprise.core import paths as places
+from reprise.core.config import CHANGE_NO_BIT
+from reprise.hardware import ENVIRONMENT
+from reprise.train.checkpoint import TRAIN_SOURCES
 from tiny import ROOT
 
 PACKAGE = ROOT / "src/reprise"
@@ -71,7 +71,7 @@ def imported_modules(tree: ast.AST, importer: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             above = list(importer.relative_to(ROOT / "src").parts[: -node.level]) if node.level else []
             module = ".".join([*above, *([node.module] if node.module else [])])
-            # `from reprise.fetch import hub` means a module, `from reprise.errors import UserError` does not.
+            # `from reprise.fetch import hub` means a module, `from reprise.core.errors import UserError` does not.
             names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
         for name in names:
             parts = name.split(".")
@@ -123,13 +123,19 @@ def test_a_stage_depends_on_exactly_the_code_that_it_runs(stages: dict[str, dict
 
 def test_a_checkpoint_is_bound_to_the_code_that_training_depends_on(stages: dict[str, dict[str, Any]]) -> None:
     listed = [dependency for dependency in stages["train"]["deps"] if dependency.startswith("src/")]
-    assert sorted(listed) == sorted(f"src/reprise/{place}" for place in CODE)
+    assert sorted(listed) == sorted(f"src/reprise/{place}" for place in TRAIN_SOURCES)
 
 
 def test_the_walk_over_the_imports_sees_what_stands_in_functions_and_behind_folders() -> None:
-    launcher = PACKAGE / "train/launch.py"
+    launcher = PACKAGE / "train/stage.py"
     reached = {str(file.relative_to(PACKAGE)) for file in files_reached([(parsed(launcher), launcher)])}
-    assert {"environment.py", "train/stage.py", "train/loop.py", "metrics/__init__.py", "modeling.py"} <= reached
+    assert {
+        "hardware.py",
+        "train/worker.py",
+        "train/engines/accelerate.py",
+        "metrics/__init__.py",
+        "modeling/classifier.py",
+    } <= reached
     assert "cli.py" not in reached
     assert "evaluate/stage.py" not in reached
 

@@ -304,7 +304,7 @@ def test_a_tpu_asks_for_privileges_and_the_processor_in_its_place_does_not(
 def test_inside_the_stages_look_for_the_same_tpu(
     docker: Desk, files: list[str], xla: dict[str, str], code: int
 ) -> None:
-    look = "from reprise.environment import require_device; require_device('tpu')"
+    look = "from reprise.hardware import require_device; require_device('tpu')"
     env = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1", **xla}
     said = docker.type(*having(*files), sys.executable, "-c", look, code=code, **env)
     assert ["UserError: tpu: no TPU in /dev; expected one" in line for line in said[-1:]] == [True] * code

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from reprise.environment import (
+from reprise.core.errors import UserError
+from reprise.hardware import (
     LOCKS,
     current_hardware,
     installed_version,
@@ -23,7 +24,6 @@ from reprise.environment import (
     pinned_versions,
     require_device,
 )
-from reprise.errors import UserError
 from tiny import ROOT, Run, write_params
 
 

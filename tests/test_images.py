@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from reprise.environment import LOCKS, pinned_versions
+from reprise.hardware import LOCKS, pinned_versions
 from tiny import ROOT
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(3600)]

@@ -9,9 +9,10 @@ from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from reprise.inference import compute_metrics, decode_logits, predict, predict_with_trainer, softmax
-from reprise.modeling import Collator, load_classifier
-from reprise.recipe import check_recipe
+from reprise.core.validation import check_recipe
+from reprise.modeling.classifier import load_classifier
+from reprise.modeling.collator import Collator
+from reprise.modeling.inference import compute_metrics, decode_logits, predict, predict_with_trainer, softmax
 from tiny import tiny_recipe
 
 

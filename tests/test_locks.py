@@ -208,7 +208,7 @@ def test_all_that_the_source_imports_is_locked() -> None:
 def test_what_only_the_lock_of_the_tpu_has_is_imported_by_one_module_and_only_where_it_is_needed() -> None:
     rooms = [room.name for room in ROOMS if "torch-xla" in pins(room / "requirements.txt")]
     importers = [str(file.relative_to(ROOT)) for file, tree in SOURCE.items() if "torch_xla" in imported(tree)]
-    assert (rooms, importers) == (["tpu"], ["src/reprise/xla.py"])
+    assert (rooms, importers) == (["tpu"], ["src/reprise/modeling/xla.py"])
     (file,) = importers
     at_once = [node for node in SOURCE[ROOT / file].body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assert "torch_xla" not in set().union(*map(imported, at_once))

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from reprise.memory import drop_mapped_pages
+from reprise.data.mmap import drop_mapped_pages
 
 # Takes and frees a block of 64 MiB forty times and counts the page faults of the last ten. Not of the second: glibc's
 # small caches may hold a remainder between a freed block and the next, until they are full (seven times).
 AGAIN = """
 import resource, torch
-from reprise.memory import disable_malloc_trim
+from reprise.modeling.malloc import disable_malloc_trim
 if {keep}:
     disable_malloc_trim()
 def faults(times):

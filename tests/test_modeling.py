@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from reprise.modeling import Collator, load_classifier
+from reprise.modeling.classifier import load_classifier
+from reprise.modeling.collator import Collator
 
 LABELS = ["bad", "fair", "good"]
 

@@ -132,7 +132,7 @@ def process_of(host: Running) -> psutil.Process:
     (found,) = (
         process
         for process in psutil.Process(host.process.pid).children(recursive=True)
-        if process.cmdline()[1:] == ["-u", "-m", "reprise.train.stage"]
+        if process.cmdline()[1:] == ["-u", "-m", "reprise.train.worker"]
     )
     return found
 

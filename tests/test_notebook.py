@@ -110,7 +110,7 @@ for module in pkgutil.walk_packages(reprise.__path__, "reprise."):
     importlib.import_module(module.name)
 import torch
 from accelerate.state import AcceleratorState, PartialState
-assert "reprise.train.loop" in sys.modules
+assert "reprise.train.engines.accelerate" in sys.modules
 assert not torch.cuda.is_initialized()
 assert not torch.distributed.is_initialized()
 assert PartialState._shared_state == {} == AcceleratorState._shared_state

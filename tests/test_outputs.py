@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reprise.errors import UserError
-from reprise.outputs import atomic_dir, atomic_file, read_json, write_json
+from reprise.core.errors import UserError
+from reprise.core.files import atomic_dir, atomic_file, read_json, write_json
 from tiny import ROOT
 
 STOPPED = [RuntimeError, UserError, KeyboardInterrupt, SystemExit, MemoryError]
@@ -119,7 +119,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, replacing
     program = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        f"from reprise.outputs import {replacing.__name__} as replacing\n"
+        f"from reprise.core.files import {replacing.__name__} as replacing\n"
         "with replacing(Path(sys.argv[1])) as partial:\n"
         "    (partial / 'half' if partial.is_dir() else partial).write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

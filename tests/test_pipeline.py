@@ -195,11 +195,11 @@ def test_an_experiment_changes_a_parameter_and_is_listed(served: Path, run: Run)
 
 
 def test_queued_experiments_cook_in_copies_with_their_own_code(served: Path, run: Run) -> None:
-    with (served / "src/reprise/train/launch.py").open("a") as file:
+    with (served / "src/reprise/train/stage.py").open("a") as file:
         file.write("# of this copy\n")
     run(served, "dvc", "exp", "run", "--queue", "-S", "train.learning_rate=2e-3,1e-3", "-S", "train.epochs=1")
     # An edit after queueing must not reach what was queued.
-    with (served / "src/reprise/train/launch.py").open("a") as file:
+    with (served / "src/reprise/train/stage.py").open("a") as file:
         file.write("raise SystemExit('the code of the working tree, not of the experiment')\n")
     run(served, "dvc", "queue", "start")
     until = time.monotonic() + 240

@@ -12,10 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 from accelerate.state import AcceleratorState
 
-from reprise import predict as predicting
-from reprise.errors import UserError
-from reprise.predict import format_predictions, parse_row, predict_file, predict_texts, read_lines, write_submission
-from reprise.recipe import Recipe, check_recipe, read_recipe
+from reprise.commands import predict as predicting
+from reprise.commands.predict import (
+    format_predictions,
+    parse_row,
+    predict_file,
+    predict_texts,
+    read_lines,
+    write_submission,
+)
+from reprise.core.config import Recipe
+from reprise.core.errors import UserError
+from reprise.core.validation import check_recipe, read_recipe
 from tiny import Run, tiny_recipe
 
 PAIR = ["question", "sentence"]

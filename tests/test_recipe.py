@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from dvc.utils.serialize import load_yaml
 
-from reprise.errors import UserError
-from reprise.recipe import HubModel, LocalDataset, Recipe, check_recipe, read_recipe, to_dict
-from reprise.shelf import compose_recipe, write_recipe
+from reprise.commands.compose import compose_recipe, write_recipe
+from reprise.core.config import HubModel, LocalDataset, Recipe, to_dict
+from reprise.core.errors import UserError
+from reprise.core.validation import check_recipe, read_recipe
 from tiny import ROOT, committed, tiny_recipe, write_params
 
 ABSENT = object()

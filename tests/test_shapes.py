@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reprise.errors import UserError
-from reprise.shapes import optimal_buckets, padded_length, resolve_buckets
+from reprise.core.errors import UserError
+from reprise.modeling.bucketing import optimal_buckets, padded_length, resolve_buckets
 
 
 def tokens(lengths: Sequence[int], buckets: Sequence[int]) -> int:

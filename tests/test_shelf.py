@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reprise.errors import UserError
-from reprise.outputs import read_json
-from reprise.places import PRETRAINED, RAW, stats_path
+from reprise.commands.compose import GROUPS, compose_recipe, list_recipes, write_recipe
+from reprise.core.config import Recipe, to_dict
+from reprise.core.errors import UserError
+from reprise.core.files import read_json
+from reprise.core.paths import PRETRAINED, RAW
+from reprise.core.validation import check_recipe, read_recipe
+from reprise.data.format import stats_path
+from reprise.modeling.bucketing import resolve_buckets
 from reprise.prepare.stage import prepare
-from reprise.recipe import Recipe, check_recipe, read_recipe, to_dict
-from reprise.shapes import resolve_buckets
-from reprise.shelf import GROUPS, compose_recipe, list_recipes, write_recipe
-from reprise.train.plan import plan_epoch, resolve_micro_batch_size, total_steps
+from reprise.train.sampler import plan_epoch, resolve_micro_batch_size, total_steps
 from tiny import ROOT
 
 SHELF = ROOT / "recipes"

@@ -28,11 +28,12 @@ from transformers import (
     RobertaTokenizer,
 )
 
+from reprise.core.paths import PRETRAINED
+from reprise.core.validation import check_recipe
+from reprise.data.tokenization import load_tokenizer
 from reprise.fetch.stage import fetch
-from reprise.modeling import Collator, load_classifier
-from reprise.places import PRETRAINED
-from reprise.recipe import check_recipe
-from reprise.tokenizing import load_tokenizer
+from reprise.modeling.classifier import load_classifier
+from reprise.modeling.collator import Collator
 from tiny import BAD, FILLER, GOOD, ROOT, tiny_recipe
 
 TEXTS = ["the film is funny", "A dull story, and a very tired end"]

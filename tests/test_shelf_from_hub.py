@@ -13,11 +13,13 @@ from datasets import ClassLabel, Dataset, Features, Value
 from ruamel.yaml import YAML
 
 from hub import LocalHub, serving
-from reprise.places import PREPARED, split_file
-from reprise.prepare.rows import UNLABELED
+from reprise.commands.compose import compose_recipe
+from reprise.core.config import HubDataset
+from reprise.core.paths import PREPARED
+from reprise.core.validation import check_recipe
+from reprise.data.format import split_file
+from reprise.prepare.columns import UNLABELED
 from reprise.prepare.stage import prepare
-from reprise.recipe import HubDataset, check_recipe
-from reprise.shelf import compose_recipe
 from tiny import FILLER, ROOT, Run
 
 COMMIT = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reprise.shelf import list_recipes
+from reprise.commands.compose import list_recipes
 from tiny import ROOT, Run, write_params
 
 JUDGED = {

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reprise.errors import UserError
-from reprise.tables import check_file, read_header
+from reprise.core.errors import UserError
+from reprise.data.readers import check_file, read_header
 
 CSV = b'text,verdict\n"warm, funny",fresh\nna\xc3\xafve,rotten\n'
 TSV = b"text\tverdict\nwarm, funny\tfresh\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reprise.tokenizing import load_tokenizer, tokenize
+from reprise.data.tokenization import load_tokenizer, tokenize
 from tiny import ROOT, Run
 
 

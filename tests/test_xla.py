@@ -52,10 +52,10 @@ EXACT = {"train.learning_rate": 1e-3, "train.epochs": 2}  # rounding does not gr
 COUNTING = """
 import json
 from torch_xla.debug import metrics
-from reprise.environment import hardware
-from reprise.recipe import read_recipe
-from reprise.train.launch import launch
-from reprise.train.record import Record
+from reprise.hardware import hardware
+from reprise.core.config import read_recipe
+from reprise.train.stage import launch
+from reprise.train.history import Record
 
 def happened(name):
     return (metrics.metric_data(name) or [0])[0]
@@ -84,7 +84,7 @@ print(json.dumps(counts))
 RECOMPILING = """
 import itertools
 from reprise.cli import app
-from reprise.train import loop
+from reprise.train.engines import accelerate as loop
 
 steps, summed_loss = itertools.count(1), loop.summed_loss
 
@@ -117,7 +117,7 @@ DROPPING = """
 import json
 import torch
 from reprise.train.dropout import Keys, kept
-from reprise.xla import manual_seed
+from reprise.modeling.xla import manual_seed
 
 keys, found = Keys(42), []
 for device in torch.device("cpu"), torch.device("xla"):
@@ -466,6 +466,6 @@ def test_two_processes_are_refused_where_one_comes_up_and_earlier_results_stay(
 def test_accelerate_launch_trains_to_the_same_bits(one_bucket: Counted, prepare: Prepare, run: Run) -> None:
     folder = prepare(**ONE_BUCKET)
     launch = ("accelerate", "launch", "--tpu", "--config_file", "docker/tpu/accelerate.yaml")
-    said = run(folder, *launch, "--module", "reprise.train.stage", env=PROGRAM | {"REPRISE_WORLD_SIZE": "1"}).stdout
+    said = run(folder, *launch, "--module", "reprise.train.worker", env=PROGRAM | {"REPRISE_WORLD_SIZE": "1"}).stdout
     assert trained(folder) == trained(one_bucket.kitchen)
     assert "train: tiny on 144 rows, xla:0, fp32, processes: 1, threads: 1\n" in said

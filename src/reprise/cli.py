@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from reprise.errors import UserError
-from reprise.train.hosts import LaunchConfig
+from reprise.core.errors import UserError
+from reprise.train.distributed.launch_config import LaunchConfig
 
 
 class ErrorHandlingGroup(TyperGroup):
@@ -43,9 +43,9 @@ those stages and seldom typed by hand. `reprise recipe` makes params.yaml from t
 @app.command()
 def environment() -> None:
     """Stage 1: check the installed software against the lock and write environment.json."""
-    from reprise.environment import ENVIRONMENT, current_hardware, locked_environment
-    from reprise.outputs import write_json
-    from reprise.recipe import read_recipe
+    from reprise.core.files import write_json
+    from reprise.core.validation import read_recipe
+    from reprise.hardware import ENVIRONMENT, current_hardware, locked_environment
 
     read_recipe()  # This stage runs on every `dvc repro`: a mistake anywhere in params.yaml is found before any work.
     kind = current_hardware()
@@ -57,8 +57,8 @@ def environment() -> None:
 @app.command()
 def fetch() -> None:
     """Stage 2: bring the raw data and the pretrained model, hash-checked. The only stage that uses the network."""
+    from reprise.core.validation import read_recipe
     from reprise.fetch.stage import fetch
-    from reprise.recipe import read_recipe
 
     recipe = read_recipe()
     fetch(recipe.task.source, recipe.model.source)
@@ -68,8 +68,8 @@ def fetch() -> None:
 def prepare() -> None:
     """Stage 3: split, label and tokenize the raw data."""
     _go_offline()
+    from reprise.core.validation import read_recipe
     from reprise.prepare.stage import prepare
-    from reprise.recipe import read_recipe
 
     recipe = read_recipe()
     prepare(recipe.task, max_length=recipe.train.max_length)
@@ -116,9 +116,9 @@ def train(
     others `reprise train`, at the same commit and with the same prepared data.
     """
     _go_offline()
-    from reprise.environment import current_hardware
-    from reprise.recipe import read_recipe
-    from reprise.train.launch import launch
+    from reprise.core.validation import read_recipe
+    from reprise.hardware import current_hardware
+    from reprise.train.stage import launch
 
     launch(
         read_recipe(),
@@ -131,9 +131,9 @@ def train(
 def evaluate() -> None:
     """Stage 5: judge the final model on the evaluation split: metrics with intervals, plots, predictions."""
     _go_offline()
-    from reprise.environment import current_hardware, require_device
+    from reprise.core.validation import read_recipe
     from reprise.evaluate.stage import evaluate
-    from reprise.recipe import read_recipe
+    from reprise.hardware import current_hardware, require_device
 
     recipe, kind = read_recipe(), current_hardware()
     require_device(kind)
@@ -151,11 +151,11 @@ def recipe(
 
     For example: reprise recipe task=mrpc model=bert-base-uncased train.learning_rate=3e-5
     """
-    from reprise.recipe import PARAMS
-    from reprise.shelf import compose_recipe, list_recipes, write_recipe
+    from reprise.commands.compose import compose_recipe, list_recipes, write_recipe
+    from reprise.core.config import PARAMS
 
     if not overrides:
-        from reprise.summary import print_recipes
+        from reprise.commands.summary import print_recipes
 
         print_recipes(list_recipes())
         return
@@ -166,7 +166,7 @@ def recipe(
 @app.command()
 def summary() -> None:
     """Show what the last cooking gave: metrics with intervals, the baseline, where the model lies."""
-    from reprise.summary import print_summary
+    from reprise.commands.summary import print_summary
 
     print_summary()
 
@@ -191,9 +191,9 @@ def predict(
     reprise predict "a moving story"; reprise predict --file reviews.csv --out labels.jsonl
     """
     _go_offline()
-    from reprise.environment import current_hardware, require_device
-    from reprise.predict import parse_row, predict_file, predict_lines, predict_texts, write_submission
-    from reprise.recipe import read_recipe
+    from reprise.commands.predict import parse_row, predict_file, predict_lines, predict_texts, write_submission
+    from reprise.core.validation import read_recipe
+    from reprise.hardware import current_hardware, require_device
 
     if sum((bool(texts), file is not None, submission is not None)) > 1 or (out and not file):
         raise UserError("predict: expected texts, --file (with --out or without) or --submission, and not two of them")
@@ -220,8 +220,8 @@ def verify(
     Identical: the same bits. Equivalent: the same but for rounding, as on another processor. Within seed noise: what
     another seed may give, by the reference in reference/. Different: none of these; the exit code is 1.
     """
-    from reprise.reproduce.verdict import Verdict
-    from reprise.reproduce.verify import verify
+    from reprise.commands.verify import verify
+    from reprise.results.verdict import Verdict
 
     verdict = verify(revision)
     if verdict > (Verdict.IDENTICAL if strict else Verdict.WITHIN_SEED_NOISE):
@@ -233,7 +233,7 @@ def reference(
     seeds: Annotated[int, typer.Option(min=5, help="How many seeds, from the recipe's own on.")] = 5,
 ) -> None:
     """Cook several seeds of the recipe and write their figures to reference/, for `reprise verify` to judge by."""
-    from reprise.reproduce.measure import measure_seed_noise
+    from reprise.commands.seed_noise import measure_seed_noise
 
     measure_seed_noise(seeds)
 
@@ -249,7 +249,7 @@ def parity(
     in fp32 do not agree; with --engines (accelerate, trainer, pytorch), where any bit differs.
     """
     _go_offline()
-    from reprise.reproduce.parity import engine_parity, parity
+    from reprise.commands.parity import engine_parity, parity
 
     if not (engine_parity if engines else parity)(steps):
         raise typer.Exit(1)
@@ -261,7 +261,7 @@ def export(
 ) -> None:
     """Write the final model with its model card, in the Hub's format, to a folder that can be uploaded as it is."""
     _go_offline()
-    from reprise.reproduce.export import export
+    from reprise.commands.export import export
 
     export(folder)
 
@@ -299,7 +299,7 @@ def compare(
 
     For example: reprise compare seeds:HEAD seeds:gentler
     """
-    from reprise.experiments.compare import compare
+    from reprise.commands.compare import compare
 
     if json and markdown:
         raise UserError("--markdown: expected it, or --json, not both")
@@ -318,7 +318,7 @@ def seeds(
 
     For example: reprise seeds -n 5 -S train.learning_rate=5e-5. What was cooked already is not cooked again.
     """
-    from reprise.experiments.seeds import run_seeds
+    from reprise.commands.seeds import run_seeds
 
     run_seeds(number, overrides or ())
 
@@ -328,7 +328,7 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Show the experiments that were tried on other commits than HEAD, and remove them after asking."""
-    from reprise.experiments.prune import prune
+    from reprise.commands.prune import prune
 
     prune(lambda question: yes or typer.confirm(question))
 

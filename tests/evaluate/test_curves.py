@@ -16,7 +16,7 @@ from reprise.evaluate.curves import (
     expected_calibration_error,
     precision_recall_table,
 )
-from reprise.inference import softmax
+from reprise.modeling.inference import softmax
 
 # Sure and right, sure and wrong, half sure and right, half sure and right.
 SURE = np.array([[0.95, 0.05], [0.92, 0.08], [0.66, 0.34], [0.38, 0.62]])

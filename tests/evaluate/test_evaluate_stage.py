@@ -15,14 +15,16 @@ import torch
 from datasets import Dataset
 from sklearn.metrics import accuracy_score, f1_score
 
-from reprise.errors import UserError
+from reprise.core.config import Recipe, Task
+from reprise.core.errors import UserError
+from reprise.core.files import read_json
+from reprise.core.paths import FINAL_MODEL, METRICS, PLOTS, PREDICTIONS, PRETRAINED, RAW
+from reprise.core.validation import check_recipe
+from reprise.data.format import split_file
+from reprise.data.tokenization import load_tokenizer
 from reprise.evaluate.stage import evaluate
-from reprise.modeling import load_classifier
-from reprise.outputs import read_json
-from reprise.places import FINAL_MODEL, METRICS, PLOTS, PREDICTIONS, PRETRAINED, RAW, split_file
+from reprise.modeling.classifier import load_classifier
 from reprise.prepare.stage import prepare
-from reprise.recipe import Recipe, Task, check_recipe
-from reprise.tokenizing import load_tokenizer
 from tiny import tiny_recipe, write_reviews
 
 RESULT = METRICS / "evaluate.json"
@@ -217,7 +219,7 @@ def test_batches_that_are_filled_up_to_a_few_shapes_do_not_change_the_result(
 ) -> None:
     evaluate(recipe(batch_size=32), cpu=True)
     alone, rows_alone = read_json(RESULT), predictions()
-    monkeypatch.setattr("reprise.inference.on_xla", lambda _: True)
+    monkeypatch.setattr("reprise.modeling.inference.on_xla", lambda _: True)
     evaluate(recipe(batch_size=32, buckets=buckets), cpu=True)
     filled, rows_filled = read_json(RESULT), predictions()
     assert filled.pop("calibration_error") == pytest.approx(alone.pop("calibration_error"), abs=1e-5)

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from reprise.evaluate.intervals import bootstrap_ci
+from reprise.evaluate.bootstrap import bootstrap_ci
 from reprise.metrics import MetricFunction, score_function
 
 Values = npt.NDArray[np.generic]

@@ -10,10 +10,10 @@ import pytest
 
 from entries import entry
 from made_up_runs import files
-from reprise.experiments.compare import compare_predictions, comparison, label_ids, to_jsonable, to_markdown
-from reprise.experiments.runs import Run
-from reprise.reproduce.reference import summarize_seeds
-from reprise.reproduce.result import RunResult, read_result
+from reprise.commands.compare import compare_predictions, comparison, label_ids, to_jsonable, to_markdown
+from reprise.results.reference import summarize_seeds
+from reprise.results.run import RunResult, read_result
+from reprise.results.runs import Run
 from tiny import tiny_recipe
 
 LABELS = ["rotten", "fresh"]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from entries import entry
-from reprise.experiments.differences import Difference, diff_runs, format_differences, replicate_key
-from reprise.reproduce.result import Output, RunResult
+from reprise.results.diff import Difference, diff_runs, format_differences, replicate_key
+from reprise.results.run import Output, RunResult
 
 
 def result(**changes: Any) -> RunResult:

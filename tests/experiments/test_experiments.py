@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reprise.experiments.runs import all_experiments, resolve_runs
-from reprise.outputs import read_json
+from reprise.core.files import read_json
+from reprise.results.runs import all_experiments, resolve_runs
 from tiny import Run
 
 pytestmark = pytest.mark.timeout(900)  # five cookings, one after another
@@ -60,7 +60,7 @@ def test_typed_again_it_cooks_nothing(seeded: tuple[Path, str, str], worse: str,
 
 def test_a_change_of_the_code_makes_another_group(seeded: tuple[Path, str, str], tmp_path: Path, run: Run) -> None:
     folder = Path(shutil.copytree(seeded[0], tmp_path / "kitchen", symlinks=True))
-    with (folder / "src/reprise/train/loop.py").open("a", encoding="utf-8") as file:
+    with (folder / "src/reprise/train/engines/accelerate.py").open("a", encoding="utf-8") as file:
         file.write("raise RuntimeError\n")
     refused = run(folder, "reprise", "seeds", "-n", "1", code=2)
     assert "has it" not in refused.stdout

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from made_up_runs import files
-from reprise.errors import UserError
-from reprise.experiments.runs import all_experiments, all_runs, resolve_run, resolve_runs
-from reprise.reproduce.pipeline import check_output
+from reprise.core.errors import UserError
+from reprise.results.runs import all_experiments, all_runs, resolve_run, resolve_runs
+from reprise.results.vcs import check_output
 from tiny import tiny_recipe
 
 WHEN = "2026-01-02T03:04:05+00:00"

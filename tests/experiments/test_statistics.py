@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from reprise.experiments.statistics import mcnemar, paired_bootstrap_ci, summarize, t_test, verdict
+from reprise.results.statistics import mcnemar, paired_bootstrap_ci, summarize, t_test, verdict
 
 FIRST, SECOND = [0.80, 0.82, 0.84], [0.90, 0.91, 0.92, 0.93]
 drawn = st.lists(st.floats(0, 1).map(lambda value: round(value, 4)), min_size=1, max_size=8)

@@ -15,13 +15,15 @@ import pytest
 from datasets import Dataset, Value
 from transformers import AutoTokenizer
 
-from reprise.errors import UserError
-from reprise.inference import load_split
-from reprise.outputs import read_json
-from reprise.places import PREPARED, PRETRAINED, RAW, split_file, split_shards, stats_path
+from reprise.core.config import Task
+from reprise.core.errors import UserError
+from reprise.core.files import read_json
+from reprise.core.paths import PREPARED, PRETRAINED, RAW
+from reprise.core.validation import check_recipe
+from reprise.data.format import split_file, split_shards, stats_path
+from reprise.modeling.inference import load_split
 from reprise.prepare import stage
 from reprise.prepare.stage import prepare
-from reprise.recipe import Task, check_recipe
 from tiny import FILLER, GOOD, Run, tiny_recipe, write_params, write_reviews
 
 SPLITS = ("train", "validation", "test")

@@ -10,9 +10,10 @@ import datasets
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from reprise.errors import UserError
-from reprise.prepare.rows import UNLABELED, RawSplit, check_columns, read_tables, to_standard_columns
-from reprise.recipe import Task, check_recipe
+from reprise.core.config import Task
+from reprise.core.errors import UserError
+from reprise.core.validation import check_recipe
+from reprise.prepare.columns import UNLABELED, RawSplit, check_columns, read_tables, to_standard_columns
 from tiny import tiny_recipe
 
 # What a test says of the task; the columns are text and label unless it says otherwise.

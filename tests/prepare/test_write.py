@@ -9,9 +9,9 @@ import pytest
 from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
+from reprise.data.tokenization import load_tokenizer, tokenize
 from reprise.prepare import write
 from reprise.prepare.write import write_tokenized
-from reprise.tokenizing import load_tokenizer, tokenize
 from tiny import BAD, FILLER, GOOD
 
 ROWS = 23

@@ -20,8 +20,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from entries import CARD, entry
-from reprise.report.content import build_context
-from reprise.report.mistakes import find_errors
+from reprise.report.context import build_context
+from reprise.report.errors import find_errors
 from reprise.report.page import render
 from tiny import Run
 

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from entries import BASE, CARD, STEPS, entry
-from reprise.places import PLOTS
+from reprise.core.paths import PLOTS
 from reprise.report.commands import run_commands
-from reprise.report.content import build_context, confusion_counts, precision_recall, rounded
-from reprise.report.entry import MetricValue, ReportRun
+from reprise.report.context import build_context, confusion_counts, precision_recall, rounded
+from reprise.report.downsample import MAX_BINS
 from reprise.report.provenance import provenance_rows
-from reprise.report.thinning import MAX_BINS
+from reprise.report.run import MetricValue, ReportRun
 
 
 def as_regression(files: dict[Path, bytes]) -> None:

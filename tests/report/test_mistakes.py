@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from reprise.report.mistakes import MAX_TEXT_CHARS, Misprediction, find_errors
+from reprise.report.errors import MAX_TEXT_CHARS, Misprediction, find_errors
 
 
 def predictions(rows: int = 4) -> pd.DataFrame:

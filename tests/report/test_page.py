@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from entries import CARD, entry
-from reprise.report.content import ReportContext, build_context
-from reprise.report.mistakes import find_errors
+from reprise.report.context import ReportContext, build_context
+from reprise.report.errors import find_errors
 from reprise.report.page import render
 from reprise.report.vega import vega
 

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from reprise.report.plots import TEMPLATE
+from reprise.report.dvc_plots import TEMPLATE
 from tiny import Run
 
-OFFLINE = ("python", "-m", "reprise.report.plots")
+OFFLINE = ("python", "-m", "reprise.report.dvc_plots")
 
 
 def addresses(page: str) -> list[str]:

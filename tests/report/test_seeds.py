@@ -5,7 +5,7 @@ import numpy as np
 from entries import entry
 from reprise.report.seeds import seed_groups
 from reprise.report.table import varying_keys
-from reprise.reproduce.reference import summarize_seeds
+from reprise.results.reference import summarize_seeds
 
 
 def test_runs_that_differ_in_the_seed_alone_are_a_group() -> None:

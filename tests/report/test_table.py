@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from entries import entry
-from reprise.report.entry import MetricValue
+from reprise.report.run import MetricValue
 from reprise.report.table import Cell, Column, format_duration, hardware, metric_cell, table, varying_keys
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reprise.report.thinning import bin_means, evenly_spaced
+from reprise.report.downsample import bin_means, evenly_spaced
 
 
 def curve(steps: int) -> pd.DataFrame:

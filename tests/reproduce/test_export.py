@@ -11,10 +11,10 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import pipeline
 
-from reprise.outputs import read_json
-from reprise.recipe import check_recipe
-from reprise.reproduce.export import model_card, redact_url, reproduce_command
-from reprise.reproduce.reference import MeanStd, Reference
+from reprise.commands.export import model_card, redact_url, reproduce_command
+from reprise.core.files import read_json
+from reprise.core.validation import check_recipe
+from reprise.results.reference import MeanStd, Reference
 from tiny import Run, tiny_recipe, write_params
 
 FILES = {"README.md", "config.json", "model.safetensors", "params.yaml", "provenance.json", "tokenizer.json"}

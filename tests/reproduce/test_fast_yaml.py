@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from reprise.reproduce.fast_yaml import load_yaml
+from reprise.results.fast_yaml import load_yaml
 from tiny import committed
 
 TRICKY = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reprise.outputs import read_json
+from reprise.core.files import read_json
 from tiny import Run
 
 FILE = Path("reference/reviews-tiny-cpu.json")
@@ -63,7 +63,7 @@ def test_fewer_seeds_than_say_anything_are_refused(kitchen: Path, run: Run) -> N
 
 
 def test_a_pipeline_that_fails_is_told_in_a_line_and_leaves_no_file(served: Path, run: Run) -> None:
-    (served / "src/reprise/train/loop.py").write_text("raise RuntimeError\n", encoding="utf-8")
+    (served / "src/reprise/train/engines/accelerate.py").write_text("raise RuntimeError\n", encoding="utf-8")
     failed = run(served, "reprise", "reference", code=2)
     assert failed.stderr.endswith(
         "reprise: error: params.yaml: seed 42: the pipeline failed, see above; expected it to cook\n"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from reprise.errors import UserError
-from reprise.reproduce.pipeline import check_output, dvc, resolve_commit, subprocess_env, try_output
+from reprise.core.errors import UserError
+from reprise.results.vcs import check_output, dvc, resolve_commit, subprocess_env, try_output
 from tiny import Run
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reprise.errors import UserError
-from reprise.reproduce import reference as module
-from reprise.reproduce.reference import MeanStd, Reference, find_reference, read_reference, summarize_seeds
-from reprise.reproduce.result import RunResult
+from reprise.core.errors import UserError
+from reprise.results import reference as module
+from reprise.results.reference import MeanStd, Reference, find_reference, read_reference, summarize_seeds
+from reprise.results.run import RunResult
 
 ACCURACIES = (0.80, 0.82, 0.84, 0.86, 0.88)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reprise.errors import UserError
-from reprise.outputs import read_json
-from reprise.reproduce.result import VOLATILE, commit_reader, flatten, folder_reader, read_result
+from reprise.core.errors import UserError
+from reprise.core.files import read_json
+from reprise.results.run import VOLATILE, commit_reader, flatten, folder_reader, read_result
 from tiny import Run
 
 
@@ -31,7 +31,7 @@ def test_it_holds_what_the_stages_read_and_made(cooked: Path) -> None:
     assert {output.stage for output in result.outputs.values()} == {"fetch", "prepare", "train", "evaluate"}
     assert not VOLATILE & result.outputs.keys()
     assert (result.recipe["seed"], result.recipe["task.split.group_by"]) == (42, "film")
-    assert {"data/own", "src/reprise/train", "src/reprise/recipe.py"} <= result.code.keys()
+    assert {"data/own", "src/reprise/train", "src/reprise/core/config.py"} <= result.code.keys()
     assert not [path for path in result.code if path.startswith(("data/raw", "data/prepared", "models/", "env"))]
     scores = read_json(cooked / "metrics/train.json")["validation"]
     assert result.figures["train"] == {"loss": result.losses.mean(), **scores}

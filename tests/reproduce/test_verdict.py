@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from reprise.reproduce.reference import MeanStd, Reference
-from reprise.reproduce.result import Output, RunResult
-from reprise.reproduce.verdict import (
+from reprise.results.reference import MeanStd, Reference
+from reprise.results.run import Output, RunResult
+from reprise.results.verdict import (
     LOSS_TOLERANCE,
     METRIC_TOLERANCE,
     Divergence,

@@ -141,7 +141,7 @@ def test_a_metric_that_was_made_up_is_different_and_no_other_output(served: Path
 @pytest.mark.thorough
 def test_an_earlier_commit_is_verified_by_its_own_code(served: Path, run: Run) -> None:
     earlier = run(served, "git", "rev-parse", "HEAD").stdout.strip()
-    loop = served / "src/reprise/train/loop.py"
+    loop = served / "src/reprise/train/engines/accelerate.py"
     loop.write_text(loop.read_text(encoding="utf-8") + "\nraise RuntimeError\n", encoding="utf-8")
     commit(served, run)
     assert run(served, "reprise", "verify", earlier).stdout.endswith("Verdict: identical\n")

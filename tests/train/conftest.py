@@ -10,9 +10,11 @@ import pytest
 from accelerate.state import AcceleratorState
 
 import tiny
+from reprise.core.config import Recipe
+from reprise.core.validation import check_recipe
 from reprise.prepare import stage as preparing
-from reprise.recipe import Recipe, check_recipe
-from reprise.train import plan, shards
+from reprise.train import dataset as shards
+from reprise.train import sampler as plan
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def in_shards(at: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 @pytest.fixture
 def cook(at: Path) -> Iterator[Callable[..., Recipe]]:
     """Train in this process: `cook(**{"train.epochs": 1})` changes the tiny recipe."""
-    from reprise.train.launch import launch
+    from reprise.train.stage import launch
 
     def cook(**changes: Any) -> Recipe:
         AcceleratorState._reset_state(reset_partial_state=True)  # one process trains once; here it trains often

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from reprise.recipe import check_recipe
-from reprise.train import alike
-from reprise.train.alike import RankMismatchError, abbreviate, check_consistency, diff
+from reprise.core.validation import check_recipe
 from reprise.train.checkpoint import fingerprint
+from reprise.train.distributed import consistency as alike
+from reprise.train.distributed.consistency import RankMismatchError, abbreviate, check_consistency, diff
 from tiny import Run, tiny_recipe
 
 COMMIT, OTHER = "1a2b3c4d5e6f" + "0" * 28, "f6e5d4c3b2a1" + "0" * 28
@@ -91,7 +91,7 @@ def test_what_one_side_lacks_is_none() -> None:
 PROGRAM = """
 import torch
 from accelerate import PartialState
-from reprise.train.alike import broadcast_object, broadcast_tensors
+from reprise.train.distributed.consistency import broadcast_object, broadcast_tensors
 
 world = PartialState(cpu=True)
 first = world.is_main_process

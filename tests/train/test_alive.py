@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from reprise.train.alive import LIVENESS_FILE, LivenessMonitor, liveness_lock
+from reprise.train.distributed.liveness import LIVENESS_FILE, LivenessMonitor, liveness_lock
 
 PROGRAM = """
 import sys
-from reprise.train.alive import living
+from reprise.train.distributed.liveness import living
 
 with living():
     print("lives", flush=True)

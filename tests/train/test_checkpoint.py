@@ -17,11 +17,12 @@ import pytest
 from safetensors import safe_open
 
 from interrupting import Running, checkpoints, place, results, taken
-from reprise.errors import UserError
-from reprise.recipe import Recipe, check_recipe
+from reprise.core.config import Recipe
+from reprise.core.errors import UserError
+from reprise.core.validation import check_recipe
 from reprise.train import checkpoint as checkpointing
 from reprise.train.checkpoint import CheckpointManager, checkpoint_dir, fingerprint
-from reprise.train.record import TrainingHistory
+from reprise.train.history import TrainingHistory
 from tiny import ROOT, Run, tiny_recipe, write_params
 
 Cook = Callable[..., Recipe]

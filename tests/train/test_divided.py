@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from interrupting import Running, checkpoints, place, results, set_processes, taken
-from reprise.errors import UserError
-from reprise.recipe import Recipe, check_recipe
-from reprise.train.divided import assign_files, load_model_state, save_sharded, wrap_classes
-from reprise.train.launch import fsdp_env, validate_fsdp
+from reprise.core.config import Recipe
+from reprise.core.errors import UserError
+from reprise.core.validation import check_recipe
+from reprise.train.fsdp import assign_files, load_model_state, save_sharded, wrap_classes
+from reprise.train.stage import fsdp_env, validate_fsdp
 from tiny import ROOT, Run, tiny_recipe, write_params
 
 Cook = Callable[..., Recipe]
@@ -226,7 +227,7 @@ def test_tensors_go_to_files_in_turn_of_about_a_piece_each() -> None:
 
 
 def test_shares_in_several_pieces_are_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reprise.train.divided.MAX_FILE_BYTES", 256)
+    monkeypatch.setattr("reprise.train.fsdp.MAX_FILE_BYTES", 256)
     written, read = (torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)) for _ in range(2))
     save_sharded(tmp_path, written.state_dict())
     assert len(shares(tmp_path)) == 3

@@ -9,7 +9,7 @@ from scipy import stats
 from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, DebertaV2Config, PreTrainedModel
 
-from reprise.modeling import load_classifier
+from reprise.modeling.classifier import load_classifier
 from reprise.train.dropout import Dropout, DropoutKeys, attention, dropout_mask, replace_dropout, splitmix64
 
 SHARE = 0.1

@@ -14,13 +14,14 @@ from accelerate.state import AcceleratorState
 from safetensors import safe_open
 
 from interrupting import results, set_processes, taken
-from reprise.errors import UserError
+from reprise.core.config import Recipe
+from reprise.core.errors import UserError
+from reprise.core.validation import check_recipe
 from reprise.evaluate.stage import evaluate
 from reprise.prepare.stage import prepare
-from reprise.recipe import Recipe, check_recipe
-from reprise.train import trainer
 from reprise.train.checkpoint import CheckpointManager
-from reprise.train.launch import validate_engine
+from reprise.train.engines import hf_trainer as trainer
+from reprise.train.stage import validate_engine
 from tiny import Run, tiny_recipe, write_params
 
 Cook = Callable[..., Recipe]

@@ -14,12 +14,12 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import get_args_parser
 
-from reprise.errors import UserError
-from reprise.recipe import check_recipe
-from reprise.train import launch as launching
-from reprise.train.hosts import LaunchConfig, parse_endpoint, torchrun_args
-from reprise.train.launch import SINGLE_PROCESS, has_bf16, read_processes
-from reprise.train.stage import check_world_size
+from reprise.core.errors import UserError
+from reprise.core.validation import check_recipe
+from reprise.train import stage as launching
+from reprise.train.distributed.launch_config import LaunchConfig, parse_endpoint, torchrun_args
+from reprise.train.stage import SINGLE_PROCESS, has_bf16, read_processes
+from reprise.train.worker import check_world_size
 from tiny import ROOT, Run, tiny_recipe, write_params
 
 Cook = Callable[..., object]
@@ -69,10 +69,10 @@ def test_the_cores_of_a_tpu_are_started_by_accelerate_with_the_profile_of_the_ro
     at: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments, environment = started(at, "tpu", monkeypatch)
-    said = ["--tpu", "--config_file", "docker/tpu/accelerate.yaml", "--module", "reprise.train.stage"]
+    said = ["--tpu", "--config_file", "docker/tpu/accelerate.yaml", "--module", "reprise.train.worker"]
     assert arguments == ["-m", "accelerate.commands.launch", *said]
     understood = launch_command_parser().parse_args(said)
-    assert (understood.tpu, understood.module, understood.training_script) == (True, True, "reprise.train.stage")
+    assert (understood.tpu, understood.module, understood.training_script) == (True, True, "reprise.train.worker")
     assert environment[launching.WORLD_SIZE] == "2"
     assert "ACCELERATE_USE_CPU" not in environment
 
@@ -80,8 +80,8 @@ def test_the_cores_of_a_tpu_are_started_by_accelerate_with_the_profile_of_the_ro
 def test_the_processes_of_a_cpu_are_started_by_torchrun(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, environment = started(at, "cpu", monkeypatch)
     assert arguments == [
-        "-m", "reprise.train.agent", "--nproc-per-node=2", "--max-restarts=0", "--standalone",
-        "--module", "reprise.train.stage"
+        "-m", "reprise.train.distributed.torchrun", "--nproc-per-node=2", "--max-restarts=0", "--standalone",
+        "--module", "reprise.train.worker"
     ]  # fmt: skip
     assert environment[launching.WORLD_SIZE] == "2"
     assert environment["ACCELERATE_USE_CPU"] == "1"
@@ -232,7 +232,7 @@ def test_training_before_the_earlier_stages_names_what_is_missing(at: Path, run:
 def test_progress_is_a_plain_line_now_and_then_where_there_is_no_terminal(
     cook: Cook, at: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("reprise.train.record.LOG_EVERY_S", -1.0)
+    monkeypatch.setattr("reprise.train.history.LOG_EVERY_S", -1.0)
     cook()
     lines = [line for line in capsys.readouterr().out.splitlines() if ", step " in line]
     assert [line.split(",")[1] for line in lines] == [" step 9/18", " step 18/18"]

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from reprise.errors import UserError
-from reprise.modeling import Collator, load_classifier
-from reprise.tokenizing import load_tokenizer
-from reprise.train.loop import summed_loss
+from reprise.core.errors import UserError
+from reprise.data.tokenization import load_tokenizer
+from reprise.modeling.classifier import load_classifier
+from reprise.modeling.collator import Collator
+from reprise.train.engines.accelerate import summed_loss
 from tiny import Run, write_params
 
 Cook = Callable[..., object]
@@ -68,7 +69,7 @@ def test_the_micro_batch_size_does_not_change_the_losses(cook: Cook, at: Path, m
 @pytest.fixture
 def fixed_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage fills batches up as it does for XLA; all else stays the CPU's."""
-    monkeypatch.setattr("reprise.train.stage.on_xla", lambda _: True)
+    monkeypatch.setattr("reprise.train.worker.on_xla", lambda _: True)
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 5])

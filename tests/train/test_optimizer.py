@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from reprise.modeling import load_classifier
-from reprise.recipe import Train, check_recipe
+from reprise.core.config import Train
+from reprise.core.validation import check_recipe
+from reprise.modeling.classifier import load_classifier
 from reprise.train.optimizer import build_optimizer, build_schedule
 from tiny import tiny_recipe
 

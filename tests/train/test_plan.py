@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reprise.train import plan as planning
-from reprise.train.plan import (
+from reprise.train import sampler as planning
+from reprise.train.sampler import (
     SHUFFLE_SHARDS,
     SORT_WINDOW_STEPS,
     StepPlan,

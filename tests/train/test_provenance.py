@@ -11,9 +11,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from reprise.places import split_file
+from reprise.data.format import split_file
 from reprise.train import provenance
-from reprise.train.plan import order_digest, plan_epoch
+from reprise.train.sampler import order_digest, plan_epoch
 from tiny import Run, tiny_recipe, write_params
 
 Cook = Callable[..., object]

@@ -8,12 +8,12 @@ import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
 
-from reprise.modeling import Collator
-from reprise.recipe import check_recipe
-from reprise.shapes import Buckets
-from reprise.tokenizing import load_tokenizer
-from reprise.train.plan import StepPlan, order_digest
-from reprise.train.record import FLUSH_EVERY_STEPS, HISTORY_COLUMNS, TrainingHistory
+from reprise.core.validation import check_recipe
+from reprise.data.tokenization import load_tokenizer
+from reprise.modeling.bucketing import Buckets
+from reprise.modeling.collator import Collator
+from reprise.train.history import FLUSH_EVERY_STEPS, HISTORY_COLUMNS, TrainingHistory
+from reprise.train.sampler import StepPlan, order_digest
 from reprise.train.trackers import Trackers
 from tiny import tiny_recipe
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from datasets import Dataset, concatenate_datasets
 
-from reprise.places import split_shards
-from reprise.train import shards
-from reprise.train.plan import SHUFFLE_SHARDS, plan_epoch
-from reprise.train.shards import ShardedDataset
+from reprise.data.format import split_shards
+from reprise.train import dataset as shards
+from reprise.train.dataset import ShardedDataset
+from reprise.train.sampler import SHUFFLE_SHARDS, plan_epoch
 
 COLUMNS = {"input_ids", "token_type_ids", "label", "length"}
 

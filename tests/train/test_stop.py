@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from interrupting import Running, checkpoints, place, results, set_processes
-from reprise.train.stop import STOP_FILE, StopRequest, handle_signals
+from reprise.train.distributed.preemption import STOP_FILE, StopRequest, handle_signals
 from tiny import Run, write_params
 
 Whole = Callable[[int], dict[str, bytes]]

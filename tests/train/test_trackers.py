@@ -13,10 +13,11 @@ from ruamel.yaml import YAML
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from interrupting import Running, checkpoints, results, set_processes, taken
-from reprise.errors import UserError
-from reprise.recipe import Recipe, check_recipe
+from reprise.core.config import Recipe
+from reprise.core.errors import UserError
+from reprise.core.validation import check_recipe
 from reprise.train.checkpoint import checkpoint_dir, fingerprint
-from reprise.train.record import TrainingHistory
+from reprise.train.history import TrainingHistory
 from reprise.train.trackers import flat_config, wrap_tracker_errors
 from tiny import Run, tiny_recipe, write_params
 

@@ -14,19 +14,20 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 
-from reprise.errors import UserError
+from reprise.core.config import Recipe, Task
+from reprise.core.errors import UserError
+from reprise.core.files import atomic_dir, atomic_file, read_json, write_json
+from reprise.core.paths import METRICS, PLOTS, PREDICTIONS
+from reprise.data.format import split_shards, stats_path
+from reprise.evaluate.bootstrap import bootstrap_ci
 from reprise.evaluate.curves import (
     calibration_table,
     confusion_pairs,
     expected_calibration_error,
     precision_recall_table,
 )
-from reprise.evaluate.intervals import bootstrap_ci
-from reprise.inference import decode_logits, drop_text_columns, load_predictor, load_split, softmax
 from reprise.metrics import compute, score_function
-from reprise.outputs import atomic_dir, atomic_file, read_json, write_json
-from reprise.places import METRICS, PLOTS, PREDICTIONS, split_shards, stats_path
-from reprise.recipe import Recipe, Task
+from reprise.modeling.inference import decode_logits, drop_text_columns, load_predictor, load_split, softmax
 
 # What a picture of a regression has instead of rows: DVC expects the file, and its columns say what would stand there.
 PLOT_COLUMNS = {

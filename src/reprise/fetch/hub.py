@@ -20,8 +20,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import logging
 
-from reprise.errors import UserError
-from reprise.recipe import HubDataset, HubModel
+from reprise.core.config import HubDataset, HubModel
+from reprise.core.errors import UserError
 
 logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what goes wrong is told once, in our own line
 

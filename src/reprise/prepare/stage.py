@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
 
-from reprise.errors import UserError
-from reprise.outputs import atomic_dir, sha256, write_json
-from reprise.places import PREPARED, PRETRAINED, RAW, SHARD_ROWS, split_file, stats_path
-from reprise.prepare.rows import TEXT_COLUMNS, UNLABELED, check_columns, read_tables, to_standard_columns
+from reprise.core.config import Split, Task
+from reprise.core.errors import UserError
+from reprise.core.files import atomic_dir, sha256, write_json
+from reprise.core.paths import PREPARED, PRETRAINED, RAW
+from reprise.data.format import SHARD_ROWS, split_file, stats_path
+from reprise.data.tokenization import load_tokenizer
+from reprise.prepare.columns import TEXT_COLUMNS, UNLABELED, check_columns, read_tables, to_standard_columns
 from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, group_rows, stable_hash64, subsample
 from reprise.prepare.write import iter_batches, write_tokenized
-from reprise.recipe import Split, Task
-from reprise.tokenizing import load_tokenizer
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 

@@ -13,9 +13,9 @@ from datasets import Dataset, Features, List, Value
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from reprise.memory import drop_mapped_pages
-from reprise.prepare.rows import TEXT_COLUMNS
-from reprise.tokenizing import tokenize
+from reprise.data.mmap import drop_mapped_pages
+from reprise.data.tokenization import tokenize
+from reprise.prepare.columns import TEXT_COLUMNS
 
 BATCH_ROWS = 1000  # rows that the tokenizer's threads share, and that are mapped together later
 DROP_PAGES_EVERY_BATCHES = 50  # batches

@@ -6,17 +6,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from reprise.errors import UserError
-from reprise.experiments.runs import Run, all_runs, resolve_runs
-from reprise.outputs import atomic_file, read_json
-from reprise.places import PREPARED, stats_path
-from reprise.report.content import build_context
-from reprise.report.entry import ReportRun, read_run_files
-from reprise.report.mistakes import find_errors
+from reprise.core.errors import UserError
+from reprise.core.files import atomic_file, read_json
+from reprise.core.paths import PREPARED
+from reprise.data.format import stats_path
+from reprise.report.context import build_context
+from reprise.report.dvc_plots import install_offline_template
+from reprise.report.errors import find_errors
 from reprise.report.page import render
-from reprise.report.plots import install_offline_template
-from reprise.reproduce.pipeline import check_output, resolve_commit
-from reprise.reproduce.reference import read_references
+from reprise.report.run import ReportRun, read_run_files
+from reprise.results.reference import read_references
+from reprise.results.runs import Run, all_runs, resolve_runs
+from reprise.results.vcs import check_output, resolve_commit
 
 
 def report(words: Sequence[str], page: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reprise.report.entry import ReportRun
+from reprise.report.run import ReportRun
 
 PLAIN_VALUE = re.compile(r"[A-Za-z_][\w./:@+-]*", re.ASCII)
 # What Hydra's grammar does not take for text (hydra.cc/docs/advanced/override_grammar/basic).

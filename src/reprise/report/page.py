@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from reprise.report.content import ReportContext
+from reprise.report.context import ReportContext
 from reprise.report.table import format_value
 from reprise.report.vega import vega
 

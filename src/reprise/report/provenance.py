@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from reprise.report.entry import ReportRun
+from reprise.report.run import ReportRun
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "datasets")
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reprise.experiments.differences import replicate_key
-from reprise.experiments.statistics import summarize
-from reprise.report.entry import MetricValue, ReportRun
-from reprise.reproduce.reference import Reference
+from reprise.report.run import MetricValue, ReportRun
+from reprise.results.diff import replicate_key
+from reprise.results.reference import Reference
+from reprise.results.statistics import summarize
 
 
 @dataclass(frozen=True)

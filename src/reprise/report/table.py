@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reprise.report.entry import MetricValue, ReportRun
+from reprise.report.run import MetricValue, ReportRun
 
 # Between these and the right they say which sources are meant, once more and with digests.
 NAMES = {"task.source.": "task.name", "model.source.": "model.name"}

@@ -25,36 +25,23 @@ from safetensors.torch import save_file
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from reprise.environment import ENVIRONMENT
-from reprise.errors import UserError
-from reprise.outputs import sha256, write_json
-from reprise.places import PREPARED, PRETRAINED, stats_path
-from reprise.recipe import CHANGE_NO_BIT, Recipe, to_dict
-from reprise.train.alike import broadcast_object, broadcast_tensors, is_single_node
-from reprise.train.divided import is_sharded, load_model_state, load_optimizer_state, save_sharded
-from reprise.train.record import TrainingHistory
-from reprise.train.stop import StopRequest, TrainingInterrupted
+from reprise.core.config import CHANGE_NO_BIT, Recipe, to_dict
+from reprise.core.errors import UserError
+from reprise.core.files import sha256, write_json
+from reprise.core.paths import PREPARED, PRETRAINED
+from reprise.data.format import stats_path
+from reprise.hardware import ENVIRONMENT
+from reprise.train.distributed.consistency import broadcast_object, broadcast_tensors, is_single_node
+from reprise.train.distributed.preemption import StopRequest, TrainingInterrupted
+from reprise.train.fsdp import is_sharded, load_model_state, load_optimizer_state, save_sharded
+from reprise.train.history import TrainingHistory
 
 CHECKPOINTS = Path("checkpoints")
 MANIFEST = "manifest.json"
 HISTORY_FILE = "curve.npy"
 KEEP_LAST = 2
 # What of the package a training runs; dvc.yaml lists the same as its dependencies.
-CODE = (
-    "environment.py",
-    "errors.py",
-    "inference.py",
-    "memory.py",
-    "metrics",
-    "modeling.py",
-    "outputs.py",
-    "places.py",
-    "recipe.py",
-    "shapes.py",
-    "tokenizing.py",
-    "train",
-    "xla.py",
-)
+TRAIN_SOURCES = ("core", "data", "hardware.py", "metrics", "modeling", "train")
 LOCK_TIMEOUT_S = 30  # seconds for which one that was killed may still be ending
 
 
@@ -68,7 +55,10 @@ def fingerprint(recipe: Recipe) -> dict[str, Any]:
     keys["evaluate.batch_size"] = recipe.evaluate.batch_size
     package = Path(__file__).parents[1]
     code = [
-        file for place in CODE for file in (package / place, *sorted((package / place).rglob("*.py"))) if file.is_file()
+        file
+        for place in TRAIN_SOURCES
+        for file in (package / place, *sorted((package / place).rglob("*.py")))
+        if file.is_file()
     ]
     files = {str(file): file for file in (stats_path(PREPARED), ENVIRONMENT, *sorted((PRETRAINED / "model").iterdir()))}
     files |= {f"src/reprise/{file.relative_to(package)}": file for file in code}

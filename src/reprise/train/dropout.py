@@ -16,7 +16,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from reprise.xla import logical_shift_right, unpack_int16
+from reprise.modeling.xla import logical_shift_right, unpack_int16
 
 # SplitMix64's constants, as int64 has them.
 GAMMA, MIX1, MIX2 = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from reprise.errors import UserError
-from reprise.modeling import load_classifier
-from reprise.places import PRETRAINED
-from reprise.recipe import Lora, Recipe
+from reprise.core.config import Lora, Recipe
+from reprise.core.errors import UserError
+from reprise.core.paths import PRETRAINED
+from reprise.modeling.classifier import load_classifier
 from reprise.train.dropout import DropoutKeys, replace_dropout
 
 

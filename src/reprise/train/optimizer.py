@@ -7,8 +7,8 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from reprise.recipe import Train
-from reprise.xla import on_xla
+from reprise.core.config import Train
+from reprise.modeling.xla import on_xla
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 

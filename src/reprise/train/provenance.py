@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from reprise.environment import ENVIRONMENT
-from reprise.outputs import read_json, sha256
-from reprise.places import PREPARED, PRETRAINED, stats_path
+from reprise.core.files import read_json, sha256
+from reprise.core.paths import PREPARED, PRETRAINED
+from reprise.data.format import stats_path
+from reprise.hardware import ENVIRONMENT
 
 # What a commit must hold for a run to be that commit's: code, recipe and locks; not what earlier stages have just made.
 INPUTS = ("src", "docker", "dvc.yaml", "params.yaml")

@@ -26,8 +26,8 @@ from accelerate.tracking import (
     get_available_trackers,
 )
 
-from reprise.errors import UserError
-from reprise.recipe import Recipe, Train, to_dict
+from reprise.core.config import Recipe, Train, to_dict
+from reprise.core.errors import UserError
 
 TRACKING = Path("tracking")
 PROJECT = "reprise"

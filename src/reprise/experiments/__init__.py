@@ -1,1 +1,0 @@
-"""Many cookings beside each other: found, compared, repeated with other seeds, and cleared away."""

@@ -1,0 +1,158 @@
+"""Forward passes over rows: to validate while training, to judge the final model, to answer `reprise predict`."""
+
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from datasets import Dataset, concatenate_datasets
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from reprise.core.config import Recipe, Task
+from reprise.core.errors import UserError
+from reprise.core.paths import FINAL_MODEL
+from reprise.data.format import split_shards
+from reprise.data.tokenization import load_tokenizer
+from reprise.metrics import compute
+from reprise.modeling.bucketing import resolve_buckets
+from reprise.modeling.classifier import load_classifier
+from reprise.modeling.collator import Collator
+from reprise.modeling.malloc import disable_malloc_trim
+from reprise.modeling.xla import on_xla, use_fp32_matmul
+
+Logits = npt.NDArray[np.float32]
+
+# Trainer prints, draws and reports nothing of its own, and leaves the columns to our collator.
+QUIET_TRAINER_ARGS: dict[str, Any] = {
+    "disable_tqdm": True,
+    "log_level": "error",
+    "report_to": "none",
+    "remove_unused_columns": False,
+    "dataloader_pin_memory": False,
+}
+
+
+def predict(
+    model: torch.nn.Module, rows: Dataset, collate: Collator, batch_size: int, accelerator: Accelerator | None = None
+) -> Logits:
+    """Run the model over all rows, batched by length, over however many processes the accelerator knows.
+
+    Args:
+        model: as accelerate has prepared it; without `accelerator` on any device.
+        rows: prepared rows, with `length`.
+        collate: makes the batches.
+        batch_size: rows of a forward pass.
+        accelerator: None for this process alone.
+
+    Returns:
+        The logits in the order of `rows`, the same on every process: fp32, shape [rows, outputs].
+    """
+    loader = DataLoader(
+        sort_by_length(rows), batch_size=batch_size, collate_fn=collate.with_batch_size("predict", batch_size)
+    )
+    if accelerator:
+        loader = accelerator.prepare_data_loader(loader)
+    device = next(model.parameters()).device
+    model.eval()
+    logits = []
+    with torch.no_grad():  # not inference_mode, which XLA cannot trace
+        # disable=None: a bar in a terminal, nothing elsewhere
+        disable = None if accelerator is None or accelerator.is_main_process else True
+        for batch in tqdm(loader, desc="predict", leave=False, disable=disable):
+            batch.pop("labels")
+            part = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits.float()
+            logits.append((accelerator.gather_for_metrics(part) if accelerator else part).cpu().numpy())
+    return restore_order(rows, np.concatenate(logits))
+
+
+def predict_with_trainer(
+    model: torch.nn.Module, rows: Dataset, collate: Collator, batch_size: int, *, cpu: bool
+) -> Logits:
+    """The same through `Trainer.predict`."""
+    from transformers import Trainer, TrainingArguments  # takes two seconds, for this engine alone
+
+    with tempfile.TemporaryDirectory() as folder:  # Trainer wants one, and leaves it empty
+        arguments = TrainingArguments(folder, per_device_eval_batch_size=batch_size, use_cpu=cpu, **QUIET_TRAINER_ARGS)
+        trainer = Trainer(model, arguments, data_collator=collate.with_batch_size("predict", batch_size))
+        return restore_order(rows, trainer.predict(sort_by_length(rows)).predictions)
+
+
+def load_split(split: str) -> Dataset:
+    """The prepared rows of a split, mapped from its files."""
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in split_shards(split)])
+
+
+def drop_text_columns(rows: Dataset) -> Dataset:
+    """Prepared rows without their texts: the model's inputs, label and length."""
+    return rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
+
+
+def sort_by_length(rows: Dataset) -> Dataset:
+    """The rows from the longest to the shortest, so that a batch pads little."""
+    return rows.select(_length_order(rows))
+
+
+def restore_order(rows: Dataset, logits: Logits) -> Logits:
+    """Put the logits of `sort_by_length(rows)` into the order of `rows`; padding rows of the last batch are dropped."""
+    in_order = np.empty((len(rows), logits.shape[1]), dtype=np.float32)
+    in_order[_length_order(rows)] = logits[: len(rows)]
+    return in_order
+
+
+def _length_order(rows: Dataset) -> npt.NDArray[np.int64]:
+    return np.argsort(-np.asarray(rows["length"]), kind="stable")
+
+
+def load_predictor(recipe: Recipe, *, cpu: bool) -> Callable[[Dataset], Logits]:
+    """The model in models/final/, in fp32, run by the engine that the recipe names.
+
+    Args:
+        recipe: what was cooked.
+        cpu: compute on the processor even where there is a GPU.
+
+    Returns:
+        A function from encoded rows, with label and length, to their logits: fp32, shape [rows, outputs].
+
+    Raises:
+        UserError: nothing was trained yet.
+    """
+    if not (FINAL_MODEL / "config.json").is_file():
+        raise UserError(f"{FINAL_MODEL}: not found; expected the model that `dvc repro` makes")
+    disable_malloc_trim()
+    model, tokenizer, batch_size = load_classifier(FINAL_MODEL), load_tokenizer(FINAL_MODEL), recipe.evaluate.batch_size
+    if recipe.train.engine == "trainer":
+        return lambda rows: predict_with_trainer(model, rows, Collator(tokenizer), batch_size, cpu=cpu)
+    if recipe.train.engine == "pytorch":
+        model.to("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+        return lambda rows: predict(model, rows, Collator(tokenizer), batch_size)
+    accelerator = Accelerator(cpu=cpu)
+    use_fp32_matmul(accelerator.device)
+    prepared = accelerator.prepare_model(model, evaluation_mode=True)
+
+    def forward(rows: Dataset) -> Logits:
+        lengths = np.asarray(rows["length"])
+        buckets = resolve_buckets(recipe.train.buckets, lengths) if on_xla(accelerator.device) else None
+        return predict(prepared, rows, Collator(tokenizer, buckets), batch_size, accelerator)
+
+    return forward
+
+
+def decode_logits(logits: Logits, *, regression: bool) -> npt.NDArray[Any]:
+    """The predicted label numbers (int64), or the predicted values (fp32) in regression: shape [rows]."""
+    return logits[:, 0] if regression else logits.argmax(axis=1)
+
+
+def softmax(logits: Logits) -> npt.NDArray[np.float64]:
+    """Probabilities from logits, [rows, labels]."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def compute_metrics(task: Task, logits: Logits, references: Any) -> dict[str, float]:
+    """The task's metrics of logits, shape [rows, outputs], against the rows' labels."""
+    predictions = decode_logits(logits, regression=task.regression)
+    return compute(task.metrics, predictions, references, labels=len(task.labels))

@@ -1,0 +1,164 @@
+"""Raw tables as rows with standard columns: id, text, text_pair (for sentence pairs), label."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import ClassLabel, Dataset, Features, Value
+
+from reprise.core.config import Task
+from reprise.core.errors import UserError
+from reprise.data.mmap import drop_mapped_pages
+from reprise.data.readers import check_file, read_table
+
+# The columns of prepared rows that hold text.
+TEXT_COLUMNS = ("text", "text_pair")
+DROP_PAGES_EVERY_ROWS = 100_000  # rows
+UNLABELED = -1  # the label id of rows whose label is not published, as in GLUE's test splits (one is test_mismatched)
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """The rows of one split of the source; `name` is what an error calls it."""
+
+    split: str
+    name: str
+    rows: Dataset
+
+
+def read_tables(folder: Path, cache: Path) -> list[RawSplit]:
+    """Read each split's files below `folder` into memory-mapped Arrow tables, which `datasets` keeps in `cache`.
+
+    Raises:
+        UserError: a file is not what its ending says, or the files of one split differ in format.
+    """
+    tables = []
+    for split in sorted(path for path in folder.iterdir() if path.is_dir()):
+        files = sorted(split.iterdir())
+        for file in files:
+            check_file(file)
+        tables.append(RawSplit(split.name, str(files[0] if len(files) == 1 else split), read_table(files, cache)))
+    return tables
+
+
+def check_columns(table: RawSplit, task: Task) -> None:
+    """Raise an UserError where a column that the recipe names is not there."""
+    named = {"task.label": [task.label], "task.text": task.text, "task.keep": [*(task.keep or {})]}
+    if task.id is not None:
+        named["task.id"] = [task.id]
+    if task.split and task.split.group_by is not None:
+        named["task.split.group_by"] = [task.split.group_by]
+    there = table.rows.column_names
+    for key, names in named.items():
+        for name in names:
+            if name not in there:
+                near = difflib.get_close_matches(name, there, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise UserError(f"{table.name}: no column {name!r} ({key}); {hint}its columns are {', '.join(there)}")
+
+
+def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
+    """Bring the rows to keep to standard columns.
+
+    id: the text of `task.id`, or the row's number; text, text_pair (of sentence pairs); label: the label's number in
+    `task.labels` (int64; HIDDEN where a test label is not published), or the value itself (float64) in regression;
+    row: the row's number in its table (int64); group, where the recipe's split names one.
+
+    Raises:
+        UserError: a text is missing, a label is unknown or missing, a number is none, an id stands twice.
+    """
+    number_of = {label: number for number, label in enumerate(task.labels)}
+    spell = _label_decoder(table.rows, task.label)
+    keep = {column: (_label_decoder(table.rows, column), set(values)) for column, values in (task.keep or {}).items()}
+    group_by = task.split.group_by if task.split else None
+
+    def convert(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        if numbers[0] % DROP_PAGES_EVERY_ROWS < len(numbers):
+            drop_mapped_pages()
+        kept = [n for n in range(len(numbers)) if all(as_text(batch[c][n]) in v for c, (as_text, v) in keep.items())]
+        batch, numbers = {c: [values[n] for n in kept] for c, values in batch.items()}, [numbers[n] for n in kept]
+        where = [f"{table.name}, row {number + 1}" for number in numbers]
+        label = (
+            _parse_target
+            if task.regression
+            else lambda value, place: _label_id(spell(value), place, number_of, table.split)
+        )
+        columns: dict[str, list[Any]] = {"id": [str(value) for value in (batch[task.id] if task.id else numbers)]}
+        for name, column in zip(TEXT_COLUMNS, task.text, strict=False):
+            columns[name] = [
+                _check_text(value, place, column) for value, place in zip(batch[column], where, strict=True)
+            ]
+        columns["label"] = [label(value, place) for value, place in zip(batch[task.label], where, strict=True)]
+        if group_by:
+            # A row whose group is not known is a group of its own, not one of a group of strangers.
+            groups = zip(batch[group_by], numbers, strict=True)
+            columns["group"] = [f"row {number}" if value in (None, "") else f"={value}" for value, number in groups]
+        return columns | {"row": numbers}
+
+    strings = ["id", *TEXT_COLUMNS[: len(task.text)], *(["group"] if group_by else [])]
+    kinds = {"label": Value("float64" if task.regression else "int64"), "row": Value("int64")}
+    features = Features({name: Value("string") for name in strings} | kinds)
+    needed = {task.label, *task.text, *keep, *filter(None, (task.id, group_by))}
+    rows = table.rows.select_columns(sorted(needed)).map(
+        convert, batched=True, with_indices=True, remove_columns=sorted(needed), features=features
+    )
+    if task.id and len(rows):  # a table without rows has no columns either
+        _check_unique_ids(rows, table.name, task.id)
+    return rows
+
+
+def _label_decoder(rows: Dataset, column: str) -> Callable[[Any], Any]:
+    """How a value of the column is spelled as a label: class numbers by their published name, the rest as text."""
+    feature = rows.features[column]
+    if isinstance(feature, ClassLabel):
+        return lambda value: value if value is None or value == UNLABELED else feature.int2str(value)
+    return lambda value: value if value is None else str(value)
+
+
+def _check_text(value: Any, place: str, column: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{place}: expected text in column {column!r}, got {value!r}")
+    return value
+
+
+def _label_id(name: Any, place: str, number_of: dict[str, int], split: str) -> int:
+    if name in number_of:
+        return number_of[name]
+    if split.startswith("test") and str(name) == str(UNLABELED):
+        return UNLABELED
+    near = difflib.get_close_matches(str(name), number_of, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"{place}: unknown label {name!r}; {hint}expected one of task.labels: {', '.join(number_of)}")
+
+
+def _parse_target(value: Any, place: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not np.isfinite(number):
+        raise UserError(f"{place}: expected a finite number as the label, since task.labels is empty; got {value!r}")
+    return number
+
+
+def _check_unique_ids(rows: Dataset, name: str, column: str) -> None:
+    # All ids at once may be more than memory holds: first their hashes, then those whose hash stands more than once.
+    hashes = np.empty(0, dtype=np.uint64)
+    for ids in rows.select_columns(["id"]).with_format("numpy").iter(batch_size=DROP_PAGES_EVERY_ROWS):
+        hashes = np.append(hashes, pd.util.hash_array(ids["id"].astype(object)))
+        drop_mapped_pages()
+    ascending = np.sort(hashes)
+    rows = rows.select(np.flatnonzero(np.isin(hashes, ascending[1:][ascending[1:] == ascending[:-1]])))
+    # Numbers of the ids in the order in which they first stand: where all differ, those of their places.
+    numbers, _ = pd.factorize(np.array(rows["id"][:], dtype=object))
+    twice = np.flatnonzero(numbers != np.arange(len(rows)))
+    if len(twice):
+        first, second = rows[int(numbers[twice[0]])], rows[int(twice[0])]
+        raise UserError(
+            f"{name}: rows {first['row'] + 1} and {second['row'] + 1} have the same id {second['id']!r} in column "
+            f"{column!r} (task.id); expected different ids"
+        )
