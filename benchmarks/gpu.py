@@ -33,16 +33,16 @@ ALL_NAMES = (*NAMES, "compiled", "packed")
 STOPPING = """
 import signal
 from reprise.cli import app
-from reprise.train.checkpoint import Checkpoints
+from reprise.train.checkpoint import CheckpointManager
 
-maybe_save = Checkpoints.after_step
+maybe_save = CheckpointManager.maybe_save
 
 def stopped_after_step(self):
-    if len(self.record.curve) == {steps}:
+    if len(self.record.history) == {steps}:
         signal.raise_signal(signal.SIGTERM)
     maybe_save(self)
 
-Checkpoints.after_step = stopped_after_step
+CheckpointManager.maybe_save = stopped_after_step
 app(["train"], prog_name="reprise")
 """
 

@@ -71,12 +71,12 @@ def test_an_interrupted_verb_exits_with_130_and_leaves_the_earlier_output(tmp_pa
         "import os, signal, sys, time\n"
         # A shell starts what it puts into the background deaf to Ctrl-C, and children inherit that.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from reprise import environment\n"
+        "from reprise import hardware\n"
         "from reprise.__main__ import main\n"
-        "def describe(kind):\n"
+        "def locked_environment(kind):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    time.sleep(30)\n"
-        "environment.describe = describe\n"
+        "hardware.locked_environment = locked_environment\n"
         "sys.argv = ['reprise', 'environment']\n"
         "main()\n"
     )

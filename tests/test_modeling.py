@@ -94,7 +94,7 @@ def test_collators_for_batches_of_other_sizes_note_their_shapes_in_one_place(col
 
 def test_without_buckets_a_batch_is_as_large_as_its_rows_whatever_it_is_made_for(collate: Collator) -> None:
     rows = [{"input_ids": [2, 9, 3], "label": 1}, {"input_ids": [2, 9, 8, 7, 3], "label": 0}]
-    plain, made_for_more = collate(rows), collate.of("train", 64)(rows)
+    plain, made_for_more = collate(rows), collate.with_batch_size("train", 64)(rows)
     assert made_for_more.keys() == plain.keys()
     assert all(torch.equal(made_for_more[name], plain[name]) for name in plain)
     assert plain["input_ids"].shape == (2, 5)

@@ -68,7 +68,7 @@ def test_the_metrics_stand_beside_their_interval_and_the_baseline(folder: Path, 
 def test_the_summary_says_where_the_model_lies_and_which_epoch_it_is(folder: Path, run: Run) -> None:
     serve(folder)
     shown = reprise(run, folder, "summary")
-    assert "The model lies in models/final/." in shown
+    assert "The model is in models/final/." in shown
     assert "Epoch 1 of 2 was kept; 123 examples/s in training." in shown
     assert "commonest label" in shown
     assert "dvc metrics diff" in shown

@@ -52,16 +52,16 @@ EXACT = {"train.learning_rate": 1e-3, "train.epochs": 2}  # rounding does not gr
 COUNTING = """
 import json
 from torch_xla.debug import metrics
-from reprise.hardware import hardware
-from reprise.core.config import read_recipe
+from reprise.hardware import current_hardware
+from reprise.core.validation import read_recipe
 from reprise.train.stage import launch
-from reprise.train.history import Record
+from reprise.train.history import TrainingHistory
 
 def happened(name):
     return (metrics.metric_data(name) or [0])[0]
 
 counts = {"programs": [], "seconds": [], "read_back": []}
-note, epoch = Record.note, Record.epoch
+note, epoch = TrainingHistory.log_device, TrainingHistory.log_epoch
 
 def note_and_count(self, *figures):  # in every step
     note(self, *figures)
@@ -72,8 +72,8 @@ def epoch_and_count(self, *scores):  # after every epoch
     counts["programs"].append(metrics.counter_value("UncachedCompile"))
     counts["seconds"].append(self.seconds)
 
-Record.note, Record.epoch = note_and_count, epoch_and_count
-launch(read_recipe(), hardware())
+TrainingHistory.log_device, TrainingHistory.log_epoch = note_and_count, epoch_and_count
+launch(read_recipe(), current_hardware())
 counts["runs"] = happened("ExecuteTime")
 counts["not_by_xla"] = [name for name in metrics.counter_names() if name.startswith("aten::")]
 print(json.dumps(counts))
@@ -105,7 +105,7 @@ from reprise.train.checkpoint import CheckpointManager
 maybe_save = CheckpointManager.maybe_save
 
 def stopped_after_step(self):
-    if len(self.record.curve) == 15:
+    if len(self.record.history) == 15:
         signal.raise_signal(signal.SIGTERM)
     maybe_save(self)
 
@@ -116,10 +116,10 @@ app(["train"], prog_name="reprise")
 DROPPING = """
 import json
 import torch
-from reprise.train.dropout import Keys, kept
+from reprise.train.dropout import DropoutKeys, dropout_mask
 from reprise.modeling.xla import manual_seed
 
-keys, found = Keys(42), []
+keys, found = DropoutKeys(42), []
 for device in torch.device("cpu"), torch.device("xla"):
     keys.set_batch(3, [5, 9, 10000], torch.zeros(4, 1).to(device))
     found += [dropout_mask(keys.values, 17, torch.Size([4, 12, 9, 9]), 0.1, torch.bfloat16).cpu()]

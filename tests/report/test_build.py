@@ -120,5 +120,5 @@ def test_the_parts_of_the_page_are_packed_with_the_code(tmp_path: Path, run: Run
     run(tmp_path, "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "wheels", ".")
     (wheel,) = (tmp_path / "wheels").iterdir()
     packed = set(ZipFile(wheel).namelist())
-    for file in ("report/template.html", "report/report.css", "report/report.js", "reproduce/card.md.jinja"):
+    for file in ("report/template.html", "report/report.css", "report/report.js", "commands/model_card.md.jinja"):
         assert f"reprise/{file}" in packed

@@ -47,7 +47,7 @@ def test_a_spread_is_the_mean_and_the_deviation_of_a_sample(reference: Reference
 def test_one_more_seed_lies_in_the_prediction_interval_at_a_level_shared_by_the_figures(reference: Reference) -> None:
     # Two figures share 5 %, so each has 2.5 %, 1.25 % a side. Student's t of 4 degrees of freedom has the distribution
     # F(t) = 1/2 + 3/8 u (1 - u²/12) with u = t / √(1 + t²/4), and F(3.495406) = 0.9875.
-    low, high = reference.interval("evaluate", "accuracy")
+    low, high = reference.prediction_interval("evaluate", "accuracy")
     half = 3.495406 * 0.001**0.5 * (6 / 5) ** 0.5
     assert (low, high) == pytest.approx((0.84 - half, 0.84 + half), abs=1e-6)
 
@@ -82,9 +82,9 @@ def test_it_says_where_it_was_measured_and_nothing_that_passes(reference: Refere
 
 
 def test_it_holds_for_every_seed_of_its_recipe_and_for_no_other_recipe(reference: Reference) -> None:
-    assert reference.holds_for(result(77, 0.1))
+    assert reference.matches(result(77, 0.1))
     other = result(0, 0.8)
-    assert not reference.holds_for(dataclasses.replace(other, recipe=other.recipe | {"train.epochs": 3}))
+    assert not reference.matches(dataclasses.replace(other, recipe=other.recipe | {"train.epochs": 3}))
 
 
 def test_it_is_found_by_recipe_and_hardware(

@@ -12,9 +12,9 @@ from reprise.train.distributed.liveness import LIVENESS_FILE, LivenessMonitor, l
 
 PROGRAM = """
 import sys
-from reprise.train.distributed.liveness import living
+from reprise.train.distributed.liveness import liveness_lock
 
-with living():
+with liveness_lock():
     print("lives", flush=True)
     if sys.stdin.readline() == "fail\\n":
         sys.exit(1)

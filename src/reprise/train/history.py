@@ -38,7 +38,7 @@ LOG_EVERY_S = 5.0
 # What is told of a step, beside its number and its epoch.
 HISTORY_COLUMNS = ("learning_rate", "loss", "grad_norm")
 # The figures that an interrupted run takes up again, beside the curve and the clock.
-STATE_FIELDS = ("epochs", "chosen", "rows", "tokens", "padded_tokens", "step_seconds", "orders", "sessions")
+STATE_FIELDS = ("epochs", "best_epoch", "rows", "tokens", "padded_tokens", "step_seconds", "order_digests", "sessions")
 
 
 class TrainingHistory:
@@ -206,7 +206,7 @@ class TrainingHistory:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the figures: `curve`, and the rest as JSON can hold it; `fetch` comes first."""
-        kept = {name: getattr(self, name) for name in ("curve", *STATE_FIELDS)}
+        kept = {name: getattr(self, name) for name in ("history", *STATE_FIELDS)}
         return kept | {"seconds": self._elapsed() if self.steps_left else self.seconds}
 
     def restore(self, state: dict[str, Any], chosen: Path | None = None) -> None:
@@ -214,8 +214,8 @@ class TrainingHistory:
         session = self.sessions[-1]
         for name in (*STATE_FIELDS, "seconds"):
             setattr(self, name, state[name])
-        self.steps_done = len(state["curve"])
-        self.history[:] = np.reshape(state["curve"], (-1, len(HISTORY_COLUMNS)))
+        self.steps_done = len(state["history"])
+        self.history[:] = np.reshape(state["history"], (-1, len(HISTORY_COLUMNS)))
         self.sessions.append(session | {"from_step": len(self.history)})
         self.bar.update(len(self.history))
         if chosen and self.world.is_main_process and chosen.is_dir():

@@ -165,7 +165,7 @@ class HistoryCallback(TrainerCallback):
         self.record.flush()
         if state.is_world_process_zero:
             figures = self.record.state()
-            figures["curve"] = figures["curve"].tolist()
+            figures["history"] = figures["history"].tolist()
             write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE_FILE, figures)
 
 
