@@ -98,7 +98,7 @@ def test_without_buckets_a_batch_is_as_large_as_its_rows_whatever_it_is_made_for
     assert made_for_more.keys() == plain.keys()
     assert all(torch.equal(made_for_more[name], plain[name]) for name in plain)
     assert plain["input_ids"].shape == (2, 5)
-    assert collate.shapes == set()
+    assert collate.seen_shapes == set()
 
 
 def test_labels_of_a_regression_stay_fractions(collate: Collator) -> None:

@@ -74,7 +74,7 @@ def interrupted(step: int, interrupt: Callable[[], None]) -> Callable[[Checkpoin
     after_step = CheckpointManager.maybe_save
 
     def interrupted(self: CheckpointManager) -> None:
-        if len(self.record.curve) == step:
+        if len(self.record.history) == step:
             interrupt()
         after_step(self)
 
@@ -222,7 +222,7 @@ DAMAGES: dict[str, tuple[str, Damage, str]] = {
     "half a manifest": ("manifest.json", halve, "manifest.json cannot be read"),
     "no manifest": ("manifest.json", Path.unlink, "manifest.json cannot be read"),
     "no figures": ("state.json", Path.unlink, "state.json cannot be read"),
-    "no chosen weights": ("chosen/model.safetensors", Path.unlink, "chosen/model.safetensors cannot be read"),
+    "no chosen weights": ("best/model.safetensors", Path.unlink, "best/model.safetensors cannot be read"),
 }
 
 

@@ -145,7 +145,7 @@ def test_each_process_writes_its_share_in_files_that_hold_no_code(at: Path) -> N
         with safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118 - no mapping
                 stored[name] = stored.get(name, 0) + opened.get_tensor(name).numel()
-    weights = load_file(newest / "chosen/model.safetensors")
+    weights = load_file(newest / "best/model.safetensors")
     assert {name: stored[name] for name in weights} == {name: tensor.numel() for name, tensor in weights.items()}
     told = set(json.loads((newest / "manifest.json").read_text())["files"])
     assert {str(file.relative_to(newest)) for file in files} == told | {"manifest.json"}

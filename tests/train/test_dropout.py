@@ -35,7 +35,7 @@ def model(tiny_model: Path) -> tuple[PreTrainedModel, DropoutKeys]:
 
 
 def draw(keys: DropoutKeys, *shape: int, place: int = 0, share: float = SHARE) -> torch.Tensor:
-    return dropout_mask(keys.of_rows, place, torch.Size([len(keys.of_rows), *shape]), share, torch.float32)
+    return dropout_mask(keys.values, place, torch.Size([len(keys.values), *shape]), share, torch.float32)
 
 
 def of_rows(*rows: int, epoch: int = 0, seed: int = 42) -> DropoutKeys:
@@ -112,7 +112,7 @@ def test_rows_that_fill_a_batch_up_change_no_other_row() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_precision_drops_the_same(keys: DropoutKeys, dtype: torch.dtype) -> None:
-    values = dropout_mask(keys.of_rows, 0, torch.Size([8, 5, 32]), SHARE, dtype)
+    values = dropout_mask(keys.values, 0, torch.Size([8, 5, 32]), SHARE, dtype)
     assert values.dtype == dtype
     assert torch.equal(values.eq(0), draw(keys, 5, 32).eq(0))
 
@@ -132,7 +132,7 @@ def test_nothing_is_dropped_outside_of_training(model: tuple[PreTrainedModel, Dr
 
 def test_all_dropout_of_a_model_is_replaced_and_told_apart(model: tuple[PreTrainedModel, DropoutKeys]) -> None:
     parts = list(model[0].modules())
-    places = [part.place for part in parts if isinstance(part, Dropout)]
+    places = [part.layer_id for part in parts if isinstance(part, Dropout)]
     assert len(places) == len(set(places)) == 1 + 3 * model[0].config.num_hidden_layers + 1
     assert not any(isinstance(part, nn.Dropout) for part in parts)
 

@@ -132,7 +132,7 @@ def interrupt(patch: Patch, engine: str, step: int, *, power_cut: bool) -> None:
         after_step = CheckpointManager.maybe_save
 
         def step_ended(self: CheckpointManager) -> None:
-            now(len(self.record.curve))
+            now(len(self.record.history))
             after_step(self)
 
         patch.setattr(CheckpointManager, "maybe_save", step_ended)

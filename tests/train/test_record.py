@@ -36,7 +36,7 @@ def record(
 
 def losses(record: TrainingHistory) -> list[float]:
     """The losses so far."""
-    named = dict(zip(HISTORY_COLUMNS, record.curve.T.tolist(), strict=True))
+    named = dict(zip(HISTORY_COLUMNS, record.history.T.tolist(), strict=True))
     found: list[float] = named["loss"]
     return found
 
