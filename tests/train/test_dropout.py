@@ -145,7 +145,7 @@ def test_a_batch_gives_the_gradients_of_its_rows_one_by_one(model: tuple[PreTrai
     def gradients(batches: list[list[int]]) -> torch.Tensor:
         network.zero_grad()
         for rows in batches:
-            keys.take(2, rows, torch.zeros(len(rows)))
+            keys.set_batch(2, rows, torch.zeros(len(rows)))
             width = max(lengths[row] for row in rows)
             network(tokens[rows, :width], mask[rows, :width]).logits[:, 0].sum().backward()
         return torch.cat([part.grad.flatten() for part in network.parameters() if part.grad is not None])

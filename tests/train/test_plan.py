@@ -53,7 +53,7 @@ def test_every_row_comes_exactly_once_in_full_steps_and_one_remainder(
     steps = plan(np.array(lengths), batch_size=batch_size, micro_batch_size=min(micro_batch_size, batch_size))
     assert sorted(row for step in steps for row in rows_of(step)) == list(range(len(lengths)))
     full, rest = divmod(len(lengths), batch_size)
-    assert sorted(step.rows for step in steps) == [*([rest] if rest else []), *[batch_size] * full]
+    assert sorted(step.num_examples for step in steps) == [*([rest] if rest else []), *[batch_size] * full]
 
 
 @given(st.integers(1, 100), st.integers(1, 12), st.integers(1, 12))
@@ -70,7 +70,7 @@ def test_the_rows_of_each_step_do_not_depend_on_the_micro_batches(micro_batch_si
     lengths = random_lengths(500)
     split = plan(lengths, micro_batch_size=micro_batch_size)
     assert [rows_of(step) for step in split] == [rows_of(step) for step in plan(lengths)]
-    assert [len(step.micro_batches) for step in split] == [-(-step.rows // micro_batch_size) for step in split]
+    assert [len(step.micro_batches) for step in split] == [-(-step.num_examples // micro_batch_size) for step in split]
 
 
 def test_the_same_arguments_give_the_same_plan() -> None:
@@ -114,11 +114,11 @@ def test_rows_of_many_shards_come_exactly_once_in_full_steps_but_for_the_last_pa
 ) -> None:
     steps = plan(random_lengths(rows), batch_size=batch_size, micro_batch_size=batch_size, shard=shard)
     assert sorted(row for step in steps for row in rows_of(step)) == list(range(rows))
-    *_, remainder = sorted((step.rows for step in steps), reverse=True)
+    *_, remainder = sorted((step.num_examples for step in steps), reverse=True)
     assert remainder == (rows % batch_size or batch_size)
-    assert [step.rows for step in steps].count(batch_size) == rows // batch_size
+    assert [step.num_examples for step in steps].count(batch_size) == rows // batch_size
     in_a_part = max(SHUFFLE_SHARDS * shard // batch_size, 1)
-    assert {step.rows for step in steps[: (len(steps) - 1) // in_a_part * in_a_part]} <= {batch_size}
+    assert {step.num_examples for step in steps[: (len(steps) - 1) // in_a_part * in_a_part]} <= {batch_size}
 
 
 def test_a_part_of_an_epoch_reads_few_shards_and_another_epoch_mixes_others() -> None:
@@ -168,7 +168,7 @@ def test_another_seed_or_epoch_gives_other_steps_in_another_order(changes: dict[
     one, other = plan(lengths, batch_size=8), plan(lengths, batch_size=8, **changes)
     same = {tuple(sorted(rows_of(step))) for step in one} & {tuple(sorted(rows_of(step))) for step in other}
     assert len(same) < 3
-    assert [step.rows for step in one] == [step.rows for step in other]
+    assert [step.num_examples for step in one] == [step.num_examples for step in other]
 
 
 def test_seed_and_epoch_are_not_added_up() -> None:

@@ -45,8 +45,8 @@ def take(record: TrainingHistory, steps: list[StepPlan]) -> None:
     """Take up an epoch of these steps; the n-th has the loss n and the norm 10 n."""
     record.start_epoch(0, steps)
     for number, step in enumerate(steps, start=1):
-        record.note(torch.tensor(float(number)), torch.tensor(10.0 * number))
-        record.step(0, step, learning_rate=0.5)
+        record.log_device(torch.tensor(float(number)), torch.tensor(10.0 * number))
+        record.log_step(0, step, learning_rate=0.5)
 
 
 @pytest.mark.parametrize(
