@@ -1,7 +1,7 @@
 """The recipe: what params.yaml may say. The only place that knows its keys.
 
 `read_recipe` turns the file into checked, frozen dataclasses, or raises one line that names the key and what was
-expected. How the file is composed from the shelf in recipes/ stands in shelf.py.
+expected. How the file is composed from the shelf in recipes/ stands in commands/compose.py.
 """
 
 from __future__ import annotations

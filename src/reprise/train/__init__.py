@@ -1,1 +1,1 @@
-"""Train: the fine-tuning loop (loop.py), the plan of its batches (plan.py), its optimizer (optimizer.py)."""
+"""Train: the fine-tuning loop (engines/), the plan of its batches (sampler.py), its optimizer (optimizer.py)."""

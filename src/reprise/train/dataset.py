@@ -16,7 +16,7 @@ from reprise.train.sampler import SHUFFLE_SHARDS
 class ShardedDataset(data.Dataset[dict[str, Any]]):
     """Rows by their numbers, for a DataLoader.
 
-    What was read of a mapped file counts as this process's memory until the file is let go. plan.py asks for rows of
+    What was read of a mapped file counts as this process's memory until the file is let go. sampler.py asks for rows of
     few shards at a time, so no more stay open: those of one part of an epoch, whose borders may lie within a shard, and
     among which the last, smaller one may be.
     """

@@ -37,7 +37,7 @@ MAX_FILE_BYTES = 2**29
 
 
 def fsdp_plugin() -> FullyShardedDataParallelPlugin | None:
-    """How the model is divided, from what launch.py has put into the environment; None where it is not."""
+    """How the model is divided, from what stage.py has put into the environment; None where it is not."""
     if os.environ.get("ACCELERATE_USE_FSDP") != "true":
         return None
     return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())

@@ -29,7 +29,7 @@ from reprise.train.distributed.liveness import LIVENESS_FILE, LivenessMonitor
 from reprise.train.distributed.preemption import STOP_FILE, TrainingInterrupted, handle_signals, set_pdeathsig
 from reprise.train.trackers import check_trackers
 
-# How the launcher tells its processes how many they should be, on all hosts; see check_world_size in stage.py.
+# How the launcher tells its processes how many they should be, on all hosts; see check_world_size in worker.py.
 WORLD_SIZE = "REPRISE_WORLD_SIZE"
 # And for how many seconds they wait for one another.
 TIMEOUT = "REPRISE_TIMEOUT"
@@ -127,7 +127,7 @@ def spawn_workers(processes: int, hardware: str, share: LaunchConfig) -> None:
     environment = {**os.environ, **fsdp_env(profile)}
     environment |= {WORLD_SIZE: str(processes * share.nodes), TIMEOUT: str(share.timeout)}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
-    environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # stage.py asks on purpose for what torch warns of
+    environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # worker.py asks on purpose for what torch warns of
     if share.max_restarts:  # else those that start again find the addresses of those before
         environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     if hardware == "cpu":

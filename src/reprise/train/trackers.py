@@ -4,7 +4,7 @@
 
 These are Accelerate's tracker classes, taken without an `Accelerator` around them: it would choose a precision for the
 whole process, which the engines do in their own ways, and ending its trackers ends the process group, which is
-stage.py's. All engines fill the same record, and the record tells the trackers.
+worker.py's. All engines fill the same record, and the record tells the trackers.
 """
 
 import json

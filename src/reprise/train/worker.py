@@ -95,7 +95,7 @@ def train_worker(recipe: Recipe, kind: str) -> None:
 
 
 def load_engine(name: str) -> Callable[..., None]:
-    """The function `train` of loop.py, trainer.py or pytorch.py: three ways to the same weights."""
+    """The function `train` of accelerate.py, hf_trainer.py or pytorch.py: three ways to the same weights."""
     if name == "trainer":
         from reprise.train.engines.hf_trainer import train
     elif name == "pytorch":
@@ -113,7 +113,7 @@ def check_world_size(processes: int) -> None:
 
 
 def main() -> None:
-    """Train as one of several processes; launch.py reads what it leaves in a file, where it was stopped or refused."""
+    """Train as one of several processes; stage.py reads what it leaves in a file, where it was stopped or refused."""
     set_pdeathsig(signal.SIGKILL)
     with liveness_lock():
         try:

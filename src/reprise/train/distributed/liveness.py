@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Where launch.py looks for life.
+# Where stage.py looks for life.
 LIVENESS_FILE = "REPRISE_ALIVE_FILE"
 
 

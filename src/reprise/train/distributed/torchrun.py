@@ -1,6 +1,6 @@
 """torchrun, which says in a line which process ended and how, in place of a page.
 
-What failed in a process stands above that line, and launch.py says below it how to go on.
+What failed in a process stands above that line, and stage.py says below it how to go on.
 """
 
 import logging
@@ -28,7 +28,7 @@ def run() -> None:
         print(f"train: the hosts did not meet: {why}", file=sys.stderr)
         sys.exit(1)
     except SignalException:
-        sys.exit(1)  # launch.py's own
+        sys.exit(1)  # stage.py's own
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The fine-tuning loop, top to bottom: the engine `accelerate`.
 
-Read it with plan.py, which says which rows make a step. What is measured and shown along the way stands in record.py.
-The same without Accelerate stands in pytorch.py, and through transformers' Trainer in trainer.py.
+Read it with sampler.py, which says which rows make a step. What is measured and shown along the way stands in history.py.
+The same without Accelerate stands in pytorch.py, and through transformers' Trainer in hf_trainer.py.
 """
 
 from contextlib import nullcontext

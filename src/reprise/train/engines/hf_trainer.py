@@ -50,7 +50,7 @@ def train(
     record: TrainingHistory,
     checkpoints: CheckpointManager,
 ) -> None:
-    """Fine-tune the pretrained model on `rows`; see loop.py, which takes the same."""
+    """Fine-tune the pretrained model on `rows`; see accelerate.py, which takes the same."""
     settings, processes = recipe.train, record.world.num_processes
     model, keys = build_model(recipe)
     model.to(record.world.device)
@@ -70,8 +70,8 @@ def train(
         metric_for_best_model=recipe.task.metrics[0],
         greater_is_better=True,
         logging_steps=1,
-        logging_nan_inf_filter=False,  # record.py says what to do about a loss that is not a number
-        ddp_find_unused_parameters=True,  # see loop.py
+        logging_nan_inf_filter=False,  # history.py says what to do about a loss that is not a number
+        ddp_find_unused_parameters=True,  # see accelerate.py
         seed=recipe.seed % 2**32,
         use_cache=getattr(model.config, "use_cache", False),  # goes into config.json
         use_cpu=record.world.device.type == "cpu",

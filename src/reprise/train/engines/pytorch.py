@@ -25,7 +25,7 @@ def train(
     record: TrainingHistory,
     checkpoints: CheckpointManager,
 ) -> None:
-    """Fine-tune the pretrained model on `rows`; see loop.py, which takes the same."""
+    """Fine-tune the pretrained model on `rows`; see accelerate.py, which takes the same."""
     settings, device = recipe.train, record.world.device
     precision = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
     model, keys = build_model(recipe)
