@@ -159,7 +159,7 @@ class HistoryCallback(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
     ) -> None:
-        self.record.log_epoch(self.log_epoch, {name: metrics[f"eval_{name}"] for name in self.recipe.task.metrics})
+        self.record.log_epoch(self.epoch, {name: metrics[f"eval_{name}"] for name in self.recipe.task.metrics})
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.record.flush()
