@@ -19,7 +19,7 @@ def training_flops(model: Any, tokens: int, squares: int) -> int:
     the head, which reads one token of each text, are left out.
 
     The standard model is what counts: what a contender leaves out of it (Reprise computes nothing but the first token
-    of its last layer after attention, see modeling/classifier.py) counts as if it were done, and padding does not count.
+    of its last layer after attention, see modeling/classifier.py) counts as if it were done; padding does not count.
 
     Args:
         model: an encoder with a head, as transformers has them.

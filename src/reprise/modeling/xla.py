@@ -1,8 +1,8 @@
 """All that is XLA's own, for a TPU or XLA's CPU device: seeds, precision, the cut of a step, compilations.
 
 XLA traces what a step does and compiles a program for each shape that it meets, so batches are filled up to a few
-shapes (bucketing.py), and nothing in a step may read a value back. On other devices these functions do what torch does, or
-nothing.
+shapes (bucketing.py), and nothing in a step may read a value back. On other devices these functions do what torch
+does, or nothing.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """The fine-tuning loop, top to bottom: the engine `accelerate`.
 
-Read it with sampler.py, which says which rows make a step. What is measured and shown along the way stands in history.py.
+Read it with sampler.py, which says which rows make a step. history.py holds what is measured and shown on the way.
 The same without Accelerate stands in pytorch.py, and through transformers' Trainer in hf_trainer.py.
 """
 
