@@ -1,7 +1,6 @@
-"""The recipe: what params.yaml may say. The only place that knows its keys.
+"""The recipe: the keys of params.yaml as checked, frozen dataclasses.
 
-`read_recipe` turns the file into checked, frozen dataclasses, or raises one line that names the key and what was
-expected. How the file is composed from the shelf in recipes/ stands in commands/compose.py.
+validation.py reads the file into them; commands/compose.py composes the file from the catalog in recipes/.
 """
 
 from __future__ import annotations
