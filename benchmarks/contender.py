@@ -167,7 +167,7 @@ def course(recipe: Recipe, turns: Turns, *, model: Any = None, collate: Any = No
     optimizer = AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     steps = settings.epochs * len(loader)
     schedule = get_scheduler(
-        "linear", optimizer, num_warmup_steps=math.ceil(settings.warmup * steps), num_training_steps=steps
+        "linear", optimizer, num_warmup_steps=math.ceil(settings.warmup_ratio * steps), num_training_steps=steps
     )
     turns.begin(model, len(loader))
     losses, accuracies = [], []
@@ -253,7 +253,7 @@ def reprise(recipe: Recipe, turns: Turns) -> dict[str, Any]:
             turns.maybe_save()
 
         def save(self) -> None:
-            with turns.spread(self.record.train.checkpoint_every):
+            with turns.spread(self.save_steps):
                 super().save()
 
     worker.CheckpointManager = InTurns  # type: ignore[attr-defined]

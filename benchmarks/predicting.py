@@ -75,7 +75,7 @@ def predict_speed(folder: Path, rows: int, rounds: int) -> dict[str, list[float]
 
         def ask_predict(count: int) -> None:
             file = Path(f"{count}.csv")
-            pd.DataFrame({recipe.task.text[0]: texts[:count]}).to_csv(file, index=False)
+            pd.DataFrame({recipe.task.text_columns[0]: texts[:count]}).to_csv(file, index=False)
             answers = Path("answers.jsonl")
             predict.predict_file(recipe, file, answers, cpu=True)
 

@@ -117,7 +117,7 @@ CASES = {
     "a recipe that is not UTF-8": Case(
         "environment", content("params.yaml", b"seed: 42\nname: caf\xe9\n"), "params.yaml: not UTF-8 at byte 18"
     ),
-    "no recipe": Case("environment", removed("params.yaml"), "params.yaml: not found; …`reprise recipe`"),
+    "no recipe": Case("environment", removed("params.yaml"), "params.yaml: not found; …`reprise compose`"),
     "unknown key": Case(
         "environment",
         params(train__lerning_rate=1e-4),
@@ -130,36 +130,36 @@ CASES = {
         "environment", params(train__epochs="two"), "params.yaml: train.epochs: expected a valid integer, got 'two'"
     ),
     "value out of range": Case(
-        "environment", params(train__warmup=1.5), "params.yaml: train.warmup: expected less than 1, got 1.5"
+        "environment", params(train__warmup_ratio=1.5), "params.yaml: train.warmup_ratio: expected less than 1, got 1.5"
     ),
     **{
         f"buckets: {said}": Case(
             "environment",
-            params(train__buckets=said),
-            "params.yaml: train.buckets: expected auto or a list of lengths in tokens, such as [32, 64, 128], "
+            params(train__bucket_lengths=said),
+            "params.yaml: train.bucket_lengths: expected auto or a list of lengths in tokens, such as [32, 64, 128], "
             f"got {said!r}",
         )
         for said in ([], [0], ["x"], "most", 3)
     },
     "buckets that hold no longest text": Case(
         "environment",
-        params(train__buckets=[4, 8]),
-        "params.yaml: train.buckets: expected the longest to be train.max_length (16), to which texts are cut, got 8",
+        params(train__bucket_lengths=[4, 8]),
+        "params.yaml: train.bucket_lengths: expected the largest to be train.max_length (16), got 8",
     ),
     "buckets beyond what texts are cut to": Case(
         "environment",
-        params(train__buckets=[64]),
-        "params.yaml: train.buckets: expected the longest to be train.max_length (16), to which texts are cut, got 64",
+        params(train__bucket_lengths=[64]),
+        "params.yaml: train.bucket_lengths: expected the largest to be train.max_length (16), got 64",
     ),
     "a tracker that nobody knows": Case(
         "environment",
-        params(train__trackers=["tensorbord"]),
-        "params.yaml: train.trackers.0: expected 'tensorboard', 'mlflow', 'wandb' or 'trackio', got 'tensorbord'",
+        params(run__trackers=["tensorbord"]),
+        "params.yaml: run.trackers.0: expected 'tensorboard', 'mlflow', 'wandb' or 'trackio', got 'tensorbord'",
     ),
     "a tracker that is not installed": Case(
         "train",
-        params(train__trackers=["tensorboard", "mlflow"]),
-        "params.yaml: train.trackers: mlflow: not installed; expected …: pip install mlflow",
+        params(run__trackers=["tensorboard", "mlflow"]),
+        "params.yaml: run.trackers: mlflow: not installed; expected …: pip install mlflow",
     ),
     "nothing to train on": Case(
         "environment",
@@ -255,17 +255,17 @@ CASES = {
     "missing column": Case(
         "prepare",
         replaced(REVIEWS, "number,text,verdict,film", "number,review,verdict,film"),
-        f"{REVIEWS}: no column 'text' (task.text); …its columns are number, review, verdict, film",
+        f"{REVIEWS}: no column 'text' (task.text_columns); …its columns are number, review, verdict, film",
     ),
     "unknown label": Case(
         "prepare",
-        params(task__keep=None, task__labels=["rotten", "fresh"]),
+        params(task__filter=None, task__labels=["rotten", "fresh"]),
         f"{REVIEWS}, row 7: unknown label 'plot'; expected one of task.labels: rotten, fresh",
     ),
     "duplicate ids": Case(
         "prepare",
         replaced(REVIEWS, "\n2,", "\n1,"),
-        f"{REVIEWS}: rows 1 and 2 have the same id '1' in column 'number' (task.id); expected different ids",
+        f"{REVIEWS}: rows 1 and 2 have the same id '1' in column 'number' (task.id_column); expected different ids",
     ),
     "empty split": Case(
         "prepare", own_splits, "params.yaml: task.source: the validation split is empty: nothing is left of its table"
@@ -276,7 +276,7 @@ CASES = {
         "params.yaml: task.split: the validation split is empty: its share leaves nothing",
     ),
     # What the later verbs find
-    "nothing prepared": Case("train", removed("data/prepared"), "data/prepared/card.json: not found; …`dvc repro`"),
+    "nothing prepared": Case("train", removed("data/prepared"), "data/prepared/stats.json: not found; …`dvc repro`"),
     "a profile without processes": Case(
         "train",
         content("docker/cpu/accelerate.yaml", "use_cpu: true\n"),
@@ -310,7 +310,7 @@ CASES = {
     "a choice that is not on the shelf": Case(
         "recipe task=nothing",
         params(),
-        "recipe: task=nothing: not on the shelf; expected one of cola, mnli, mrpc, …, wnli",
+        "compose: task=nothing: not on the shelf; expected one of cola, mnli, mrpc, …, wnli",
     ),
     "a recipe in place of a malformed one": Case(
         "recipe task=mrpc", content("params.yaml", "seed: [\n"), "params.yaml: line 2, column 1: not valid YAML: …"
@@ -330,7 +330,7 @@ def pantry(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     for table in (OWN, REVIEWS):
         (folder / table).parent.mkdir(parents=True, exist_ok=True)
         write_reviews(folder / table, films=20, reviews=6)
-    for earlier in ("data/prepared/card.json", "data/raw/earlier", "models/final/earlier", "environment.json"):
+    for earlier in ("data/prepared/stats.json", "data/raw/earlier", "models/final/earlier", "environment.json"):
         (folder / earlier).parent.mkdir(parents=True, exist_ok=True)
         (folder / earlier).write_text("{}", encoding="utf-8")
     return folder

@@ -167,7 +167,7 @@ def test_what_is_told_of_a_contender_is_the_median_over_rounds() -> None:
         "ratio_to_course": 4.0,  # 3, 4, 9
         "ratio_to_course_bf16": 2.25,  # 3, 2, 2.25
         "share_of_matrix_rate": 0.225,  # 0.3, 0.2, 0.225
-        "padding_share": 0.059,
+        "padding_fraction": 0.059,
         "peak_memory_mib": 120,
         "steps": 3,
         "busy": 0.18,
@@ -284,7 +284,7 @@ def test_contenders_in_processes_of_their_own_take_turns_on_made_up_texts(
     found = content["contenders"]
     assert found.keys() == set(names)
     assert found["course"]["ratio_to_course"] == 1
-    assert found["reprise"]["padding_share"] < found["course"]["padding_share"]
+    assert found["reprise"]["padding_fraction"] < found["course"]["padding_fraction"]
     assert all(figures["examples_per_second"] > 0 for figures in found.values())
     assert content["matrix_rate"]["fp32"] > 1e9
 

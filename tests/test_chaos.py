@@ -23,7 +23,7 @@ from tiny import Run, write_params
 KILLS_A_ROUND = 5
 EPOCHS, STEPS = 30, 270
 EVERY = 2  # steps, so that many a kill comes while a checkpoint is written
-LONG = {"train.epochs": EPOCHS, "train.checkpoint_every": EVERY}
+LONG = {"train.epochs": EPOCHS, "run.save_steps": EVERY}
 BEGINS, ENDS = "train: tiny on 144 rows", f"train: epoch {EPOCHS}/{EPOCHS}: validation"
 
 

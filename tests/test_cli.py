@@ -43,7 +43,7 @@ def test_every_verb_says_what_it_does(tmp_path: Path, run: Run, verb: str) -> No
 
 def test_the_help_of_recipe_shows_an_example(tmp_path: Path, run: Run) -> None:
     assert (
-        "reprise recipe task=mrpc model=bert-base-uncased" in run(tmp_path, *MODULE, "recipe", "-h", env=SOURCE).stdout
+        "reprise compose task=mrpc model=bert-base-uncased" in run(tmp_path, *MODULE, "recipe", "-h", env=SOURCE).stdout
     )
 
 

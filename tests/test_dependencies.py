@@ -32,7 +32,7 @@ OUTPUTS = {
     "evaluate": {
         "predictions",
         "plots/confusion.csv",
-        "plots/pr.csv",
+        "plots/precision_recall.csv",
         "plots/calibration.csv",
         "metrics/evaluate.json",
     },

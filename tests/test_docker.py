@@ -482,11 +482,11 @@ def test_the_image_says_which_commit_it_is_of_and_whether_its_files_are_the_comm
     ("typed", "script"),
     [
         ([], ["dvc repro", "reprise summary"]),
-        (["TASK=mrpc"], ["reprise recipe task=mrpc", "dvc repro", "reprise summary"]),
+        (["TASK=mrpc"], ["reprise compose task=mrpc", "dvc repro", "reprise summary"]),
         (
             ["TASK=mrpc", "MODEL=bert-base-uncased", "ARGS=-S train.epochs=3"],
             [
-                "reprise recipe task=mrpc model=bert-base-uncased",
+                "reprise compose task=mrpc model=bert-base-uncased",
                 "dvc exp run -S train.epochs=3",
                 "reprise summary",
             ],

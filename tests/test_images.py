@@ -31,7 +31,7 @@ BASE = "localhost/reprise-base"
 CALLER = 1234  # who calls make: neither root nor the image's own user
 TOKEN = "hf_not_to_be_found_in_any_layer"
 STEPS, NOTHING = r"STEP|^(image|rebuild): ", "^$ "  # of what is said, what to show
-SMALL = "-S task.limit=64 -S train.epochs=1"
+SMALL = "-S task.max_examples=64 -S train.epochs=1"
 
 
 @dataclass

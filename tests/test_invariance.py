@@ -34,7 +34,7 @@ def train(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Train:
     recipe = yaml.load((clone / "params.yaml").read_text(encoding="utf-8"))
     recipe["task"]["limit"] = STEPS * BATCH_SIZE
     recipe["train"] |= {"precision": "fp32", "epochs": 1, "batch_size": BATCH_SIZE}
-    prepared = clone / "data/prepared/card.json"
+    prepared = clone / "data/prepared/stats.json"
 
     def train(processes: int, micro_batch_size: int) -> tuple[npt.NDArray[np.float64], list[str], float]:
         recipe["train"]["micro_batch_size"] = micro_batch_size
@@ -50,7 +50,7 @@ def train(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Train:
         metrics = json.loads((clone / "metrics/train.json").read_text(encoding="utf-8"))
         shutil.rmtree(clone / "models/final")
         assert losses.shape == (STEPS,)
-        return losses, results[0]["sample_order"], metrics["validation"]["accuracy"]
+        return losses, results[0]["data_order_sha256"], metrics["validation"]["accuracy"]
 
     return train
 

@@ -69,6 +69,6 @@ def test_a_regression_is_learned(folder: Path, run: Run) -> None:
     )
     assert judged["pearson"] > 0.5
     assert judged["baseline"] == {"pearson": 0.0, "spearman": 0.0}
-    assert judged["collapsed"] is False
+    assert judged["constant_prediction"] is False
     assert table.column_names == ["id", "text", "text_pair", "label", "prediction"]
     assert set(table["label"].to_pylist()) == {0.0, 0.5, 1.0}

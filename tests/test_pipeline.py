@@ -50,7 +50,7 @@ def test_the_graph_tells_the_story(kitchen: Path, run: Run) -> None:
 def test_the_recipe_is_learned(cooked: Path) -> None:
     judged = json.loads((cooked / "metrics/evaluate.json").read_text())
     assert judged["accuracy"] > judged["baseline"]["accuracy"] + 0.3
-    assert judged["collapsed"] is False
+    assert judged["constant_prediction"] is False
     assert judged["interval"]["accuracy"]["low"] <= judged["accuracy"] <= judged["interval"]["accuracy"]["high"]
 
 
@@ -91,7 +91,7 @@ def test_how_a_submission_is_named_changes_nothing(served: Path, run: Run) -> No
 
 def test_on_a_cpu_other_buckets_change_no_bit(served: Path, run: Run) -> None:
     before = results(served)
-    write_params(served, **{"train.buckets": [16]})
+    write_params(served, **{"train.bucket_lengths": [16]})
     assert ran(run(served, "dvc", "repro").stdout) == ["environment", "train", "evaluate"]
     assert results(served) == before
 
@@ -117,7 +117,7 @@ def test_a_change_in_the_users_own_data_is_seen(served: Path, run: Run) -> None:
         change.get("changed deps") for change in status["fetch"] if isinstance(change, dict)
     ]
     assert ran(run(served, "dvc", "repro", "prepare").stdout) == ["fetch", "prepare"]
-    card = json.loads((served / "data/prepared/card.json").read_text())
+    card = json.loads((served / "data/prepared/stats.json").read_text())
     assert sum(split["rows"] for split in card["splits"].values()) == 241
 
 
@@ -170,7 +170,7 @@ def test_params_and_metrics_are_compared(served: Path, run: Run) -> None:
     shown = json.loads(run(served, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
     assert set(shown) == {f"metrics/{name}.json" for name in ("train", "speed", "provenance", "evaluate")}
     compared = json.loads(run(served, "dvc", "metrics", "diff", "--json").stdout)
-    assert "calibration_error" in compared["metrics/evaluate.json"]
+    assert "ece" in compared["metrics/evaluate.json"]
 
 
 def test_the_plots_are_drawn(served: Path, run: Run) -> None:

@@ -146,7 +146,7 @@ def write(content: str, name: str) -> str:
 @pytest.mark.parametrize(
     ("content", "name", "out", "message"),
     [
-        ("words\nx\n", "in.csv", "out.jsonl", "in.csv: no column 'text' (task.text); its columns are words"),
+        ("words\nx\n", "in.csv", "out.jsonl", "in.csv: no column 'text' (task.text_columns); its columns are words"),
         ('{"text": null}\n', "in.jsonl", "out.jsonl", "in.jsonl, row 1: expected text in column 'text', got None"),
         ('{"text": "a"}\n{"text": 3}\n', "in.jsonl", "out.jsonl", "in.jsonl"),
         ("", "in.csv", "out.jsonl", "in.csv: empty"),

@@ -55,7 +55,7 @@ def head_overrides() -> list[str]:
     """The overrides in the comment at the head of the committed params.yaml."""
     head = committed("params.yaml").splitlines()[0]
     command = shlex.split(head.removeprefix("# Made by: "))
-    assert command[:2] == ["reprise", "recipe"]
+    assert command[:2] == ["reprise", "compose"]
     return command[2:]
 
 
@@ -125,10 +125,10 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"task.split": 0.1}, "task.split: expected a section with keys of its own, got 0.1"),
         ({"task.source": "data.csv"}, "task.source: expected a section with keys of its own, got 'data.csv'"),
         ({"task.name": 3}, "task.name: expected a valid string, got 3"),
-        ({"task.text": "text"}, "task.text: expected a valid list, got 'text'"),
+        ({"task.text_columns": "text"}, "task.text_columns: expected a valid list, got 'text'"),
         ({"task.labels": None}, "task.labels: expected a valid list, got None"),
         ({"task.labels": [True, False]}, "task.labels.0: expected a valid string, got True (and 1 more)"),
-        ({"task.keep": {"verdict": "fresh"}}, "task.keep.verdict: expected a valid list, got 'fresh'"),
+        ({"task.filter": {"verdict": "fresh"}}, "task.filter.verdict: expected a valid list, got 'fresh'"),
         ({"task.source": {**WHEEL, "version": 1.0}}, "task.source.version: expected a valid string, got 1.0"),
         # A value out of its range
         ({"seed": -1}, "seed: expected greater than or equal to 0, got -1"),
@@ -137,32 +137,38 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"train.learning_rate": float("nan")}, "train.learning_rate: expected a finite number, got nan"),
         ({"train.learning_rate": float("inf")}, "train.learning_rate: expected a finite number, got inf"),
         ({"train.weight_decay": -0.1}, "train.weight_decay: expected greater than or equal to 0, got -0.1"),
-        ({"train.warmup": 1.0}, "train.warmup: expected less than 1, got 1.0"),
+        ({"train.warmup_ratio": 1.0}, "train.warmup_ratio: expected less than 1, got 1.0"),
         ({"train.max_length": 3}, "train.max_length: expected greater than or equal to 4, got 3"),
         ({"train.max_steps": 0}, "train.max_steps: expected greater than 0, got 0"),
-        ({"train.schedule": "step"}, "train.schedule: expected 'linear', 'cosine' or 'constant', got 'step'"),
+        ({"train.lr_scheduler": "step"}, "train.lr_scheduler: expected 'linear', 'cosine' or 'constant', got 'step'"),
         ({"train.precision": "fp16"}, "train.precision: expected 'bf16' or 'fp32', got 'fp16'"),
-        ({"train.select": "first"}, "train.select: expected 'best' or 'last', got 'first'"),
+        ({"train.keep_epoch": "first"}, "train.keep_epoch: expected 'best' or 'last', got 'first'"),
         ({"evaluate.split": "dev"}, "evaluate.split: expected one of train, validation, test, got 'dev'"),
         ({"evaluate.split": 1}, "evaluate.split: expected a valid string, got 1"),
-        ({"evaluate.bootstrap": 10}, "evaluate.bootstrap: expected greater than or equal to 100, got 10"),
-        ({"task.limit": 0}, "task.limit: expected greater than 0, got 0"),
+        (
+            {"evaluate.bootstrap_resamples": 10},
+            "evaluate.bootstrap_resamples: expected greater than or equal to 100, got 10",
+        ),
+        ({"task.max_examples": 0}, "task.max_examples: expected greater than 0, got 0"),
         ({"task.split.validation": 0}, "task.split.validation: expected greater than 0, got 0"),
-        ({"task.text": []}, "task.text: expected a list of at least 1, got []"),
-        ({"task.text": ["a", "b", "c"]}, "task.text: expected a list of at most 2, got ['a', 'b', 'c']"),
+        ({"task.text_columns": []}, "task.text_columns: expected a list of at least 1, got []"),
+        (
+            {"task.text_columns": ["a", "b", "c"]},
+            "task.text_columns: expected a list of at most 2, got ['a', 'b', 'c']",
+        ),
         ({"task.metrics": []}, "task.metrics: expected a list of at least 1, got []"),
         (
             {"task.metrics": ["acc"]},
             "task.metrics.0: expected 'accuracy', 'f1', 'matthews', 'pearson' or 'spearman', got 'acc'",
         ),
         (
-            {"train.trackers": ["tensorbord"]},
-            "train.trackers.0: expected 'tensorboard', 'mlflow', 'wandb' or 'trackio', got 'tensorbord'",
+            {"run.trackers": ["tensorbord"]},
+            "run.trackers.0: expected 'tensorboard', 'mlflow', 'wandb' or 'trackio', got 'tensorbord'",
         ),
-        ({"train.trackers": "mlflow"}, "train.trackers: expected a valid list, got 'mlflow'"),
+        ({"run.trackers": "mlflow"}, "run.trackers: expected a valid list, got 'mlflow'"),
         (
-            {"train.trackers": ["wandb", "wandb"]},
-            "train.trackers: expected each name once, got ['wandb', 'wandb']",
+            {"run.trackers": ["wandb", "wandb"]},
+            "run.trackers: expected each name once, got ['wandb', 'wandb']",
         ),
         # A source that is none, or is not pinned
         ({"task.source.kind": "git"}, "task.source.kind: expected 'pypi', 'hub', 'files', got 'git'"),
@@ -270,7 +276,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
             {"task.labels": []},
             "task.metrics: 'accuracy' does not fit regression (task.labels is empty); expected pearson, spearman",
         ),
-        ({"task.text": ["a", "a"]}, "task.text: expected two different columns, got 'a' twice"),
+        ({"task.text_columns": ["a", "a"]}, "task.text_columns: expected two different columns, got 'a' twice"),
         (
             {"task.labels": ["fresh"]},
             "task.labels: expected at least two different labels, or [] for regression, got ['fresh']",
@@ -322,7 +328,7 @@ def test_what_has_no_sections_is_told_which_ones_were_expected(content: object) 
         ({"task.submission": {"files": {"test": "A.tsv"}, "labels": "names"}}, "task.submission.labels", "names"),
         ({"task.labels": [], "task.metrics": ["pearson", "spearman"]}, "task.regression", True),
         ({"train.micro_batch_size": 16}, "train.micro_batch_size", 16),
-        ({"train.warmup": 0}, "train.warmup", 0.0),
+        ({"train.warmup_ratio": 0}, "train.warmup_ratio", 0.0),
         ({"train.weight_decay": 0}, "train.weight_decay", 0.0),
     ],
 )
@@ -334,13 +340,13 @@ def test_what_stands_at_the_edge_of_its_range_is_taken(changes: dict[str, Any], 
 
 
 def test_labels_given_as_integers_are_read_as_their_text() -> None:
-    recipe = check_recipe(tiny_recipe(**{"task.labels": [0, 1], "task.keep": {"verdict": [0, "1"]}}), "params.yaml")
+    recipe = check_recipe(tiny_recipe(**{"task.labels": [0, 1], "task.filter": {"verdict": [0, "1"]}}), "params.yaml")
     assert recipe.task.labels == ["0", "1"]
-    assert recipe.task.keep == {"verdict": ["0", "1"]}
+    assert recipe.task.filter == {"verdict": ["0", "1"]}
 
 
 def test_yes_and_no_are_labels_and_not_truths(tmp_path: Path) -> None:
-    write_params(tmp_path, **{"task.keep": None})
+    write_params(tmp_path, **{"task.filter": None})
     file = tmp_path / "params.yaml"
     text, count = re.subn(r"labels:\n *- rotten\n *- fresh", "labels: [no, yes]", file.read_text())
     assert count == 1
@@ -375,7 +381,7 @@ def test_a_file_that_is_not_utf8_is_told_by_its_byte(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_told_with_what_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"params\.yaml: not found; .*`reprise recipe`$"):
+    with pytest.raises(UserError, match=r"params\.yaml: not found; .*`reprise compose`$"):
         read_recipe(tmp_path / "params.yaml")
 
 

@@ -82,7 +82,7 @@ def test_auto_fits_the_first_split_and_holds_all() -> None:
 
 def test_given_buckets_are_taken_in_order_and_must_hold_the_longest_text() -> None:
     assert resolve_buckets([64, 16, 64], np.array([3, 64])) == (16, 64)
-    with pytest.raises(UserError, match=r"train.buckets: the longest text has 65 tokens; expected a bucket"):
+    with pytest.raises(UserError, match=r"train.bucket_lengths: the longest text has 65 tokens; expected a bucket"):
         resolve_buckets([64], np.array([3]), np.array([65]))
 
 

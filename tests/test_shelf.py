@@ -28,7 +28,7 @@ CHOICES = {group: sorted(file.stem for file in (SHELF / group).glob("*.yaml")) f
 
 
 def write(overrides: list[str], file: Path) -> list[str]:
-    """Compose and write as `reprise recipe OVERRIDES` does; return the differences."""
+    """Compose and write as `reprise compose OVERRIDES` does; return the differences."""
     return write_recipe(compose_recipe(overrides, SHELF), overrides, file)
 
 
@@ -62,7 +62,7 @@ def assert_an_epoch_can_be_planned(recipe: Recipe) -> None:
         assert max(len(micro_batch) for step in steps for micro_batch in step.micro_batches) == size
         total = total_steps(rows, batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps)
         assert total == len(steps) * train.epochs
-    assert max(resolve_buckets(train.buckets, lengths)) == lengths.max() <= train.max_length
+    assert max(resolve_buckets(train.bucket_lengths, lengths)) == lengths.max() <= train.max_length
 
 
 @pytest.mark.parametrize("train", CHOICES["train"])
@@ -86,7 +86,7 @@ def test_a_task_with_more_splits_may_be_judged_by_any_of_them() -> None:
     composed = compose_recipe(["task=mnli", "evaluate.split=validation_mismatched"], SHELF)
     assert composed["task"] == compose_recipe(["task=mnli"], SHELF)["task"]
     assert refusal("task=mnli", "evaluate.split=validation_matched") == (
-        "recipe: evaluate.split: expected one of train, validation, validation_mismatched, test, test_mismatched, "
+        "compose: evaluate.split: expected one of train, validation, validation_mismatched, test, test_mismatched, "
         "got 'validation_matched'"
     )
 
@@ -103,7 +103,7 @@ def test_the_shelf_is_listed_with_the_headline_of_each_file() -> None:
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group in ("task", "model") for name in CHOICES[group]])
 def test_the_head_of_a_file_has_a_command_that_composes_it_and_a_reference(group: str, name: str) -> None:
     lines = head(group, name)
-    commands = [shlex.split(line) for line in lines if line.startswith("  reprise recipe ")]
+    commands = [shlex.split(line) for line in lines if line.startswith("  reprise compose ")]
     assert commands
     for _, _, *overrides in commands:
         assert f"{group}={name}" in overrides
@@ -122,7 +122,7 @@ def head(group: str, name: str) -> list[str]:
 def test_the_shipped_table_is_prepared_as_the_shelf_says(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    composed = compose_recipe(["task=own-data"], SHELF)
+    composed = compose_recipe(["task=custom"], SHELF)
     assert composed["task"]["source"]["train"] == "data/own/example.csv"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
@@ -149,19 +149,19 @@ def test_what_is_put_on_the_shelf_is_listed_and_can_be_chosen(tmp_path: Path) ->
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_choice_that_is_not_on_the_shelf_is_told_which_ones_are(group: str) -> None:
     expected = ", ".join(CHOICES[group])
-    assert refusal(f"{group}=nothing") == f"recipe: {group}=nothing: not on the shelf; expected one of {expected}"
+    assert refusal(f"{group}=nothing") == f"compose: {group}=nothing: not on the shelf; expected one of {expected}"
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.lerning_rate=1e-4", "recipe: train.lerning_rate: unknown key; did you mean train.learning_rate?"),
-        ("learning_rate=1e-4", "recipe: learning_rate: unknown key; did you mean train.learning_rate?"),
-        ("bogus=1", "recipe: bogus: unknown key; params.yaml lists them all"),
-        ("+train.epoch=1", "recipe: train.epoch: unknown key; did you mean epochs?"),
-        ("~train.epochs", "recipe: train.epochs: missing; every key of a recipe is written out"),
-        ("train.epochs=two", "recipe: train.epochs: expected a valid integer, got 'two'"),
-        ("train.warmup=2", "recipe: train.warmup: expected less than 1, got 2"),
+        ("train.lerning_rate=1e-4", "compose: train.lerning_rate: unknown key; did you mean train.learning_rate?"),
+        ("learning_rate=1e-4", "compose: learning_rate: unknown key; did you mean train.learning_rate?"),
+        ("bogus=1", "compose: bogus: unknown key; params.yaml lists them all"),
+        ("+train.epoch=1", "compose: train.epoch: unknown key; did you mean epochs?"),
+        ("~train.epochs", "compose: train.epochs: missing; every key of a recipe is written out"),
+        ("train.epochs=two", "compose: train.epochs: expected a valid integer, got 'two'"),
+        ("train.warmup_ratio=2", "compose: train.warmup_ratio: expected less than 1, got 2"),
     ],
 )
 def test_an_override_that_makes_no_recipe_is_told_by_its_key(override: str, message: str) -> None:
@@ -173,7 +173,7 @@ def test_an_override_that_makes_no_recipe_is_told_by_its_key(override: str, mess
     ["mrpc", "train.epochs==3", "=3", "train.epochs=1,2", "task.name=[x", "seed=${x}", "task.name='two\nlines'"],
 )
 def test_an_override_that_cannot_be_read_is_refused_in_one_line(override: str) -> None:
-    assert refusal(override).startswith("recipe: ")
+    assert refusal(override).startswith("compose: ")
 
 
 def test_a_folder_without_a_shelf_is_told_where_to_stand(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_writing_a_recipe_reports_what_differs_from_the_file_before(tmp_path: Pa
 OVERRIDES = [
     [],
     ["task=mrpc", "model=bert-base-uncased", "train.learning_rate=3e-5"],
-    ["task.labels=[0,1]", "task.keep=null"],
+    ["task.labels=[0,1]", "task.filter=null"],
     ["task.name='two words'"],
     ["task.name='a: \"b\" #c'"],
     ["task.name=$HOME/*"],
@@ -217,7 +217,7 @@ def test_the_command_at_the_head_of_the_file_makes_the_same_bytes_again(tmp_path
     write(overrides, first)
     head = first.read_text(encoding="utf-8").splitlines()[0]
     command = shlex.split(head.removeprefix("# Made by: "))
-    assert command[:2] == ["reprise", "recipe"]
+    assert command[:2] == ["reprise", "compose"]
     write(command[2:], second)
     assert second.read_bytes() == first.read_bytes()
 

@@ -100,7 +100,7 @@ def test_a_task_of_glue_is_fetched_and_prepared_as_the_hub_means_it(
     task: str, tmp_path: Path, tiny_model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     composed = compose_recipe([f"task={task}"], ROOT / "recipes")
-    composed["model"] = {"name": "tiny", "source": {"kind": "files", "path": "data/own/tiny"}}
+    composed["model"] = {"name": "tiny", "source": {"kind": "local", "path": "data/own/tiny"}}
     recipe = check_recipe(composed, "recipe")
     source = recipe.task.source
     assert isinstance(source, HubDataset)

@@ -18,8 +18,8 @@ JUDGED = {
     "f1": 0.87654,
     "interval": {"accuracy": {"low": 0.81, "high": 0.98}, "f1": {"low": 0.7, "high": 0.95}},
     "baseline": {"accuracy": 0.5417, "f1": 0.0},
-    "collapsed": False,
-    "calibration_error": 0.05,
+    "constant_prediction": False,
+    "ece": 0.05,
 }
 TRAINED = {"epoch": 1, "steps": 20, "loss": 0.3, "validation": {"accuracy": 0.9, "f1": 0.9}}
 SPEED = {"examples_per_second": 123.4}
@@ -76,7 +76,7 @@ def test_the_summary_says_where_the_model_lies_and_which_epoch_it_is(folder: Pat
 
 
 def test_a_collapsed_run_is_called_so(folder: Path, run: Run) -> None:
-    serve(folder, collapsed=True)
+    serve(folder, constant_prediction=True)
     assert "Collapsed: every prediction is the same" in reprise(run, folder, "summary")
 
 
@@ -126,7 +126,7 @@ def test_recipe_without_arguments_lists_the_shelf_and_writes_nothing(folder: Pat
     ]
     assert len(listed) >= 5
     assert cells(shown) == listed
-    assert "Compose: reprise recipe task=" in shown
+    assert "Compose: reprise compose task=" in shown
     assert (folder / "params.yaml").read_bytes() == params
 
 

@@ -12,8 +12,8 @@ def main() -> None:
     belongs to the one that was installed. An experiment that ran somebody else's code would not be reproducible.
     """
     here = Path("src/reprise")
-    if here.is_dir() and not here.samefile(Path(__file__).parent) and "REPRISE_CHECKOUT" not in os.environ:
-        environment = {**os.environ, "PYTHONPATH": "src", "REPRISE_CHECKOUT": "1"}
+    if here.is_dir() and not here.samefile(Path(__file__).parent) and "REPRISE_REEXECUTED" not in os.environ:
+        environment = {**os.environ, "PYTHONPATH": "src", "REPRISE_REEXECUTED": "1"}
         os.execve(sys.executable, [sys.executable, "-m", "reprise", *sys.argv[1:]], environment)  # noqa: S606
     from reprise.cli import app
 

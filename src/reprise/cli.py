@@ -36,7 +36,7 @@ app = typer.Typer(
     help="""Fine-tune a pretrained encoder so that anyone can do it again and get the same model.
 
 The recipe is params.yaml. `dvc repro` cooks it, stage by stage, and runs only what changed; the first five verbs are
-those stages and seldom typed by hand. `reprise recipe` makes params.yaml from the shelf in recipes/.""",
+those stages and seldom typed by hand. `reprise compose` makes params.yaml from the shelf in recipes/.""",
 )
 
 
@@ -141,7 +141,8 @@ def evaluate() -> None:
 
 
 @app.command()
-def recipe(
+@app.command("recipe", hidden=True)  # its earlier name
+def compose(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[GROUP=CHOICE | KEY=VALUE]...", help="What differs from the defaults of the shelf."),
@@ -149,7 +150,7 @@ def recipe(
 ) -> None:
     """Compose params.yaml from the shelf; without arguments, list the shelf.
 
-    For example: reprise recipe task=mrpc model=bert-base-uncased train.learning_rate=3e-5
+    For example: reprise compose task=mrpc model=bert-base-uncased train.learning_rate=3e-5
     """
     from reprise.commands.compose import compose_recipe, list_recipes, write_recipe
     from reprise.core.config import PARAMS
@@ -205,7 +206,7 @@ def predict(
     elif file:
         predict_file(recipe, file, out, cpu=cpu)
     elif texts:
-        predict_texts(recipe, [parse_row(texts, recipe.task.text)], sys.stdout, cpu=cpu)
+        predict_texts(recipe, [parse_row(texts, recipe.task.text_columns)], sys.stdout, cpu=cpu)
     else:
         predict_lines(recipe, sys.stdin, cpu=cpu)
 
@@ -229,7 +230,8 @@ def verify(
 
 
 @app.command()
-def reference(
+@app.command("reference", hidden=True)  # its earlier name
+def seed_noise(
     seeds: Annotated[int, typer.Option(min=5, help="How many seeds, from the recipe's own on.")] = 5,
 ) -> None:
     """Cook several seeds of the recipe and write their figures to reference/, for `reprise verify` to judge by."""

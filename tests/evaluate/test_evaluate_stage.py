@@ -37,7 +37,7 @@ TEXTS = ["dull and empty", "a bright film", "the film is funny", "a very hollow 
 def recipe(on: str = "test", batch_size: int = 8, buckets: str | list[int] = "auto", **changes: Any) -> Recipe:
     """The tiny recipe, evaluated on a split in batches of this size; with changes of its task."""
     changes = {f"task.{key}": value for key, value in changes.items()}
-    changes |= {"evaluate.split": on, "evaluate.batch_size": batch_size, "train.buckets": buckets}
+    changes |= {"evaluate.split": on, "evaluate.batch_size": batch_size, "train.bucket_lengths": buckets}
     return check_recipe(tiny_recipe(**changes), "recipe")
 
 
@@ -126,15 +126,15 @@ def test_metrics_pictures_and_predictions_are_written(reviews: Path) -> None:
         "metrics/evaluate.json",
         "plots/calibration.csv",
         "plots/confusion.csv",
-        "plots/pr.csv",
+        "plots/precision_recall.csv",
         "predictions/test.parquet",
     ]
     assert list(read_json(RESULT)) == [
-        "split", "rows", "accuracy", "f1", "interval", "baseline", "collapsed", "calibration_error"
+        "split", "rows", "accuracy", "f1", "interval", "baseline", "constant_prediction", "ece"
     ]  # fmt: skip
     assert {name: lines[0] for name, lines in pictures().items()} == {
         "confusion.csv": ["actual", "predicted"],
-        "pr.csv": ["label", "recall", "precision", "threshold"],
+        "precision_recall.csv": ["label", "recall", "precision", "threshold"],
         "calibration.csv": ["confidence", "accuracy", "rows"],
     }
 
@@ -148,7 +148,7 @@ def test_the_metrics_are_those_of_the_written_predictions(reviews: Path) -> None
     for name in "accuracy", "f1":
         assert result["interval"][name]["low"] <= result[name] <= result["interval"][name]["high"]
         assert result["interval"][name]["low"] < result["interval"][name]["high"]
-    assert result["collapsed"] is False
+    assert result["constant_prediction"] is False
     assert rows["prediction"].count("fresh") == 24
 
 
@@ -188,10 +188,10 @@ def test_the_pictures_show_the_written_predictions(reviews: Path) -> None:
     gaps = [
         abs(float(confidence) - float(right)) * int(n) / 48 for confidence, right, n in shown["calibration.csv"][1:]
     ]
-    assert read_json(RESULT)["calibration_error"] == pytest.approx(sum(gaps))
-    assert {line[0] for line in shown["pr.csv"][1:]} == {"fresh"}
+    assert read_json(RESULT)["ece"] == pytest.approx(sum(gaps))
+    assert {line[0] for line in shown["precision_recall.csv"][1:]} == {"fresh"}
     # The first point is where everything passes for fresh.
-    recall, precision = map(float, shown["pr.csv"][1][1:3])
+    recall, precision = map(float, shown["precision_recall.csv"][1][1:3])
     assert (recall, precision) == (1, pytest.approx(rows["label"].count("fresh") / 48))
 
 
@@ -207,7 +207,7 @@ def test_the_batch_size_does_not_change_the_result(reviews: Path) -> None:
     alone, rows_alone = read_json(RESULT), predictions()
     evaluate(recipe(batch_size=100), cpu=True)
     together, rows_together = read_json(RESULT), predictions()
-    assert together.pop("calibration_error") == pytest.approx(alone.pop("calibration_error"), abs=1e-5)
+    assert together.pop("ece") == pytest.approx(alone.pop("ece"), abs=1e-5)
     assert together == alone
     np.testing.assert_allclose(rows_together.pop("probabilities"), rows_alone.pop("probabilities"), atol=1e-5)
     assert rows_together == rows_alone
@@ -222,7 +222,7 @@ def test_batches_that_are_filled_up_to_a_few_shapes_do_not_change_the_result(
     monkeypatch.setattr("reprise.modeling.inference.on_xla", lambda _: True)
     evaluate(recipe(batch_size=32, buckets=buckets), cpu=True)
     filled, rows_filled = read_json(RESULT), predictions()
-    assert filled.pop("calibration_error") == pytest.approx(alone.pop("calibration_error"), abs=1e-5)
+    assert filled.pop("ece") == pytest.approx(alone.pop("ece"), abs=1e-5)
     assert filled == alone
     np.testing.assert_allclose(rows_filled.pop("probabilities"), rows_alone.pop("probabilities"), atol=1e-5)
     assert rows_filled == rows_alone
@@ -242,13 +242,13 @@ def test_a_model_that_says_one_label_to_everything_is_told_as_collapsed(kitchen_
     finish(["rotten", "fresh"], weights=0, biases=[1, 0])
     evaluate(recipe(**OWN_SPLITS), cpu=True)
     result = read_json(RESULT)
-    assert result["collapsed"] is True
+    assert result["constant_prediction"] is True
     assert (result["accuracy"], result["f1"]) == (0.6, 0)
     np.testing.assert_allclose(predictions()["probabilities"], [[0.7310586, 0.2689414]] * 5, atol=1e-6)
     assert predictions()["prediction"] == ["rotten"] * 5
     ((confidence, right, rows),) = pictures()["calibration.csv"][1:]
     assert (float(confidence), float(right), rows) == (pytest.approx(0.7310586), 0.6, "5")
-    assert result["calibration_error"] == pytest.approx(0.1310586)
+    assert result["ece"] == pytest.approx(0.1310586)
 
 
 def test_the_baseline_always_says_the_commonest_training_label(kitchen_table: Path) -> None:
@@ -267,7 +267,7 @@ def test_three_labels_have_a_curve_each(kitchen_table: Path) -> None:
     prepare(three.task, max_length=16)
     finish(labels)
     evaluate(three, cpu=True)
-    assert {line[0] for line in pictures()["pr.csv"][1:]} == set(labels)
+    assert {line[0] for line in pictures()["precision_recall.csv"][1:]} == set(labels)
     rows = predictions()
     assert {len(probabilities) for probabilities in rows["probabilities"]} == {3}
     assert read_json(RESULT)["f1"] == pytest.approx(f1_score(rows["label"], rows["prediction"], average="macro"))
@@ -279,7 +279,7 @@ def test_two_labels_of_which_the_second_does_not_occur_are_evaluated_too(kitchen
     finish(["rotten", "fresh"], weights=0, biases=[1, 0])
     evaluate(recipe(**OWN_SPLITS), cpu=True)
     assert (read_json(RESULT)["accuracy"], read_json(RESULT)["f1"]) == (1, 0)
-    assert pictures()["pr.csv"] == [["label", "recall", "precision", "threshold"]]
+    assert pictures()["precision_recall.csv"] == [["label", "recall", "precision", "threshold"]]
 
 
 def test_sentence_pairs_are_judged_with_both_texts(kitchen_table: Path) -> None:
@@ -305,14 +305,14 @@ def test_regression_has_values_and_pictures_of_headers_alone(kitchen_table: Path
     assert pictures() == {
         "calibration.csv": [["confidence", "accuracy", "rows"]],
         "confusion.csv": [["actual", "predicted"]],
-        "pr.csv": [["label", "recall", "precision", "threshold"]],
+        "precision_recall.csv": [["label", "recall", "precision", "threshold"]],
     }
     assert list(rows) == ["id", "text", "label", "prediction"]
     assert rows["label"] == [3, 1, 2, 5, 4]
     assert result["pearson"] == pytest.approx(np.corrcoef(rows["prediction"], rows["label"])[0, 1], abs=1e-6)
     assert result["baseline"] == {"pearson": 0, "spearman": 0}
-    assert result["collapsed"] is False
-    assert "calibration_error" not in result
+    assert result["constant_prediction"] is False
+    assert "ece" not in result
 
 
 def test_a_regression_that_says_one_number_to_everything_is_collapsed(kitchen_table: Path) -> None:
@@ -322,7 +322,7 @@ def test_a_regression_that_says_one_number_to_everything_is_collapsed(kitchen_ta
     evaluate(recipe(**REGRESSION), cpu=True)
     assert predictions()["prediction"] == [2.5] * 3
     assert predictions()["label"] == [-3, 1, 2]  # below zero and not hidden
-    assert (read_json(RESULT)["pearson"], read_json(RESULT)["collapsed"]) == (0, True)
+    assert (read_json(RESULT)["pearson"], read_json(RESULT)["constant_prediction"]) == (0, True)
 
 
 def test_a_number_that_stands_for_a_hidden_one_may_be_meant_unless_there_is_no_other(kitchen_table: Path) -> None:

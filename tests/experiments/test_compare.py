@@ -27,7 +27,7 @@ class Known(Run):
 
 
 def run(name: str, *, collapsed: bool = False, predictions: pd.DataFrame | None = None, **changes: Any) -> Run:
-    made = files(tiny_recipe(**changes), steps=10, rows=200, collapsed=collapsed)
+    made = files(tiny_recipe(**changes), steps=10, rows=200, constant_prediction=collapsed)
 
     def read(file: Any) -> bytes | None:
         return made.get(file)
@@ -101,7 +101,7 @@ def test_one_seed_against_several_names_the_test_and_what_it_takes_for_granted()
 
 
 def test_a_collapsed_run_and_a_run_on_both_sides_are_warned_of() -> None:
-    told = comparison(("a", [run("a")]), ("b", [run("a"), run("b", collapsed=True, seed=7)]), [], 0)
+    told = comparison(("a", [run("a")]), ("b", [run("a"), run("b", constant_prediction=True, seed=7)]), [], 0)
     assert told.warnings == ["b has collapsed: it says the same of every row", "a run stands on both sides"]
     again = replace(run("a"), name="another word for it")
     assert comparison(("a", [run("a")]), ("b", [again]), [], 0).warnings[0] == "a run stands on both sides"

@@ -48,7 +48,7 @@ def test_what_differs_is_named_by_its_kind(
 
 
 @pytest.mark.parametrize(
-    "key", ["started", "commit", "from_step", "weights.model.safetensors", "dirty", "sample_order"]
+    "key", ["started", "commit", "from_step", "weights.model.safetensors", "dirty", "data_order_sha256"]
 )
 def test_what_every_run_says_anew_is_no_difference(key: str) -> None:
     before, after = (with_provenance(key, value)(result()) for value in ("a", "b"))

@@ -13,7 +13,7 @@ MODEL_PATH = "model.source.path"
 
 def tables(**splits: str | None) -> dict[str, dict[str, str | None]]:
     """The change to the recipe that makes these the user's own tables."""
-    return {"task.source": {"kind": "files", "train": None, "validation": None, "test": None} | splits}
+    return {"task.source": {"kind": "local", "train": None, "validation": None, "test": None} | splits}
 
 
 def test_one_table_becomes_the_split_all(fetch: Fetch, place: Path) -> None:

@@ -99,7 +99,7 @@ def test_two_runs_give_the_same_bytes(reviews: Path) -> None:
     first = all_bytes()
     prepare(task(), max_length=16)
     assert all_bytes() == first
-    assert sorted(first) == ["card.json", "test.arrow", "train.arrow", "validation.arrow"]
+    assert sorted(first) == ["stats.json", "test.arrow", "train.arrow", "validation.arrow"]
 
 
 def test_any_number_of_cores_gives_the_same_bytes(reviews: Path, run: Run) -> None:
@@ -281,7 +281,7 @@ def test_a_limit_above_the_rows_leaves_them_all(reviews: Path) -> None:
 def test_a_source_with_splits_needs_no_test_split(kitchen_table: Path) -> None:
     lay(train=[row("dull")], validation=[row("warm")])
     prepare(task(**OWN_SPLITS), max_length=16)
-    assert sorted(all_bytes()) == ["card.json", "train.arrow", "validation.arrow"]
+    assert sorted(all_bytes()) == ["stats.json", "train.arrow", "validation.arrow"]
 
 
 def test_one_table_named_train_is_divided_too(kitchen_table: Path) -> None:
@@ -314,7 +314,7 @@ def test_a_split_of_more_rows_than_a_file_takes_has_several_with_the_same_rows(
     assert split_shards("train") == files
     assert split_shards("test") == [PREPARED / "test.arrow"]
     assert {path.name for path in PREPARED.iterdir()} == {
-        "card.json", "test.arrow", "validation.arrow", *(file.name for file in files)
+        "stats.json", "test.arrow", "validation.arrow", *(file.name for file in files)
     }  # fmt: skip
     assert load_split("train").to_dict() == whole["train"]
     shards = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
@@ -339,10 +339,10 @@ def test_a_split_of_more_rows_than_a_file_takes_has_several_with_the_same_rows(
             id="one table and no shares",
         ),
         pytest.param(
-            {"keep": {"verdict": ["raw"]}}, 16, "params.yaml: task.keep: no row is left", id="nothing to keep"
+            {"keep": {"verdict": ["raw"]}}, 16, "params.yaml: task.filter: no row is left", id="nothing to keep"
         ),
         pytest.param(
-            {"label": "verdit"}, 16, "data/raw/all/reviews.csv: no column 'verdit' (task.label)", id="no label"
+            {"label": "verdit"}, 16, "data/raw/all/reviews.csv: no column 'verdit' (task.label_column)", id="no label"
         ),
         pytest.param({"labels": ["rotten", "ripe"]}, 16, "data/raw/all/reviews.csv, row ", id="another label"),
         pytest.param(

@@ -295,7 +295,7 @@ def test_keeping_nothing_leaves_no_rows(read: Read, named: str | None) -> None:
             "a.csv",
             "n,text,label\n4,x,a\n5,y,a\n4,z,b\n",
             {"id": "n"},
-            "a.csv: rows 1 and 3 have the same id '4' in column 'n' (task.id); expected different ids",
+            "a.csv: rows 1 and 3 have the same id '4' in column 'n' (task.id_column); expected different ids",
             id="an id twice",
         ),
         pytest.param(
@@ -326,11 +326,14 @@ def test_a_mistake_in_a_row_names_the_row_as_it_stands_in_the_file(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"label": "lable"}, "no column 'lable' (task.label); did you mean 'label'? its columns are text, label, film"),
-        ({"text": ["review"]}, "no column 'review' (task.text); its columns are text, label, film"),
-        ({"text": ["text", "txet"]}, "no column 'txet' (task.text); did you mean 'text'?"),
-        ({"keep": {"flim": ["x"]}}, "no column 'flim' (task.keep); did you mean 'film'?"),
-        ({"id": "number"}, "no column 'number' (task.id); its columns are"),
+        (
+            {"label": "lable"},
+            "no column 'lable' (task.label_column); did you mean 'label'? its columns are text, label, film",
+        ),
+        ({"text": ["review"]}, "no column 'review' (task.text_columns); its columns are text, label, film"),
+        ({"text": ["text", "txet"]}, "no column 'txet' (task.text_columns); did you mean 'text'?"),
+        ({"keep": {"flim": ["x"]}}, "no column 'flim' (task.filter); did you mean 'film'?"),
+        ({"id": "number"}, "no column 'number' (task.id_column); its columns are"),
         (
             {"split": {"validation": 0.1, "test": 0.1, "group_by": "films", "seed": 0}},
             "no column 'films' (task.split.group_by); did you mean 'film'?",

@@ -120,7 +120,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         entry(**labels),
         *(entry(f"rate-{n}", "experiment", **{"train.learning_rate": rate, **labels}) for n, rate in enumerate(rates)),
         *(entry(f"seed-{seed}", "experiment", seed=seed, **labels) for seed in range(43, 48)),
-        entry("flat", "experiment", how={"collapsed": True}, seed=1, **{"train.learning_rate": 1e-2, **labels}),
+        entry(
+            "flat", "experiment", how={"constant_prediction": True}, seed=1, **{"train.learning_rate": 1e-2, **labels}
+        ),
         entry(HOSTILE, "experiment", how={"steps": 700}, seed=2, **{"train.epochs": 3, **labels}),
     ]
     wrong = pd.DataFrame(
@@ -185,7 +187,7 @@ def test_a_click_on_a_heading_sorts_by_it_and_another_the_other_way_round(opened
         ("seed=42 learning_rate<1e-4", {"rate-1", "rate-2"}),
         ("train.learning_rate>=1e-4 rate-", {"rate-0", "rate-3"}),
         ("epochs!=2", {HOSTILE}),
-        ("collapsed", {"flat"}),
+        ("constant_prediction", {"flat"}),
         ("validation_accuracy>2", set()),
         ("<script>", {HOSTILE}),
     ],

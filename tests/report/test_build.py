@@ -39,7 +39,7 @@ def test_head_and_all_experiments_are_on_the_page(folder: Path, run: Run) -> Non
     assert [each["seed"] for each in group["seeds"]] == [42, 43]
     judged = json.loads((folder / "metrics/evaluate.json").read_text())
     assert content["runs"][0]["figures"]["accuracy"][0] == round(judged["accuracy"], 5)
-    card = json.loads((folder / "data/prepared/card.json").read_text())
+    card = json.loads((folder / "data/prepared/stats.json").read_text())
     assert sum(each["count"] for each in content["balance"]) == sum(each["rows"] for each in card["splits"].values())
     text = page.read_text(encoding="utf-8")
     head = run(folder, "git", "rev-parse", "HEAD").stdout.strip()

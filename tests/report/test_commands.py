@@ -58,12 +58,12 @@ def test_dvc_makes_of_the_base_what_the_command_was_made_from(tmp_path: Path, ba
 
 
 def test_a_change_is_said_as_a_user_would_say_it() -> None:
-    changed = tiny_recipe(**{"train.learning_rate": 3e-5, "train.buckets": [8, 16], "train.lora": {"rank": 8}})
+    changed = tiny_recipe(**{"train.learning_rate": 3e-5, "train.bucket_lengths": [8, 16], "train.lora": {"rank": 8}})
     assert experiment_command(changed, TINY_RECIPE) == shlex.split(
-        "dvc exp run -S train.learning_rate=3e-05 -S train.buckets=[8,16] -S train.lora={rank:8}"
+        "dvc exp run -S train.learning_rate=3e-05 -S train.bucket_lengths=[8,16] -S train.lora={rank:8}"
     )
     assert experiment_command(TINY_RECIPE, changed)[3:] == shlex.split(
-        "-S train.learning_rate=0.005 -S train.buckets=auto -S train.lora=null"
+        "-S train.learning_rate=0.005 -S train.bucket_lengths=auto -S train.lora=null"
     )
 
 

@@ -24,7 +24,7 @@ def as_regression(files: dict[Path, bytes]) -> None:
                           ("calibration", "confidence,accuracy,rows")):  # fmt: skip
         files[PLOTS / f"{name}.csv"] = f"{columns}\n".encode()
     judged = json.loads(files[Path("metrics/evaluate.json")])
-    del judged["calibration_error"]
+    del judged["ece"]
     judged |= {"pearson": 0.5, "interval": {"pearson": {"low": 0.4, "high": 0.6}}, "baseline": {"pearson": 0.0}}
     files[Path("metrics/evaluate.json")] = json.dumps(judged).encode()
 
@@ -68,7 +68,7 @@ def test_only_numbers_that_differ_are_swept_and_a_seed_is_not() -> None:
     runs = [
         entry(),
         entry("b", "experiment", **{"train.learning_rate": 1e-3, "seed": 1, "train.lora": None}),
-        entry("c", "experiment", **{"train.max_steps": 10, "train.buckets": [16], "train.epochs": 2}),
+        entry("c", "experiment", **{"train.max_steps": 10, "train.bucket_lengths": [16], "train.epochs": 2}),
     ]
     made = build_context(runs)
     assert made.sweeps == ["train.learning_rate"]

@@ -60,7 +60,7 @@ def hostile() -> ReportContext:
     )
     changes = {"task.labels": [HOSTILE, "fresh"], "task.name": HOSTILE, "model.name": HOSTILE}
     card = json.loads(json.dumps(CARD).replace("rotten", "ROTTEN").replace('"ROTTEN"', json.dumps(HOSTILE)))
-    runs = [entry(**changes), entry(HOSTILE, "experiment", seed=1, **{**changes, "task.label": HOSTILE})]
+    runs = [entry(**changes), entry(HOSTILE, "experiment", seed=1, **{**changes, "task.label_column": HOSTILE})]
     return build_context(runs, card=card, judged_run=HOSTILE, mistaken=find_errors(predictions))
 
 
@@ -111,16 +111,16 @@ def test_every_id_stands_once_and_every_label_and_link_leads_somewhere(page: Par
 
 
 def test_a_collapsed_run_is_marked() -> None:
-    runs = [entry(), entry("flat", "experiment", how={"collapsed": True})]
+    runs = [entry(), entry("flat", "experiment", how={"constant_prediction": True})]
     text = " ".join(Parsed(render(build_context(runs))).text)
-    assert text.count("collapsed") == 2  # in the table, and above its commands
+    assert text.count("constant_prediction") == 2  # in the table, and above its commands
     assert "Collapsed" not in text
     assert "Collapsed" in " ".join(Parsed(render(build_context(runs[1:]))).text)
 
 
 def test_what_is_not_there_is_said_with_the_command_that_brings_it() -> None:
     text = " ".join(Parsed(render(build_context([entry()]))).text)
-    for command in ("dvc pull predictions", "dvc pull data/prepared", "reprise reference", "dvc exp run --queue"):
+    for command in ("dvc pull predictions", "dvc pull data/prepared", "reprise seed-noise", "dvc exp run --queue"):
         assert command in text
 
 

@@ -10,14 +10,14 @@ from reprise.report.table import Cell, Column, format_duration, hardware, metric
 
 
 def test_a_column_for_each_key_that_differs_and_for_each_figure() -> None:
-    runs = [entry(), entry("gentler", "experiment", **{"train.learning_rate": 1e-3, "train.buckets": [8, 16]})]
+    runs = [entry(), entry("gentler", "experiment", **{"train.learning_rate": 1e-3, "train.bucket_lengths": [8, 16]})]
     columns, rows = table(runs)
     assert [column.heading for column in columns] == [
-        "created", "train.buckets", "train.learning_rate",
+        "created", "train.bucket_lengths", "train.learning_rate",
         "accuracy", "f1", "validation accuracy", "validation f1", "training loss", "calibration error",
         "training time", "examples/s", "peak MiB", "hardware",
     ]  # fmt: skip
-    assert columns[1:3] == [Column("train.buckets"), Column("train.learning_rate", numeric=True)]
+    assert columns[1:3] == [Column("train.bucket_lengths"), Column("train.learning_rate", numeric=True)]
     assert [row[1] for row in rows] == [Cell("auto", key="auto"), Cell("[8, 16]", key="[8, 16]")]
     assert [row[2] for row in rows] == [Cell("0.005", key=0.005), Cell("0.001", key=0.001)]
     assert {len(row) for row in rows} == {len(columns)}
@@ -28,9 +28,9 @@ def test_one_run_differs_from_none() -> None:
 
 
 def test_of_other_sources_the_name_says_enough() -> None:
-    other = {"task.name": "messages", "task.source": {"kind": "files", "train": "data/own/other.csv"}}
+    other = {"task.name": "messages", "task.source": {"kind": "local", "train": "data/own/other.csv"}}
     assert varying_keys([entry(), entry("other", **other)]) == ["task.name"]
-    moved = {"task.source": {"kind": "files", "train": "data/own/other.csv", "validation": None, "test": None}}
+    moved = {"task.source": {"kind": "local", "train": "data/own/other.csv", "validation": None, "test": None}}
     assert varying_keys([entry(), entry("moved", **moved)]) == ["task.source.train"]
 
 

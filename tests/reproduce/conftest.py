@@ -13,7 +13,7 @@ LEARNED = {"train.epochs": 4}
 
 @pytest.fixture(scope="session")
 def measured(cooked: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> tuple[Path, str]:
-    """A kitchen with a recipe that learns, cooked, where `reprise reference` was typed; and what it printed.
+    """A kitchen with a recipe that learns, cooked, where `reprise seed-noise` was typed; and what it printed.
 
     The experiment `mine` is the user's own, the reference is not committed. Do not change.
     """
@@ -21,5 +21,5 @@ def measured(cooked: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -
     write_params(folder, **LEARNED)
     run(folder, "dvc", "repro")
     run(folder, "git", "commit", "-qam", "Cook longer")
-    run(folder, "dvc", "exp", "run", "--temp", "--name", "mine", "--set-param", "evaluate.bootstrap=101")
+    run(folder, "dvc", "exp", "run", "--temp", "--name", "mine", "--set-param", "evaluate.bootstrap_resamples=101")
     return folder, run(folder, "reprise", "reference").stdout

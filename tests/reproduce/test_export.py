@@ -20,10 +20,10 @@ from tiny import Run, tiny_recipe, write_params
 FILES = {"README.md", "config.json", "model.safetensors", "params.yaml", "provenance.json", "tokenizer.json"}
 MRPC = {
     "task.source": {"kind": "hub", "repo": "nyu-mll/glue", "config": "mrpc", "revision": "b" * 40},
-    "task.text": ["sentence1", "sentence2"],
+    "task.text_columns": ["sentence1", "sentence2"],
     "task.split": None,
-    "task.keep": None,
-    "task.id": None,
+    "task.filter": None,
+    "task.id_column": None,
     "model.source": {"kind": "hub", "repo": "google-bert/bert-base-uncased", "revision": "8" * 40},
 }
 
@@ -43,7 +43,7 @@ def told(cooked: Path) -> dict[str, Any]:
     """What a model card is written from."""
     return {
         "evaluated": read_json(cooked / "metrics/evaluate.json"),
-        "prepared": read_json(cooked / "data/prepared/card.json"),
+        "prepared": read_json(cooked / "data/prepared/stats.json"),
         "provenance": read_json(cooked / "metrics/provenance.json"),
         "reference": None,
         "origin": "",
@@ -156,7 +156,7 @@ def test_nothing_cooked_is_not_exported(kitchen: Path, run: Run) -> None:
 
 
 def test_a_collapsed_model_is_said_to_be_one(told: dict[str, Any]) -> None:
-    told["evaluated"] |= {"collapsed": True}
+    told["evaluated"] |= {"constant_prediction": True}
     assert "**Collapsed: it predicts the same for every row that it was judged on. Do not use it.**" in text_of(told)
 
 
@@ -191,11 +191,11 @@ def test_sentence_pairs_of_the_hub_name_their_sources_where_the_hub_looks(told: 
 
 def test_a_regression_is_told_as_one(told: dict[str, Any]) -> None:
     told["evaluated"] = {
-        "split": "test", "rows": 9, "pearson": 0.5, "collapsed": False,
+        "split": "test", "rows": 9, "pearson": 0.5, "constant_prediction": False,
         "interval": {"pearson": {"low": 0.4, "high": 0.6}}, "baseline": {"pearson": 0.0},
     }  # fmt: skip
     told["prepared"]["labels"] = []
-    text = text_of(told, **{"task.labels": [], "task.metrics": ["pearson"], "task.keep": None})
+    text = text_of(told, **{"task.labels": [], "task.metrics": ["pearson"], "task.filter": None})
     assert "fine-tuned to predict the number `verdict` by text" in text
     assert "| pearson | 0.5000 | 0.4000 – 0.6000 | 0.0000 |" in text
     assert 'max_length=16, function_to_apply="none")' in text

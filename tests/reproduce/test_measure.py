@@ -1,4 +1,4 @@
-"""`reprise reference`, typed: several seeds, cooked in copies of the checkout, and their figures."""
+"""`reprise seed-noise`, typed: several seeds, cooked in copies of the checkout, and their figures."""
 
 import json
 import shutil
@@ -39,8 +39,8 @@ def test_it_says_what_was_measured_and_where(measured: tuple[Path, str], run: Ru
     reference = read_json(folder / FILE)
     assert reference["recipe"]["train.learning_rate"] == 5e-3
     assert "seed" not in reference["recipe"]
-    assert reference["made"]["devices"] == read_json(folder / "metrics/provenance.json")["sessions"][0]["devices"]
-    assert "environment.locks.requirements.txt" in reference["made"]
+    assert reference["provenance"]["devices"] == read_json(folder / "metrics/provenance.json")["sessions"][0]["devices"]
+    assert "environment.locks.requirements.txt" in reference["provenance"]
 
 
 def test_the_workspace_and_the_users_experiments_stay_as_they_were(measured: tuple[Path, str], run: Run) -> None:

@@ -59,7 +59,7 @@ def test_data_that_was_not_prepared_is_one_line(kitchen: Path, tmp_path: Path, r
     (tmp_path / "params.yaml").write_bytes((kitchen / "params.yaml").read_bytes())
     done = run(tmp_path, "reprise", "parity", code=2)
     assert done.stderr == (
-        "reprise: error: data/prepared/card.json: not found; expected what `dvc repro prepare` makes\n"
+        "reprise: error: data/prepared/stats.json: not found; expected what `dvc repro prepare` makes\n"
     )
 
 

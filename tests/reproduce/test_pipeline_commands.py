@@ -65,9 +65,9 @@ def test_what_is_started_has_this_environments_programs_and_goes_by_its_own_sour
 ) -> None:
     monkeypatch.setenv("PATH", "/elsewhere")
     monkeypatch.setenv("PYTHONPATH", "src")
-    monkeypatch.setenv("REPRISE_CHECKOUT", "1")
+    monkeypatch.setenv("REPRISE_REEXECUTED", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     given = subprocess_env()
     assert given["PATH"] == f"{Path(sys.executable).parent}:/elsewhere"
     assert given["OMP_NUM_THREADS"] == "1"
-    assert not {"PYTHONPATH", "REPRISE_CHECKOUT"} & given.keys()
+    assert not {"PYTHONPATH", "REPRISE_REEXECUTED"} & given.keys()

@@ -17,7 +17,7 @@ ACCURACIES = (0.80, 0.82, 0.84, 0.86, 0.88)
 def result(seed: int, accuracy: float) -> RunResult:
     return RunResult(
         outputs={},
-        recipe={"seed": seed, "train.epochs": 2, "task.keep": None},
+        recipe={"seed": seed, "train.epochs": 2, "task.filter": None},
         code={},
         losses=np.array([]),
         figures={"train": {"loss": 0.5}, "evaluate": {"accuracy": accuracy}},
@@ -73,12 +73,12 @@ def test_it_is_read_as_it_was_written(reference: Reference, tmp_path: Path) -> N
 @pytest.mark.parametrize("text", ['{"figures": {}}', '{"figures": 3}', '{"figures": {"train": {"loss": {"mean": 1}}}}'])
 def test_what_is_no_reference_is_told_in_a_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"a.json: expected what `reprise reference` writes"):
+    with pytest.raises(UserError, match=r"a.json: expected what `reprise seed-noise` writes"):
         read_reference(tmp_path / "a.json")
 
 
 def test_it_says_where_it_was_measured_and_nothing_that_passes(reference: Reference) -> None:
-    assert reference.made == {"commit": "c", "threads": 2, "environment.locks.torch.txt": "t"}
+    assert reference.provenance == {"commit": "c", "threads": 2, "environment.locks.torch.txt": "t"}
 
 
 def test_it_holds_for_every_seed_of_its_recipe_and_for_no_other_recipe(reference: Reference) -> None:

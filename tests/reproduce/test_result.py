@@ -51,8 +51,10 @@ def test_a_committed_file_counts_and_not_what_the_lock_says_of_it(served: Path) 
 
 
 def test_an_emptied_file_is_not_what_the_lock_says(served: Path) -> None:
-    (served / "plots/pr.csv").write_bytes(b"")
-    assert read_result(folder_reader(served), "here").outputs["plots/pr.csv"].md5 == md5(served / "plots/pr.csv")
+    (served / "plots/precision_recall.csv").write_bytes(b"")
+    assert read_result(folder_reader(served), "here").outputs["plots/precision_recall.csv"].md5 == md5(
+        served / "plots/precision_recall.csv"
+    )
 
 
 def test_nothing_cooked_is_told_in_a_line(kitchen: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ RESULT = RunResult(
 # Figures by which a seed of the figures above passes, and one with an accuracy of 0.9 does not.
 REFERENCE = Reference(
     recipe={"train.precision": "fp32", "train.learning_rate": 1e-4},
-    made={},
+    provenance={},
     figures={
         "train": {"loss": MeanStd(0.3, 0.01), "accuracy": MeanStd(0.8, 0.01)},
         "evaluate": {"accuracy": MeanStd(0.7, 0.01)},

@@ -153,7 +153,7 @@ def test_an_earlier_commit_is_verified_by_its_own_code(served: Path, run: Run) -
 
 @pytest.mark.thorough
 def test_an_interrupted_verification_goes_on_where_it_was(served: Path, run: Run) -> None:
-    write_params(served, **{"train.epochs": 60, "train.checkpoint_every": 5})
+    write_params(served, **{"train.epochs": 60, "run.save_steps": 5})
     run(served, "dvc", "repro")
     commit(served, run)
     before = state(served, run)

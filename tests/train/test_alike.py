@@ -58,7 +58,7 @@ def test_hosts_that_have_the_same_train_and_one_host_asks_nobody(monkeypatch: py
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("data/prepared/card.json", "data/prepared/card.json {has} instead of {expected}"),
+        ("data/prepared/stats.json", "data/prepared/stats.json {has} instead of {expected}"),
         ("environment.json", "environment.json {has} instead of none"),
         ("models/pretrained/model/config.json", "models/pretrained/model/config.json {has} instead of {expected}"),
     ],

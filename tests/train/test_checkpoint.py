@@ -32,7 +32,7 @@ Patch = pytest.MonkeyPatch
 Said = pytest.CaptureFixture[str]
 
 # The tiny recipe takes 9 steps an epoch, 18 in all.
-EVERY = {f"every {steps}": {"train.checkpoint_every": steps} for steps in (1, 3, 9, 1000)}
+EVERY = {f"every {steps}": {"run.save_steps": steps} for steps in (1, 3, 9, 1000)}
 EVERY_3 = EVERY["every 3"]
 
 
@@ -153,10 +153,10 @@ def test_a_power_cut_costs_the_steps_since_the_last_checkpoint_and_no_bit(
     [
         {"train.precision": "bf16"},
         {"train.micro_batch_size": 5},
-        {"train.schedule": "cosine", "train.warmup": 0.5},
-        {"train.select": "last"},
+        {"train.lr_scheduler": "cosine", "train.warmup_ratio": 0.5},
+        {"train.keep_epoch": "last"},
         # A learning rate that spoils what an epoch learned: the weights to keep are not the last ones.
-        {"train.learning_rate": 0.02, "train.schedule": "constant", "train.epochs": 3, "seed": 1},
+        {"train.learning_rate": 0.02, "train.lr_scheduler": "constant", "train.epochs": 3, "seed": 1},
     ],
     ids=lambda changes: ",".join(str(value) for value in changes.values()),
 )
@@ -344,7 +344,7 @@ def run_of(**changes: Any) -> Path:
         {"train.epochs": 3},
         {"train.max_steps": 5},
         {"train.precision": "bf16"},
-        {"train.buckets": [16]},
+        {"train.bucket_lengths": [16]},
         {"task.labels": ["fresh", "rotten"]},
         {"task.metrics": ["f1", "accuracy"]},
         {"evaluate.batch_size": 8},
@@ -357,7 +357,7 @@ def test_another_recipe_is_another_run(at: Path, changes: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize(
     "changes",
-    [{"train.checkpoint_every": 7}, {"train.trackers": ["tensorboard"]}, {"evaluate.bootstrap": 700}],
+    [{"run.save_steps": 7}, {"run.trackers": ["tensorboard"]}, {"evaluate.bootstrap_resamples": 700}],
     ids=["every", "trackers", "other"],
 )
 def test_what_decides_no_weight_leaves_it_the_same_run(at: Path, changes: dict[str, Any]) -> None:
@@ -367,7 +367,7 @@ def test_what_decides_no_weight_leaves_it_the_same_run(at: Path, changes: dict[s
 @pytest.mark.parametrize(
     "name",
     [
-        "data/prepared/card.json",
+        "data/prepared/stats.json",
         "models/pretrained/model/model.safetensors",
         "models/pretrained/model/config.json",
         "environment.json",
@@ -390,7 +390,7 @@ def test_other_data_weights_environment_or_code_make_it_another_run(at: Path, na
 
 
 def test_a_second_training_of_one_run_waits_and_goes_on_where_the_first_was_stopped(cook: Cook, at: Path) -> None:
-    long = {"train.epochs": 300, "train.checkpoint_every": 5, "train.max_steps": 200}
+    long = {"train.epochs": 300, "run.save_steps": 5, "train.max_steps": 200}
     cook(**long)
     whole = taken(at)
     write_params(at, **long)

@@ -27,7 +27,7 @@ Cook = Callable[..., Recipe]
 
 DIVIDED = {"REPRISE_PROFILE": "fsdp", "OMP_NUM_THREADS": "1"}
 # 18 steps; two micro-batches for each of two processes, so gradients are gathered before they travel.
-CHANGES: dict[str, Any] = {"train.micro_batch_size": 4, "train.checkpoint_every": 3}
+CHANGES: dict[str, Any] = {"train.micro_batch_size": 4, "run.save_steps": 3}
 LORA = {"rank": 4, "alpha": 8.0, "targets": "all-linear"}
 
 

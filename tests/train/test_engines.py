@@ -51,9 +51,9 @@ def cooked_by(engine: str, cook: Cook, at: Path, **changes: Any) -> dict[str, by
         {"train.precision": "bf16"},
         {"train.micro_batch_size": 5},
         {"train.batch_size": 32, "train.micro_batch_size": 8},  # the smaller last step takes fewer micro-batches
-        {"train.max_steps": 13, "train.schedule": "cosine", "train.select": "last"},
+        {"train.max_steps": 13, "train.lr_scheduler": "cosine", "train.keep_epoch": "last"},
         # A learning rate that spoils what an epoch learned: the best epoch is not the last one.
-        {"train.learning_rate": 0.02, "train.schedule": "constant", "train.epochs": 3, "seed": 1},
+        {"train.learning_rate": 0.02, "train.lr_scheduler": "constant", "train.epochs": 3, "seed": 1},
         {"train.lora": LORA, "train.epochs": 3},
         {"train.gradient_checkpointing": True},
         {"seed": 2**40 + 1},
@@ -73,8 +73,8 @@ def test_all_engines_give_the_same_bits_of_a_regression_over_pairs(cook: Cook, a
     rows = pd.read_csv(at / "data/raw/all/reviews.csv")
     rows["stars"] = rows["text"].str.len() / 10
     rows.to_csv(at / "data/raw/all/reviews.csv", index=False)
-    changes = {"task.label": "stars", "task.labels": [], "task.metrics": ["pearson"], "task.keep": None}
-    changes |= {"task.text": ["text", "film"], "task.id": None}
+    changes = {"task.label_column": "stars", "task.labels": [], "task.metrics": ["pearson"], "task.filter": None}
+    changes |= {"task.text_columns": ["text", "film"], "task.id_column": None}
     recipe = check_recipe(tiny_recipe(**changes), "params.yaml")
     prepare(recipe.task, max_length=recipe.train.max_length)
     expected = cooked_by("accelerate", cook, at, **changes)
@@ -94,7 +94,7 @@ def test_checkpointing_of_gradients_changes_no_bit_of_the_weights(cook: Cook, at
 def test_stopped_or_cut_off_again_and_again_every_engine_ends_with_the_bits_of_an_unbroken_run(
     cook: Cook, at: Path, engine: str, changes: dict[str, Any], monkeypatch: Patch, capsys: Said
 ) -> None:
-    changes = changes | {"train.engine": engine, "train.checkpoint_every": 4}
+    changes = changes | {"train.engine": engine, "run.save_steps": 4}
     cook(**changes)
     whole = taken(at)
     gone_on = []
@@ -141,7 +141,7 @@ def interrupt(patch: Patch, engine: str, step: int, *, power_cut: bool) -> None:
 def test_trainer_leaves_out_a_checkpoint_that_was_still_being_written(
     cook: Cook, at: Path, monkeypatch: Patch, capsys: Said
 ) -> None:
-    changes = {"train.engine": "trainer", "train.checkpoint_every": 4}
+    changes = {"train.engine": "trainer", "run.save_steps": 4}
     cook(**changes)
     whole = taken(at)
     with monkeypatch.context() as patch:
@@ -162,7 +162,7 @@ def test_trainer_leaves_out_a_checkpoint_that_was_still_being_written(
 def test_trainer_tells_of_a_full_disk_in_one_line_and_goes_on_once_there_is_room(
     cook: Cook, at: Path, run: Run, size: str
 ) -> None:
-    changes = {"train.engine": "trainer", "train.checkpoint_every": 3}
+    changes = {"train.engine": "trainer", "run.save_steps": 3}
     cook(**changes)
     whole = taken(at)
     write_params(at, **changes)
@@ -181,7 +181,7 @@ def test_trainer_tells_of_a_full_disk_in_one_line_and_goes_on_once_there_is_room
 
 
 def test_trainers_checkpoints_go_when_the_run_succeeds(cook: Cook, at: Path) -> None:
-    cook(**{"train.engine": "trainer", "train.checkpoint_every": 4})
+    cook(**{"train.engine": "trainer", "run.save_steps": 4})
     assert not list(at.glob("checkpoints/*"))
 
 

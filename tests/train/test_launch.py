@@ -221,10 +221,10 @@ def test_without_the_device_of_the_hardware_no_stage_begins(verb: str, at: Path,
 
 
 def test_training_before_the_earlier_stages_names_what_is_missing(at: Path, run: Run) -> None:
-    (at / "data/prepared/card.json").unlink()
+    (at / "data/prepared/stats.json").unlink()
     failed = run(at, "reprise", "train", code=2)
     assert failed.stderr == (
-        "reprise: error: data/prepared/card.json: not found; "
+        "reprise: error: data/prepared/stats.json: not found; "
         "expected what the stages before train make: run `dvc repro`\n"
     )
 
@@ -247,10 +247,10 @@ def test_the_speed_is_measured_apart_from_the_metrics(cook: Cook, at: Path) -> N
         "median_step_seconds",
         "examples_per_second",
         "tokens_per_second",
-        "padding_share",
+        "padding_fraction",
         "peak_memory_mib",
         "processes",
         "threads",
     }
-    assert 0 < speed["padding_share"] < 0.3
+    assert 0 < speed["padding_fraction"] < 0.3
     assert "second" not in (at / "metrics/train.json").read_text()

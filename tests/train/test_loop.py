@@ -78,12 +78,12 @@ def test_batches_that_are_filled_up_to_a_few_shapes_do_not_change_the_losses(
     cook: Cook, at: Path, buckets: str | list[int], micro_batch_size: int | None, request: pytest.FixtureRequest
 ) -> None:
     cook()
-    whole, padding = losses(at), json.loads(Path("metrics/speed.json").read_text())["padding_share"]
+    whole, padding = losses(at), json.loads(Path("metrics/speed.json").read_text())["padding_fraction"]
     scores = Path("plots/validation.csv").read_text()
     request.getfixturevalue("fixed_shapes")
-    cook(**{"train.buckets": buckets, "train.micro_batch_size": micro_batch_size})
+    cook(**{"train.bucket_lengths": buckets, "train.micro_batch_size": micro_batch_size})
     assert losses(at) == pytest.approx(whole, rel=1e-5)
-    assert json.loads(Path("metrics/speed.json").read_text())["padding_share"] > padding
+    assert json.loads(Path("metrics/speed.json").read_text())["padding_fraction"] > padding
     assert pd.read_csv("plots/validation.csv").to_numpy() == pytest.approx(
         pd.read_csv(io.StringIO(scores)).to_numpy(), rel=1e-5
     )
@@ -95,8 +95,10 @@ def test_a_text_that_no_bucket_holds_is_told_before_training_and_leaves_the_earl
     cook()
     before = weights(at)
     capsys.readouterr()
-    with pytest.raises(UserError, match=r"^params.yaml: train.buckets: the longest text has \d+ tokens; expected a"):
-        cook(**{"train.buckets": [4, 8], "train.max_length": 8})  # to which the texts were not cut
+    with pytest.raises(
+        UserError, match=r"^params.yaml: train.bucket_lengths: the longest text has \d+ tokens; expected a"
+    ):
+        cook(**{"train.bucket_lengths": [4, 8], "train.max_length": 8})  # to which the texts were not cut
     assert "step" not in capsys.readouterr().out
     assert weights(at) == before
     assert not list(at.rglob("*.partial"))
@@ -127,12 +129,12 @@ def test_two_processes_give_the_bits_of_one_where_a_step_is_a_sum_of_two(at: Pat
 
 def test_the_best_epoch_is_kept_or_the_last(cook: Cook, at: Path) -> None:
     # A learning rate that spoils what the first epoch learned.
-    changes = {"train.learning_rate": 0.02, "train.schedule": "constant", "train.epochs": 3, "seed": 1}
+    changes = {"train.learning_rate": 0.02, "train.lr_scheduler": "constant", "train.epochs": 3, "seed": 1}
     cook(**changes)
     scores = pd.read_csv(at / "plots/validation.csv")["accuracy"].tolist()
     assert json.loads((at / "metrics/train.json").read_text())["epoch"] == 1 + int(np.argmax(scores))
     best = weights(at)
-    cook(**changes, **{"train.select": "last"})
+    cook(**changes, **{"train.keep_epoch": "last"})
     assert json.loads((at / "metrics/train.json").read_text())["epoch"] == 3
     assert (weights(at) == best) == (int(np.argmax(scores)) == 2)
 
@@ -155,7 +157,7 @@ def test_a_learning_rate_that_blows_up_is_told_and_leaves_the_earlier_model(cook
     cook()
     before = weights(at)
     with pytest.raises(UserError, match=r"params.yaml: train.learning_rate: .* makes the loss (nan|inf)"):
-        cook(**{"train.learning_rate": 1e30, "train.warmup": 0.0})
+        cook(**{"train.learning_rate": 1e30, "train.warmup_ratio": 0.0})
     assert weights(at) == before
     assert not list(at.rglob("*.partial"))
 

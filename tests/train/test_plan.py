@@ -40,7 +40,7 @@ def rows_of(step: StepPlan) -> list[int]:
     return [row for micro_batch in step.micro_batches for row in micro_batch]
 
 
-def padding_share(batches: list[list[int]], lengths: Lengths) -> float:
+def padding_fraction(batches: list[list[int]], lengths: Lengths) -> float:
     """Of all tokens that a model sees, those that only fill rows up to the longest of their batch."""
     seen = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
     return 1 - int(lengths.sum()) / seen
@@ -180,8 +180,8 @@ def test_steps_of_similar_lengths_pad_little() -> None:
     lengths = random_lengths(5000)
     grouped = [rows_of(step) for step in plan(lengths)]
     shuffled = np.random.default_rng(0).permutation(5000)
-    assert padding_share(grouped, lengths) < 0.06
-    assert padding_share([shuffled[start : start + 32].tolist() for start in range(0, 5000, 32)], lengths) > 0.5
+    assert padding_fraction(grouped, lengths) < 0.06
+    assert padding_fraction([shuffled[start : start + 32].tolist() for start in range(0, 5000, 32)], lengths) > 0.5
 
 
 def test_steps_do_not_come_in_the_order_of_their_lengths() -> None:

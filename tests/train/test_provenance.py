@@ -62,7 +62,7 @@ def test_it_names_the_order_in_which_each_epoch_took_the_rows(cook: Cook, at: Pa
         order_digest(plan_epoch(lengths, seed=recipe["seed"], epoch=epoch, batch_size=size, micro_batch_size=size))
         for epoch in range(recipe["train"]["epochs"])
     ]
-    assert result["sample_order"] == orders
+    assert result["data_order_sha256"] == orders
     assert len(set(orders)) == len(orders)
 
 
@@ -77,7 +77,7 @@ def test_it_says_what_was_computed_with(
     assert session["environment"] == json.loads((repository / "environment.json").read_text(encoding="utf-8"))
     assert (session["processes"], session["precision"], session["from_step"]) == (1, "fp32", 0)
     assert session["deterministic"]["algorithms"] is True
-    assert session["instructions"] == torch.backends.cpu.get_cpu_capability()
+    assert session["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     assert session["devices"]
     assert all(device.startswith("cpu: ") for device in session["devices"])
 

@@ -18,7 +18,7 @@ Whole = Callable[[int], dict[str, bytes]]
 
 # Three rows a step, so that each of three processes has something to add. A checkpoint after every step takes its time,
 # and a signal arrives in the epoch that it is meant for.
-LONG = {"train.epochs": 3, "train.batch_size": 3, "train.micro_batch_size": 1, "train.checkpoint_every": 1}
+LONG = {"train.epochs": 3, "train.batch_size": 3, "train.micro_batch_size": 1, "run.save_steps": 1}
 EPOCH, STEPS = 48, 144
 
 

@@ -24,7 +24,7 @@ from tiny import Run, tiny_recipe, write_params
 Cook = Callable[..., Recipe]
 Patch = pytest.MonkeyPatch
 
-TENSORBOARD = {"train.trackers": ["tensorboard"]}
+TENSORBOARD = {"run.trackers": ["tensorboard"]}
 
 
 class Cut(BaseException):
@@ -77,7 +77,7 @@ def test_tensorboard_is_told_every_figure_of_the_curves_once_and_no_bit_of_the_r
 def test_a_run_that_goes_on_after_a_power_cut_goes_on_in_its_folder_and_shows_no_step_twice(
     cook: Cook, at: Path, monkeypatch: Patch, engine: str
 ) -> None:
-    changes = TENSORBOARD | {"train.engine": engine, "train.checkpoint_every": 7}
+    changes = TENSORBOARD | {"train.engine": engine, "run.save_steps": 7}
     epoch = TrainingHistory.log_epoch
 
     def cut(self: TrainingHistory, number: int, scores: dict[str, float]) -> None:
@@ -103,7 +103,7 @@ def test_a_run_that_goes_on_after_a_power_cut_goes_on_in_its_folder_and_shows_no
 def test_stopped_by_a_signal_it_goes_on_in_its_folder_and_another_run_has_a_folder_of_its_own(
     at: Path, run: Run
 ) -> None:
-    write_params(at, **TENSORBOARD, **{"train.epochs": 20, "train.checkpoint_every": 1})
+    write_params(at, **TENSORBOARD, **{"train.epochs": 20, "run.save_steps": 1})
     with Running(at, "reprise", "train") as training:
         training.until(lambda: checkpoints(at))
         training.send(signal.SIGTERM)
@@ -136,7 +136,7 @@ def test_a_tracker_takes_the_recipe_as_numbers_texts_and_nothing_else() -> None:
     assert {type(value) for value in told.values()} == {int, float, str, bool, type(None)}
     assert told["seed"] == 42
     assert told["task.labels"] == '["rotten", "fresh"]'
-    assert told["task.keep.verdict"] == '["rotten", "fresh"]'
+    assert told["task.filter.verdict"] == '["rotten", "fresh"]'
     assert told["train.learning_rate"] == 5e-3
     assert told["train.lora.targets"] == '["query"]'
     assert told["train.max_steps"] is None
@@ -157,6 +157,6 @@ def test_what_a_tracker_fails_with_is_told_without_the_password_in_its_address()
     with pytest.raises(UserError) as refused, wrap_tracker_errors("mlflow"):
         raise RuntimeError("API request to https://me:secret@example.org/api failed\nand more")
     assert str(refused.value) == (
-        "params.yaml: train.trackers: mlflow: API request to https://…@example.org/api failed; expected it to take the "
+        "params.yaml: run.trackers: mlflow: API request to https://…@example.org/api failed; expected it to take the "
         "run's figures; `dvc repro` goes on from the last checkpoint"
     )

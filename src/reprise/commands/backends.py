@@ -72,7 +72,7 @@ def train_in_tempdir(recipe: dict[str, Any], backend: Backend) -> Iterator[Path]
     with tempfile.TemporaryDirectory(prefix="reprise-") as name:
         folder = Path(name)
         with (folder / "params.yaml").open("w", encoding="utf-8") as file:
-            YAML().dump(recipe | {"train": recipe["train"] | {"trackers": []}}, file)  # the folder goes, with theirs
+            YAML().dump(recipe | {"run": recipe["run"] | {"trackers": []}}, file)  # the folder goes, with theirs
         for there in (HARDWARE_DIR, PREPARED, PRETRAINED / "tokenizer", PRETRAINED / "model", ENVIRONMENT):
             (folder / there).parent.mkdir(parents=True, exist_ok=True)
             (folder / there).symlink_to(there.absolute())

@@ -120,7 +120,9 @@ def comparison(
     sides = [RunGroup(word, [run.name for run in runs], [run.seed for run in runs]) for word, runs in (before, after)]
     results = [[run.result for run in runs] for _, runs in (before, after)]
     warnings = [
-        f"{run.name} has collapsed: it says the same of every row" for run in (*before[1], *after[1]) if run.collapsed
+        f"{run.name} has collapsed: it says the same of every row"
+        for run in (*before[1], *after[1])
+        if run.constant_prediction
     ]
     if len({evaluated_on(result) for side in results for result in side}) > 1:
         warnings.append("not all runs were judged on the same rows: a difference may come from the rows")
@@ -164,7 +166,7 @@ def known_sd(results: Sequence[Sequence[RunResult]], measured: Sequence[tuple[st
     fitting.sort(key=lambda each: not any(each.matches(result) for result in flat))
     if not fitting:
         return {}
-    return {(stage, name): spread.sd for stage, names in fitting[0].figures.items() for name, spread in names.items()}
+    return {(stage, name): spread.sd for stage, names in fitting[0].metrics.items() for name, spread in names.items()}
 
 
 def task_and_model(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,14 +44,14 @@ def compose_recipe(overrides: Sequence[str], shelf: Path = RECIPES_DIR) -> dict[
         raise UserError(f"{shelf}/config.yaml: not found; run from the repository's root")
     for override in overrides:
         if not override.isprintable():  # the head of the file takes one line
-            raise UserError(f"recipe: {override!r}: expected GROUP=CHOICE or KEY=VALUE in one line")
+            raise UserError(f"compose: {override!r}: expected GROUP=CHOICE or KEY=VALUE in one line")
     try:
         with initialize_config_dir(str(shelf.resolve()), version_base="1.3"):
             composed = OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"recipe: {_format_hydra_error(error, shelf)}") from None
+        raise UserError(f"compose: {_format_hydra_error(error, shelf)}") from None
     # Through the dataclasses and back: checked, every key written out, in their order.
-    return dict(to_dict(check_recipe(composed, "recipe")))
+    return dict(to_dict(check_recipe(composed, "compose")))
 
 
 def _format_hydra_error(error: Exception, shelf: Path) -> str:
@@ -96,7 +96,7 @@ def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -
 
 def compose_command(overrides: Sequence[str]) -> str:
     """The command that composes this recipe again."""
-    return shlex.join(["reprise", "recipe", *(overrides or ["task=rotten-tomatoes"])])
+    return shlex.join(["reprise", "compose", *(overrides or ["task=rotten-tomatoes"])])
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -75,7 +75,7 @@ def model_card(
     Args:
         recipe: what was cooked.
         evaluated: metrics/evaluate.json.
-        prepared: data/prepared/card.json.
+        prepared: data/prepared/stats.json.
         provenance: metrics/provenance.json.
         reference: the seeds' figures, where they were measured.
         origin: where the repository is cloned from, empty where nobody else could.
@@ -102,7 +102,7 @@ def model_card(
                 metric_type=name,
                 metric_value=evaluated[name],
             )
-            for name in evaluated["interval"]
+            for name in evaluated["ci95"]
         ],
     )
     session, result = provenance["sessions"][-1], provenance["results"][-1]
@@ -113,7 +113,7 @@ def model_card(
         recipe=recipe,
         evaluated=evaluated,
         prepared=prepared,
-        collapsed=evaluated["collapsed"],
+        constant_prediction=evaluated["constant_prediction"],
         reference=asdict(reference) if reference else None,
         model_source=describe_source(model),
         data_source=f"{describe_source(data)}.",

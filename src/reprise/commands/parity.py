@@ -102,7 +102,8 @@ def run_each(recipe: Recipe, steps: int, ways: dict[str, tuple[Backend, dict[str
         for name, (backend, changes) in ways.items():
             print(f"parity: {kind}: {meaning}, {name}", flush=True)
             changed = to_dict(recipe)
-            changed["train"] |= {"max_steps": steps, "checkpoint_every": steps + 1, **changes}
+            changed["train"] |= {"max_steps": steps, **changes}
+            changed["run"] |= {"save_steps": steps + 1}
             changed["train"]["precision"] = meaning
             with train_in_tempdir(changed, backend) as folder:
                 losses = pd.read_csv(folder / PLOTS / "train.csv")["loss"].tolist()

@@ -33,7 +33,7 @@ def predict_texts(recipe: Recipe, texts: Iterable[Texts], out: TextIO, *, cpu: b
 
     Args:
         recipe: what was cooked.
-        texts: one or two a row, as `task.text` has columns.
+        texts: one or two a row, as `task.text_columns` has columns.
         out: where the lines go.
         cpu: compute on the processor even where there is a GPU.
 
@@ -49,7 +49,9 @@ def predict_texts(recipe: Recipe, texts: Iterable[Texts], out: TextIO, *, cpu: b
         label = 0.0 if recipe.task.regression else 0  # the batches have one, the model does not see it
         logits = forward(Dataset.from_dict({**columns, "label": [label] * len(chunk)}))
         for row, said in zip(chunk, format_predictions(logits, recipe.task.labels), strict=True):
-            print(json.dumps(dict(zip(recipe.task.text, row, strict=True)) | said, ensure_ascii=False), file=out)
+            print(
+                json.dumps(dict(zip(recipe.task.text_columns, row, strict=True)) | said, ensure_ascii=False), file=out
+            )
         out.flush()
         done += len(chunk)
 
@@ -110,7 +112,7 @@ def read_file(file: Path, columns: list[str], cache: Path) -> Iterator[Texts]:
     for column in columns:
         if column not in rows.column_names:
             there = ", ".join(rows.column_names)
-            raise UserError(f"{file}: no column {column!r} (task.text); its columns are {there}")
+            raise UserError(f"{file}: no column {column!r} (task.text_columns); its columns are {there}")
     return _texts(rows.select_columns(columns), file, columns)
 
 
@@ -131,7 +133,7 @@ def predict_file(recipe: Recipe, file: Path, out: Path | None, *, cpu: bool) -> 
     if out and (out.suffix != ".jsonl" or out.resolve() == file.resolve()):
         raise UserError(f"{out}: expected another file than the one that is read, ending in .jsonl")
     with tempfile.TemporaryDirectory(prefix="reprise-predict-") as cache:
-        texts = read_file(file, recipe.task.text, Path(cache))
+        texts = read_file(file, recipe.task.text_columns, Path(cache))
         if out is None:
             predict_texts(recipe, texts, sys.stdout, cpu=cpu)
             return
@@ -143,7 +145,7 @@ def predict_lines(recipe: Recipe, lines: TextIO, *, cpu: bool) -> None:
     """Predict each line, to standard output."""
     if lines.isatty():
         print("predict: reads a text a line; Ctrl-D ends them", file=sys.stderr)
-    predict_texts(recipe, read_lines(lines, recipe.task.text), sys.stdout, cpu=cpu)
+    predict_texts(recipe, read_lines(lines, recipe.task.text_columns), sys.stdout, cpu=cpu)
 
 
 def write_submission(recipe: Recipe, folder: Path, *, cpu: bool) -> None:

@@ -1,4 +1,4 @@
-"""`reprise reference`: cook several seeds of a recipe and keep what became of each."""
+"""`reprise seed-noise`: cook several seeds of a recipe and keep what became of each."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -29,7 +29,7 @@ def measure_seed_noise(seeds: int) -> None:
     remove_experiments(experiments.values())
     results = {}
     for number, (seed, name) in enumerate(experiments.items(), start=1):
-        print(f"reference: seed {seed}, {number} of {seeds}", flush=True)
+        print(f"seed-noise: seed {seed}, {number} of {seeds}", flush=True)
         run_experiment(name, seed)
         results[seed] = resolve_run(name).result
     reference = summarize_seeds(results)
@@ -51,13 +51,13 @@ def print_reference(reference: Reference, file: Path) -> None:
     console = Console(highlight=False)
     table = Table()
     table.add_column("seed")
-    columns = [(stage, name) for stage, figures in reference.figures.items() for name in figures]
+    columns = [(stage, name) for stage, figures in reference.metrics.items() for name in figures]
     for stage, name in columns:
         table.add_column(f"{stage}\n{name}", justify="right")
     for seed, figures in reference.seeds.items():
         table.add_row(seed, *(f"{figures[stage][name]:.4f}" for stage, name in columns))
     table.add_section()
-    spreads = [reference.figures[stage][name] for stage, name in columns]
+    spreads = [reference.metrics[stage][name] for stage, name in columns]
     table.add_row("mean", *(f"{spread.mean:.4f}" for spread in spreads))
     table.add_row("standard deviation", *(f"{spread.sd:.4f}" for spread in spreads))
     console.print(table)

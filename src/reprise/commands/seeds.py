@@ -75,7 +75,7 @@ def apply_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """
     own = [override.removeprefix(f"{PARAMS}:") for override in overrides]
     if not PARAMS.is_file():
-        raise UserError(f"{PARAMS}: not found; run from the repository's root, or make it with `reprise recipe`")
+        raise UserError(f"{PARAMS}: not found; run from the repository's root, or make it with `reprise compose`")
     try:
         with initialize_config_dir(str(PARAMS.parent.resolve()), version_base="1.3"):
             changed = OmegaConf.to_container(compose(PARAMS.stem, own), resolve=True)
@@ -137,7 +137,7 @@ def print_spread(runs: Sequence[Run]) -> None:
     console.print(table)
     console.print(f"{len(runs)} seed{'s' * (len(runs) > 1)}: {', '.join(run.name for run in runs)}", soft_wrap=True)
     for run in runs:
-        if run.collapsed:
+        if run.constant_prediction:
             console.print(
                 f"Beware: {run.name} has collapsed: it says the same of every row", style="bold", soft_wrap=True
             )

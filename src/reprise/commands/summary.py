@@ -14,7 +14,7 @@ NEXT_COMMANDS = (
     ("dvc metrics diff", "how far the metrics are from the last commit's"),
     ("dvc plots show", "the curves, the confusion matrix, the calibration"),
     ("dvc exp run -S train.learning_rate=3e-5", "try another value; `dvc exp show` compares"),
-    ("reprise recipe", "what else is on the shelf"),
+    ("reprise compose", "what else is on the shelf"),
 )
 
 
@@ -27,22 +27,22 @@ def print_summary(metrics: Path = METRICS) -> None:
     judged, trained, speed = (read_json(metrics / f"{name}.json") for name in ("evaluate", "train", "speed"))
     recipe = read_recipe()
     console = Console(highlight=False)
-    what = f"{recipe.model.name} on {recipe.task.name}: {judged['rows']} rows of the {judged['split']} split"
+    what = f"{recipe.model.name} on {recipe.task.name}: {judged['num_examples']} rows of the {judged['split']} split"
     console.print(Text(what, style="bold"), soft_wrap=True)
     table = Table()
     for heading in ("metric", "value", "95 % interval", "baseline"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
-    for name, ends in judged["interval"].items():
+    for name, ends in judged["ci95"].items():
         table.add_row(
             name, f"{judged[name]:.4f}", f"{ends['low']:.4f} – {ends['high']:.4f}", f"{judged['baseline'][name]:.4f}"
         )
     console.print(table)
-    if judged["collapsed"]:
+    if judged["constant_prediction"]:
         console.print("[bold]Collapsed:[/bold] every prediction is the same; the figures above say nothing of a model.")
     kind = "the mean of" if recipe.task.regression else "the commonest label of"
     console.print(f"The baseline always predicts {kind} the training split.")
     console.print(
-        f"Epoch {trained['epoch']} of {recipe.train.epochs} was kept; "
+        f"Epoch {trained['best_epoch']} of {recipe.train.epochs} was kept; "
         f"{speed['examples_per_second']:.0f} examples/s in training.\n"
         f"The model is in {FINAL_MODEL}/.\n\nWhat to try next:"
     )
@@ -61,4 +61,4 @@ def print_recipes(shelf: dict[str, list[tuple[str, str]]]) -> None:
             table.add_row(f"{group}={name}", headline)
         table.add_section()
     console.print(table)
-    console.print("Compose: reprise recipe task=rotten-tomatoes model=minilm train.learning_rate=3e-5", soft_wrap=True)
+    console.print("Compose: reprise compose task=rotten-tomatoes model=minilm train.learning_rate=3e-5", soft_wrap=True)

@@ -87,7 +87,7 @@ def print_verdicts(
         console.print(metrics_table(committed, cooked, reference))
         if not reference:
             console.print(
-                "No reference was made for this recipe on this hardware: see `reprise reference`.", soft_wrap=True
+                "No reference was made for this recipe on this hardware: see `reprise seed-noise`.", soft_wrap=True
             )
         precision = committed.recipe["train.precision"]
         parting = first_divergence(committed, cooked)

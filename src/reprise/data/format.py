@@ -9,7 +9,7 @@ SHARD_ROWS = 2**19  # rows of a prepared file; a split with more has several
 
 def stats_path(prepared: Path = PREPARED) -> Path:
     """The description of the prepared data."""
-    return prepared / "card.json"
+    return prepared / "stats.json"
 
 
 def split_file(split: str, prepared: Path = PREPARED, shard: int = 0, shards: int = 1) -> Path:

@@ -32,7 +32,7 @@ from reprise.modeling.inference import decode_logits, drop_text_columns, load_pr
 # What a picture of a regression has instead of rows: DVC expects the file, and its columns say what would stand there.
 PLOT_COLUMNS = {
     "confusion.csv": ["actual", "predicted"],
-    "pr.csv": ["label", "recall", "precision", "threshold"],
+    "precision_recall.csv": ["label", "recall", "precision", "threshold"],
     "calibration.csv": ["confidence", "accuracy", "rows"],
 }
 
@@ -53,19 +53,21 @@ def evaluate(recipe: Recipe, *, cpu: bool) -> None:
     references = np.asarray(rows["label"])
     metrics = {
         "split": settings.split,
-        "rows": len(rows),
-        **metrics_with_ci(task.metrics, predictions, references, labels=len(task.labels), resamples=settings.bootstrap),
+        "num_examples": len(rows),
+        **metrics_with_ci(
+            task.metrics, predictions, references, labels=len(task.labels), resamples=settings.bootstrap_resamples
+        ),
         "baseline": majority_baseline(task, read_json(stats_path())["splits"]["train"], references),
-        "collapsed": bool(np.ptp(predictions) == 0),
+        "constant_prediction": bool(np.ptp(predictions) == 0),
     }
     pictures = {name: pd.DataFrame(columns=columns) for name, columns in PLOT_COLUMNS.items()}
     probabilities = None
     if not task.regression:
         probabilities = softmax(logits)
         pictures["confusion.csv"] = confusion_pairs(predictions, references, task.labels)
-        pictures["pr.csv"] = precision_recall_table(probabilities, references, task.labels)
+        pictures["precision_recall.csv"] = precision_recall_table(probabilities, references, task.labels)
         pictures["calibration.csv"] = calibration_table(probabilities, references)
-        metrics["calibration_error"] = expected_calibration_error(pictures["calibration.csv"])
+        metrics["ece"] = expected_calibration_error(pictures["calibration.csv"])
 
     with atomic_dir(PREDICTIONS) as folder:
         table = predictions_table(rows, task.labels, predictions, probabilities)
@@ -91,13 +93,13 @@ def _load_labeled_split(split: str) -> Dataset:
 def metrics_with_ci(
     names: Sequence[str], predictions: npt.NDArray[Any], references: npt.NDArray[Any], *, labels: int, resamples: int
 ) -> dict[str, Any]:
-    """Each metric, and under `interval` the low and high end of its 95 % bootstrap interval."""
+    """Each metric, and under `ci95` the low and high end of its 95 % bootstrap interval."""
     ends = {}
     for name in names:
         print(f"evaluate: {name}, with {resamples} resamples for its interval", flush=True)
         low, high = bootstrap_ci(score_function(name, labels=labels), predictions, references, resamples)
         ends[name] = {"low": low, "high": high}
-    return {**compute(names, predictions, references, labels=labels), "interval": ends}
+    return {**compute(names, predictions, references, labels=labels), "ci95": ends}
 
 
 def majority_baseline(task: Task, train: dict[str, Any], references: npt.NDArray[Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ Shapes = set[tuple[str, int, int]]  # of batches: what for, rows and tokens
 
 
 def resolve_buckets(buckets: Sequence[int] | str, *lengths: npt.NDArray[np.int64]) -> Buckets:
-    """The lengths that batches are padded to, as `train.buckets` says: `auto`, or the lengths themselves.
+    """The lengths that batches are padded to, as `train.bucket_lengths` says: `auto`, or the lengths themselves.
 
     Args:
         buckets: from the recipe.
@@ -29,7 +29,7 @@ def resolve_buckets(buckets: Sequence[int] | str, *lengths: npt.NDArray[np.int64
         return (*shorter, max(last, longest))
     if max(buckets) < longest:
         raise UserError(
-            f"params.yaml: train.buckets: the longest text has {longest} tokens; expected a bucket that holds it"
+            f"params.yaml: train.bucket_lengths: the longest text has {longest} tokens; expected a bucket that holds it"
         )
     return tuple(sorted(set(buckets)))
 

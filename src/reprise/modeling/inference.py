@@ -135,7 +135,7 @@ def load_predictor(recipe: Recipe, *, cpu: bool) -> Callable[[Dataset], Logits]:
 
     def forward(rows: Dataset) -> Logits:
         lengths = np.asarray(rows["length"])
-        buckets = resolve_buckets(recipe.train.buckets, lengths) if on_xla(accelerator.device) else None
+        buckets = resolve_buckets(recipe.train.bucket_lengths, lengths) if on_xla(accelerator.device) else None
         return predict(prepared, rows, Collator(tokenizer, buckets), batch_size, accelerator)
 
     return forward

@@ -144,7 +144,7 @@ class CompilationMonitor:
         """The lengths that batches had, and the programs that were compiled; nothing where XLA does not run."""
         if not self.enabled:
             return {}
-        return {"shapes": len({length for _, _, length in self.shapes}), "compilations": self.programs}
+        return {"num_bucket_lengths": len({length for _, _, length in self.shapes}), "compilations": self.programs}
 
     def after_epoch(self) -> None:
         """Compare with the whole epoch before.

@@ -47,9 +47,13 @@ def read_tables(folder: Path, cache: Path) -> list[RawSplit]:
 
 def check_columns(table: RawSplit, task: Task) -> None:
     """Raise an UserError where a column that the recipe names is not there."""
-    named = {"task.label": [task.label], "task.text": task.text, "task.keep": [*(task.keep or {})]}
-    if task.id is not None:
-        named["task.id"] = [task.id]
+    named = {
+        "task.label_column": [task.label_column],
+        "task.text_columns": task.text_columns,
+        "task.filter": [*(task.filter or {})],
+    }
+    if task.id_column is not None:
+        named["task.id_column"] = [task.id_column]
     if task.split and task.split.group_by is not None:
         named["task.split.group_by"] = [task.split.group_by]
     there = table.rows.column_names
@@ -64,7 +68,7 @@ def check_columns(table: RawSplit, task: Task) -> None:
 def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
     """Bring the rows to keep to standard columns.
 
-    id: the text of `task.id`, or the row's number; text, text_pair (of sentence pairs); label: the label's number in
+    id: the text of `task.id_column`, or the row's number; text, text_pair (of sentence pairs); label: the label's number in
     `task.labels` (int64; HIDDEN where a test label is not published), or the value itself (float64) in regression;
     row: the row's number in its table (int64); group, where the recipe's split names one.
 
@@ -72,8 +76,8 @@ def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
         UserError: a text is missing, a label is unknown or missing, a number is none, an id stands twice.
     """
     number_of = {label: number for number, label in enumerate(task.labels)}
-    spell = _label_decoder(table.rows, task.label)
-    keep = {column: (_label_decoder(table.rows, column), set(values)) for column, values in (task.keep or {}).items()}
+    spell = _label_decoder(table.rows, task.label_column)
+    keep = {column: (_label_decoder(table.rows, column), set(values)) for column, values in (task.filter or {}).items()}
     group_by = task.split.group_by if task.split else None
 
     def convert(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
@@ -87,27 +91,29 @@ def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
             if task.regression
             else lambda value, place: _label_id(spell(value), place, number_of, table.split)
         )
-        columns: dict[str, list[Any]] = {"id": [str(value) for value in (batch[task.id] if task.id else numbers)]}
-        for name, column in zip(TEXT_COLUMNS, task.text, strict=False):
+        columns: dict[str, list[Any]] = {
+            "id": [str(value) for value in (batch[task.id_column] if task.id_column else numbers)]
+        }
+        for name, column in zip(TEXT_COLUMNS, task.text_columns, strict=False):
             columns[name] = [
                 _check_text(value, place, column) for value, place in zip(batch[column], where, strict=True)
             ]
-        columns["label"] = [label(value, place) for value, place in zip(batch[task.label], where, strict=True)]
+        columns["label"] = [label(value, place) for value, place in zip(batch[task.label_column], where, strict=True)]
         if group_by:
             # A row whose group is not known is a group of its own, not one of a group of strangers.
             groups = zip(batch[group_by], numbers, strict=True)
             columns["group"] = [f"row {number}" if value in (None, "") else f"={value}" for value, number in groups]
         return columns | {"row": numbers}
 
-    strings = ["id", *TEXT_COLUMNS[: len(task.text)], *(["group"] if group_by else [])]
+    strings = ["id", *TEXT_COLUMNS[: len(task.text_columns)], *(["group"] if group_by else [])]
     kinds = {"label": Value("float64" if task.regression else "int64"), "row": Value("int64")}
     features = Features({name: Value("string") for name in strings} | kinds)
-    needed = {task.label, *task.text, *keep, *filter(None, (task.id, group_by))}
+    needed = {task.label_column, *task.text_columns, *keep, *filter(None, (task.id_column, group_by))}
     rows = table.rows.select_columns(sorted(needed)).map(
         convert, batched=True, with_indices=True, remove_columns=sorted(needed), features=features
     )
-    if task.id and len(rows):  # a table without rows has no columns either
-        _check_unique_ids(rows, table.name, task.id)
+    if task.id_column and len(rows):  # a table without rows has no columns either
+        _check_unique_ids(rows, table.name, task.id_column)
     return rows
 
 
@@ -160,5 +166,5 @@ def _check_unique_ids(rows: Dataset, name: str, column: str) -> None:
         first, second = rows[int(numbers[twice[0]])], rows[int(twice[0])]
         raise UserError(
             f"{name}: rows {first['row'] + 1} and {second['row'] + 1} have the same id {second['id']!r} in column "
-            f"{column!r} (task.id); expected different ids"
+            f"{column!r} (task.id_column); expected different ids"
         )

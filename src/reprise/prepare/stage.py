@@ -1,4 +1,4 @@
-"""From data/raw/ to data/prepared/: Arrow files of each split, and card.json, which says what is in them."""
+"""From data/raw/ to data/prepared/: Arrow files of each split, and stats.json, which says what is in them."""
 
 import sys
 from pathlib import Path
@@ -46,8 +46,8 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
     with TemporaryDirectory(prefix="reprise-prepare-") as cache, atomic_dir(prepared) as partial:
         about: dict[str, Any] = {"task": task.name, "labels": task.labels, "max_length": max_length, "splits": {}}
         for split, rows in _load_splits(task, raw, Path(cache)).items():
-            if task.limit:
-                rows = rows.select(subsample(_text_hashes(rows, TEXT_COLUMNS).ravel(), task.limit))
+            if task.max_examples:
+                rows = rows.select(subsample(_text_hashes(rows, TEXT_COLUMNS).ravel(), task.max_examples))
             files, written = _shard_files(split, len(rows), partial), []
             for number, file in enumerate(files):
                 part = rows.select(range(number * SHARD_ROWS, min((number + 1) * SHARD_ROWS, len(rows))))
@@ -101,7 +101,7 @@ def _standard_tables(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
 def _split_table(rows: Dataset, split: Split) -> dict[str, Dataset]:
     """Divide one table in three, keeping together what shares a text or a value of `group_by`."""
     if len(rows) == 0:
-        raise UserError("params.yaml: task.keep: no row is left")
+        raise UserError("params.yaml: task.filter: no row is left")
     print(f"prepare: divide {len(rows)} rows", flush=True)
     texts = _text_hashes(rows, TEXT_COLUMNS, each=True)
     keys = [texts] if split.group_by is None else [texts, _text_hashes(rows, ("group",))]
@@ -132,7 +132,7 @@ def _split_stats(
     lengths: npt.NDArray[np.int64], labels: npt.NDArray[Any], files: list[Path], task: Task, max_length: int
 ) -> dict[str, Any]:
     about: dict[str, Any] = {
-        "rows": len(lengths),
+        "num_examples": len(lengths),
         "tokens": int(lengths.sum()),
         "length_quantiles": {str(q): int(np.quantile(lengths, q, method="lower")) for q in QUANTILES},
         "rows_at_max_length": int((lengths == max_length).sum()),

@@ -172,7 +172,7 @@ def lengths(splits: int) -> Spec:
     return to_spec(alt.layer(range_, half, median, *tails), height=40 * splits)
 
 
-# The quantiles of card.json that the chart has, and what they are called.
+# The quantiles of stats.json that the chart has, and what they are called.
 QUANTILES = {
     "min": "shortest",
     "q25": "25 %",

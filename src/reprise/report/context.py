@@ -21,7 +21,7 @@ from reprise.results.reference import Reference
 MAX_INITIAL_RUNS = 4  # runs whose curves are drawn when the page opens
 CURVE_POINTS = 200  # of precision against recall, over all labels of a run
 DIGITS = 4  # of what is drawn: a thousandth of a chart's height is less than a pixel
-# How card.json calls the quantiles that the chart of lengths has.
+# How stats.json calls the quantiles that the chart of lengths has.
 QUANTILES = {"min": "0.0", "q25": "0.25", "q50": "0.5", "q75": "0.75", "q95": "0.95", "q99": "0.99", "max": "1.0"}
 
 
@@ -98,7 +98,7 @@ def build_context(
     Args:
         entries: the runs, at least one; the first is the one that the page is about.
         references: figures of seeds that were measured, each with the kind of hardware.
-        card: data/prepared/card.json.
+        card: data/prepared/stats.json.
         judged_run: the name of the run whose predictions are here, empty where none are.
         mistaken: its most confident mistakes.
     """
@@ -112,12 +112,19 @@ def build_context(
         title=f"{first.model} on {first.result.recipe['task.name']}",
         headlines=[
             Headline(name, first.evaluated[name], ends["low"], ends["high"], first.evaluated["baseline"][name])
-            for name, ends in first.evaluated["interval"].items()
+            for name, ends in first.evaluated["ci95"].items()
         ],
-        judged=f"{first.evaluated['rows']:,} rows of the {first.evaluated['split']} split",
+        judged=f"{first.evaluated['num_examples']:,} rows of the {first.evaluated['split']} split",
         columns=columns,
         rows=[
-            Row(entry.name, entry.kind, entry.collapsed, row, run_commands(entry, by_commit), provenance_rows(entry))
+            Row(
+                entry.name,
+                entry.kind,
+                entry.constant_prediction,
+                row,
+                run_commands(entry, by_commit),
+                provenance_rows(entry),
+            )
             for entry, row in zip(entries, cells, strict=True)
         ],
         regression=not label_names(first),
@@ -192,7 +199,7 @@ def chart_data(entry: ReportRun, params: Sequence[str]) -> dict[str, Any]:
         "curve": columns_of(curve, ["step", "loss", "learning_rate", "grad_norm"]),
         "epochs": columns_of(table_of(entry, "validation")),
         "confusion": confusion_counts(table_of(entry, "confusion"), label_names(entry)),
-        "pr": precision_recall(table_of(entry, "pr")),
+        "pr": precision_recall(table_of(entry, "precision_recall")),
         "calibration": columns_of(table_of(entry, "calibration")),
     }
 

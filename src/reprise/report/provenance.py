@@ -18,7 +18,7 @@ def provenance_rows(entry: ReportRun) -> list[tuple[str, str]]:
         ("started", told.get("started")),
         ("hardware", told.get("environment.hardware")),
         ("devices", ", ".join(told.get("devices") or [])),
-        ("instructions", told.get("instructions")),
+        ("cpu_capability", told.get("cpu_capability")),
         ("driver", told.get("driver")),
         ("processes", told.get("processes")),
         ("threads of each", told.get("threads")),

@@ -69,7 +69,7 @@
               ...drawn,
               first: place === 0,
               seed,
-              run: run === null ? "reprise reference" : runs[run].name,
+              run: run === null ? "reprise seed-noise" : runs[run].name,
               color: run === null ? "var(--other)" : color(run),
               value: figures[name],
             }));

@@ -1,8 +1,6 @@
 """A run as the report tells of it: its committed files, read."""
 
 import io
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +11,11 @@ import pandas as pd
 from reprise.core.config import PARAMS
 from reprise.core.paths import METRICS, PLOTS
 from reprise.results.fast_yaml import load_yaml
-from reprise.results.run import FileReader, RunResult
+from reprise.results.renamed import RENAMED_FILES
+from reprise.results.run import FileReader, RunResult, parse_metrics
 from reprise.results.runs import Kind
 
-PLOT_TABLES = ("train", "validation", "confusion", "pr", "calibration")
+PLOT_TABLES = ("train", "validation", "confusion", "precision_recall", "calibration")
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,14 @@ class ReportRun:
     @cached_property
     def figures(self) -> dict[str, MetricValue]:
         """All its figures, by the name that people know them by, the most telling ones first."""
-        ends = self.evaluated.get("interval", {})
+        ends = self.evaluated.get("ci95", {})
         told = {
             **{name: MetricValue(self.evaluated[name], each["low"], each["high"]) for name, each in ends.items()},
             **{f"validation {name}": MetricValue(value) for name, value in self.trained.get("validation", {}).items()},
             "training loss": MetricValue(self.result.figures["train"]["loss"]),
         }
         for name, file, key in (
-            ("calibration error", self.evaluated, "calibration_error"),
+            ("calibration error", self.evaluated, "ece"),
             ("training seconds", self.speed, "train_seconds"),
             ("examples/s", self.speed, "examples_per_second"),
             ("peak MiB", self.speed, "peak_memory_mib"),
@@ -78,9 +77,9 @@ class ReportRun:
         return told
 
     @property
-    def collapsed(self) -> bool:
+    def constant_prediction(self) -> bool:
         """Whether it says the same of every row."""
-        return bool(self.evaluated.get("collapsed"))
+        return bool(self.evaluated.get("constant_prediction"))
 
     @property
     def model(self) -> str:
@@ -96,16 +95,18 @@ class ReportRun:
 def read_run_files(read: FileReader) -> dict[str, Any]:
     """The fields of an Entry that are files of the run. What is not there is empty."""
 
-    def taken(file: Path, parse: Callable[[bytes], Any]) -> Any:
+    def metrics(file: Path) -> dict[str, Any]:
         content = read(file)
-        return parse(content) if content else {}
+        return parse_metrics(file, content) if content else {}
 
-    tables = {name: read(PLOTS / f"{name}.csv") for name in PLOT_TABLES}
+    params = read(PARAMS)
+    plots = {name: PLOTS / f"{name}.csv" for name in PLOT_TABLES}
+    tables = {name: read(file) or read(RENAMED_FILES.get(file, file)) for name, file in plots.items()}
     return {
-        "params": taken(PARAMS, load_yaml),
-        "evaluated": taken(METRICS / "evaluate.json", json.loads),
-        "trained": taken(METRICS / "train.json", json.loads),
-        "speed": taken(METRICS / "speed.json", json.loads),
+        "params": load_yaml(params) if params else {},
+        "evaluated": metrics(METRICS / "evaluate.json"),
+        "trained": metrics(METRICS / "train.json"),
+        "speed": metrics(METRICS / "speed.json"),
         "tables": {name: parse_table(content) for name, content in tables.items() if content},
     }
 

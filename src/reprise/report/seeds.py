@@ -37,7 +37,7 @@ def seed_groups(
     """The groups with two seeds or more, as their first runs come.
 
     Of one group are runs with the same recipe but for the seed, code, locks and kind of hardware. The seeds that
-    `reprise reference` measured of a recipe join the group of its first run.
+    `reprise seed-noise` measured of a recipe join the group of its first run.
 
     Args:
         entries: the runs.

@@ -14,7 +14,7 @@ DiffKind = Literal["parameter", "data", "environment", "code"]
 SOFTWARE_KEYS = ("environment.locks.", "environment.hardware")
 # What it says anew of every run. The weights are a result, what was not committed is told by what differs, and the
 # order of the rows follows from the seed, the batches and the data.
-VOLATILE_KEYS = ("started", "commit", "from_step", "weights.", "dirty", "sample_order")
+VOLATILE_KEYS = ("started", "commit", "from_step", "weights.", "dirty", "data_order_sha256")
 # What provenance.json says of data and of pretrained weights, which is told by their digests in dvc.lock.
 INPUT_KEYS = ("data.", "pretrained.")
 ABSENT = "absent"

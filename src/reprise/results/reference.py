@@ -31,14 +31,14 @@ class Reference:
 
     Attributes:
         recipe: every key of the recipe but the seed, dotted.
-        made: where and with what: commit, devices, threads, digests of the locks.
-        figures: by stage and name, as in `Result.figures`.
+        provenance: where and with what: commit, devices, threads, digests of the locks.
+        metrics: by stage and name, as in `RunResult.metrics`.
         seeds: by seed, stage and name.
     """
 
     recipe: dict[str, Any]
-    made: dict[str, Any]
-    figures: dict[str, dict[str, MeanStd]]
+    provenance: dict[str, Any]
+    metrics: dict[str, dict[str, MeanStd]]
     seeds: dict[str, dict[str, dict[str, float]]]
 
     def matches(self, result: RunResult) -> bool:
@@ -51,8 +51,8 @@ class Reference:
         The prediction interval for one further draw from a normal distribution, mean ± t(n-1) · sd · √(1 + 1/n)
         (Hahn & Meeker 1991, section 4.7), at a level divided by the number of figures (Bonferroni).
         """
-        spread, seeds = self.figures[stage][name], len(self.seeds)
-        level = (1 - CONFIDENCE) / sum(len(figures) for figures in self.figures.values())
+        spread, seeds = self.metrics[stage][name], len(self.seeds)
+        level = (1 - CONFIDENCE) / sum(len(figures) for figures in self.metrics.values())
         half = float(stats.t.ppf(1 - level / 2, seeds - 1)) * spread.sd * math.sqrt(1 + 1 / seeds)
         return spread.mean - half, spread.mean + half
 
@@ -69,13 +69,13 @@ def read_reference(file: Path) -> Reference:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        figures = {
+        metrics = {
             stage: {name: MeanStd(**spread) for name, spread in names.items()}
-            for stage, names in content.pop("figures").items()
+            for stage, names in content.pop("metrics").items()
         }
-        return Reference(figures=figures, **content)
+        return Reference(metrics=metrics, **content)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{file}: expected what `reprise reference` writes; make it anew") from None
+        raise UserError(f"{file}: expected what `reprise seed-noise` writes; make it anew") from None
 
 
 def read_references() -> list[tuple[str, Reference]]:
@@ -93,17 +93,17 @@ def summarize_seeds(results: dict[int, RunResult]) -> Reference:
     """Mean and standard deviation over seeds of one recipe."""
     seeds = {str(seed): result.figures for seed, result in results.items()}
     first = next(iter(results.values()))
-    figures = {}
+    metrics = {}
     for stage, names in first.figures.items():
         values = {name: [result.figures[stage][name] for result in results.values()] for name in names}
-        figures[stage] = {
+        metrics[stage] = {
             name: MeanStd(float(np.mean(drawn)), float(np.std(drawn, ddof=1))) for name, drawn in values.items()
         }
     told = ("commit", "dirty", "devices", "processes", "threads")
-    made = {
+    provenance = {
         key: value for key, value in first.provenance.items() if key in told or key.startswith("environment.locks.")
     }
-    return Reference(recipe_of(first), made, figures, seeds)
+    return Reference(recipe_of(first), provenance, metrics, seeds)
 
 
 def recipe_of(result: RunResult) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from reprise.core.errors import UserError
 from reprise.core.paths import METRICS, PLOTS
 from reprise.hardware import ENVIRONMENT
 from reprise.results.fast_yaml import load_yaml
+from reprise.results.renamed import with_current_metrics, with_current_params
 
 LOCK = Path("dvc.lock")
 LOSSES = PLOTS / "train.csv"
 PROVENANCE = METRICS / "provenance.json"
+EVALUATION = METRICS / "evaluate.json"
 # What says how, where and when it was cooked, and so is no result that could be the same.
 VOLATILE = {str(PROVENANCE), str(METRICS / "speed.json"), str(ENVIRONMENT)}
 
@@ -89,7 +91,7 @@ def read_result(read: FileReader, where: str) -> RunResult:
         figures={
             # The loss of all steps: that of the epoch that was kept is another figure where a seed keeps another epoch.
             "train": {"loss": float(losses.mean()), **taken(METRICS / "train.json", parse_train_metrics)},
-            "evaluate": taken(METRICS / "evaluate.json", parse_evaluation_metrics),
+            "evaluate": taken(EVALUATION, parse_evaluation_metrics),
         },
         provenance={} if read(PROVENANCE) is None else taken(PROVENANCE, parse_provenance),
     )
@@ -110,7 +112,7 @@ def parse_lock(content: bytes, read: FileReader) -> tuple[dict[str, Output], dic
             outputs[path] = Output(stage, md5)
     for entry in stages.values():
         for params in entry.get("params", {}).values():
-            recipe |= flatten(params)
+            recipe |= with_current_params(flatten(params))
         for dep in entry.get("deps", []):
             if not any(PurePosixPath(dep["path"]).is_relative_to(path) for path in made):
                 code[dep["path"]] = dep["md5"]
@@ -131,14 +133,20 @@ def parse_train_metrics(content: bytes) -> dict[str, float]:
 
 def parse_evaluation_metrics(content: bytes) -> dict[str, float]:
     """The recipe's metrics."""
-    judged = json.loads(content)
-    return {name: judged[name] for name in judged["interval"]}
+    evaluated = parse_metrics(EVALUATION, content)
+    return {name: evaluated[name] for name in evaluated["ci95"]}
+
+
+def parse_metrics(file: Path, content: bytes) -> dict[str, Any]:
+    """Parse a metrics file; keys that an earlier version wrote get the names that they have now."""
+    return with_current_metrics(file, json.loads(content))
 
 
 def parse_provenance(content: bytes) -> dict[str, Any]:
     """The last session and its result."""
     told = json.loads(content)
-    return flatten(told["sessions"][-1]) | flatten(told["results"][-1])
+    last = flatten(told["sessions"][-1]) | flatten(told["results"][-1])
+    return with_current_metrics(PROVENANCE, last)
 
 
 def folder_reader(folder: Path) -> FileReader:

@@ -1,7 +1,6 @@
 """The runs of this repository: the workspace, its commits, and the experiments that DVC keeps in git."""
 
 import functools
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -14,9 +13,17 @@ import pandas as pd
 from tqdm import tqdm
 
 from reprise.core.errors import UserError
-from reprise.core.paths import METRICS, PREDICTIONS
+from reprise.core.paths import PREDICTIONS
 from reprise.results.diff import replicate_key
-from reprise.results.run import FileReader, RunResult, commit_reader, folder_reader, read_result
+from reprise.results.run import (
+    EVALUATION,
+    FileReader,
+    RunResult,
+    commit_reader,
+    folder_reader,
+    parse_metrics,
+    read_result,
+)
 from reprise.results.vcs import check_output, resolve_commit, try_output
 
 Kind = Literal["workspace", "commit", "experiment"]
@@ -52,10 +59,10 @@ class Run:
         return int(self.result.recipe["seed"])
 
     @property
-    def collapsed(self) -> bool:
+    def constant_prediction(self) -> bool:
         """Whether it says the same of every row."""
-        content = self.read(METRICS / "evaluate.json")
-        return bool(content and json.loads(content).get("collapsed"))
+        content = self.read(EVALUATION)
+        return bool(content and parse_metrics(EVALUATION, content).get("constant_prediction"))
 
     def predictions(self) -> pd.DataFrame | None:
         """The predictions of the evaluation split, by the columns of `evaluate.stage.prediction_table`.

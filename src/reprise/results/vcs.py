@@ -72,5 +72,5 @@ def find_program(name: str) -> str:
 
 def subprocess_env() -> dict[str, str]:
     """What lets DVC find this environment's `reprise`, which goes by the source that lies where it is started."""
-    there = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "REPRISE_CHECKOUT")}
+    there = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "REPRISE_REEXECUTED")}
     return there | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -75,7 +75,7 @@ def is_equivalent(stage: str, committed: RunResult, cooked: RunResult) -> bool:
 
 def is_within_noise(stage: str, cooked: RunResult, reference: Reference) -> bool:
     """Whether each figure of a stage lies where one more seed's would."""
-    if cooked.figures[stage].keys() != reference.figures[stage].keys():
+    if cooked.figures[stage].keys() != reference.metrics[stage].keys():
         return False
     for name, value in cooked.figures[stage].items():
         low, high = reference.prediction_interval(stage, name)

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from reprise.core.config import CHANGE_NO_BIT, Recipe, to_dict
+from reprise.core.config import Recipe, to_dict
 from reprise.core.errors import UserError
 from reprise.core.files import sha256, write_json
 from reprise.core.paths import PREPARED, PRETRAINED
@@ -51,7 +51,7 @@ def fingerprint(recipe: Recipe) -> dict[str, Any]:
     How often checkpoints are made does not, nor who is told of the figures, nor how many processes share the work.
     """
     keys = {"seed": recipe.seed, "task.labels": recipe.task.labels, "task.metrics": recipe.task.metrics}
-    keys |= {f"train.{key}": value for key, value in to_dict(recipe.train).items() if key not in CHANGE_NO_BIT}
+    keys |= {f"train.{key}": value for key, value in to_dict(recipe.train).items()}
     keys["evaluate.batch_size"] = recipe.evaluate.batch_size
     package = Path(__file__).parents[1]
     code = [
@@ -103,8 +103,10 @@ class CheckpointManager:
     optimizer: Optimizer
     schedule: LRScheduler
 
-    def __init__(self, folder: Path, world: PartialState, record: TrainingHistory, stop: StopRequest) -> None:
-        self.folder, self.world, self.record, self.stop = folder, world, record, stop
+    def __init__(
+        self, folder: Path, world: PartialState, record: TrainingHistory, stop: StopRequest, save_steps: int
+    ) -> None:
+        self.folder, self.world, self.record, self.stop, self.save_steps = folder, world, record, stop, save_steps
         self.stopping = False
 
     def maybe_save(self) -> None:
@@ -114,7 +116,7 @@ class CheckpointManager:
             Stopped: after the checkpoint, on every process.
         """
         steps = len(self.record.history)
-        if self.should_stop(steps) or (steps % self.record.train.checkpoint_every == 0 and self.record.steps_left):
+        if self.should_stop(steps) or (steps % self.save_steps == 0 and self.record.steps_left):
             self.record.flush()
             self.save()
         self.raise_if_stopped()

@@ -176,7 +176,7 @@ class TrainingHistory:
         self.epochs.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), **scores})
         self.trackers.log({f"validation/{name}": value for name, value in scores.items()}, step=len(self.history))
         best = max(range(len(self.epochs)), key=lambda number: self.epochs[number][self.metric])
-        self.best_epoch = best if self.train.select == "best" else epoch
+        self.best_epoch = best if self.train.keep_epoch == "best" else epoch
         if self.world.is_main_process:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
             self.bar.write(f"train: epoch {epoch + 1}/{self.train.epochs}: validation {shown}", file=sys.stdout)
@@ -228,11 +228,16 @@ class TrainingHistory:
         scores = {name: value for name, value in chosen.items() if name not in ("epoch", "loss")}
         write_json(
             metrics / "train.json",
-            {"epoch": chosen["epoch"], "steps": len(self.history), "loss": chosen["loss"], "validation": scores},
+            {
+                "best_epoch": chosen["epoch"],
+                "steps": len(self.history),
+                "train_loss": chosen["loss"],
+                "validation": scores,
+            },
         )
         write_json(metrics / "speed.json", self._speed())
         weights = {file.name: sha256(file) for file in sorted(FINAL_MODEL.glob("*.safetensors"))}
-        result = input_digests() | {"sample_order": self.order_digests, "weights": weights}
+        result = input_digests() | {"data_order_sha256": self.order_digests, "weights": weights}
         # In lists, since DVC shows a column for every value that stands in none.
         write_json(metrics / "provenance.json", {"sessions": self.sessions, "results": [result]})
         epochs = pd.DataFrame(self.epochs)
@@ -252,7 +257,7 @@ class TrainingHistory:
             "median_step_seconds": round(statistics.median(self.step_seconds), 4),
             "examples_per_second": round(self.rows / self.seconds, 1),
             "tokens_per_second": round(self.tokens / self.seconds, 1),
-            "padding_share": round(1 - self.tokens / self.padded_tokens, 4),
+            "padding_fraction": round(1 - self.tokens / self.padded_tokens, 4),
             "peak_memory_mib": round(peak / 1024),
             "processes": self.world.num_processes,
             "threads": torch.get_num_threads(),

@@ -30,8 +30,11 @@ def build_optimizer(model: torch.nn.Module, train: Train) -> AdamW:
 
 
 def build_schedule(optimizer: AdamW, train: Train, steps: int) -> LRScheduler:
-    """Rise linearly over the first `train.warmup` of `steps`, then follow `train.schedule` (to 0, but for constant)."""
+    """Warm up linearly over `train.warmup_ratio` of the steps, then follow `train.lr_scheduler`."""
     schedule: LRScheduler = get_scheduler(
-        SCHEDULES[train.schedule], optimizer, num_warmup_steps=math.ceil(train.warmup * steps), num_training_steps=steps
+        SCHEDULES[train.lr_scheduler],
+        optimizer,
+        num_warmup_steps=math.ceil(train.warmup_ratio * steps),
+        num_training_steps=steps,
     )
     return schedule

@@ -33,7 +33,7 @@ def describe_session(world: PartialState, precision: str) -> dict[str, Any]:
         "environment": read_json(ENVIRONMENT) if ENVIRONMENT.is_file() else None,
         "devices": devices(world.device),
         # A processor's instructions decide the order of its sums; its name often says little in a virtual machine.
-        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "driver": first_line(Path("/proc/driver/nvidia/version")),
         "processes": world.num_processes,
         "threads": torch.get_num_threads(),

@@ -34,7 +34,7 @@ WORLD_SIZE = "REPRISE_WORLD_SIZE"
 # And for how many seconds they wait for one another.
 TIMEOUT = "REPRISE_TIMEOUT"
 # Where they leave what all of them were refused for.
-ERROR_FILE = "REPRISE_REFUSED_FILE"
+ERROR_FILE = "REPRISE_ERROR_FILE"
 SHUTDOWN_GRACE_S = 10  # seconds for which torchrun may tidy up after processes that failed
 SINGLE_PROCESS = LaunchConfig()
 
@@ -56,7 +56,7 @@ def launch(recipe: Recipe, hardware: str, share: LaunchConfig = SINGLE_PROCESS) 
         )
     validate_engine(recipe.train, hardware, processes, share.nodes)
     validate_fsdp(recipe.train, profile)
-    check_trackers(recipe.train)
+    check_trackers(recipe.run)
     for needed in (stats_path(PREPARED), PRETRAINED / "model", *([ENVIRONMENT] if share.nodes > 1 else [])):
         if not needed.exists():
             how = "dvc repro environment prepare" if share.node_rank else "dvc repro"

@@ -26,20 +26,20 @@ from accelerate.tracking import (
     get_available_trackers,
 )
 
-from reprise.core.config import Recipe, Train, to_dict
+from reprise.core.config import Recipe, Run, to_dict
 from reprise.core.errors import UserError
 
 TRACKING = Path("tracking")
 PROJECT = "reprise"
 
 
-def check_trackers(train: Train) -> None:
+def check_trackers(run: Run) -> None:
     """Raise an UserError where a tracker of the recipe is not installed: none of them is in the locks."""
     installed = {str(kind) for kind in get_available_trackers()}
-    for name in train.trackers:
+    for name in run.trackers:
         if name not in installed:
             raise UserError(
-                f"params.yaml: train.trackers: {name}: not installed; expected it beside the locked software: "
+                f"params.yaml: run.trackers: {name}: not installed; expected it beside the locked software: "
                 f"pip install {name}"
             )
 
@@ -49,7 +49,7 @@ class Trackers:
 
     def __init__(self, recipe: Recipe, run: str, *, first: bool) -> None:
         """`run` is the name of the folder in which its checkpoints lie."""
-        self.names = recipe.train.trackers if first else []
+        self.names = recipe.run.trackers if first else []
         self.recipe, self.run = recipe, run
         self.active: dict[str, GeneralTracker] = {}
 
@@ -129,6 +129,6 @@ def wrap_tracker_errors(name: str) -> Iterator[None]:
         said = str(error).strip() or type(error).__name__
         problem = re.sub(r"://[^/@\s]*@", "://…@", said.splitlines()[0])
         raise UserError(
-            f"params.yaml: train.trackers: {name}: {problem}; expected it to take the run's figures; "
+            f"params.yaml: run.trackers: {name}: {problem}; expected it to take the run's figures; "
             "`dvc repro` goes on from the last checkpoint"
         ) from None

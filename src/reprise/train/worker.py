@@ -78,14 +78,14 @@ def train_worker(recipe: Recipe, kind: str) -> None:
             lengths = rows.lengths
             buckets = None
             if on_xla(world.device):
-                buckets = resolve_buckets(recipe.train.buckets, lengths, np.asarray(validation["length"]))
+                buckets = resolve_buckets(recipe.train.bucket_lengths, lengths, np.asarray(validation["length"]))
             collate = Collator(tokenizer, buckets)
             about = describe_session(world, recipe.train.precision)
             with closing(Trackers(recipe, run.name, first=first)) as trackers:
                 record = TrainingHistory(
                     world, recipe.train, recipe.task.metrics[0], lengths, folder, about, collate, trackers
                 )
-                checkpoints = CheckpointManager(run, world, record, stop)
+                checkpoints = CheckpointManager(run, world, record, stop, recipe.run.save_steps)
                 load_engine(recipe.train.engine)(recipe, rows, validation, collate, record, checkpoints)
             if first:
                 tokenizer.save_pretrained(folder)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Where stage.py looks for life.
-LIVENESS_FILE = "REPRISE_ALIVE_FILE"
+LIVENESS_FILE = "REPRISE_LIVENESS_FILE"
 
 
 @contextmanager

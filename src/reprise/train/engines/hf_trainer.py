@@ -66,7 +66,7 @@ def train(
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=KEEP_LAST,
-        load_best_model_at_end=settings.select == "best",
+        load_best_model_at_end=settings.keep_epoch == "best",
         metric_for_best_model=recipe.task.metrics[0],
         greater_is_better=True,
         logging_steps=1,
@@ -144,7 +144,7 @@ class HistoryCallback(TrainerCallback):
         middle = self.record.steps_left > 1
         stop = self.checkpoints.should_stop(state.global_step)
         control.should_training_stop |= stop
-        control.should_save |= middle and (stop or state.global_step % self.recipe.train.checkpoint_every == 0)
+        control.should_save |= middle and (stop or state.global_step % self.recipe.run.save_steps == 0)
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any) -> None:
         if "learning_rate" in logs:  # of a step
