@@ -18,7 +18,7 @@ CARD: dict[str, Any] = {
     "max_length": 16,
     "splits": {
         split: {
-            "rows": rows,
+            "num_examples": rows,
             "tokens": 9 * rows,
             "length_quantiles": {
                 "0.0": 3,

@@ -151,7 +151,7 @@ def test_a_tiny_recipe_is_cooked_and_each_of_its_stages_clocked(
     folder = around.cook_tiny(tmp_path / "repository", tiny_recipe())
     assert run(folder, "git", "status", "--short").stdout == ""
     assert 0 < around.repro_seconds(folder, 1) < 60
-    assert read_json(folder / "metrics/evaluate.json")["rows"] == 40
+    assert read_json(folder / "metrics/evaluate.json")["num_examples"] == 40
     for stage in around.STAGES:
         figures = around.clock(folder, stage)
         assert 0 < figures["work_seconds"] < figures["seconds"], stage

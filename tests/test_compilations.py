@@ -100,7 +100,7 @@ def test_each_epoch_is_compared_with_the_one_before() -> None:
 def test_the_figures_are_the_lengths_of_batches_and_the_programs() -> None:
     watch = Counted(XLA, trained((32, 16), (32, 64), (8, 16)))
     watch.programs = 6
-    assert watch.metrics() == {"shapes": 2, "compilations": 6}
+    assert watch.metrics() == {"num_bucket_lengths": 2, "compilations": 6}
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

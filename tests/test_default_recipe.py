@@ -57,7 +57,7 @@ def test_the_default_recipe_reaches_its_accuracy_and_cooks_once(tmp_path: Path) 
     assert re.findall(r"Running stage '(\w+)'", again) == ["environment"]
     seeds = [judged(clone)]
     assert seeds[0]["constant_prediction"] is False
-    assert seeds[0]["rows"] == 1273
+    assert seeds[0]["num_examples"] == 1273
     assert seeds[0]["baseline"]["accuracy"] < 0.6
     # A seed alone says little: its accuracy has a standard deviation of 0.005.
     for seed in range(43, 42 + int(os.environ.get("N", "3"))):

@@ -212,7 +212,7 @@ def test_the_recipe_is_cooked_in_it_and_a_second_run_cooks_nothing(images: Image
     said = images.call("make", f"train-{TARGET[hardware]}", f"ARGS={SMALL}", **offline)
     assert re.findall(r"Running stage '(\w+)'", said)[-2:] == ["train", "evaluate"]
     assert f"environment: {hardware}, " in said
-    assert json.loads((images.clone / "metrics/evaluate.json").read_text())["rows"] == 64
+    assert json.loads((images.clone / "metrics/evaluate.json").read_text())["num_examples"] == 64
     assert (images.clone / "models/final/model.safetensors").stat().st_size > 80_000_000
     assert {path.lstat().st_uid for path in images.clone.rglob("*")} == {CALLER}
 

@@ -32,7 +32,7 @@ def train(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Train:
     run(ROOT, "git", "clone", "-q", str(ROOT), str(clone))
     yaml = YAML()
     recipe = yaml.load((clone / "params.yaml").read_text(encoding="utf-8"))
-    recipe["task"]["limit"] = STEPS * BATCH_SIZE
+    recipe["task"]["max_examples"] = STEPS * BATCH_SIZE
     recipe["train"] |= {"precision": "fp32", "epochs": 1, "batch_size": BATCH_SIZE}
     prepared = clone / "data/prepared/stats.json"
 

@@ -40,7 +40,12 @@ def folder(tmp_path: Path, tiny_model: Path) -> Path:
 
 def cook(folder: Path, run: Run, **task: Any) -> tuple[dict[str, Any], Any]:
     """Prepare, train and evaluate; return metrics/evaluate.json and the table of predictions."""
-    changes = {"keep": None, "id": None, "split": {"validation": 0.2, "test": 0.2, "group_by": None, "seed": 0}, **task}
+    changes = {
+        "filter": None,
+        "id_column": None,
+        "split": {"validation": 0.2, "test": 0.2, "group_by": None, "seed": 0},
+        **task,
+    }
     write_params(folder, **{f"task.{key}": value for key, value in changes.items()}, **{"train.epochs": 4})
     for stage in ("prepare", "train", "evaluate"):
         run(folder, "reprise", stage)
@@ -52,8 +57,8 @@ def test_a_pair_of_sentences_with_three_labels_is_learned(folder: Path, run: Run
     judged, table = cook(
         folder,
         run,
-        text=["first", "second"],
-        label="label",
+        text_columns=["first", "second"],
+        label_column="label",
         labels=list(LABELS),
         metrics=["accuracy", "f1", "matthews"],
     )
@@ -65,7 +70,7 @@ def test_a_pair_of_sentences_with_three_labels_is_learned(folder: Path, run: Run
 
 def test_a_regression_is_learned(folder: Path, run: Run) -> None:
     judged, table = cook(
-        folder, run, text=["first", "second"], label="share", labels=[], metrics=["pearson", "spearman"]
+        folder, run, text_columns=["first", "second"], label_column="share", labels=[], metrics=["pearson", "spearman"]
     )
     assert judged["pearson"] > 0.5
     assert judged["baseline"] == {"pearson": 0.0, "spearman": 0.0}

@@ -51,7 +51,7 @@ def test_the_recipe_is_learned(cooked: Path) -> None:
     judged = json.loads((cooked / "metrics/evaluate.json").read_text())
     assert judged["accuracy"] > judged["baseline"]["accuracy"] + 0.3
     assert judged["constant_prediction"] is False
-    assert judged["interval"]["accuracy"]["low"] <= judged["accuracy"] <= judged["interval"]["accuracy"]["high"]
+    assert judged["ci95"]["accuracy"]["low"] <= judged["accuracy"] <= judged["ci95"]["accuracy"]["high"]
 
 
 def test_cooking_again_runs_nothing_but_environment(served: Path, run: Run) -> None:
@@ -118,7 +118,7 @@ def test_a_change_in_the_users_own_data_is_seen(served: Path, run: Run) -> None:
     ]
     assert ran(run(served, "dvc", "repro", "prepare").stdout) == ["fetch", "prepare"]
     card = json.loads((served / "data/prepared/stats.json").read_text())
-    assert sum(split["rows"] for split in card["splits"].values()) == 241
+    assert sum(split["num_examples"] for split in card["splits"].values()) == 241
 
 
 def test_everything_after_fetch_works_with_networking_off(

@@ -15,10 +15,10 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 def test_its_figures_are_those_of_the_committed_metrics() -> None:
     judged = json.loads(committed("metrics/evaluate.json"))
     for metric in ("accuracy", "f1"):
-        low, high = judged["interval"][metric].values()
+        low, high = judged["ci95"][metric].values()
         row = f"│ {judged[metric]:.4f} │ {low:.4f} – {high:.4f} │   {judged['baseline'][metric]:.4f} │"
         assert row in README
-    low, high = judged["interval"]["accuracy"].values()
+    low, high = judged["ci95"]["accuracy"].values()
     assert f"**{judged['accuracy']:.3f}** ({low:.3f} – {high:.3f})" in README
     assert json.dumps(judged) in README
 

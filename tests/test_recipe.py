@@ -10,7 +10,7 @@ import pytest
 from dvc.utils.serialize import load_yaml
 
 from reprise.commands.compose import compose_recipe, write_recipe
-from reprise.core.config import HubModel, LocalDataset, Recipe, to_dict
+from reprise.core.config import RENAMED_KEYS, HubModel, LocalDataset, Recipe, to_dict
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe, read_recipe
 from tiny import ROOT, committed, tiny_recipe, write_params
@@ -97,11 +97,11 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"train.lerning_rate": 1e-4}, "train.lerning_rate: unknown key; did you mean learning_rate?"),
         ({"train.epoch": 3, "train.epochs": ABSENT}, "train.epoch: unknown key; did you mean epochs? (and 1 more)"),
         ({"sed": 1}, "sed: unknown key; did you mean seed?"),
-        ({"zzz": 1}, "zzz: unknown key; expected evaluate, model, seed, task, train"),
+        ({"zzz": 1}, "zzz: unknown key; expected evaluate, model, run, seed, task, train"),
         ({"task.split.validatio": 0.1}, "task.split.validatio: unknown key; did you mean validation?"),
         ({"task.source.valid": "x"}, "task.source.valid: unknown key; did you mean validation?"),
-        ({"evaluate.files": 1}, "evaluate.files: unknown key; expected batch_size, bootstrap, split"),
-        ({"files": 1}, "files: unknown key; expected evaluate, model, seed, task, train"),
+        ({"evaluate.files": 1}, "evaluate.files: unknown key; expected batch_size, bootstrap_resamples, split"),
+        ({"files": 1}, "files: unknown key; expected evaluate, model, run, seed, task, train"),
         (
             {"model.source": {**HUB_MODEL, "config": "c"}},
             "model.source.config: unknown key; expected kind, repo, revision",
@@ -113,7 +113,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"task.split.test": ABSENT}, "task.split.test: missing; every key of a recipe is written out"),
         ({"model.source.path": ABSENT}, "model.source.path: missing; every key of a recipe is written out"),
         ({"task.source": HUB_MODEL}, "task.source.config: missing; every key of a recipe is written out"),
-        ({"task.source.kind": ABSENT}, "task.source.kind: missing; expected 'pypi', 'hub' or 'files'"),
+        ({"task.source.kind": ABSENT}, "task.source.kind: missing; expected 'pypi', 'hub' or 'local'"),
         # A value of the wrong type
         ({"train.epochs": "2"}, "train.epochs: expected a valid integer, got '2'"),
         ({"train.epochs": 1.5}, "train.epochs: expected a valid integer, got 1.5"),
@@ -171,7 +171,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
             "run.trackers: expected each name once, got ['wandb', 'wandb']",
         ),
         # A source that is none, or is not pinned
-        ({"task.source.kind": "git"}, "task.source.kind: expected 'pypi', 'hub', 'files', got 'git'"),
+        ({"task.source.kind": "git"}, "task.source.kind: expected 'pypi', 'hub', 'local', got 'git'"),
         (
             {"model.source": {**HUB_MODEL, "revision": "main"}},
             "model.source.revision: expected 40 hexadecimal digits (a pinned hash, no branch or tag), got 'main'",
@@ -300,6 +300,17 @@ def test_a_value_that_a_recipe_cannot_mean_is_refused_by_its_key(changes: dict[s
     assert refusal(recipe_with(changes)) == f"params.yaml: {message}"
 
 
+@pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
+def test_a_renamed_key_names_the_new_one(old: str, new: str) -> None:
+    assert refusal(tiny_recipe(**{old: 1})) == f"params.yaml: {old} was renamed to {new}"
+
+
+@pytest.mark.parametrize("section", ["task", "model"])
+def test_a_renamed_kind_of_source_names_the_new_one(section: str) -> None:
+    params = tiny_recipe(**{f"{section}.source.kind": "files"})
+    assert refusal(params) == f"params.yaml: {section}.source.kind: 'files' was renamed to 'local'"
+
+
 def test_an_empty_text_is_refused_in_words_of_its_own() -> None:
     message = refusal(recipe_with({"task.name": ""}))
     assert message.startswith("params.yaml: task.name: expected ")
@@ -308,7 +319,7 @@ def test_an_empty_text_is_refused_in_words_of_its_own() -> None:
 
 @pytest.mark.parametrize("content", [None, [], "seed: 42", 42], ids=repr)
 def test_what_has_no_sections_is_told_which_ones_were_expected(content: object) -> None:
-    assert refusal(content) == "params.yaml: expected the sections seed, task, model, train and evaluate"
+    assert refusal(content) == "params.yaml: expected the sections seed, task, model, train, evaluate and run"
 
 
 @pytest.mark.parametrize(
@@ -407,5 +418,5 @@ def test_equal_files_give_equal_recipes() -> None:
 def test_the_order_of_the_keys_in_the_file_does_not_matter() -> None:
     backwards = dict(reversed(tiny_recipe(**{"model.source": HUB_MODEL}).items()))
     recipe = check_recipe(backwards, "params.yaml")
-    assert list(to_dict(recipe)) == ["seed", "task", "model", "train", "evaluate"]
+    assert list(to_dict(recipe)) == ["seed", "task", "model", "train", "evaluate", "run"]
     assert isinstance(recipe.model.source, HubModel)

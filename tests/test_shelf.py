@@ -78,8 +78,8 @@ def test_a_value_given_by_hand_wins_over_what_the_shelf_says() -> None:
 
 def test_a_task_may_say_how_it_is_trained_and_judged() -> None:
     default, mrpc = compose_recipe([], SHELF), compose_recipe(["task=mrpc"], SHELF)
-    assert (default["train"]["select"], default["evaluate"]["split"]) == ("best", "test")
-    assert (mrpc["train"]["select"], mrpc["evaluate"]["split"]) == ("last", "validation")
+    assert (default["train"]["keep_epoch"], default["evaluate"]["split"]) == ("best", "test")
+    assert (mrpc["train"]["keep_epoch"], mrpc["evaluate"]["split"]) == ("last", "validation")
 
 
 def test_a_task_with_more_splits_may_be_judged_by_any_of_them() -> None:
@@ -131,7 +131,7 @@ def test_the_shipped_table_is_prepared_as_the_shelf_says(
     shutil.copy(ROOT / "data/own/example.csv", RAW / "all")
     prepare(check_recipe(composed, "recipe").task, max_length=64)
     splits = read_json(stats_path())["splits"]
-    assert sum(split["rows"] for split in splits.values()) == 120
+    assert sum(split["num_examples"] for split in splits.values()) == 120
     for split in splits.values():  # enough of each label to learn it and to see whether it was learned
         assert min(split["label_counts"].values()) >= 4
 

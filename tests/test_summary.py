@@ -13,15 +13,15 @@ from tiny import ROOT, Run, write_params
 
 JUDGED = {
     "split": "test",
-    "rows": 48,
+    "num_examples": 48,
     "accuracy": 0.9,
     "f1": 0.87654,
-    "interval": {"accuracy": {"low": 0.81, "high": 0.98}, "f1": {"low": 0.7, "high": 0.95}},
+    "ci95": {"accuracy": {"low": 0.81, "high": 0.98}, "f1": {"low": 0.7, "high": 0.95}},
     "baseline": {"accuracy": 0.5417, "f1": 0.0},
     "constant_prediction": False,
     "ece": 0.05,
 }
-TRAINED = {"epoch": 1, "steps": 20, "loss": 0.3, "validation": {"accuracy": 0.9, "f1": 0.9}}
+TRAINED = {"best_epoch": 1, "steps": 20, "train_loss": 0.3, "validation": {"accuracy": 0.9, "f1": 0.9}}
 SPEED = {"examples_per_second": 123.4}
 
 
@@ -72,12 +72,12 @@ def test_the_summary_says_where_the_model_lies_and_which_epoch_it_is(folder: Pat
     assert "Epoch 1 of 2 was kept; 123 examples/s in training." in shown
     assert "commonest label" in shown
     assert "dvc metrics diff" in shown
-    assert "Collapsed" not in shown
+    assert "Constant prediction" not in shown
 
 
-def test_a_collapsed_run_is_called_so(folder: Path, run: Run) -> None:
+def test_a_constant_prediction_is_reported(folder: Path, run: Run) -> None:
     serve(folder, constant_prediction=True)
-    assert "Collapsed: every prediction is the same" in reprise(run, folder, "summary")
+    assert "Constant prediction: every example got the same prediction" in reprise(run, folder, "summary")
 
 
 def test_the_baseline_of_a_regression_is_the_mean(tmp_path: Path, run: Run) -> None:

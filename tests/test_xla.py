@@ -239,7 +239,7 @@ def first_steps(folder: Path) -> list[int]:
 
 def check_compilations(counted: Counted) -> None:
     """Hold what was compiled against the shapes of the batches."""
-    shapes, compilations = counted.speed["shapes"], counted.speed["compilations"]
+    shapes, compilations = counted.speed["num_bucket_lengths"], counted.speed["compilations"]
     assert compilations <= 2 * shapes + 3
     assert counted.programs == [compilations] * len(counted.programs)  # all of them in the first epoch
 
@@ -340,7 +340,7 @@ def test_what_is_dropped_has_the_same_bits_as_on_the_cpu_and_all_else_is_drawn_f
 
 def test_one_epoch_and_three_compile_as_much_and_run_one_program_a_step(four_buckets: Counted, count: Count) -> None:
     four_buckets.show("four buckets")
-    assert four_buckets.speed["shapes"] == 4
+    assert four_buckets.speed["num_bucket_lengths"] == 4
     one_epoch = count(**{"train.epochs": 1})
     assert one_epoch.speed["compilations"] == four_buckets.speed["compilations"]
     for counted in (one_epoch, four_buckets):
@@ -402,7 +402,7 @@ def test_bf16_computes_in_bf16(prepare: Prepare, on_the_cpu: Losses, run: Run) -
 
 def test_with_one_bucket_there_is_one_shape(one_bucket: Counted) -> None:
     one_bucket.show("one bucket")
-    assert one_bucket.speed["shapes"] == 1
+    assert one_bucket.speed["num_bucket_lengths"] == 1
     check_compilations(one_bucket)
     check_steps(one_bucket, EPOCHS * STEPS)
 

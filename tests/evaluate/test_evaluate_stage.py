@@ -29,7 +29,7 @@ from tiny import tiny_recipe, write_reviews
 
 RESULT = METRICS / "evaluate.json"
 # A task on rows that `lay` writes: columns text, pair and label, splits of their own.
-OWN_SPLITS: dict[str, Any] = {"label": "label", "id": None, "keep": None, "split": None}
+OWN_SPLITS: dict[str, Any] = {"label_column": "label", "id_column": None, "filter": None, "split": None}
 REGRESSION: dict[str, Any] = OWN_SPLITS | {"labels": [], "metrics": ["pearson", "spearman"]}
 TEXTS = ["dull and empty", "a bright film", "the film is funny", "a very hollow plot", "warm but lazy"]
 
@@ -130,7 +130,7 @@ def test_metrics_pictures_and_predictions_are_written(reviews: Path) -> None:
         "predictions/test.parquet",
     ]
     assert list(read_json(RESULT)) == [
-        "split", "rows", "accuracy", "f1", "interval", "baseline", "constant_prediction", "ece"
+        "split", "num_examples", "accuracy", "f1", "ci95", "baseline", "constant_prediction", "ece"
     ]  # fmt: skip
     assert {name: lines[0] for name, lines in pictures().items()} == {
         "confusion.csv": ["actual", "predicted"],
@@ -142,12 +142,12 @@ def test_metrics_pictures_and_predictions_are_written(reviews: Path) -> None:
 def test_the_metrics_are_those_of_the_written_predictions(reviews: Path) -> None:
     evaluate(recipe(), cpu=True)
     result, rows = read_json(RESULT), predictions()
-    assert (result["split"], result["rows"]) == ("test", 48)
+    assert (result["split"], result["num_examples"]) == ("test", 48)
     assert result["accuracy"] == pytest.approx(accuracy_score(rows["label"], rows["prediction"]))
     assert result["f1"] == pytest.approx(f1_score(rows["label"], rows["prediction"], pos_label="fresh"))
     for name in "accuracy", "f1":
-        assert result["interval"][name]["low"] <= result[name] <= result["interval"][name]["high"]
-        assert result["interval"][name]["low"] < result["interval"][name]["high"]
+        assert result["ci95"][name]["low"] <= result[name] <= result["ci95"][name]["high"]
+        assert result["ci95"][name]["low"] < result["ci95"][name]["high"]
     assert result["constant_prediction"] is False
     assert rows["prediction"].count("fresh") == 24
 
@@ -231,12 +231,12 @@ def test_batches_that_are_filled_up_to_a_few_shapes_do_not_change_the_result(
 def test_another_split_is_evaluated_on_request_and_replaces_the_first(reviews: Path) -> None:
     evaluate(recipe("test"), cpu=True)
     evaluate(recipe("train"), cpu=True)
-    assert (read_json(RESULT)["split"], read_json(RESULT)["rows"]) == ("train", 144)
+    assert (read_json(RESULT)["split"], read_json(RESULT)["num_examples"]) == ("train", 144)
     assert [file.name for file in PREDICTIONS.iterdir()] == ["train.parquet"]
     assert len(pictures()["confusion.csv"]) == 1 + 144
 
 
-def test_a_model_that_says_one_label_to_everything_is_told_as_collapsed(kitchen_table: Path) -> None:
+def test_a_model_that_predicts_one_label_for_everything_is_a_constant_prediction(kitchen_table: Path) -> None:
     lay(train=["fresh"] * 3 + ["rotten"], validation=["fresh"], test=["rotten"] * 3 + ["fresh"] * 2)
     prepare(task(**OWN_SPLITS), max_length=16)
     finish(["rotten", "fresh"], weights=0, biases=[1, 0])
@@ -284,7 +284,7 @@ def test_two_labels_of_which_the_second_does_not_occur_are_evaluated_too(kitchen
 
 def test_sentence_pairs_are_judged_with_both_texts(kitchen_table: Path) -> None:
     lay(train=["fresh", "rotten"], validation=["fresh"], test=["rotten", "fresh"] * 6)
-    pairs = recipe(**OWN_SPLITS | {"text": ["text", "pair"]})
+    pairs = recipe(**OWN_SPLITS | {"text_columns": ["text", "pair"]})
     prepare(pairs.task, max_length=16)
     finish(pairs.task.labels)
     evaluate(pairs, cpu=True)
@@ -315,7 +315,7 @@ def test_regression_has_values_and_pictures_of_headers_alone(kitchen_table: Path
     assert "ece" not in result
 
 
-def test_a_regression_that_says_one_number_to_everything_is_collapsed(kitchen_table: Path) -> None:
+def test_a_regression_that_predicts_one_number_for_everything_is_a_constant_prediction(kitchen_table: Path) -> None:
     lay(train=[1, 2.5, 4], validation=[1], test=[-3, 1, 2])
     prepare(task(**REGRESSION), max_length=16)
     finish([], weights=0, biases=[2.5])
@@ -349,7 +349,7 @@ def test_a_split_of_another_name_is_judged_by_it(kitchen_table: Path) -> None:
     source = {"kind": "hub", "repo": "a/b", "config": "c", "revision": "0" * 40}
     names = ("train", "validation", "validation_mismatched")
     evaluate(recipe(names[2], **OWN_SPLITS, source={**source, "splits": {name: name for name in names}}), cpu=True)
-    assert (read_json(RESULT)["split"], read_json(RESULT)["rows"]) == ("validation_mismatched", 3)
+    assert (read_json(RESULT)["split"], read_json(RESULT)["num_examples"]) == ("validation_mismatched", 3)
     assert predictions("validation_mismatched")["label"] == ["rotten", "fresh", "rotten"]
 
 

@@ -26,8 +26,8 @@ class Known(Run):
         return self.read.predictions if hasattr(self.read, "predictions") else None
 
 
-def run(name: str, *, collapsed: bool = False, predictions: pd.DataFrame | None = None, **changes: Any) -> Run:
-    made = files(tiny_recipe(**changes), steps=10, rows=200, constant_prediction=collapsed)
+def run(name: str, *, constant: bool = False, predictions: pd.DataFrame | None = None, **changes: Any) -> Run:
+    made = files(tiny_recipe(**changes), steps=10, rows=200, constant_prediction=constant)
 
     def read(file: Any) -> bytes | None:
         return made.get(file)
@@ -51,8 +51,8 @@ def table(predictions: list[str], labels: list[str]) -> pd.DataFrame:
 
 def test_every_figure_has_a_contrast_and_words_and_evaluation_comes_first() -> None:
     told = comparison(("seeds:a", group("a")), ("seeds:b", group("b", **{"train.learning_rate": 1e-4})), [], 0)
-    assert [(each.stage, each.name) for each in told.figures][:2] == [("evaluate", "accuracy"), ("evaluate", "f1")]
-    accuracy = told.figures[0]
+    assert [(each.stage, each.name) for each in told.metrics][:2] == [("evaluate", "accuracy"), ("evaluate", "f1")]
+    accuracy = told.metrics[0]
     assert accuracy.contrast is not None
     assert accuracy.contrast.difference > 0.1
     assert accuracy.verdict.startswith("better, p<")
@@ -64,7 +64,7 @@ def test_a_metric_that_a_side_lacks_is_told_as_such() -> None:
     after = run("b", **{"task.metrics": ["accuracy"]})
     after = replace(after, result=without(after.result, "f1"))
     told = comparison(("a", [run("a")]), ("b", [after]), [], 0)
-    (f1,) = [each for each in told.figures if (each.stage, each.name) == ("evaluate", "f1")]
+    (f1,) = [each for each in told.metrics if (each.stage, each.name) == ("evaluate", "f1")]
     assert f1.contrast is None
     assert f1.verdict.startswith("only the first side has it: 0.")
 
@@ -72,37 +72,37 @@ def test_a_metric_that_a_side_lacks_is_told_as_such() -> None:
 def without(result: RunResult, name: str) -> RunResult:
     return replace(
         result,
-        figures={
-            stage: {key: value for key, value in figures.items() if key != name}
-            for stage, figures in result.figures.items()
+        metrics={
+            stage: {key: value for key, value in metrics.items() if key != name}
+            for stage, metrics in result.metrics.items()
         },
     )
 
 
 def test_of_one_seed_a_side_the_measured_spread_of_the_task_is_told() -> None:
     reference = summarize_seeds({each.result.recipe["seed"]: each.result for each in group("r")})
-    sd = reference.figures["evaluate"]["accuracy"].sd
+    sd = reference.metrics["evaluate"]["accuracy"].sd
     after = run("b", **{"train.epochs": 3})
     for kind, expected in (("cpu", f"; the task's known spread is ±{sd:.2g}"), ("cuda", "")):
         told = comparison(("a", [run("a")]), ("b", [after]), [(kind, reference)], 0)
-        assert told.figures[0].verdict == f"one seed a side: cannot tell{expected}"
+        assert told.metrics[0].verdict == f"one seed a side: cannot tell{expected}"
     elsewhere = [run(name, **{"model.source.path": "data/own/another"}) for name in ("a", "b")]
     told = comparison(("a", elsewhere[:1]), ("b", elsewhere[1:]), [("cpu", reference)], 0)
-    assert told.figures[0].verdict == "one seed a side: cannot tell"
+    assert told.metrics[0].verdict == "one seed a side: cannot tell"
 
 
 def test_one_seed_against_several_names_the_test_and_what_it_takes_for_granted() -> None:
     told = comparison(("seeds:a", group("a")), ("b", [run("b", **{"train.learning_rate": 1e-4})]), [], 0)
-    assert told.figures[0].verdict == "inside seed noise, as far as one seed tells, n=3 and 1"
+    assert told.metrics[0].verdict == "inside seed noise, as far as one seed tells, n=3 and 1"
     said = to_markdown(told)
     assert "Student's t-test" in said
     assert "judged by the other's spread" in said
     assert "Welch" not in said
 
 
-def test_a_collapsed_run_and_a_run_on_both_sides_are_warned_of() -> None:
-    told = comparison(("a", [run("a")]), ("b", [run("a"), run("b", constant_prediction=True, seed=7)]), [], 0)
-    assert told.warnings == ["b has collapsed: it says the same of every row", "a run stands on both sides"]
+def test_a_constant_prediction_and_a_run_on_both_sides_are_warned_of() -> None:
+    told = comparison(("a", [run("a")]), ("b", [run("a"), run("b", constant=True, seed=7)]), [], 0)
+    assert told.warnings == ["b is a constant prediction: one label for every example", "a run stands on both sides"]
     again = replace(run("a"), name="another word for it")
     assert comparison(("a", [run("a")]), ("b", [again]), [], 0).warnings[0] == "a run stands on both sides"
 
@@ -165,6 +165,6 @@ def test_json_has_null_for_what_is_no_number() -> None:
 
 def test_a_group_against_itself_is_the_same_as_far_as_seeds_tell() -> None:
     told = comparison(("seeds:a", group("a")), ("seeds:b", group("b")), [], 0)
-    assert {each.verdict for each in told.figures} == {"inside seed noise, n=3 and 3"}
+    assert {each.verdict for each in told.metrics} == {"inside seed noise, n=3 and 3"}
     assert told.differences == []
     assert entry().result.recipe == run("a").result.recipe

@@ -45,7 +45,7 @@ def test_seeds_are_experiments_and_what_head_has_is_not_cooked_again(seeded: tup
 
 def test_mean_deviation_and_ends_are_printed(seeded: tuple[Path, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(seeded[0])
-    losses = [each.result.figures["train"]["loss"] for each in resolve_runs("seeds:HEAD")]
+    losses = [each.result.metrics["train"]["loss"] for each in resolve_runs("seeds:HEAD")]
     assert len(losses) == 2
     mean, deviation = sum(losses) / 2, abs(losses[0] - losses[1]) / 2**0.5
     row = f"{mean:.4f} │             {deviation:.4f} │ {min(losses):.4f} │ {max(losses):.4f} │"
@@ -80,8 +80,8 @@ def test_an_override_that_means_nothing_is_told_before_anything_is_cooked(
 def test_two_groups_are_compared(seeded: tuple[Path, str, str], worse: str, run: Run) -> None:
     told = json.loads(run(seeded[0], "reprise", "compare", "seeds:HEAD", f"seeds:{worse}", "--json").stdout)
     assert told["first"]["seeds"] == told["second"]["seeds"] == [42, 43]
-    figures = {(each["stage"], each["name"]): each for each in told["figures"]}
-    loss = figures["train", "loss"]
+    metrics = {(each["stage"], each["name"]): each for each in told["metrics"]}
+    loss = metrics["train", "loss"]
     assert loss["contrast"]["difference"] > 0
     assert "n=2 and 2" in loss["verdict"]
     assert [each["key"] for each in told["differences"]] == ["train.learning_rate"]
@@ -97,7 +97,7 @@ def test_two_runs_are_compared_row_by_row(
     folder = seeded[0]
     told = json.loads(run(folder, "reprise", "compare", "HEAD", worse, "--json", "--rows", "2").stdout)
     pairing = told["pairing"]
-    assert pairing["rows"] == read_json(folder / "metrics/evaluate.json")["rows"]
+    assert pairing["rows"] == read_json(folder / "metrics/evaluate.json")["num_examples"]
     monkeypatch.chdir(folder)
     first, second = (resolve_runs(word)[0].predictions() for word in ("HEAD", worse))
     assert first is not None
@@ -111,7 +111,7 @@ def test_two_runs_are_compared_row_by_row(
     assert [row["id"] for row in pairing["examples"]] == surest.tolist()[:2]
     low, high = pairing["intervals"]["accuracy"]
     assert low <= right[1].mean() - right[0].mean() <= high
-    assert all(each["verdict"].startswith("one seed a side: cannot tell") for each in told["figures"])
+    assert all(each["verdict"].startswith("one seed a side: cannot tell") for each in told["metrics"])
 
 
 def test_it_is_read_on_the_terminal_and_in_a_pull_request(seeded: tuple[Path, str, str], worse: str, run: Run) -> None:

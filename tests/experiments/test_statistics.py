@@ -28,7 +28,7 @@ def test_a_side_is_its_mean_and_the_deviation_of_a_sample() -> None:
 def test_welchs_interval_is_the_one_worked_by_hand() -> None:
     # Variances 0.0004 and 0.00016667; over n: 0.00013333 and 0.00004167, together 0.000175. Welch and Satterthwaite's
     # degrees of freedom: 3.0625e-8 / (1.7778e-8 / 2 + 1.7361e-9 / 3) = 3.2347.
-    told = t_test(FIRST, SECOND, figures=1)
+    told = t_test(FIRST, SECOND, metrics=1)
     assert told.difference == pytest.approx(0.095)
     t, freedom = 0.095 / math.sqrt(0.000175), 0.000175**2 / ((0.0004 / 3) ** 2 / 2 + (0.0005 / 3 / 4) ** 2 / 3)
     assert freedom == pytest.approx(3.2347, abs=1e-4)
@@ -39,7 +39,7 @@ def test_welchs_interval_is_the_one_worked_by_hand() -> None:
 
 def test_one_seed_against_several_is_asked_whether_it_could_be_one_more_of_them() -> None:
     # Mean 0.82, deviation 0.02: the prediction interval is ± t(2) · 0.02 · √(4/3); the single one is 0.13 above.
-    told = t_test(FIRST, [0.95], figures=1)
+    told = t_test(FIRST, [0.95], metrics=1)
     scale = 0.02 * math.sqrt(4 / 3)
     half = 4.302653 * scale  # t(0.975, 2)
     assert (told.low, told.high) == pytest.approx((0.13 - half, 0.13 + half), abs=1e-6)
@@ -49,7 +49,7 @@ def test_one_seed_against_several_is_asked_whether_it_could_be_one_more_of_them(
 
 
 def test_several_figures_share_the_five_percent() -> None:
-    one, five = t_test(FIRST, SECOND, figures=1), t_test(FIRST, SECOND, figures=5)
+    one, five = t_test(FIRST, SECOND, metrics=1), t_test(FIRST, SECOND, metrics=5)
     assert one.p is not None
     assert five.p == pytest.approx(5 * one.p)
     ends = stats.ttest_ind(SECOND, FIRST, equal_var=False).confidence_interval(0.99)
@@ -58,7 +58,7 @@ def test_several_figures_share_the_five_percent() -> None:
 
 def test_two_groups_of_one_recipe_are_told_apart_in_no_more_cases_than_it_says() -> None:
     draw = np.random.default_rng(0).normal(0.8, 0.01, (1500, 2, 5))
-    found = sum(t_test(first, second, figures=1).p < 0.05 for first, second in draw.tolist())
+    found = sum(t_test(first, second, metrics=1).p < 0.05 for first, second in draw.tolist())
     # At most 5 %, and three times √(0.05 · 0.95 / 1500) more by chance.
     assert found / 1500 < 0.05 + 0.017
 
@@ -66,9 +66,9 @@ def test_two_groups_of_one_recipe_are_told_apart_in_no_more_cases_than_it_says()
 @settings(deadline=None)  # a busy machine is no failure
 @given(drawn, drawn, st.integers(1, 6))
 def test_the_other_way_round_it_is_the_same_with_the_other_sign(
-    first: list[float], second: list[float], figures: int
+    first: list[float], second: list[float], metrics: int
 ) -> None:
-    there, back = t_test(first, second, figures), t_test(second, first, figures)
+    there, back = t_test(first, second, metrics), t_test(second, first, metrics)
     assert there.difference == -back.difference
     assert (there.p is None) == (back.p is None)
     if there.p is not None and there.low is not None and there.high is not None:
@@ -79,9 +79,9 @@ def test_the_other_way_round_it_is_the_same_with_the_other_sign(
 @settings(deadline=None)  # a busy machine is no failure
 @given(drawn, drawn, st.integers(1, 6))
 def test_an_interval_leaves_out_zero_where_the_verdict_says_better_or_worse(
-    first: list[float], second: list[float], figures: int
+    first: list[float], second: list[float], metrics: int
 ) -> None:
-    told = t_test(first, second, figures)
+    told = t_test(first, second, metrics)
     if told.p is not None and told.low is not None and told.high is not None and abs(told.p - 0.05) > 1e-6:
         assert (told.low > 0 or told.high < 0) == (told.p < 0.05)
         assert verdict("accuracy", told).startswith("inside seed noise") == (told.p >= 0.05)
@@ -110,11 +110,11 @@ def test_an_interval_leaves_out_zero_where_the_verdict_says_better_or_worse(
 def test_a_verdict_is_in_words(
     name: str, first: list[float], second: list[float], known: float | None, words: str
 ) -> None:
-    assert verdict(name, t_test(first, second, figures=1), known) == words
+    assert verdict(name, t_test(first, second, metrics=1), known) == words
 
 
 def test_a_side_that_does_not_vary_still_has_the_others_noise() -> None:
-    told = t_test([0.8, 0.8, 0.8], [0.80, 0.84], figures=1)
+    told = t_test([0.8, 0.8, 0.8], [0.80, 0.84], metrics=1)
     # The other's standard error alone: 0.0282843 / √2 = 0.02, with one degree of freedom, so t = 1 and p = 1/2.
     assert told.p == pytest.approx(0.5)
 

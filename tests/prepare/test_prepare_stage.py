@@ -28,8 +28,8 @@ from tiny import FILLER, GOOD, Run, tiny_recipe, write_params, write_reviews
 
 SPLITS = ("train", "validation", "test")
 # A task on rows that `lay` writes: columns text and label, splits of their own.
-OWN_SPLITS = {"label": "label", "labels": ["a", "b"], "id": None, "keep": None, "split": None}
-PAIRS = {"text": ["text", "pair"]}
+OWN_SPLITS = {"label_column": "label", "labels": ["a", "b"], "id_column": None, "filter": None, "split": None}
+PAIRS = {"text_columns": ["text", "pair"]}
 REGRESSION = {"labels": [], "metrics": ["pearson"]}
 
 
@@ -187,7 +187,7 @@ def test_the_card_counts_what_is_there(kitchen_table: Path) -> None:
     hashes = {split: hashlib.sha256(split_file(split).read_bytes()).hexdigest() for split in SPLITS}
     assert {split: about["splits"][split].pop("sha256") for split in SPLITS} == hashes
     assert about["splits"]["train"] == {
-        "rows": 4,
+        "num_examples": 4,
         "tokens": 3 + 4 + 8 + 8,  # two more than words; 9 words are cut to 6
         "length_quantiles": {
             "0.0": 3, "0.25": 3, "0.5": 4, "0.75": 8, "0.9": 8, "0.95": 8, "0.99": 8, "1.0": 8
@@ -260,21 +260,21 @@ def test_regression_has_numbers_as_labels_and_their_spread_on_the_card(kitchen_t
 def test_a_limit_leaves_that_many_rows_of_each_split_chosen_by_their_content(reviews: Path) -> None:
     prepare(task(), max_length=16)
     everything = {split: prepared(split)["id"] for split in SPLITS}
-    prepare(task(limit=10), max_length=16)
+    prepare(task(max_examples=10), max_length=16)
     few = {split: prepared(split)["id"] for split in SPLITS}
-    prepare(task(limit=20), max_length=16)
+    prepare(task(max_examples=20), max_length=16)
     more = {split: prepared(split)["id"] for split in SPLITS}
     for split in SPLITS:
         assert [len(few[split]), len(more[split])] == [10, 20]
         assert set(few[split]) < set(more[split]) < set(everything[split])
         assert few[split] != everything[split][:10]
-    assert read_json(stats_path())["splits"]["train"]["rows"] == 20
+    assert read_json(stats_path())["splits"]["train"]["num_examples"] == 20
 
 
 def test_a_limit_above_the_rows_leaves_them_all(reviews: Path) -> None:
     prepare(task(), max_length=16)
     before = all_bytes()
-    prepare(task(limit=1000), max_length=16)
+    prepare(task(max_examples=1000), max_length=16)
     assert all_bytes() == before
 
 
@@ -339,10 +339,13 @@ def test_a_split_of_more_rows_than_a_file_takes_has_several_with_the_same_rows(
             id="one table and no shares",
         ),
         pytest.param(
-            {"keep": {"verdict": ["raw"]}}, 16, "params.yaml: task.filter: no row is left", id="nothing to keep"
+            {"filter": {"verdict": ["raw"]}}, 16, "params.yaml: task.filter: no row is left", id="nothing to keep"
         ),
         pytest.param(
-            {"label": "verdit"}, 16, "data/raw/all/reviews.csv: no column 'verdit' (task.label_column)", id="no label"
+            {"label_column": "verdit"},
+            16,
+            "data/raw/all/reviews.csv: no column 'verdit' (task.label_column)",
+            id="no label",
         ),
         pytest.param({"labels": ["rotten", "ripe"]}, 16, "data/raw/all/reviews.csv, row ", id="another label"),
         pytest.param(
@@ -377,7 +380,7 @@ def test_bad_input_is_told_in_one_line_and_leaves_what_was_there(
         ),
         pytest.param(
             ["train", "validation"],
-            {"keep": {"text": ["the train film"]}},
+            {"filter": {"text": ["the train film"]}},
             "params.yaml: task.source: the validation split is empty: nothing is left of its table",
             id="a split of which nothing is kept",
         ),

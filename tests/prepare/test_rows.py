@@ -17,7 +17,14 @@ from reprise.prepare.columns import UNLABELED, RawSplit, check_columns, read_tab
 from tiny import tiny_recipe
 
 # What a test says of the task; the columns are text and label unless it says otherwise.
-PLAIN = {"text": ["text"], "label": "label", "labels": ["a", "b"], "id": None, "keep": None, "split": None}
+PLAIN = {
+    "text_columns": ["text"],
+    "label_column": "label",
+    "labels": ["a", "b"],
+    "id_column": None,
+    "filter": None,
+    "split": None,
+}
 REGRESSION = {"labels": [], "metrics": ["pearson"]}
 
 Read = Callable[..., Dataset]
@@ -113,7 +120,7 @@ def test_rows_are_mapped_from_disk_from_reading_to_standard_columns(
     read_table: Callable[..., RawSplit], name: str, content: str | Dataset
 ) -> None:
     table = read_table(name, content)
-    standard = to_standard_columns(table, task(keep={"label": ["a", "b"]}))
+    standard = to_standard_columns(table, task(filter={"label": ["a", "b"]}))
     for rows in table.rows, standard:
         assert [Path(file["filename"]).suffix for file in rows.cache_files] == [".arrow"]
 
@@ -186,7 +193,7 @@ def test_regression_takes_the_number_itself(read: Read) -> None:
 
 
 def test_sentence_pairs_have_two_texts_in_the_order_of_the_recipe(read: Read) -> None:
-    rows = read("a.csv", "one,two,label\nx,y,a\n", text=["two", "one"])
+    rows = read("a.csv", "one,two,label\nx,y,a\n", text_columns=["two", "one"])
     assert (rows["text"][:], rows["text_pair"][:]) == (["y"], ["x"])
 
 
@@ -202,7 +209,7 @@ def test_rows_whose_group_is_not_known_are_groups_of_their_own(read: Read) -> No
 
 
 def test_ids_are_taken_from_their_column_as_text(read: Read) -> None:
-    assert read("a.jsonl", json_lines({"text": "x", "label": "a", "n": 30}), id="n")["id"][:] == ["30"]
+    assert read("a.jsonl", json_lines({"text": "x", "label": "a", "n": 30}), id_column="n")["id"][:] == ["30"]
 
 
 @pytest.mark.parametrize(
@@ -218,22 +225,22 @@ def test_rows_are_kept_that_hold_a_wanted_value_in_every_named_column(
     read_table: Callable[..., RawSplit], keep: dict[str, list[str]] | None, texts: list[str]
 ) -> None:
     table = read_table("a.csv", "text,label,year\nu,a,2001\nv,b,1999\nx,plot,1999\ny,b,1999\n")
-    assert to_standard_columns(table, task(keep=keep, labels=["a", "b", "plot"]))["text"][:] == texts
+    assert to_standard_columns(table, task(filter=keep, labels=["a", "b", "plot"]))["text"][:] == texts
 
 
 def test_class_numbers_are_kept_by_their_names(read: Read) -> None:
-    rows = read("a.parquet", classes(["plot", "b", "a"], [0, 1, 2]), keep={"label": ["a", "b"]})
+    rows = read("a.parquet", classes(["plot", "b", "a"], [0, 1, 2]), filter={"label": ["a", "b"]})
     assert rows["label"][:] == [1, 0]
 
 
 def test_a_row_without_an_id_is_named_by_its_number_in_the_file(read: Read) -> None:
-    rows = read("a.csv", "text,label\nu,plot\nv,b\nx,plot\ny,a\n", keep={"label": ["a", "b"]})
+    rows = read("a.csv", "text,label\nu,plot\nv,b\nx,plot\ny,a\n", filter={"label": ["a", "b"]})
     assert rows.to_dict() == {"id": ["1", "3"], "text": ["v", "y"], "label": [1, 0]}
 
 
 @pytest.mark.parametrize("named", [None, "n"])
 def test_keeping_nothing_leaves_no_rows(read: Read, named: str | None) -> None:
-    assert len(read("a.csv", "n,text,label\n1,x,a\n", keep={"label": ["other"]}, id=named)) == 0
+    assert len(read("a.csv", "n,text,label\n1,x,a\n", filter={"label": ["other"]}, id_column=named)) == 0
 
 
 @pytest.mark.parametrize(
@@ -294,21 +301,21 @@ def test_keeping_nothing_leaves_no_rows(read: Read, named: str | None) -> None:
         pytest.param(
             "a.csv",
             "n,text,label\n4,x,a\n5,y,a\n4,z,b\n",
-            {"id": "n"},
+            {"id_column": "n"},
             "a.csv: rows 1 and 3 have the same id '4' in column 'n' (task.id_column); expected different ids",
             id="an id twice",
         ),
         pytest.param(
             "a.csv",
             "n,text,label\n1,u,plot\n2,v,plot\n3,x,A\n",
-            {"keep": {"label": ["a", "b", "A"]}},
+            {"filter": {"label": ["a", "b", "A"]}},
             "a.csv, row 3: unknown label 'A'",
             id="a label after rows that are left out",
         ),
         pytest.param(
             "a.csv",
             "n,text,label\n1,u,plot\n7,v,a\n2,w,plot\n7,x,b\n",
-            {"keep": {"label": ["a", "b"]}, "id": "n"},
+            {"filter": {"label": ["a", "b"]}, "id_column": "n"},
             "a.csv: rows 2 and 4 have the same id '7'",
             id="an id twice after rows that are left out",
         ),
@@ -327,13 +334,13 @@ def test_a_mistake_in_a_row_names_the_row_as_it_stands_in_the_file(
     ("changes", "message"),
     [
         (
-            {"label": "lable"},
+            {"label_column": "lable"},
             "no column 'lable' (task.label_column); did you mean 'label'? its columns are text, label, film",
         ),
-        ({"text": ["review"]}, "no column 'review' (task.text_columns); its columns are text, label, film"),
-        ({"text": ["text", "txet"]}, "no column 'txet' (task.text_columns); did you mean 'text'?"),
-        ({"keep": {"flim": ["x"]}}, "no column 'flim' (task.filter); did you mean 'film'?"),
-        ({"id": "number"}, "no column 'number' (task.id_column); its columns are"),
+        ({"text_columns": ["review"]}, "no column 'review' (task.text_columns); its columns are text, label, film"),
+        ({"text_columns": ["text", "txet"]}, "no column 'txet' (task.text_columns); did you mean 'text'?"),
+        ({"filter": {"flim": ["x"]}}, "no column 'flim' (task.filter); did you mean 'film'?"),
+        ({"id_column": "number"}, "no column 'number' (task.id_column); its columns are"),
         (
             {"split": {"validation": 0.1, "test": 0.1, "group_by": "films", "seed": 0}},
             "no column 'films' (task.split.group_by); did you mean 'film'?",

@@ -113,7 +113,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of a dozen runs, made up: a sweep, seeds, one that collapsed, names and texts that are markup."""
+    """A report of a dozen runs, made up: a sweep, seeds, one constant prediction, names and texts that are markup."""
     labels = {"task.labels": ["rotten", "fresh", HOSTILE]}
     rates = [1e-4, 3e-5, 5e-5, 2e-4]
     runs = [
@@ -269,11 +269,11 @@ def test_no_more_than_eight_runs_can_be_chosen(opened: Open, report: Path) -> No
 def test_a_chart_says_the_same_as_its_table(opened: Open, report: Path) -> None:
     page = opened(report)
     choose(page, "main", "seed-43")
-    for figure in page.locator("figure[data-chart]").all():
-        figure.locator("summary").click()
-        rows = figure.locator("table tbody tr")
+    for metric in page.locator("figure[data-chart]").all():
+        metric.locator("summary").click()
+        rows = metric.locator("table tbody tr")
         expect(rows).not_to_have_count(0)
-        assert figure.locator("table thead th").count() == rows.first.locator("td").count()
+        assert metric.locator("table thead th").count() == rows.first.locator("td").count()
     losses = page.locator("figure[data-chart='loss'] table tbody tr")
     assert losses.count() == 2 * 30
     data = json.loads(page.locator("#content").text_content() or "")
@@ -427,7 +427,7 @@ def test_the_report_of_what_was_really_cooked_opens(opened: Open, tasted: Path, 
     assert lines(page, "loss") == 3
     assert page.locator("figure[data-chart='seeds'] svg .mark-rect path").count() == 2
     judged = json.loads((tasted / "metrics/evaluate.json").read_text())
-    assert page.locator("#mistakes li").count() == min(round((1 - judged["accuracy"]) * judged["rows"]), 25)
+    assert page.locator("#mistakes li").count() == min(round((1 - judged["accuracy"]) * judged["num_examples"]), 25)
     assert page.locator("figure[data-chart='lengths'] svg").count() == 1
     page.screenshot(path=pictures / "cooked.png", full_page=True)
 

@@ -38,9 +38,11 @@ def test_head_and_all_experiments_are_on_the_page(folder: Path, run: Run) -> Non
     (group,) = content["groups"]
     assert [each["seed"] for each in group["seeds"]] == [42, 43]
     judged = json.loads((folder / "metrics/evaluate.json").read_text())
-    assert content["runs"][0]["figures"]["accuracy"][0] == round(judged["accuracy"], 5)
+    assert content["runs"][0]["metrics"]["accuracy"][0] == round(judged["accuracy"], 5)
     card = json.loads((folder / "data/prepared/stats.json").read_text())
-    assert sum(each["count"] for each in content["balance"]) == sum(each["rows"] for each in card["splits"].values())
+    assert sum(each["count"] for each in content["balance"]) == sum(
+        each["num_examples"] for each in card["splits"].values()
+    )
     text = page.read_text(encoding="utf-8")
     head = run(folder, "git", "rev-parse", "HEAD").stdout.strip()
     for line in (f"git checkout {head}", "dvc exp run -S seed=43", "dvc exp run -S train.learning_rate=0.001"):
@@ -54,7 +56,7 @@ def test_the_command_of_an_experiment_cooks_it_again(folder: Path, run: Run) -> 
     (command,) = re.findall(r"dvc exp run -S seed=43", (folder / "report/index.html").read_text(encoding="utf-8"))
     run(folder, *command.split())
     again = json.loads((folder / "metrics/evaluate.json").read_text())
-    assert told(folder / "report/index.html")["runs"][1]["figures"]["accuracy"][0] == round(again["accuracy"], 5)
+    assert told(folder / "report/index.html")["runs"][1]["metrics"]["accuracy"][0] == round(again["accuracy"], 5)
     assert run(folder, "dvc", "metrics", "diff", "second", "--targets", "metrics/evaluate.json").stdout == ""
 
 

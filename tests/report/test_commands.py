@@ -68,7 +68,13 @@ def test_a_change_is_said_as_a_user_would_say_it() -> None:
 
 
 def test_an_integer_that_became_a_number_with_a_point_is_a_change() -> None:
-    assert experiment_command({"warmup": 1.0}, {"warmup": 1}) == ["dvc", "exp", "run", "-S", "warmup=1.0"]
+    assert experiment_command({"warmup_ratio": 1.0}, {"warmup_ratio": 1}) == [
+        "dvc",
+        "exp",
+        "run",
+        "-S",
+        "warmup_ratio=1.0",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -81,6 +87,6 @@ def test_keys_that_come_or_go_cannot_be_said(recipe: dict[str, Any], base: dict[
 
 def test_a_key_that_is_no_name_cannot_be_said() -> None:
     changed = copy.deepcopy(TINY_RECIPE)
-    changed["task"]["keep"] = {"verdict.of the critic": ["rotten"]}
+    changed["task"]["filter"] = {"verdict.of the critic": ["rotten"]}
     assert experiment_command(changed, TINY_RECIPE) is None
     assert experiment_command(TINY_RECIPE, changed) is None

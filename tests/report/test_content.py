@@ -25,20 +25,20 @@ def as_regression(files: dict[Path, bytes]) -> None:
         files[PLOTS / f"{name}.csv"] = f"{columns}\n".encode()
     judged = json.loads(files[Path("metrics/evaluate.json")])
     del judged["ece"]
-    judged |= {"pearson": 0.5, "interval": {"pearson": {"low": 0.4, "high": 0.6}}, "baseline": {"pearson": 0.0}}
+    judged |= {"pearson": 0.5, "ci95": {"pearson": {"low": 0.4, "high": 0.6}}, "baseline": {"pearson": 0.0}}
     files[Path("metrics/evaluate.json")] = json.dumps(judged).encode()
 
 
 def test_the_figures_of_a_run_have_the_names_that_people_know() -> None:
     run = entry()
     judged = run.evaluated
-    assert list(run.figures) == [
+    assert list(run.metrics) == [
         "accuracy", "f1", "validation accuracy", "validation f1", "training loss", "calibration error",
         "training seconds", "examples/s", "peak MiB",
     ]  # fmt: skip
-    ends = judged["interval"]["accuracy"]
-    assert run.figures["accuracy"] == MetricValue(judged["accuracy"], ends["low"], ends["high"])
-    assert run.figures["training loss"] == MetricValue(float(run.result.losses.mean()))
+    ends = judged["ci95"]["accuracy"]
+    assert run.metrics["accuracy"] == MetricValue(judged["accuracy"], ends["low"], ends["high"])
+    assert run.metrics["training loss"] == MetricValue(float(run.result.losses.mean()))
 
 
 def test_what_is_drawn_of_a_run_is_what_its_files_say() -> None:
@@ -53,7 +53,7 @@ def test_what_is_drawn_of_a_run_is_what_its_files_say() -> None:
     assert sum(count for *_, count in drawn["confusion"]) == 200
     right = sum(count for actual, predicted, count in drawn["confusion"] if actual == predicted)
     assert right / 200 == run.evaluated["accuracy"]
-    np.testing.assert_allclose(drawn["figures"]["accuracy"], dataclasses.astuple(run.figures["accuracy"]), rtol=1e-4)
+    np.testing.assert_allclose(drawn["metrics"]["accuracy"], dataclasses.astuple(run.metrics["accuracy"]), rtol=1e-4)
 
 
 def test_a_long_curve_is_thinned_and_its_largest_gradient_stays() -> None:

@@ -110,12 +110,12 @@ def test_every_id_stands_once_and_every_label_and_link_leads_somewhere(page: Par
             assert attributes["href"][1:] in ids
 
 
-def test_a_collapsed_run_is_marked() -> None:
+def test_a_constant_prediction_is_marked() -> None:
     runs = [entry(), entry("flat", "experiment", how={"constant_prediction": True})]
     text = " ".join(Parsed(render(build_context(runs))).text)
     assert text.count("constant_prediction") == 2  # in the table, and above its commands
-    assert "Collapsed" not in text
-    assert "Collapsed" in " ".join(Parsed(render(build_context(runs[1:]))).text)
+    assert "Constant prediction" not in text
+    assert "Constant prediction" in " ".join(Parsed(render(build_context(runs[1:]))).text)
 
 
 def test_what_is_not_there_is_said_with_the_command_that_brings_it() -> None:

@@ -21,7 +21,7 @@ def test_runs_that_differ_in_the_seed_alone_are_a_group() -> None:
         ("learning_rate=0.005", [(42, 0), (43, 2)]),
         ("learning_rate=0.001", [(42, 1), (44, 3)]),
     ]
-    assert found[0].seeds[1].figures["accuracy"] == runs[2].figures["accuracy"]
+    assert found[0].seeds[1].metrics["accuracy"] == runs[2].metrics["accuracy"]
 
 
 def test_other_code_or_hardware_is_another_group_with_another_name() -> None:
@@ -46,9 +46,9 @@ def test_the_seeds_of_a_reference_join_the_runs_of_its_recipe_on_its_hardware() 
     reference = summarize_seeds(measured)
     (group,) = seed_groups([entry(), entry("own", "experiment", seed=43)], [("cpu", reference)], ["seed"])
     assert [(each.seed, each.run) for each in group.seeds] == [(42, 0), (43, 1), (44, None)]
-    assert group.seeds[2].figures["accuracy"].value == measured[44].figures["evaluate"]["accuracy"]
-    assert group.seeds[2].figures["validation f1"].value == measured[44].figures["train"]["f1"]
-    assert np.isclose(group.seeds[2].figures["training loss"].value, measured[44].losses.mean())
+    assert group.seeds[2].metrics["accuracy"].value == measured[44].metrics["evaluate"]["accuracy"]
+    assert group.seeds[2].metrics["validation f1"].value == measured[44].metrics["train"]["f1"]
+    assert np.isclose(group.seeds[2].metrics["training loss"].value, measured[44].losses.mean())
     assert seed_groups([entry()], [("cuda", reference)], []) == []
     assert seed_groups([entry(**{"train.epochs": 3})], [("cpu", reference)], []) == []
 
@@ -56,6 +56,6 @@ def test_the_seeds_of_a_reference_join_the_runs_of_its_recipe_on_its_hardware() 
 def test_the_spread_of_a_group_is_that_of_a_sample() -> None:
     runs = [entry(f"{seed}", "experiment", seed=seed) for seed in range(5)]
     (group,) = seed_groups(runs, [], ["seed"])
-    accuracies = [run.figures["accuracy"].value for run in runs]
+    accuracies = [run.metrics["accuracy"].value for run in runs]
     np.testing.assert_allclose(group.spread("accuracy"), [np.mean(accuracies), np.std(accuracies, ddof=1)])
     assert group.spread("peak MiB") == (2299, 0)

@@ -56,8 +56,8 @@ def test_what_a_run_does_not_have_is_a_dash_that_is_sorted_last() -> None:
         ("accuracy", None, Cell("–", "", None)),
     ],
 )
-def test_a_figure_is_told_as_it_is_read(name: str, figure: MetricValue | None, cell: Cell) -> None:
-    assert metric_cell(name, figure) == cell
+def test_a_figure_is_told_as_it_is_read(name: str, metric: MetricValue | None, cell: Cell) -> None:
+    assert metric_cell(name, metric) == cell
 
 
 @pytest.mark.parametrize(

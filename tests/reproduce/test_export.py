@@ -82,7 +82,7 @@ def test_the_hub_reads_the_figures_of_the_card(exported: Path, cooked: Path) -> 
 def test_the_card_tells_figures_data_limits_origin_and_the_command(exported: Path, cooked: Path) -> None:
     text = (exported / "README.md").read_text(encoding="utf-8")
     judged, provenance = (read_json(cooked / f"metrics/{name}.json") for name in ("evaluate", "provenance"))
-    low, high = (judged["interval"]["f1"][end] for end in ("low", "high"))
+    low, high = (judged["ci95"]["f1"][end] for end in ("low", "high"))
     assert f"| f1 | {judged['f1']:.4f} | {low:.4f} – {high:.4f} | {judged['baseline']['f1']:.4f} |" in text
     assert "| train | 144 | 82 | 62 | 15 |" in text
     assert "no `film` and no text is in two splits" in text
@@ -95,7 +95,7 @@ def test_the_card_tells_figures_data_limits_origin_and_the_command(exported: Pat
     assert result["weights"]["model.safetensors"] in text
     assert f"torch {session['environment']['packages']['torch']}" in text
     assert "uncommitted changes" not in text
-    assert "Collapsed" not in text
+    assert "Constant prediction" not in text
 
 
 def test_no_secret_of_the_remote_is_in_any_file(exported: Path) -> None:
@@ -155,9 +155,12 @@ def test_nothing_cooked_is_not_exported(kitchen: Path, run: Run) -> None:
     assert not (kitchen.parent / "nothing").exists()
 
 
-def test_a_collapsed_model_is_said_to_be_one(told: dict[str, Any]) -> None:
+def test_a_constant_prediction_is_stated(told: dict[str, Any]) -> None:
     told["evaluated"] |= {"constant_prediction": True}
-    assert "**Collapsed: it predicts the same for every row that it was judged on. Do not use it.**" in text_of(told)
+    assert (
+        "**Constant prediction: it predicts the same for every example of the evaluation split. Do not use it.**"
+        in text_of(told)
+    )
 
 
 def test_a_model_from_uncommitted_changes_is_said_to_be_one(told: dict[str, Any]) -> None:
@@ -167,8 +170,8 @@ def test_a_model_from_uncommitted_changes_is_said_to_be_one(told: dict[str, Any]
 
 
 def test_the_seeds_are_told_where_they_were_measured(told: dict[str, Any]) -> None:
-    figures = {"train": {}, "evaluate": {"accuracy": MeanStd(0.845, 0.0041), "f1": MeanStd(0.868, 0.0032)}}
-    reference = Reference({}, {}, figures, {str(seed): {} for seed in range(5)})
+    metrics = {"train": {}, "evaluate": {"accuracy": MeanStd(0.845, 0.0041), "f1": MeanStd(0.868, 0.0032)}}
+    reference = Reference({}, {}, metrics, {str(seed): {} for seed in range(5)})
     text = text_of(told | {"reference": reference})
     assert "Over 5 seeds of this recipe:" in text
     assert "| accuracy | 0.8450 | 0.0041 |" in text
@@ -191,8 +194,8 @@ def test_sentence_pairs_of_the_hub_name_their_sources_where_the_hub_looks(told: 
 
 def test_a_regression_is_told_as_one(told: dict[str, Any]) -> None:
     told["evaluated"] = {
-        "split": "test", "rows": 9, "pearson": 0.5, "constant_prediction": False,
-        "interval": {"pearson": {"low": 0.4, "high": 0.6}}, "baseline": {"pearson": 0.0},
+        "split": "test", "num_examples": 9, "pearson": 0.5, "constant_prediction": False,
+        "ci95": {"pearson": {"low": 0.4, "high": 0.6}}, "baseline": {"pearson": 0.0},
     }  # fmt: skip
     told["prepared"]["labels"] = []
     text = text_of(told, **{"task.labels": [], "task.metrics": ["pearson"], "task.filter": None})

@@ -25,8 +25,8 @@ def test_the_seeds_from_the_recipes_own_on_are_measured(measured: tuple[Path, st
     losses = [seed["train"]["loss"] for seed in reference["seeds"].values()]
     assert len(set(losses)) == 5
     mean = sum(losses) / 5
-    assert reference["figures"]["train"]["loss"]["mean"] == pytest.approx(mean)
-    assert reference["figures"]["train"]["loss"]["sd"] == pytest.approx(
+    assert reference["metrics"]["train"]["loss"]["mean"] == pytest.approx(mean)
+    assert reference["metrics"]["train"]["loss"]["sd"] == pytest.approx(
         (sum((loss - mean) ** 2 for loss in losses) / 4) ** 0.5
     )
     assert "reference: seed 43, 2 of 5" in said

@@ -20,7 +20,7 @@ def result(seed: int, accuracy: float) -> RunResult:
         recipe={"seed": seed, "train.epochs": 2, "task.filter": None},
         code={},
         losses=np.array([]),
-        figures={"train": {"loss": 0.5}, "evaluate": {"accuracy": accuracy}},
+        metrics={"train": {"loss": 0.5}, "evaluate": {"accuracy": accuracy}},
         provenance={
             "commit": "c",
             "threads": 2,
@@ -38,9 +38,9 @@ def reference() -> Reference:
 
 def test_a_spread_is_the_mean_and_the_deviation_of_a_sample(reference: Reference) -> None:
     # Squared distances from 0.84: 2 · (0.04² + 0.02²) = 0.004; over n - 1 = 4: 0.001.
-    assert reference.figures["evaluate"]["accuracy"].mean == pytest.approx(0.84)
-    assert reference.figures["evaluate"]["accuracy"].sd == pytest.approx(0.001**0.5)
-    assert reference.figures["train"]["loss"] == MeanStd(0.5, 0.0)
+    assert reference.metrics["evaluate"]["accuracy"].mean == pytest.approx(0.84)
+    assert reference.metrics["evaluate"]["accuracy"].sd == pytest.approx(0.001**0.5)
+    assert reference.metrics["train"]["loss"] == MeanStd(0.5, 0.0)
     assert reference.seeds["3"] == {"train": {"loss": 0.5}, "evaluate": {"accuracy": 0.86}}
 
 
@@ -70,7 +70,7 @@ def test_it_is_read_as_it_was_written(reference: Reference, tmp_path: Path) -> N
     assert read_reference(tmp_path / "reference/a.json") == reference
 
 
-@pytest.mark.parametrize("text", ['{"figures": {}}', '{"figures": 3}', '{"figures": {"train": {"loss": {"mean": 1}}}}'])
+@pytest.mark.parametrize("text", ['{"metrics": {}}', '{"metrics": 3}', '{"metrics": {"train": {"loss": {"mean": 1}}}}'])
 def test_what_is_no_reference_is_told_in_a_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"a.json: expected what `reprise seed-noise` writes"):

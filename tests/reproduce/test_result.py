@@ -21,7 +21,7 @@ def test_a_folder_and_its_commit_tell_the_same(cooked: Path, monkeypatch: pytest
     monkeypatch.chdir(cooked)
     folder, commit = read_result(folder_reader(Path()), "here"), read_result(commit_reader("HEAD"), "HEAD")
     assert folder.outputs == commit.outputs
-    assert (folder.recipe, folder.code, folder.figures) == (commit.recipe, commit.code, commit.figures)
+    assert (folder.recipe, folder.code, folder.metrics) == (commit.recipe, commit.code, commit.metrics)
     np.testing.assert_array_equal(folder.losses, commit.losses)
 
 
@@ -34,8 +34,8 @@ def test_it_holds_what_the_stages_read_and_made(cooked: Path) -> None:
     assert {"data/own", "src/reprise/train", "src/reprise/core"} <= result.code.keys()
     assert not [path for path in result.code if path.startswith(("data/raw", "data/prepared", "models/", "env"))]
     scores = read_json(cooked / "metrics/train.json")["validation"]
-    assert result.figures["train"] == {"loss": result.losses.mean(), **scores}
-    assert result.figures["evaluate"].keys() == {"accuracy", "f1"}
+    assert result.metrics["train"] == {"loss": result.losses.mean(), **scores}
+    assert result.metrics["evaluate"].keys() == {"accuracy", "f1"}
     assert result.provenance["environment.hardware"] == "cpu"
 
 
@@ -46,7 +46,9 @@ def test_losses_keep_their_last_bit(cooked: Path) -> None:
 
 def test_a_committed_file_counts_and_not_what_the_lock_says_of_it(served: Path) -> None:
     file = served / "metrics/evaluate.json"
-    file.write_text(file.read_text(encoding="utf-8").replace('"rows": 48', '"rows": 49'), encoding="utf-8")
+    file.write_text(
+        file.read_text(encoding="utf-8").replace('"num_examples": 48', '"num_examples": 49'), encoding="utf-8"
+    )
     assert read_result(folder_reader(served), "here").outputs["metrics/evaluate.json"].md5 == md5(file)
 
 

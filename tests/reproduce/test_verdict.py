@@ -29,14 +29,14 @@ RESULT = RunResult(
     recipe={"seed": 42, "train.precision": "fp32", "train.learning_rate": 1e-4},
     code={"src/reprise/train": "a"},
     losses=np.array([0.5, 1.5, 1.0]),  # 1 on average
-    figures={"train": {"loss": 0.3, "accuracy": 0.8}, "evaluate": {"accuracy": 0.7}},
+    metrics={"train": {"loss": 0.3, "accuracy": 0.8}, "evaluate": {"accuracy": 0.7}},
     provenance={"threads": 2, "commit": "c", "started": "now", "from_step": 0, "weights.model.safetensors": "w"},
 )
 # Figures by which a seed of the figures above passes, and one with an accuracy of 0.9 does not.
 REFERENCE = Reference(
     recipe={"train.precision": "fp32", "train.learning_rate": 1e-4},
     provenance={},
-    figures={
+    metrics={
         "train": {"loss": MeanStd(0.3, 0.01), "accuracy": MeanStd(0.8, 0.01)},
         "evaluate": {"accuracy": MeanStd(0.7, 0.01)},
     },
@@ -64,7 +64,7 @@ def with_accuracy(accuracy: float) -> RunResult:
     return dataclasses.replace(
         rounded(RESULT),
         losses=np.array([0.5, 1.5, 9.0]),
-        figures=RESULT.figures | {"evaluate": {"accuracy": accuracy}},
+        metrics=RESULT.metrics | {"evaluate": {"accuracy": accuracy}},
     )
 
 
@@ -97,8 +97,8 @@ def test_losses_are_equivalent_up_to_a_share_of_their_mean(precision: str) -> No
 
 def test_figures_are_equivalent_up_to_their_tolerance() -> None:
     for share, verdict in ((0.99, Verdict.EQUIVALENT), (1.01, Verdict.DIFFERENT)):
-        figures = RESULT.figures | {"train": {"loss": 0.3, "accuracy": 0.8 - share * METRIC_TOLERANCE}}
-        verdicts = judge_outputs(RESULT, dataclasses.replace(rounded(RESULT), figures=figures), None)
+        metrics = RESULT.metrics | {"train": {"loss": 0.3, "accuracy": 0.8 - share * METRIC_TOLERANCE}}
+        verdicts = judge_outputs(RESULT, dataclasses.replace(rounded(RESULT), metrics=metrics), None)
         assert verdicts["models/final"] == verdicts["metrics/train.json"] == verdict
         assert verdicts["predictions"] == Verdict.EQUIVALENT  # its stage's figures are the same
 
@@ -136,8 +136,8 @@ def test_an_output_that_was_not_made_is_different() -> None:
 
 
 def test_other_figures_than_the_committed_ones_are_different() -> None:
-    figures = RESULT.figures | {"evaluate": {"matthews": 0.7}}
-    cooked = dataclasses.replace(rounded(RESULT), figures=figures)
+    metrics = RESULT.metrics | {"evaluate": {"matthews": 0.7}}
+    cooked = dataclasses.replace(rounded(RESULT), metrics=metrics)
     assert judge_outputs(RESULT, cooked, REFERENCE)["predictions"] == Verdict.DIFFERENT
 
 

@@ -102,4 +102,4 @@ def test_dvc_shows_none_of_it_among_the_metrics(served: Path, run: Run) -> None:
     shown = json.loads(run(served, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
     assert (served / "metrics/provenance.json").is_file()
     assert not shown["metrics/provenance.json"].get("data")
-    assert shown["metrics/evaluate.json"]["data"]["rows"] > 0
+    assert shown["metrics/evaluate.json"]["data"]["num_examples"] > 0

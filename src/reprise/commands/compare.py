@@ -81,7 +81,7 @@ class Comparison:
 
     first: RunGroup
     second: RunGroup
-    figures: list[MetricComparison]
+    metrics: list[MetricComparison]
     pairing: PairedComparison | None
     differences: list[Difference]
     warnings: list[str]
@@ -120,7 +120,7 @@ def comparison(
     sides = [RunGroup(word, [run.name for run in runs], [run.seed for run in runs]) for word, runs in (before, after)]
     results = [[run.result for run in runs] for _, runs in (before, after)]
     warnings = [
-        f"{run.name} has collapsed: it says the same of every row"
+        f"{run.name} is a constant prediction: one label for every example"
         for run in (*before[1], *after[1])
         if run.constant_prediction
     ]
@@ -182,7 +182,7 @@ def compare_metrics(
         (stage, name): None
         for stage in ("evaluate", "train")
         for result in (*before, *after)
-        for name in result.figures[stage]
+        for name in result.metrics[stage]
     }
     values = {key: [metric_values(side, *key) for side in (before, after)] for key in keys}
     compared = sum(all(both) for both in values.values())
@@ -201,7 +201,7 @@ def compare_metrics(
 
 def metric_values(results: Sequence[RunResult], stage: str, name: str) -> list[float]:
     """A figure of each result that has it."""
-    return [result.figures[stage][name] for result in results if name in result.figures[stage]]
+    return [result.metrics[stage][name] for result in results if name in result.metrics[stage]]
 
 
 def compare_predictions(
@@ -282,28 +282,28 @@ def describe_group(side: RunGroup) -> str:
     return f"{side.word} ({seeds}{runs})"
 
 
-def format_row(figure: MetricComparison) -> list[str]:
+def format_row(metric: MetricComparison) -> list[str]:
     """A figure's line, by HEADINGS."""
-    told = figure.contrast
+    told = metric.contrast
     if told is None:
-        return [figure.stage, figure.name, "", "", "", "", figure.verdict]
+        return [metric.stage, metric.name, "", "", "", "", metric.verdict]
     interval = "–" if told.low is None or told.high is None else f"{told.low:+.4f} to {told.high:+.4f}"
     means = [
         f"{side.mean:.4f}" + ("" if side.sd is None else f" ± {side.sd:.4f}") for side in (told.before, told.after)
     ]
-    return [figure.stage, figure.name, *means, f"{told.difference:+.4f}", interval, figure.verdict]
+    return [metric.stage, metric.name, *means, f"{told.difference:+.4f}", interval, metric.verdict]
 
 
 def explain(told: Comparison) -> list[str]:
     """What the table means, and what the rows say, a line each."""
-    tested = [figure for figure in told.figures if figure.contrast and figure.contrast.p is not None]
+    tested = [metric for metric in told.metrics if metric.contrast and metric.contrast.p is not None]
     lines = []
     if tested:
         single = 1 in (len(told.first.runs), len(told.second.runs))
         lines.append(
             "Mean ± standard deviation over seeds; the difference is second less first. "
             f"{'Student' if single else 'Welch'}'s t-test, with intervals and p made for "
-            f"{sum(each.contrast is not None for each in told.figures)} figures at once (Bonferroni)."
+            f"{sum(each.contrast is not None for each in told.metrics)} metrics at once (Bonferroni)."
         )
         if single:
             lines.append("A side of one seed is judged by the other's spread, as if another seed moved both as far.")
@@ -331,7 +331,7 @@ def print_comparison(told: Comparison) -> None:
         console.print(f"{place}: {describe_group(side)}", soft_wrap=True)
     for warning in told.warnings:
         console.print(f"Beware: {warning}", style="bold", soft_wrap=True)
-    console.print(as_table(HEADINGS, map(format_row, told.figures)))
+    console.print(as_table(HEADINGS, map(format_row, told.metrics)))
     for line in explain(told):
         console.print(line, soft_wrap=True)
     if told.pairing and told.pairing.examples:
@@ -358,7 +358,7 @@ def to_markdown(told: Comparison) -> str:
         for place, side in (("first", told.first), ("second", told.second))
     ]
     lines += ["", *(f"> **Beware**: {escaped(warning)}" for warning in told.warnings), ""]
-    lines += [*markdown_table(HEADINGS, map(format_row, told.figures)), ""]
+    lines += [*markdown_table(HEADINGS, map(format_row, told.metrics)), ""]
     lines += [f"- {escaped(line)}" for line in explain(told)]
     if told.pairing and told.pairing.examples:
         named = list(told.pairing.examples[0])

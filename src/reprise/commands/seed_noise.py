@@ -51,11 +51,11 @@ def print_reference(reference: Reference, file: Path) -> None:
     console = Console(highlight=False)
     table = Table()
     table.add_column("seed")
-    columns = [(stage, name) for stage, figures in reference.metrics.items() for name in figures]
+    columns = [(stage, name) for stage, metrics in reference.metrics.items() for name in metrics]
     for stage, name in columns:
         table.add_column(f"{stage}\n{name}", justify="right")
-    for seed, figures in reference.seeds.items():
-        table.add_row(seed, *(f"{figures[stage][name]:.4f}" for stage, name in columns))
+    for seed, metrics in reference.seeds.items():
+        table.add_row(seed, *(f"{metrics[stage][name]:.4f}" for stage, name in columns))
     table.add_section()
     spreads = [reference.metrics[stage][name] for stage, name in columns]
     table.add_row("mean", *(f"{spread.mean:.4f}" for spread in spreads))

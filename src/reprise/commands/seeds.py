@@ -130,8 +130,8 @@ def print_spread(runs: Sequence[Run]) -> None:
     for heading in ("stage", "figure", "mean", "standard deviation", "min", "max"):
         table.add_column(heading, justify="left" if heading in ("stage", "figure") else "right")
     for stage in ("evaluate", "train"):
-        for name in runs[0].result.figures[stage]:
-            told = summarize([run.result.figures[stage][name] for run in runs])
+        for name in runs[0].result.metrics[stage]:
+            told = summarize([run.result.metrics[stage][name] for run in runs])
             spread = "–" if told.sd is None else f"{told.sd:.4f}"
             table.add_row(stage, name, f"{told.mean:.4f}", spread, f"{told.low:.4f}", f"{told.high:.4f}")
     console.print(table)
@@ -139,7 +139,9 @@ def print_spread(runs: Sequence[Run]) -> None:
     for run in runs:
         if run.constant_prediction:
             console.print(
-                f"Beware: {run.name} has collapsed: it says the same of every row", style="bold", soft_wrap=True
+                f"Warning: {run.name} is a constant prediction: one label for every example",
+                style="bold",
+                soft_wrap=True,
             )
     if any(run.kind == "commit" for run in runs):
         console.print("Try something else as often: reprise seeds -n N -S KEY=VALUE", soft_wrap=True)

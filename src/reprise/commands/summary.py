@@ -38,7 +38,9 @@ def print_summary(metrics: Path = METRICS) -> None:
         )
     console.print(table)
     if judged["constant_prediction"]:
-        console.print("[bold]Collapsed:[/bold] every prediction is the same; the figures above say nothing of a model.")
+        console.print(
+            "[bold]Constant prediction:[/bold] every example got the same prediction; the metrics do not describe a model."
+        )
     kind = "the mean of" if recipe.task.regression else "the commonest label of"
     console.print(f"The baseline always predicts {kind} the training split.")
     console.print(

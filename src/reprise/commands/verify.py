@@ -109,9 +109,9 @@ def metrics_table(committed: RunResult, cooked: RunResult, reference: Reference 
     table = Table()
     for heading in ("stage", "figure", "committed", "cooked again", "one more seed"):
         table.add_column(heading, justify="left" if heading in ("stage", "figure") else "right")
-    for stage, figures in committed.figures.items():
-        for name, value in figures.items():
-            found = cooked.figures[stage].get(name)
+    for stage, metrics in committed.metrics.items():
+        for name, value in metrics.items():
+            found = cooked.metrics[stage].get(name)
             low_high = "{:.4f} – {:.4f}".format(*reference.prediction_interval(stage, name)) if reference else ""
             table.add_row(stage, name, f"{value:.4f}", "absent" if found is None else f"{found:.4f}", low_high)
     return table

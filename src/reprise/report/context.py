@@ -31,7 +31,7 @@ class Row:
 
     name: str
     kind: str
-    collapsed: bool
+    constant_prediction: bool
     cells: list[Cell]
     commands: list[Command]
     provenance: list[tuple[str, str]]
@@ -148,7 +148,7 @@ def build_context(
             **{f"sweep {number}": charts.sweep(key, values) for number, (key, values) in enumerate(sweeps.items())},
         },
         data={
-            "figures": metric_names(entries),
+            "metrics": metric_names(entries),
             "sweeps": list(sweeps),
             "runs": [chart_data(entry, list(sweeps)) for entry in entries],
             "chosen": list(range(min(MAX_INITIAL_RUNS, len(entries)))),
@@ -157,13 +157,13 @@ def build_context(
                     "label": group.label,
                     "spread": {
                         name: rounded(group.spread(name), 5)
-                        for name in {name: None for each in group.seeds for name in each.figures}
+                        for name in {name: None for each in group.seeds for name in each.metrics}
                     },
                     "seeds": [
                         {
                             "seed": each.seed,
                             "run": each.run,
-                            "figures": {name: rounded([figure.value], 5)[0] for name, figure in each.figures.items()},
+                            "metrics": {name: rounded([metric.value], 5)[0] for name, metric in each.metrics.items()},
                         }
                         for each in group.seeds
                     ],
@@ -192,9 +192,9 @@ def chart_data(entry: ReportRun, params: Sequence[str]) -> dict[str, Any]:
         "name": entry.name,
         "labels": label_names(entry),
         "params": {key: value for key in params if is_number(value := entry.recipe.get(key))},
-        "figures": {
-            name: rounded([each for each in (figure.value, figure.low, figure.high) if each is not None], 5)
-            for name, figure in entry.figures.items()
+        "metrics": {
+            name: rounded([each for each in (metric.value, metric.low, metric.high) if each is not None], 5)
+            for name, metric in entry.metrics.items()
         },
         "curve": columns_of(curve, ["step", "loss", "learning_rate", "grad_norm"]),
         "epochs": columns_of(table_of(entry, "validation")),

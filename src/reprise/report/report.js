@@ -64,14 +64,14 @@
           const [mean, sd] = spread[name] ?? [];
           const drawn = { group: label, mean, sd, low: mean - sd, high: mean + sd };
           return seeds
-            .filter(({ figures }) => name in figures)
-            .map(({ seed, run, figures }, place) => ({
+            .filter(({ metrics }) => name in metrics)
+            .map(({ seed, run, metrics }, place) => ({
               ...drawn,
               first: place === 0,
               seed,
               run: run === null ? "reprise seed-noise" : runs[run].name,
               color: run === null ? "var(--other)" : color(run),
-              value: figures[name],
+              value: metrics[name],
             }));
         });
       },
@@ -85,8 +85,8 @@
   sweeps.forEach((key, number) => {
     charts[`sweep ${number}`] = {
       rows: () =>
-        runs.flatMap(({ name, params, figures }, run) => {
-          const [value, low, high] = figures[selected("sweep-figure")] ?? [];
+        runs.flatMap(({ name, params, metrics }, run) => {
+          const [value, low, high] = metrics[selected("sweep-figure")] ?? [];
           if (value === undefined || !(key in params)) return [];
           const drawn = { run: name, color: color(run), chosen: places.includes(run), from: low ?? value, to: high ?? value };
           return [{ ...drawn, param: params[key], value, low, high }];

@@ -58,13 +58,13 @@ class ReportRun:
     tables: dict[str, pd.DataFrame]
 
     @cached_property
-    def figures(self) -> dict[str, MetricValue]:
+    def metrics(self) -> dict[str, MetricValue]:
         """All its figures, by the name that people know them by, the most telling ones first."""
         ends = self.evaluated.get("ci95", {})
         told = {
             **{name: MetricValue(self.evaluated[name], each["low"], each["high"]) for name, each in ends.items()},
             **{f"validation {name}": MetricValue(value) for name, value in self.trained.get("validation", {}).items()},
-            "training loss": MetricValue(self.result.figures["train"]["loss"]),
+            "training loss": MetricValue(self.result.metrics["train"]["loss"]),
         }
         for name, file, key in (
             ("calibration error", self.evaluated, "ece"),
@@ -95,7 +95,7 @@ class ReportRun:
 def read_run_files(read: FileReader) -> dict[str, Any]:
     """The fields of an Entry that are files of the run. What is not there is empty."""
 
-    def metrics(file: Path) -> dict[str, Any]:
+    def read_metrics(file: Path) -> dict[str, Any]:
         content = read(file)
         return parse_metrics(file, content) if content else {}
 
@@ -104,9 +104,9 @@ def read_run_files(read: FileReader) -> dict[str, Any]:
     tables = {name: read(file) or read(RENAMED_FILES.get(file, file)) for name, file in plots.items()}
     return {
         "params": load_yaml(params) if params else {},
-        "evaluated": metrics(METRICS / "evaluate.json"),
-        "trained": metrics(METRICS / "train.json"),
-        "speed": metrics(METRICS / "speed.json"),
+        "evaluated": read_metrics(METRICS / "evaluate.json"),
+        "trained": read_metrics(METRICS / "train.json"),
+        "speed": read_metrics(METRICS / "speed.json"),
         "tables": {name: parse_table(content) for name, content in tables.items() if content},
     }
 

@@ -15,7 +15,7 @@ class SeedRun:
 
     seed: int
     run: int | None
-    figures: dict[str, MetricValue]
+    metrics: dict[str, MetricValue]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SeedGroup:
 
     def spread(self, name: str) -> tuple[float, float]:
         """A figure's arithmetic mean over the seeds that have it, and the standard deviation of the sample (n - 1)."""
-        told = summarize([each.figures[name].value for each in self.seeds if name in each.figures])
+        told = summarize([each.metrics[name].value for each in self.seeds if name in each.metrics])
         return told.mean, told.sd or 0.0
 
 
@@ -53,7 +53,7 @@ def seed_groups(
             name = label(entry, keys)
             others = sum(given == name or given.startswith(f"{name} (other") for given in labels.values())
             labels[group] = f"{name} (other code or hardware, {others})" if others else name
-        seeds.setdefault(own, SeedRun(own, number, entry.figures))
+        seeds.setdefault(own, SeedRun(own, number, entry.metrics))
     for hardware, reference in references:
         measured = (
             entry
@@ -61,9 +61,9 @@ def seed_groups(
             if reference.matches(entry.result) and hardware == entry.result.provenance.get("environment.hardware")
         )
         if (first := next(measured, None)) is not None:
-            for seed, figures in reference.seeds.items():
+            for seed, metrics in reference.seeds.items():
                 alike[replicate_key(first.result)].setdefault(
-                    int(seed), SeedRun(int(seed), None, reference_metrics(figures))
+                    int(seed), SeedRun(int(seed), None, reference_metrics(metrics))
                 )
     return [
         SeedGroup(labels[group], sorted(seeds.values(), key=lambda each: each.seed))
@@ -78,9 +78,9 @@ def label(entry: ReportRun, keys: Sequence[str]) -> str:
     return ", ".join(told) or f"{entry.model} on {entry.result.recipe['task.name']}"
 
 
-def reference_metrics(figures: dict[str, dict[str, float]]) -> dict[str, MetricValue]:
+def reference_metrics(metrics: dict[str, dict[str, float]]) -> dict[str, MetricValue]:
     """A reference's figures by the names that an entry's have."""
     trained = {
-        "training loss" if name == "loss" else f"validation {name}": value for name, value in figures["train"].items()
+        "training loss" if name == "loss" else f"validation {name}": value for name, value in metrics["train"].items()
     }
-    return {name: MetricValue(value) for name, value in (figures["evaluate"] | trained).items()}
+    return {name: MetricValue(value) for name, value in (metrics["evaluate"] | trained).items()}

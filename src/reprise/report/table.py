@@ -31,16 +31,16 @@ class Cell:
 
 def table(entries: Sequence[ReportRun]) -> tuple[list[Column], list[list[Cell]]]:
     """The columns after the run's name, and a row of cells for each run."""
-    params, figures = varying_keys(entries), metric_names(entries)
+    params, metrics = varying_keys(entries), metric_names(entries)
     columns = [Column("created")]
     columns += [Column(key, all(is_number(entry.recipe.get(key)) for entry in entries)) for key in params]
-    columns += [Column("training time" if name == SECONDS else name, numeric=True) for name in figures]
+    columns += [Column("training time" if name == SECONDS else name, numeric=True) for name in metrics]
     columns += [Column("hardware")]
     return columns, [
         [
             created(entry.created),
             *(param_cell(entry.recipe, key) for key in params),
-            *(metric_cell(name, entry.figures.get(name)) for name in figures),
+            *(metric_cell(name, entry.metrics.get(name)) for name in metrics),
             Cell(*hardware(entry), key=hardware(entry)[0]),
         ]
         for entry in entries
@@ -57,7 +57,7 @@ def varying_keys(entries: Sequence[ReportRun]) -> list[str]:
 
 def metric_names(entries: Sequence[ReportRun]) -> list[str]:
     """The names of all figures that any run has, as they come."""
-    return list({name: None for entry in entries for name in entry.figures})
+    return list({name: None for entry in entries for name in entry.metrics})
 
 
 def created(moment: str) -> Cell:
@@ -74,14 +74,14 @@ def param_cell(recipe: dict[str, Any], key: str) -> Cell:
     return Cell(text, key=value if is_number(value) else text)
 
 
-def metric_cell(name: str, figure: MetricValue | None) -> Cell:
+def metric_cell(name: str, metric: MetricValue | None) -> Cell:
     """A figure, and its interval under it."""
-    if figure is None:
+    if metric is None:
         return Cell()
     if name == SECONDS:
-        return Cell(format_duration(figure.value), key=figure.value)
-    between = "" if figure.low is None or figure.high is None else f"{figure.low:.3f} – {figure.high:.3f}"
-    return Cell(format_value(figure.value), between, figure.value)
+        return Cell(format_duration(metric.value), key=metric.value)
+    between = "" if metric.low is None or metric.high is None else f"{metric.low:.3f} – {metric.high:.3f}"
+    return Cell(format_value(metric.value), between, metric.value)
 
 
 def format_value(value: float) -> str:

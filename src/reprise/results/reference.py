@@ -52,7 +52,7 @@ class Reference:
         (Hahn & Meeker 1991, section 4.7), at a level divided by the number of figures (Bonferroni).
         """
         spread, seeds = self.metrics[stage][name], len(self.seeds)
-        level = (1 - CONFIDENCE) / sum(len(figures) for figures in self.metrics.values())
+        level = (1 - CONFIDENCE) / sum(len(metrics) for metrics in self.metrics.values())
         half = float(stats.t.ppf(1 - level / 2, seeds - 1)) * spread.sd * math.sqrt(1 + 1 / seeds)
         return spread.mean - half, spread.mean + half
 
@@ -91,11 +91,11 @@ def find_reference(result: RunResult, hardware: str) -> Reference | None:
 
 def summarize_seeds(results: dict[int, RunResult]) -> Reference:
     """Mean and standard deviation over seeds of one recipe."""
-    seeds = {str(seed): result.figures for seed, result in results.items()}
+    seeds = {str(seed): result.metrics for seed, result in results.items()}
     first = next(iter(results.values()))
     metrics = {}
-    for stage, names in first.figures.items():
-        values = {name: [result.figures[stage][name] for result in results.values()] for name in names}
+    for stage, names in first.metrics.items():
+        values = {name: [result.metrics[stage][name] for result in results.values()] for name in names}
         metrics[stage] = {
             name: MeanStd(float(np.mean(drawn)), float(np.std(drawn, ddof=1))) for name, drawn in values.items()
         }

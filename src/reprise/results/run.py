@@ -57,7 +57,7 @@ class RunResult:
     recipe: dict[str, Any]
     code: dict[str, str]
     losses: npt.NDArray[np.float64]
-    figures: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, float]]
     provenance: dict[str, Any]
 
 
@@ -88,7 +88,7 @@ def read_result(read: FileReader, where: str) -> RunResult:
         recipe=recipe,
         code=code,
         losses=losses,
-        figures={
+        metrics={
             # The loss of all steps: that of the epoch that was kept is another figure where a seed keeps another epoch.
             "train": {"loss": float(losses.mean()), **taken(METRICS / "train.json", parse_train_metrics)},
             "evaluate": taken(EVALUATION, parse_evaluation_metrics),

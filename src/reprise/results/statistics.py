@@ -84,7 +84,7 @@ def summarize(values: Sequence[float]) -> Summary:
     return Summary(len(drawn), float(drawn.mean()), spread, float(drawn.min()), float(drawn.max()))
 
 
-def t_test(before: Sequence[float], after: Sequence[float], figures: int) -> TTestResult:
+def t_test(before: Sequence[float], after: Sequence[float], metrics: int) -> TTestResult:
     """Compare two sides by Welch's t-test, which takes no equal variances for granted.
 
     Where one side has one seed, Student's t-test takes them for granted after all. It is then the prediction interval
@@ -112,11 +112,11 @@ def t_test(before: Sequence[float], after: Sequence[float], figures: int) -> TTe
         warnings.simplefilter("ignore", RuntimeWarning)  # of values that differ in their last bits; told as not finite
         single = None in (first.sd, second.sd)
         tested = stats.ttest_ind(np.asarray(after, np.float64), np.asarray(before, np.float64), equal_var=single)
-        ends = tested.confidence_interval(1 - (1 - CONFIDENCE) / figures)
+        ends = tested.confidence_interval(1 - (1 - CONFIDENCE) / metrics)
     told = (float(ends.low), float(ends.high), float(tested.pvalue))
     if not all(map(math.isfinite, told)):
         return untold
-    return TTestResult(first, second, difference, told[0], told[1], min(1.0, told[2] * figures))
+    return TTestResult(first, second, difference, told[0], told[1], min(1.0, told[2] * metrics))
 
 
 def verdict(name: str, told: TTestResult, known_sd: float | None = None) -> str:

@@ -50,7 +50,7 @@ def judge_outputs(committed: RunResult, cooked: RunResult, reference: Reference 
         again = cooked.outputs.get(path)
         if again == output:
             verdicts[path] = Verdict.IDENTICAL
-        elif again is None or output.stage not in committed.figures or same_model:
+        elif again is None or output.stage not in committed.metrics or same_model:
             verdicts[path] = Verdict.DIFFERENT
         elif is_equivalent(output.stage, committed, cooked):
             verdicts[path] = Verdict.EQUIVALENT
@@ -67,7 +67,7 @@ def is_equivalent(stage: str, committed: RunResult, cooked: RunResult) -> bool:
     tolerance = LOSS_TOLERANCE[committed.recipe["train.precision"]]
     if committed.recipe != cooked.recipe or (parting and parting.largest > tolerance):
         return False
-    expected, found = committed.figures[stage], cooked.figures[stage]
+    expected, found = committed.metrics[stage], cooked.metrics[stage]
     return expected.keys() == found.keys() and all(
         abs(found[name] - expected[name]) <= METRIC_TOLERANCE for name in expected
     )
@@ -75,9 +75,9 @@ def is_equivalent(stage: str, committed: RunResult, cooked: RunResult) -> bool:
 
 def is_within_noise(stage: str, cooked: RunResult, reference: Reference) -> bool:
     """Whether each figure of a stage lies where one more seed's would."""
-    if cooked.figures[stage].keys() != reference.metrics[stage].keys():
+    if cooked.metrics[stage].keys() != reference.metrics[stage].keys():
         return False
-    for name, value in cooked.figures[stage].items():
+    for name, value in cooked.metrics[stage].items():
         low, high = reference.prediction_interval(stage, name)
         if not low <= value <= high:
             return False
