@@ -82,7 +82,7 @@ def test_a_constant_prediction_is_reported(folder: Path, run: Run) -> None:
 
 def test_the_baseline_of_a_regression_is_the_mean(tmp_path: Path, run: Run) -> None:
     write_params(tmp_path, **{"task.labels": [], "task.metrics": ["pearson"]})
-    serve(tmp_path, pearson=0.8, interval={"pearson": {"low": 0.7, "high": 0.9}}, baseline={"pearson": 0.0})
+    serve(tmp_path, pearson=0.8, ci95={"pearson": {"low": 0.7, "high": 0.9}}, baseline={"pearson": 0.0})
     shown = reprise(run, tmp_path, "summary")
     assert cells(shown) == [["pearson", "0.8000", "0.7000 – 0.9000", "0.0000"]]
     assert "always predicts the mean of the training split" in shown

@@ -20,7 +20,7 @@ from reprise.report.run import MetricValue, ReportRun
 
 def as_regression(files: dict[Path, bytes]) -> None:
     """What the stages leave of a regression: no picture has rows."""
-    for name, columns in (("confusion", "actual,predicted"), ("pr", "label,recall,precision,threshold"),
+    for name, columns in (("confusion", "actual,predicted"), ("precision_recall", "label,recall,precision,threshold"),
                           ("calibration", "confidence,accuracy,rows")):  # fmt: skip
         files[PLOTS / f"{name}.csv"] = f"{columns}\n".encode()
     judged = json.loads(files[Path("metrics/evaluate.json")])

@@ -46,7 +46,7 @@ def test_what_a_run_does_not_have_is_a_dash_that_is_sorted_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "figure", "cell"),
+    ("name", "metric", "cell"),
     [
         ("accuracy", MetricValue(0.83896, 0.81932, 0.85939), Cell("0.8390", "0.819 – 0.859", 0.83896)),
         ("training loss", MetricValue(0.36), Cell("0.3600", "", 0.36)),

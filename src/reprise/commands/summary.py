@@ -39,7 +39,7 @@ def print_summary(metrics: Path = METRICS) -> None:
     console.print(table)
     if judged["constant_prediction"]:
         console.print(
-            "[bold]Constant prediction:[/bold] every example got the same prediction; the metrics do not describe a model."
+            "[bold]Constant prediction:[/bold] every example got the same prediction; the metrics say nothing."
         )
     kind = "the mean of" if recipe.task.regression else "the commonest label of"
     console.print(f"The baseline always predicts {kind} the training split.")

@@ -68,7 +68,7 @@ def check_columns(table: RawSplit, task: Task) -> None:
 def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
     """Bring the rows to keep to standard columns.
 
-    id: the text of `task.id_column`, or the row's number; text, text_pair (of sentence pairs); label: the label's number in
+    id: the text of `task.id_column`, or the row's number; text, text_pair (of sentence pairs); label: its number in
     `task.labels` (int64; HIDDEN where a test label is not published), or the value itself (float64) in regression;
     row: the row's number in its table (int64); group, where the recipe's split names one.
 
