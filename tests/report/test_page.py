@@ -113,7 +113,7 @@ def test_every_id_stands_once_and_every_label_and_link_leads_somewhere(page: Par
 def test_a_constant_prediction_is_marked() -> None:
     runs = [entry(), entry("flat", "experiment", how={"constant_prediction": True})]
     text = " ".join(Parsed(render(build_context(runs))).text)
-    assert text.count("constant_prediction") == 2  # in the table, and above its commands
+    assert text.count("constant prediction") == 2  # in the table, and above its commands
     assert "Constant prediction" not in text
     assert "Constant prediction" in " ".join(Parsed(render(build_context(runs[1:]))).text)
 
