@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from reprise.evaluate.curves import (
+from reprise.tasks.curves import (
     calibration_table,
     confusion_pairs,
     expected_calibration_error,

@@ -61,7 +61,7 @@ def predict_speed(folder: Path, rows: int, rounds: int) -> dict[str, list[float]
     """
     with chdir(folder):
         recipe = read_recipe()
-        load_classifier(PRETRAINED / "model", recipe.task.labels).save_pretrained(FINAL_MODEL)
+        load_classifier(PRETRAINED / "model", recipe.task.kind).save_pretrained(FINAL_MODEL)
         load_tokenizer(PRETRAINED / "tokenizer").save_pretrained(FINAL_MODEL)
         prepared = Dataset.from_file(str(split_file("test")))
         prepared = prepared.select(range(min(rows, len(prepared))))

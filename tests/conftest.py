@@ -19,6 +19,7 @@ from reprise.data.tokenization import load_tokenizer
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
 from reprise.prepare.stage import prepare
+from reprise.tasks.registry import task_kind
 from tiny import BAD, FILLER, GOOD, ROOT, Run, tiny_recipe, write_params, write_reviews
 
 logging.disable_progress_bar()
@@ -71,13 +72,13 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 def model(tiny_model: Path) -> PreTrainedModel:
     """The tiny model with a new head for three labels."""
     torch.manual_seed(0)
-    return load_classifier(tiny_model, ["bad", "fair", "good"])
+    return load_classifier(tiny_model, task_kind(["bad", "fair", "good"]))
 
 
 @pytest.fixture
 def collate(tiny_model: Path) -> Collator:
     """Makes batches for the tiny model, each padded to its longest row."""
-    return Collator(load_tokenizer(tiny_model))
+    return Collator(load_tokenizer(tiny_model), task_kind(["bad", "fair", "good"]))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,9 @@ from transformers import PreTrainedModel
 from reprise.core.validation import check_recipe
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
-from reprise.modeling.inference import compute_metrics, decode_logits, predict, predict_with_trainer, softmax
+from reprise.modeling.inference import predict, predict_with_trainer
+from reprise.modeling.scoring import compute_metrics
+from reprise.tasks.registry import task_kind
 from tiny import tiny_recipe
 
 
@@ -49,7 +51,7 @@ def test_logits_come_in_the_order_of_the_rows_whatever_the_batches(
 def test_logits_are_the_same_in_batches_that_are_filled_up_to_a_few_shapes(
     model: PreTrainedModel, collate: Collator, rows: Dataset, batch_size: int
 ) -> None:
-    filled = Collator(collate.tokenizer, buckets=(8, 20, 40))
+    filled = Collator(collate.tokenizer, collate.kind, buckets=(8, 20, 40))
     logits = predict(model, rows, filled, batch_size, Accelerator(cpu=True))
     assert logits.shape == (33, 3)
     np.testing.assert_allclose(
@@ -70,9 +72,9 @@ def test_values_of_a_regression_are_the_same_in_batches_that_are_filled_up(tiny_
         ]
     )
     torch.manual_seed(0)
-    model = load_classifier(tiny_model, [])
+    model = load_classifier(tiny_model, task_kind([]))
     plain, filled = (
-        predict(model, rows, Collator(collate.tokenizer, buckets), 4, Accelerator(cpu=True))
+        predict(model, rows, Collator(collate.tokenizer, task_kind([]), buckets), 4, Accelerator(cpu=True))
         for buckets in (None, (16,))
     )
     assert filled.shape == (5, 1)
@@ -83,12 +85,6 @@ def test_predicting_switches_dropout_off(model: PreTrainedModel, collate: Collat
     model.train()
     first, second = (predict(model, rows, collate, 8, Accelerator(cpu=True)) for _ in range(2))
     assert first.tolist() == second.tolist()
-
-
-def test_predictions_are_the_greatest_logit_or_the_value_itself() -> None:
-    logits = np.array([[0.1, 0.3, -1], [2, 1, 1.5]], dtype=np.float32)
-    assert decode_logits(logits, regression=False).tolist() == [1, 0]
-    assert decode_logits(np.array([[0.5], [-2]], dtype=np.float32), regression=True).tolist() == [0.5, -2]
 
 
 def test_the_bits_are_the_same_through_accelerate_plain_pytorch_and_trainer(
@@ -103,13 +99,3 @@ def test_scores_are_those_of_the_tasks_metrics() -> None:
     task = check_recipe(tiny_recipe(), "recipe").task
     logits = np.array([[2, 1], [0, 3], [1, 4]], dtype=np.float32)
     assert compute_metrics(task, logits, [0, 1, 0]) == {"accuracy": 2 / 3, "f1": 2 / 3}
-
-
-def test_softmax_turns_logits_into_probabilities() -> None:
-    logits = np.array([[0.0, 0.0], [0.0, np.log(3)], [1.0, 0.0]], dtype=np.float32)
-    np.testing.assert_allclose(softmax(logits), [[0.5, 0.5], [0.25, 0.75], [0.7310586, 0.2689414]], atol=1e-6)
-
-
-def test_softmax_of_extreme_logits_stays_finite() -> None:
-    logits = np.array([[1e4, 0.0, -1e4], [-3e38, 3e38, 0.0]], dtype=np.float32)
-    assert softmax(logits).tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]

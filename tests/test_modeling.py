@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
+from reprise.tasks.registry import task_kind
 
 LABELS = ["bad", "fair", "good"]
 
@@ -52,7 +53,7 @@ def test_with_buckets_a_batch_is_padded_to_the_next_of_them_and_filled_up_with_r
         {"input_ids": [2, 9, 3], "token_type_ids": [0, 0, 1], "label": 1},
         {"input_ids": [2, 9, 8, 7, 3], "token_type_ids": [0, 0, 0, 1, 1], "label": 0},
     ]
-    batch = Collator(collate.tokenizer, buckets=(4, 6, 12)).with_batch_size("train", 4)(rows)
+    batch = Collator(collate.tokenizer, collate.kind, buckets=(4, 6, 12)).with_batch_size("train", 4)(rows)
     first, second = [2, 9, 3, 0, 0, 0], [2, 9, 8, 7, 3, 0]
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         "input_ids": [first, second, first, first],
@@ -66,21 +67,21 @@ def test_with_buckets_a_batch_is_padded_to_the_next_of_them_and_filled_up_with_r
 
 def test_a_bucket_holds_a_text_of_just_its_length_and_a_full_batch_is_not_filled_up(collate: Collator) -> None:
     rows = [{"input_ids": [2, 9, 8, 3], "label": 1}, {"input_ids": [2, 3], "label": 0}]
-    batch = Collator(collate.tokenizer, buckets=(4, 8)).with_batch_size("train", 2)(rows)
+    batch = Collator(collate.tokenizer, collate.kind, buckets=(4, 8)).with_batch_size("train", 2)(rows)
     assert batch["input_ids"].tolist() == [[2, 9, 8, 3], [2, 3, 0, 0]]
     assert batch["labels"].tolist() == [1, 0]
 
 
 def test_what_fills_up_a_batch_of_a_regression_is_no_number(collate: Collator) -> None:
     rows: list[dict[str, Any]] = [{"input_ids": [2, 3], "label": 2.5}, {"input_ids": [2, 3], "label": -1.0}]
-    labels = Collator(collate.tokenizer, buckets=(4,)).with_batch_size("train", 4)(rows)["labels"]
+    labels = Collator(collate.tokenizer, task_kind([]), buckets=(4,)).with_batch_size("train", 4)(rows)["labels"]
     assert labels.dtype == torch.float32
     assert labels.tolist()[:2] == [2.5, -1.0]
     assert all(math.isnan(label) for label in labels.tolist()[2:])
 
 
 def test_collators_for_batches_of_other_sizes_note_their_shapes_in_one_place(collate: Collator) -> None:
-    filled = Collator(collate.tokenizer, buckets=(4, 8))
+    filled = Collator(collate.tokenizer, collate.kind, buckets=(4, 8))
     short, long = ({"input_ids": [2] * length, "label": 0} for length in (3, 7))
     train, validate = filled.with_batch_size("train", 2), filled.with_batch_size("predict", 5)
     for rows in [short], [short, short], [short, long]:
@@ -112,7 +113,7 @@ def test_a_head_is_drawn_from_the_seed(tiny_model: Path) -> None:
     heads = []
     for seed in 1, 1, 2:
         torch.manual_seed(seed)
-        heads.append(head(load_classifier(tiny_model, LABELS)))
+        heads.append(head(load_classifier(tiny_model, task_kind(LABELS))))
     assert heads[0].shape == (3, 32)
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
@@ -120,9 +121,9 @@ def test_a_head_is_drawn_from_the_seed(tiny_model: Path) -> None:
 
 def test_an_encoder_is_loaded_as_it_was_pretrained(tiny_model: Path) -> None:
     torch.manual_seed(1)
-    one = load_classifier(tiny_model, LABELS).bert.state_dict()
+    one = load_classifier(tiny_model, task_kind(LABELS)).bert.state_dict()
     torch.manual_seed(2)
-    other = load_classifier(tiny_model, LABELS).bert.state_dict()
+    other = load_classifier(tiny_model, task_kind(LABELS)).bert.state_dict()
     assert {name for name in one if not torch.equal(one[name], other[name])} == set()
     assert one["embeddings.word_embeddings.weight"][5, :8].mean() > 0.9  # a word that the tiny model knows as kind
 
@@ -134,7 +135,7 @@ def test_a_head_has_an_output_for_each_label_by_name(model: PreTrainedModel) -> 
 
 
 def test_a_head_for_regression_has_one_output(tiny_model: Path) -> None:
-    model = load_classifier(tiny_model, [])
+    model = load_classifier(tiny_model, task_kind([]))
     assert head(model).shape == (1, 32)
     assert model.config.problem_type == "regression"
 
@@ -152,7 +153,7 @@ def test_a_trained_head_of_another_size_is_replaced_by_a_new_one(model: PreTrain
     heads = []
     for seed in 1, 1, 2:
         torch.manual_seed(seed)
-        heads.append(head(load_classifier(tmp_path, ["rotten", "fresh"])))
+        heads.append(head(load_classifier(tmp_path, task_kind(["rotten", "fresh"]))))
     assert heads[0].shape == (2, 32)
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])

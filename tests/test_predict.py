@@ -14,7 +14,6 @@ from accelerate.state import AcceleratorState
 
 from reprise.commands import predict as predicting
 from reprise.commands.predict import (
-    format_predictions,
     parse_row,
     predict_file,
     predict_texts,
@@ -129,13 +128,6 @@ def test_a_tab_in_a_line_parts_the_texts_of_a_pair_and_a_line_of_one_text_may_ho
 def test_more_or_fewer_texts_than_the_recipe_has_columns_are_told(texts: list[str], columns: list[str]) -> None:
     with pytest.raises(UserError, match=rf"^predict: expected .*\({', '.join(columns)}\), got {len(texts)}: "):
         parse_row(texts, columns)
-
-
-def test_a_regression_answers_with_a_value_and_its_shortest_digits() -> None:
-    assert list(format_predictions(np.array([[0.1], [-2.5]], dtype=np.float32), [])) == [
-        {"label": 0.1},
-        {"label": -2.5},
-    ]
 
 
 def write(content: str, name: str) -> str:

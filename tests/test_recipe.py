@@ -87,7 +87,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
     recipe = read_recipe(tmp_path / "params.yaml")
     assert to_dict(recipe) == tiny_recipe()
     assert isinstance(recipe.task.source, LocalDataset)
-    assert not recipe.task.regression
+    assert recipe.task.kind.name == "classification"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"task.metrics": []}, "task.metrics: expected a list of at least 1, got []"),
         (
             {"task.metrics": ["acc"]},
-            "task.metrics.0: expected 'accuracy', 'f1', 'matthews', 'pearson' or 'spearman', got 'acc'",
+            "task.metrics.0: expected one of accuracy, f1, matthews, pearson, spearman, rmse, got 'acc'",
         ),
         (
             {"run.trackers": ["tensorbord"]},
@@ -274,7 +274,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ),
         (
             {"task.labels": []},
-            "task.metrics: 'accuracy' does not fit regression (task.labels is empty); expected pearson, spearman",
+            "task.metrics: 'accuracy' does not fit regression (task.labels is empty); expected pearson, spearman, rmse",
         ),
         ({"task.text_columns": ["a", "a"]}, "task.text_columns: expected two different columns, got 'a' twice"),
         (
@@ -337,7 +337,7 @@ def test_what_has_no_sections_is_told_which_ones_were_expected(content: object) 
             "other",
         ),
         ({"task.submission": {"files": {"test": "A.tsv"}, "labels": "names"}}, "task.submission.labels", "names"),
-        ({"task.labels": [], "task.metrics": ["pearson", "spearman"]}, "task.regression", True),
+        ({"task.labels": [], "task.metrics": ["pearson", "spearman"]}, "task.kind.name", "regression"),
         ({"train.micro_batch_size": 16}, "train.micro_batch_size", 16),
         ({"train.warmup_ratio": 0}, "train.warmup_ratio", 0.0),
         ({"train.weight_decay": 0}, "train.weight_decay", 0.0),

@@ -34,6 +34,7 @@ from reprise.data.tokenization import load_tokenizer
 from reprise.fetch.stage import fetch
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
+from reprise.tasks.registry import task_kind
 from tiny import BAD, FILLER, GOOD, ROOT, tiny_recipe
 
 TEXTS = ["the film is funny", "A dull story, and a very tired end"]
@@ -196,7 +197,7 @@ def test_fetch_brings_what_its_tokenizer_needs(fetched: Fetched) -> None:
 
 
 def test_its_encoder_is_loaded_whole_and_gets_a_new_head(fetched: Fetched) -> None:
-    model = load_classifier(PRETRAINED / "model", ["bad", "fair", "good"])
+    model = load_classifier(PRETRAINED / "model", task_kind(["bad", "fair", "good"]))
     loaded = getattr(model, fetched.family.encoder).state_dict()
     laid = getattr(fetched.model, fetched.family.encoder).state_dict()
     assert len(laid) > 10
@@ -211,15 +212,15 @@ def test_it_gives_a_row_of_logits_for_each_text_whatever_it_is_padded_to(
     fetched: Fetched, labels: list[str], pairs: bool
 ) -> None:
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
-    model = load_classifier(PRETRAINED / "model", labels).eval()
+    model = load_classifier(PRETRAINED / "model", task_kind(labels)).eval()
     encoded = tokenizer(TEXTS, *([PAIRS] if pairs else []), return_attention_mask=False)
     label: float | int = 1 if labels else 1.5
     rows = [{**{name: encoded[name][n] for name in encoded}, "label": label} for n in range(len(TEXTS))]
     assert len(rows[0]["input_ids"]) < len(rows[1]["input_ids"])
     with torch.no_grad():
-        together = model(**Collator(tokenizer)(rows)).logits
-        alone = [model(**Collator(tokenizer)([row])).logits[0] for row in rows]
-        longer = model(**Collator(tokenizer, (48,)).with_batch_size("predict", 2)(rows)).logits
+        together = model(**Collator(tokenizer, task_kind(labels))(rows)).logits
+        alone = [model(**Collator(tokenizer, task_kind(labels))([row])).logits[0] for row in rows]
+        longer = model(**Collator(tokenizer, task_kind(labels), (48,)).with_batch_size("predict", 2)(rows)).logits
     assert together.shape == (2, len(labels) or 1)
     torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-5)
     torch.testing.assert_close(together, longer, rtol=0, atol=1e-5)
@@ -227,8 +228,8 @@ def test_it_gives_a_row_of_logits_for_each_text_whatever_it_is_padded_to(
 
 def test_one_step_of_training_moves_every_weight_that_has_a_part_in_it(fetched: Fetched) -> None:
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
-    model = load_classifier(PRETRAINED / "model", ["bad", "good"]).train()
+    model = load_classifier(PRETRAINED / "model", task_kind(["bad", "good"])).train()
     encoded = tokenizer(TEXTS, return_attention_mask=False)
     rows = [{**{name: encoded[name][n] for name in encoded}, "label": n} for n in range(len(TEXTS))]
-    model(**Collator(tokenizer)(rows)).loss.backward()
+    model(**Collator(tokenizer, task_kind(["bad", "good"]))(rows)).loss.backward()
     assert {name for name, weight in model.named_parameters() if weight.grad is None} == set()

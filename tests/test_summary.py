@@ -70,7 +70,7 @@ def test_the_summary_says_where_the_model_lies_and_which_epoch_it_is(folder: Pat
     shown = reprise(run, folder, "summary")
     assert "The model is in models/final/." in shown
     assert "Epoch 1 of 2 was kept; 123 examples/s in training." in shown
-    assert "commonest label" in shown
+    assert "The baseline always predicts the majority class of the training split." in shown
     assert "dvc metrics diff" in shown
     assert "Constant prediction" not in shown
 

@@ -25,6 +25,7 @@ from reprise.data.tokenization import load_tokenizer
 from reprise.evaluate.stage import evaluate
 from reprise.modeling.classifier import load_classifier
 from reprise.prepare.stage import prepare
+from reprise.tasks.registry import task_kind
 from tiny import tiny_recipe, write_reviews
 
 RESULT = METRICS / "evaluate.json"
@@ -59,7 +60,7 @@ def lay(**labels: list[Any]) -> None:
 def finish(labels: list[str], weights: float | None = None, biases: list[float] | None = None) -> None:
     """Lay a model as train leaves it, which tells texts well apart; its head has `weights` and `biases` where given."""
     torch.manual_seed(0)
-    model = load_classifier(PRETRAINED / "model", labels)
+    model = load_classifier(PRETRAINED / "model", task_kind(labels))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and "embeddings" not in name:

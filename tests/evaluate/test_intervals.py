@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from reprise.evaluate.bootstrap import bootstrap_ci
-from reprise.metrics import MetricFunction, score_function
+from reprise.tasks.metrics.registry import MetricFunction, metric_function
 
 Values = npt.NDArray[np.generic]
 
@@ -69,7 +69,7 @@ def test_the_interval_of_an_accuracy_is_about_that_of_the_normal_approximation()
 def test_an_interval_is_the_same_twice_and_holds_the_estimate(name: str) -> None:
     regression = name in ("pearson", "spearman")
     predictions, references = measured() if regression else classified()
-    score = score_function(name, labels=0 if regression else 2)
+    score = metric_function(name, 0 if regression else 2)
     low, high = bootstrap_ci(score, predictions, references, resamples=100)
     assert (low, high) == bootstrap_ci(score, predictions, references, resamples=100)
     assert low < score(predictions, references) < high
@@ -95,10 +95,10 @@ def test_two_rows_are_drawn_in_all_four_ways() -> None:
 def test_all_right_has_an_interval_of_no_width() -> None:
     references = np.arange(50) % 2
     for name in "accuracy", "f1", "matthews":
-        assert bootstrap_ci(score_function(name, labels=2), references, references, resamples=100) == (1.0, 1.0)
+        assert bootstrap_ci(metric_function(name, 2), references, references, resamples=100) == (1.0, 1.0)
 
 
 def test_resamples_in_which_one_side_is_constant_count_as_no_correlation() -> None:
     # Of two different rows, half of the resamples hold one row twice.
     values = np.array([0.0, 1.0])
-    assert bootstrap_ci(score_function("pearson", labels=0), values, values, resamples=1000) == (0.0, 1.0)
+    assert bootstrap_ci(metric_function("pearson", 0), values, values, resamples=1000) == (0.0, 1.0)

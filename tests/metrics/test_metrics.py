@@ -9,11 +9,11 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn
 
-from reprise.metrics import compute, score_function
+from reprise.tasks.metrics.compute import compute
+from reprise.tasks.metrics.registry import METRICS, metric_function
 
-NAMES = ("accuracy", "f1", "matthews", "pearson", "spearman")
-# How many labels each metric is asked for in the tests over all of them.
-LABELS = {"accuracy": 3, "f1": 3, "matthews": 3, "pearson": 0, "spearman": 0}
+# How many labels each metric is given in the tests over all of them.
+LABELS = {name: 3 if metric.task_kind == "classification" else 0 for name, metric in METRICS.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -48,19 +48,21 @@ def random_rows(labels: int, seed: int) -> tuple[npt.NDArray[Any], npt.NDArray[A
         ("pearson", 0, [1.0, 2.0, 3.0, 4.0], [2.0, 4.0, 5.0, 9.0], 11 / 130**0.5),
         # Ranks 1 to 5 and 1, 2, 3.5, 5, 3.5.
         ("spearman", 0, [1.0, 2.0, 3.0, 4.0, 5.0], [5.0, 6.0, 7.0, 80.0, 7.0], 8 / 95**0.5),
+        # Errors of 1, 0, 1 and 2.
+        ("rmse", 0, [1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 4.0, 2.0], 1.5**0.5),
     ],
 )
 def test_a_metric_is_its_definition(
     name: str, labels: int, predictions: list[float], references: list[float], expected: float
 ) -> None:
-    assert compute([name], predictions, references, labels=labels) == {name: pytest.approx(expected, abs=1e-12)}
+    assert compute([name], predictions, references, num_labels=labels) == {name: pytest.approx(expected, abs=1e-12)}
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_metrics_of_labels_agree_with_scikit_learn(seed: int) -> None:
     for labels, average in (2, "binary"), (5, "macro"):
         predictions, references = random_rows(labels, seed)
-        assert compute(["accuracy", "f1", "matthews"], predictions, references, labels=labels) == pytest.approx(
+        assert compute(["accuracy", "f1", "matthews"], predictions, references, num_labels=labels) == pytest.approx(
             {
                 "accuracy": sklearn.accuracy_score(references, predictions),
                 "f1": sklearn.f1_score(references, predictions, average=average),
@@ -72,7 +74,7 @@ def test_metrics_of_labels_agree_with_scikit_learn(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_correlations_agree_with_scipy(seed: int) -> None:
     predictions, references = random_rows(0, seed)
-    assert compute(["pearson", "spearman"], predictions, references, labels=0) == pytest.approx(
+    assert compute(["pearson", "spearman"], predictions, references, num_labels=0) == pytest.approx(
         {
             "pearson": stats.pearsonr(predictions, references).statistic,
             "spearman": stats.spearmanr(predictions, references).statistic,
@@ -85,8 +87,8 @@ def test_correlations_agree_with_scipy(seed: int) -> None:
 def test_a_correlation_with_a_constant_is_zero(name: str, swapped: bool) -> None:
     sides = [0.1] * 5, [1.0, 2.0, 3.0, 4.0, 5.0]
     predictions, references = sides[::-1] if swapped else sides
-    assert compute([name], predictions, references, labels=0) == {name: 0.0}
-    assert score_function(name, labels=0)(np.array(predictions), np.array(references)) == 0.0
+    assert compute([name], predictions, references, num_labels=0) == {name: 0.0}
+    assert metric_function(name, 0)(np.array(predictions), np.array(references)) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -101,21 +103,21 @@ def test_a_correlation_with_a_constant_is_zero(name: str, swapped: bool) -> None
 def test_predicting_one_label_only_still_has_numbers(
     predictions: list[int], references: list[int], expected: dict[str, float]
 ) -> None:
-    assert compute(list(expected), predictions, references, labels=2) == pytest.approx(expected)
+    assert compute(list(expected), predictions, references, num_labels=2) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METRICS)
 def test_the_plain_function_gives_what_the_module_gives(name: str) -> None:
     for labels in {LABELS[name], 2 if LABELS[name] else 0}:
         predictions, references = random_rows(labels, seed=7)
-        score = score_function(name, labels=labels)(predictions, references)
+        score = metric_function(name, labels)(predictions, references)
         assert isinstance(score, float)
-        assert compute([name], predictions, references, labels=labels) == {name: score}
+        assert compute([name], predictions, references, num_labels=labels) == {name: score}
 
 
 def test_several_metrics_are_told_in_the_asked_order() -> None:
     predictions, references = random_rows(2, seed=0)
-    assert list(compute(["matthews", "accuracy", "f1"], predictions, references, labels=2)) == [
+    assert list(compute(["matthews", "accuracy", "f1"], predictions, references, num_labels=2)) == [
         "matthews",
         "accuracy",
         "f1",

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, DebertaV2Config, PreTrainedModel
 
 from reprise.modeling.classifier import load_classifier
+from reprise.tasks.registry import task_kind
 from reprise.train.dropout import Dropout, DropoutKeys, attention, dropout_mask, replace_dropout, splitmix64
 
 SHARE = 0.1
@@ -30,7 +31,7 @@ def keys() -> DropoutKeys:
 @pytest.fixture
 def model(tiny_model: Path) -> tuple[PreTrainedModel, DropoutKeys]:
     torch.manual_seed(0)
-    model = load_classifier(tiny_model, ["rotten", "fresh"])
+    model = load_classifier(tiny_model, task_kind(["rotten", "fresh"]))
     return model.train(), replace_dropout(model, 42)
 
 

@@ -16,6 +16,7 @@ from reprise.core.errors import UserError
 from reprise.data.tokenization import load_tokenizer
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
+from reprise.tasks.registry import task_kind
 from reprise.train.engines.accelerate import summed_loss
 from tiny import Run, write_params
 
@@ -132,10 +133,10 @@ def test_the_best_epoch_is_kept_or_the_last(cook: Cook, at: Path) -> None:
     changes = {"train.learning_rate": 0.02, "train.lr_scheduler": "constant", "train.epochs": 3, "seed": 1}
     cook(**changes)
     scores = pd.read_csv(at / "plots/validation.csv")["accuracy"].tolist()
-    assert json.loads((at / "metrics/train.json").read_text())["epoch"] == 1 + int(np.argmax(scores))
+    assert json.loads((at / "metrics/train.json").read_text())["best_epoch"] == 1 + int(np.argmax(scores))
     best = weights(at)
     cook(**changes, **{"train.keep_epoch": "last"})
-    assert json.loads((at / "metrics/train.json").read_text())["epoch"] == 3
+    assert json.loads((at / "metrics/train.json").read_text())["best_epoch"] == 3
     assert (weights(at) == best) == (int(np.argmax(scores)) == 2)
 
 
@@ -199,11 +200,11 @@ def test_a_batch_that_is_filled_up_has_the_loss_and_the_gradients_of_its_rows_al
         for number, length in enumerate(random.permutation(np.arange(3, 3 + rows)).tolist())
     ]
     torch.manual_seed(0)
-    model = load_classifier(tiny_model, labels).eval()  # without dropout
+    model = load_classifier(tiny_model, task_kind(labels)).eval()  # without dropout
     found = []
     for collate in (
-        Collator(load_tokenizer(tiny_model)),
-        Collator(load_tokenizer(tiny_model), buckets=(16,)).with_batch_size("train", 8),
+        Collator(load_tokenizer(tiny_model), task_kind(labels)),
+        Collator(load_tokenizer(tiny_model), task_kind(labels), buckets=(16,)).with_batch_size("train", 8),
     ):
         inputs = collate(batch)
         targets = inputs.pop("labels")

@@ -10,6 +10,7 @@ import torch
 from reprise.core.config import Train
 from reprise.core.validation import check_recipe
 from reprise.modeling.classifier import load_classifier
+from reprise.tasks.registry import task_kind
 from reprise.train.optimizer import build_optimizer, build_schedule
 from tiny import tiny_recipe
 
@@ -34,7 +35,7 @@ def learning_rates(steps: int, **changes: Any) -> list[float]:
 @pytest.fixture
 def model(tiny_model: Path) -> torch.nn.Module:
     torch.manual_seed(0)
-    return load_classifier(tiny_model, ["rotten", "fresh"])
+    return load_classifier(tiny_model, task_kind(["rotten", "fresh"]))
 
 
 def test_matrices_decay_and_biases_and_normalisations_do_not(model: torch.nn.Module) -> None:

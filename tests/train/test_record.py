@@ -12,6 +12,7 @@ from reprise.core.validation import check_recipe
 from reprise.data.tokenization import load_tokenizer
 from reprise.modeling.bucketing import Buckets
 from reprise.modeling.collator import Collator
+from reprise.tasks.registry import task_kind
 from reprise.train.history import FLUSH_EVERY_STEPS, HISTORY_COLUMNS, TrainingHistory
 from reprise.train.sampler import StepPlan, order_digest
 from reprise.train.trackers import Trackers
@@ -26,7 +27,7 @@ def record(
 ) -> TrainingHistory:
     """The record of a run over texts of these lengths: 4 rows a step, 2 a micro-batch."""
     recipe = check_recipe(tiny_recipe(**{"train.batch_size": 4, "train.micro_batch_size": 2}), "recipe")
-    collate = Collator(load_tokenizer(tiny_model), buckets)
+    collate = Collator(load_tokenizer(tiny_model), task_kind(["rotten", "fresh"]), buckets)
     session = {"started": "2025-01-31T12:00:00+00:00"}
     trackers = Trackers(recipe, "run", first=True)
     return TrainingHistory(

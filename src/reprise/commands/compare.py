@@ -221,7 +221,7 @@ def compare_predictions(
     labels = [str(label) for label in result.recipe["task.labels"]]
     if labels and not set(after["prediction"].map(str)) <= set(labels):
         return None
-    from reprise.metrics import score_function  # slow
+    from reprise.tasks.metrics.registry import metric_function
 
     truth, first, second = (
         label_ids(column, labels) for column in (before["label"], before["prediction"], after["prediction"])
@@ -232,7 +232,7 @@ def compare_predictions(
         rows=len(truth),
         discordance=mcnemar(first == truth, second == truth) if labels else None,
         intervals={
-            name: paired_bootstrap_ci(score_function(name, labels=len(labels)), first, second, truth)
+            name: paired_bootstrap_ci(metric_function(name, len(labels)), first, second, truth)
             for name in result.recipe["task.metrics"]
         },
         changed=len(changed),

@@ -6,9 +6,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-import numpy as np
 import pandas as pd
 from datasets import Dataset, disable_progress_bars
 
@@ -19,7 +18,7 @@ from reprise.core.paths import FINAL_MODEL
 from reprise.data.format import split_file, split_shards
 from reprise.data.readers import check_file, read_table
 from reprise.data.tokenization import load_tokenizer, tokenize
-from reprise.modeling.inference import Logits, decode_logits, drop_text_columns, load_predictor, load_split, softmax
+from reprise.modeling.inference import drop_text_columns, load_predictor, load_split
 
 CHUNK_ROWS = 10_000  # rows that are in memory together; within them, batches are of similar lengths
 
@@ -41,42 +40,19 @@ def predict_texts(recipe: Recipe, texts: Iterable[Texts], out: TextIO, *, cpu: b
         UserError: nothing was trained yet.
     """
     forward, tokenizer = load_predictor(recipe, cpu=cpu), load_tokenizer(FINAL_MODEL)
-    remaining, done = iter(texts), 0
+    kind, remaining, done = recipe.task.kind, iter(texts), 0
     while chunk := list(islice(remaining, CHUNK_ROWS)):
         if done:
             print(f"predict: {done} rows", file=sys.stderr, flush=True)
         columns = tokenize(tokenizer, [list(column) for column in zip(*chunk, strict=True)], recipe.train.max_length)
-        label = 0.0 if recipe.task.regression else 0  # the batches have one, the model does not see it
-        logits = forward(Dataset.from_dict({**columns, "label": [label] * len(chunk)}))
-        for row, said in zip(chunk, format_predictions(logits, recipe.task.labels), strict=True):
+        labels = [kind.placeholder_label] * len(chunk)
+        logits = forward(Dataset.from_dict({**columns, "label": labels}))
+        for row, said in zip(chunk, kind.predictions(logits), strict=True):
             print(
                 json.dumps(dict(zip(recipe.task.text_columns, row, strict=True)) | said, ensure_ascii=False), file=out
             )
         out.flush()
         done += len(chunk)
-
-
-def format_predictions(logits: Logits, labels: list[str]) -> Iterator[dict[str, Any]]:
-    """What is said of each row.
-
-    Args:
-        logits: [rows, outputs].
-        labels: the names of the outputs, [] in regression.
-    """
-    predictions = decode_logits(logits, regression=not labels)
-    if not labels:
-        yield from ({"label": shortest_float32(value)} for value in predictions)
-        return
-    for number, probabilities in zip(predictions, softmax(logits), strict=True):
-        yield {
-            "label": labels[number],
-            "probabilities": {name: shortest_float32(value) for name, value in zip(labels, probabilities, strict=True)},
-        }
-
-
-def shortest_float32(value: Any) -> float:
-    """A number with no more digits than tell it from other fp32 ones."""
-    return float(str(np.float32(value)))
 
 
 def parse_row(texts: list[str], columns: list[str]) -> Texts:
@@ -164,9 +140,9 @@ def write_submission(recipe: Recipe, folder: Path, *, cpu: bool) -> None:
     for split, name in task.submission.files.items():
         file, rows = folder / name, load_split(split)
         print(f"predict: {len(rows)} rows of the {split} split", flush=True)
-        predictions = decode_logits(forward(drop_text_columns(rows)), regression=task.regression)
+        predictions = task.kind.decode(forward(drop_text_columns(rows)))
         if task.submission.labels == "names":
-            predictions = np.array(task.labels)[predictions]
+            predictions = task.kind.label_names(predictions)
         table = pd.DataFrame({"index": list(rows["id"]), "prediction": predictions})
         with atomic_file(file) as partial:
             table.to_csv(partial, sep="\t", index=False)

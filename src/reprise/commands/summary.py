@@ -41,8 +41,7 @@ def print_summary(metrics: Path = METRICS) -> None:
         console.print(
             "[bold]Constant prediction:[/bold] every example got the same prediction; the metrics say nothing."
         )
-    kind = "the mean of" if recipe.task.regression else "the commonest label of"
-    console.print(f"The baseline always predicts {kind} the training split.")
+    console.print(f"The baseline always predicts {recipe.task.kind.baseline} of the training split.")
     console.print(
         f"Epoch {trained['best_epoch']} of {recipe.train.epochs} was kept; "
         f"{speed['examples_per_second']:.0f} examples/s in training.\n"

@@ -13,12 +13,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.dataclasses import dataclass
 
+from reprise.tasks.kind import TaskKind
+from reprise.tasks.metrics.registry import METRICS
+from reprise.tasks.registry import task_kind
+
 PARAMS = Path("params.yaml")
 LOCAL_DATA = PurePosixPath("data/own")
 
 SPLITS = ("train", "validation", "test")
-CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")
-REGRESSION_METRICS = ("pearson", "spearman")
 
 
 def _under_local_data(path: str) -> str:
@@ -57,6 +59,12 @@ def _validate_lora_targets(value: Any) -> Any:
     return value
 
 
+def _metric_name(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"one of {', '.join(METRICS)}")
+    return name
+
+
 def _validate_unique(names: list[str]) -> list[str]:
     if len(set(names)) != len(names):
         raise ValueError("each name once")
@@ -69,6 +77,7 @@ Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$"
 Revision = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{40}$")]
 LocalPath = Annotated[NonEmptyStr, AfterValidator(_under_local_data)]
 SplitName = Annotated[NonEmptyStr, AfterValidator(_split_name)]
+MetricName = Annotated[NonEmptyStr, AfterValidator(_metric_name)]
 FileName = Annotated[NonEmptyStr, AfterValidator(_file_name)]
 Engine = Literal["accelerate", "trainer", "pytorch"]
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
@@ -170,7 +179,7 @@ class Task:
     text_columns: Annotated[list[NonEmptyStr], Field(min_length=1, max_length=2)]
     label_column: NonEmptyStr
     labels: list[Label]
-    metrics: Annotated[list[Literal["accuracy", "f1", "matthews", "pearson", "spearman"]], Field(min_length=1)]
+    metrics: Annotated[list[MetricName], Field(min_length=1)]
     id_column: NonEmptyStr | None = None
     filter: dict[NonEmptyStr, list[Label]] | None = None
     split: Split | None = None
@@ -178,8 +187,9 @@ class Task:
     submission: Submission | None = None
 
     @property
-    def regression(self) -> bool:
-        return not self.labels
+    def kind(self) -> TaskKind:
+        """What depends on the kind of task: classification with labels, regression without."""
+        return task_kind(self.labels)
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -12,9 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from reprise.core.config import (
-    CLASSIFICATION_METRICS,
     PARAMS,
-    REGRESSION_METRICS,
     RENAMED_KEYS,
     RENAMED_SOURCE_KINDS,
     Evaluate,
@@ -33,6 +31,7 @@ from reprise.core.config import (
     WheelSource,
 )
 from reprise.core.errors import UserError
+from reprise.tasks.metrics.registry import metrics_of
 
 
 def read_recipe(path: Path = PARAMS) -> Recipe:
@@ -108,11 +107,11 @@ def _cross_field_errors(recipe: Recipe) -> Iterator[str]:
         yield f"task.text_columns: expected two different columns, got {task.text_columns[0]!r} twice"
     if len(task.labels) == 1 or len(set(task.labels)) != len(task.labels):
         yield f"task.labels: expected at least two different labels, or [] for regression, got {task.labels}"
-    allowed = REGRESSION_METRICS if task.regression else CLASSIFICATION_METRICS
+    allowed = metrics_of(task.kind.name)
     for metric in task.metrics:
         if metric not in allowed:
-            kind = "regression (task.labels is empty)" if task.regression else "classification"
-            yield f"task.metrics: {metric!r} does not fit {kind}; expected {_join(allowed)}"
+            reason = "" if task.labels else " (task.labels is empty)"
+            yield f"task.metrics: {metric!r} does not fit {task.kind.name}{reason}; expected {_join(allowed)}"
     if task.split and task.split.validation + task.split.test >= 1:
         yield "task.split: expected validation + test below 1, so that rows are left to train on"
     if not {"train", "validation"} <= set(task.splits):
@@ -142,7 +141,7 @@ def _submission_errors(submission: Submission, task: Task) -> Iterator[str]:
             yield f"task.submission.files: expected splits among {_join(task.splits)}, got {name!r}"
     if len(set(files)) != len(files):
         yield f"task.submission.files: expected a file of its own for each split, got {_join(files)}"
-    if task.regression and submission.labels == "names":
+    if not task.kind.named_labels and submission.labels == "names":
         yield "task.submission.labels: expected numbers, since task.labels is empty (regression), got 'names'"
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import bootstrap
 
-from reprise.metrics import MetricFunction
+from reprise.tasks.metrics.registry import MetricFunction
 
 # The resamples are the same for every run, so that two runs on the same rows are compared on the same resamples.
 SEED = 0

@@ -1,7 +1,4 @@
-"""Model and batches, as train, evaluate and predict need them.
-
-Everything is loaded from local folders: safetensors only, no code from a repository.
-"""
+"""The model, as train, evaluate and predict load it: from local folders, safetensors only, no remote code."""
 
 from pathlib import Path
 from typing import Any
@@ -13,33 +10,26 @@ from transformers import (
 )
 from transformers.utils import logging
 
-# Families whose head reads the first token alone. Of their last layer, after its attention, nothing but that token is
-# computed: the numbers are the same, and of a six-layer model's work an eighth is saved.
+from reprise.tasks.kind import TaskKind
+
+# Families whose head reads only the first token. After the attention of the last layer, only that token is computed:
+# the logits are the same, and a six-layer model does an eighth less work.
 CLS_HEAD_FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
 
-# Their warnings (a new classification head, a tokenizer used through `pad`) and bars describe what is meant here.
+# The warnings (a new classification head, a tokenizer used through `pad`) describe what is intended here.
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 
-def load_classifier(folder: Path, labels: list[str] | None = None) -> PreTrainedModel:
-    """The encoder in `folder` with a head on top, all in fp32.
+def load_classifier(folder: Path, kind: TaskKind | None = None) -> PreTrainedModel:
+    """Load the encoder in `folder` with a head on top, all in fp32.
 
     Args:
         folder: holds config.json and safetensors.
-        labels: the names of the head's outputs, [] for a single number (regression); the head is new where `folder`
-            has none of that size, drawn from torch's generator. None: as `folder` says.
+        kind: shapes the head; a head of another size in `folder` gives way to a new one, drawn from torch's generator.
+            None: the head in `folder`.
     """
-    head: dict[str, Any] = {}
-    if labels is not None:
-        names = labels or ["value"]
-        head = {
-            "num_labels": len(names),
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: number for number, name in enumerate(names)},
-            "ignore_mismatched_sizes": True,  # a trained head for other labels gives way to a new one
-            "problem_type": "single_label_classification" if labels else "regression",
-        }
+    head: dict[str, Any] = {**kind.head_config(), "ignore_mismatched_sizes": True} if kind else {}
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False, **head
     )

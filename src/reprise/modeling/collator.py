@@ -1,33 +1,31 @@
 """Batches: prepared rows, padded for the model."""
 
 import copy
-import math
 from typing import Any, Self
 
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from reprise.modeling.bucketing import Buckets, Shapes, padded_length
-
-IGNORE_INDEX = -100  # the label that cross-entropy leaves out: torch's own default
+from reprise.tasks.kind import TaskKind
 
 
 class Collator:
-    """Make a batch of prepared rows, with labels as `labels`, without the columns of text.
+    """Make a batch of prepared examples, with labels as `labels`, without the columns of text.
 
-    It is padded to its longest row; or with `buckets` to the next of these lengths, and to `rows` rows. Those that only
-    fill it up have the label NO_LABEL (NaN in regression), and loss and predictions leave them out.
+    A batch is padded to its longest example. With `buckets`, it is padded to the next of these lengths and to
+    `batch_size` rows; the label of padding rows is the task's `ignored_label`, and loss and predictions leave them out.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, buckets: Buckets | None = None) -> None:
-        self.tokenizer, self.buckets, self.phase, self.batch_size = tokenizer, buckets, "", 0
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, kind: TaskKind, buckets: Buckets | None = None) -> None:
+        self.tokenizer, self.kind, self.buckets, self.phase, self.batch_size = tokenizer, kind, buckets, "", 0
         self.columns = {"input_ids", "token_type_ids", "label"}
-        self.seen_shapes: Shapes = set()  # that batches were filled up to
+        self.seen_shapes: Shapes = set()  # of padded batches
 
-    def with_batch_size(self, use: str, rows: int) -> Self:
-        """The same for batches of so many rows, to train or to predict; it notes their shapes in the same place."""
+    def with_batch_size(self, phase: str, rows: int) -> Self:
+        """Return a collator for batches of this size in a phase (train or predict), which shares `seen_shapes`."""
         other = copy.copy(self)
-        other.phase, other.batch_size = use, rows
+        other.phase, other.batch_size = phase, rows
         return other
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -36,7 +34,6 @@ class Collator:
         if not self.buckets:
             return dict(DataCollatorWithPadding(self.tokenizer)(wanted))
         length = padded_length(max(len(row["input_ids"]) for row in wanted), self.buckets)
-        none = math.nan if isinstance(wanted[0]["label"], float) else IGNORE_INDEX
-        wanted += [wanted[0] | {"label": none}] * (self.batch_size - len(wanted))
+        wanted += [wanted[0] | {"label": self.kind.ignored_label}] * (self.batch_size - len(wanted))
         self.seen_shapes.add((self.phase, self.batch_size, length))
         return dict(DataCollatorWithPadding(self.tokenizer, padding="max_length", max_length=length)(wanted))

@@ -12,19 +12,17 @@ from datasets import Dataset, concatenate_datasets
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from reprise.core.config import Recipe, Task
+from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.paths import FINAL_MODEL
 from reprise.data.format import split_shards
 from reprise.data.tokenization import load_tokenizer
-from reprise.metrics import compute
 from reprise.modeling.bucketing import resolve_buckets
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
 from reprise.modeling.malloc import disable_malloc_trim
 from reprise.modeling.xla import on_xla, use_fp32_matmul
-
-Logits = npt.NDArray[np.float32]
+from reprise.tasks.kind import Logits
 
 # Trainer prints, draws and reports nothing of its own, and leaves the columns to our collator.
 QUIET_TRAINER_ARGS: dict[str, Any] = {
@@ -124,11 +122,12 @@ def load_predictor(recipe: Recipe, *, cpu: bool) -> Callable[[Dataset], Logits]:
         raise UserError(f"{FINAL_MODEL}: not found; expected the model that `dvc repro` makes")
     disable_malloc_trim()
     model, tokenizer, batch_size = load_classifier(FINAL_MODEL), load_tokenizer(FINAL_MODEL), recipe.evaluate.batch_size
+    collate = Collator(tokenizer, recipe.task.kind)
     if recipe.train.engine == "trainer":
-        return lambda rows: predict_with_trainer(model, rows, Collator(tokenizer), batch_size, cpu=cpu)
+        return lambda rows: predict_with_trainer(model, rows, collate, batch_size, cpu=cpu)
     if recipe.train.engine == "pytorch":
         model.to("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-        return lambda rows: predict(model, rows, Collator(tokenizer), batch_size)
+        return lambda rows: predict(model, rows, collate, batch_size)
     accelerator = Accelerator(cpu=cpu)
     use_fp32_matmul(accelerator.device)
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
@@ -136,23 +135,6 @@ def load_predictor(recipe: Recipe, *, cpu: bool) -> Callable[[Dataset], Logits]:
     def forward(rows: Dataset) -> Logits:
         lengths = np.asarray(rows["length"])
         buckets = resolve_buckets(recipe.train.bucket_lengths, lengths) if on_xla(accelerator.device) else None
-        return predict(prepared, rows, Collator(tokenizer, buckets), batch_size, accelerator)
+        return predict(prepared, rows, Collator(tokenizer, recipe.task.kind, buckets), batch_size, accelerator)
 
     return forward
-
-
-def decode_logits(logits: Logits, *, regression: bool) -> npt.NDArray[Any]:
-    """The predicted label numbers (int64), or the predicted values (fp32) in regression: shape [rows]."""
-    return logits[:, 0] if regression else logits.argmax(axis=1)
-
-
-def softmax(logits: Logits) -> npt.NDArray[np.float64]:
-    """Probabilities from logits, [rows, labels]."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
-
-
-def compute_metrics(task: Task, logits: Logits, references: Any) -> dict[str, float]:
-    """The task's metrics of logits, shape [rows, outputs], against the rows' labels."""
-    predictions = decode_logits(logits, regression=task.regression)
-    return compute(task.metrics, predictions, references, labels=len(task.labels))

@@ -14,11 +14,11 @@ from reprise.core.config import Task
 from reprise.core.errors import UserError
 from reprise.data.mmap import drop_mapped_pages
 from reprise.data.readers import check_file, read_table
+from reprise.tasks.classification import UNLABELED
 
 # The columns of prepared rows that hold text.
 TEXT_COLUMNS = ("text", "text_pair")
 DROP_PAGES_EVERY_ROWS = 100_000  # rows
-UNLABELED = -1  # the label id of rows whose label is not published, as in GLUE's test splits (one is test_mismatched)
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
     Raises:
         UserError: a text is missing, a label is unknown or missing, a number is none, an id stands twice.
     """
-    number_of = {label: number for number, label in enumerate(task.labels)}
-    spell = _label_decoder(table.rows, task.label_column)
+    kind = task.kind
+    label_name = _label_decoder(table.rows, task.label_column) if kind.named_labels else lambda value: value
     keep = {column: (_label_decoder(table.rows, column), set(values)) for column, values in (task.filter or {}).items()}
     group_by = task.split.group_by if task.split else None
 
@@ -86,11 +86,6 @@ def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
         kept = [n for n in range(len(numbers)) if all(as_text(batch[c][n]) in v for c, (as_text, v) in keep.items())]
         batch, numbers = {c: [values[n] for n in kept] for c, values in batch.items()}, [numbers[n] for n in kept]
         where = [f"{table.name}, row {number + 1}" for number in numbers]
-        label = (
-            _parse_target
-            if task.regression
-            else lambda value, place: _label_id(spell(value), place, number_of, table.split)
-        )
         columns: dict[str, list[Any]] = {
             "id": [str(value) for value in (batch[task.id_column] if task.id_column else numbers)]
         }
@@ -98,7 +93,12 @@ def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
             columns[name] = [
                 _check_text(value, place, column) for value, place in zip(batch[column], where, strict=True)
             ]
-        columns["label"] = [label(value, place) for value, place in zip(batch[task.label_column], where, strict=True)]
+        columns["label"] = []
+        for value, place in zip(batch[task.label_column], where, strict=True):
+            try:
+                columns["label"].append(kind.parse_label(label_name(value), table.split))
+            except ValueError as error:
+                raise UserError(f"{place}: {error}") from None
         if group_by:
             # A row whose group is not known is a group of its own, not one of a group of strangers.
             groups = zip(batch[group_by], numbers, strict=True)
@@ -106,7 +106,7 @@ def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
         return columns | {"row": numbers}
 
     strings = ["id", *TEXT_COLUMNS[: len(task.text_columns)], *(["group"] if group_by else [])]
-    kinds = {"label": Value("float64" if task.regression else "int64"), "row": Value("int64")}
+    kinds = {"label": Value(kind.label_dtype), "row": Value("int64")}
     features = Features({name: Value("string") for name in strings} | kinds)
     needed = {task.label_column, *task.text_columns, *keep, *filter(None, (task.id_column, group_by))}
     rows = table.rows.select_columns(sorted(needed)).map(
@@ -129,26 +129,6 @@ def _check_text(value: Any, place: str, column: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{place}: expected text in column {column!r}, got {value!r}")
     return value
-
-
-def _label_id(name: Any, place: str, number_of: dict[str, int], split: str) -> int:
-    if name in number_of:
-        return number_of[name]
-    if split.startswith("test") and str(name) == str(UNLABELED):
-        return UNLABELED
-    near = difflib.get_close_matches(str(name), number_of, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"{place}: unknown label {name!r}; {hint}expected one of task.labels: {', '.join(number_of)}")
-
-
-def _parse_target(value: Any, place: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not np.isfinite(number):
-        raise UserError(f"{place}: expected a finite number as the label, since task.labels is empty; got {value!r}")
-    return number
 
 
 def _check_unique_ids(rows: Dataset, name: str, column: str) -> None:

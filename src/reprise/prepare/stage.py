@@ -16,7 +16,7 @@ from reprise.core.files import atomic_dir, sha256, write_json
 from reprise.core.paths import PREPARED, PRETRAINED, RAW
 from reprise.data.format import SHARD_ROWS, split_file, stats_path
 from reprise.data.tokenization import load_tokenizer
-from reprise.prepare.columns import TEXT_COLUMNS, UNLABELED, check_columns, read_tables, to_standard_columns
+from reprise.prepare.columns import TEXT_COLUMNS, check_columns, read_tables, to_standard_columns
 from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, group_rows, stable_hash64, subsample
 from reprise.prepare.write import iter_batches, write_tokenized
 
@@ -140,7 +140,4 @@ def _split_stats(
     }
     if len(files) > 1:
         about["shards"] = {file.name: sha256(file) for file in files}
-    if task.regression:
-        return about | {"label_mean": float(labels.mean()), "label_std": float(labels.std())}
-    counts = {label: int((labels == number).sum()) for number, label in enumerate(task.labels)}
-    return about | {"label_counts": counts, "hidden_labels": int((labels == UNLABELED).sum())}
+    return about | task.kind.label_stats(labels)

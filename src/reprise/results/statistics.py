@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import stats
 
 if TYPE_CHECKING:  # imports `evaluate`, which takes seconds
-    from reprise.metrics import MetricFunction
+    from reprise.tasks.metrics.registry import MetricFunction
 
 CONFIDENCE = 0.95
 LOWER_IS_BETTER = frozenset({"loss"})

@@ -41,7 +41,7 @@ MANIFEST = "manifest.json"
 HISTORY_FILE = "history.npy"
 KEEP_LAST = 2
 # What of the package a training runs; dvc.yaml lists the same as its dependencies.
-TRAIN_SOURCES = ("core", "data", "hardware.py", "metrics", "modeling", "train")
+TRAIN_SOURCES = ("core", "data", "hardware.py", "modeling", "tasks", "train")
 LOCK_TIMEOUT_S = 30  # seconds for which one that was killed may still be ending
 
 

@@ -21,7 +21,7 @@ def build_model(recipe: Recipe) -> tuple[torch.nn.Module, DropoutKeys]:
         The model, and the keys of its dropout.
     """
     torch.manual_seed(recipe.seed)
-    model = load_classifier(PRETRAINED / "model", recipe.task.labels)
+    model = load_classifier(PRETRAINED / "model", recipe.task.kind)
     if recipe.train.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     keys = replace_dropout(model, recipe.seed)

@@ -79,7 +79,7 @@ def train_worker(recipe: Recipe, kind: str) -> None:
             buckets = None
             if on_xla(world.device):
                 buckets = resolve_buckets(recipe.train.bucket_lengths, lengths, np.asarray(validation["length"]))
-            collate = Collator(tokenizer, buckets)
+            collate = Collator(tokenizer, recipe.task.kind, buckets)
             about = describe_session(world, recipe.train.precision)
             with closing(Trackers(recipe, run.name, first=first)) as trackers:
                 record = TrainingHistory(

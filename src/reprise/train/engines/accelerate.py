@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 
 from reprise.core.config import Recipe
 from reprise.modeling.collator import Collator
-from reprise.modeling.inference import compute_metrics, predict
+from reprise.modeling.inference import predict
+from reprise.modeling.scoring import compute_metrics
 from reprise.modeling.xla import autocast, device_scalar, init_optimizer_state, manual_seed, mark_step, on_xla
 from reprise.train.checkpoint import CheckpointManager
 from reprise.train.dataset import ShardedDataset

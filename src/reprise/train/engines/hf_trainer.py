@@ -19,7 +19,8 @@ from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.files import read_json, write_json
 from reprise.modeling.collator import Collator
-from reprise.modeling.inference import QUIET_TRAINER_ARGS, compute_metrics, restore_order, sort_by_length
+from reprise.modeling.inference import QUIET_TRAINER_ARGS, restore_order, sort_by_length
+from reprise.modeling.scoring import compute_metrics
 from reprise.train.checkpoint import KEEP_LAST, CheckpointManager
 from reprise.train.dataset import ShardedDataset
 from reprise.train.dropout import DropoutKeys

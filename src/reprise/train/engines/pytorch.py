@@ -7,7 +7,8 @@ from torch.utils.data import DataLoader
 
 from reprise.core.config import Recipe
 from reprise.modeling.collator import Collator
-from reprise.modeling.inference import compute_metrics, predict
+from reprise.modeling.inference import predict
+from reprise.modeling.scoring import compute_metrics
 from reprise.train.checkpoint import CheckpointManager
 from reprise.train.dataset import ShardedDataset
 from reprise.train.engines.accelerate import summed_loss

@@ -1,4 +1,4 @@
-"""The tables behind the pictures: confusion, precision against recall, calibration. Pure functions."""
+"""The tables behind the plots: confusion, precision against recall, calibration. Pure functions."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,28 +6,42 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
 NUM_BINS = 10
-MAX_POINTS = 200  # of a curve: more cannot be told apart in a picture, and large test sets would make large files
+MAX_POINTS = 200  # per curve: a plot shows no more, and large test sets would make large files
+
+# DVC expects the file of each plot; one that does not apply to a task has these columns and no rows.
+PLOT_COLUMNS = {
+    "confusion.csv": ["actual", "predicted"],
+    "precision_recall.csv": ["label", "recall", "precision", "threshold"],
+    "calibration.csv": ["confidence", "accuracy", "rows"],
+}
 
 Numbers = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
 
 
+def empty_plots() -> dict[str, pd.DataFrame]:
+    """Return the table of each plot, by file name, without rows."""
+    return {name: pd.DataFrame(columns=columns) for name, columns in PLOT_COLUMNS.items()}
+
+
 def confusion_pairs(predictions: Numbers, references: Numbers, labels: list[str]) -> pd.DataFrame:
-    """A row per example with its actual and its predicted label by name, as DVC's confusion template counts them."""
+    """Return one row per example with its actual and its predicted label, which DVC's template counts."""
     names = np.array(labels)
     return pd.DataFrame({"actual": names[references], "predicted": names[predictions]})
 
 
 def precision_recall_table(probabilities: Probabilities, references: Numbers, labels: list[str]) -> pd.DataFrame:
-    """Precision and recall over all thresholds; of label 1 where there are two, of each label against the rest else.
+    """Compute precision and recall over all thresholds, of each label against the rest.
+
+    Of two labels, the curve of the second says it all and is the only one.
 
     Args:
-        probabilities: [rows, labels].
-        references: [rows].
+        probabilities: [examples, labels].
+        references: label ids, [examples].
         labels: their names.
 
     Returns:
-        Columns label, recall, precision, threshold, at most POINTS rows a label.
+        Columns label, recall, precision, threshold, at most MAX_POINTS rows per label.
     """
     curves = [pd.DataFrame(columns=["label", "recall", "precision", "threshold"])]
     for number in [1] if len(labels) == 2 else range(len(labels)):
@@ -51,14 +65,15 @@ def precision_recall_table(probabilities: Probabilities, references: Numbers, la
 
 
 def calibration_table(probabilities: Probabilities, references: Numbers) -> pd.DataFrame:
-    """How often the predicted label is right, against how sure the model was (Guo et al. 2017, reliability diagram).
+    """Compare accuracy with confidence, bin by bin (Guo et al. 2017, reliability diagram).
 
     Args:
-        probabilities: [rows, labels].
-        references: [rows].
+        probabilities: [examples, labels].
+        references: label ids, [examples].
 
     Returns:
-        Columns confidence (mean of the bin), accuracy, rows: one row for each of BINS equal bins that holds any.
+        Columns confidence (mean of the bin), accuracy, rows (examples in the bin): one row for each of NUM_BINS equal
+        bins that holds any.
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == references
@@ -75,6 +90,10 @@ def calibration_table(probabilities: Probabilities, references: Numbers) -> pd.D
 
 
 def expected_calibration_error(table: pd.DataFrame) -> float:
-    """The mean gap between confidence and accuracy over the rows (Naeini et al. 2015), from `calibration`."""
+    """Average the gap between confidence and accuracy over the examples (Naeini et al. 2015).
+
+    Args:
+        table: from `calibration_table`.
+    """
     gap = (table["confidence"] - table["accuracy"]).abs()
     return float((gap * table["rows"]).sum() / table["rows"].sum())

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
+from scipy.special import softmax
 from sklearn.metrics import precision_recall_curve
 
-from reprise.evaluate.curves import (
+from reprise.tasks.curves import (
     MAX_POINTS,
     NUM_BINS,
     Numbers,
@@ -16,7 +17,6 @@ from reprise.evaluate.curves import (
     expected_calibration_error,
     precision_recall_table,
 )
-from reprise.modeling.inference import softmax
 
 # Sure and right, sure and wrong, half sure and right, half sure and right.
 SURE = np.array([[0.95, 0.05], [0.92, 0.08], [0.66, 0.34], [0.38, 0.62]])
@@ -28,7 +28,7 @@ def random_rows(rows: int, labels: int, seed: int = 0) -> tuple[Probabilities, N
     random = np.random.default_rng(seed)
     references = random.integers(0, labels, rows)
     logits = random.normal(size=(rows, labels)) + np.eye(labels)[references]
-    return softmax(logits.astype(np.float32)), references
+    return softmax(logits, axis=1), references
 
 
 def test_confusion_names_the_actual_and_the_predicted_label_of_each_row() -> None:

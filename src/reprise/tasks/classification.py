@@ -1,0 +1,124 @@
+"""Classification: one of the recipe's labels for each example."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reprise.tasks.formatting import shortest_float32
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+UNLABELED = -1  # the label id of examples whose label is not published, as in the test splits of GLUE
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One output per label, trained with cross-entropy. For what each member is, see `TaskKind`."""
+
+    labels: tuple[str, ...]
+    name: str = "classification"
+    named_labels: bool = True
+    label_dtype: str = "int64"
+    placeholder_label: int = 0
+    ignored_label: int = -100  # which torch's cross-entropy leaves out by default
+    baseline: str = "the majority class"
+    errors_title: str = "Most confident errors"
+    errors_order: str = "most confident first"
+
+    @cached_property
+    def label2id(self) -> dict[str, int]:
+        """The id of each label."""
+        return {label: number for number, label in enumerate(self.labels)}
+
+    def parse_label(self, value: Any, split: str) -> int:
+        if value in self.label2id:
+            return self.label2id[value]
+        if split.startswith("test") and str(value) == str(UNLABELED):
+            return UNLABELED
+        near = difflib.get_close_matches(str(value), self.labels, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown label {value!r}; {hint}expected one of task.labels: {', '.join(self.labels)}")
+
+    def is_unlabeled(self, labels: npt.NDArray[Any]) -> bool:
+        return bool((labels == UNLABELED).any())
+
+    def label_stats(self, labels: npt.NDArray[Any]) -> dict[str, Any]:
+        counts = {label: int((labels == number).sum()) for number, label in enumerate(self.labels)}
+        return {"label_counts": counts, "hidden_labels": int((labels == UNLABELED).sum())}
+
+    def head_config(self) -> dict[str, Any]:
+        return {
+            "num_labels": len(self.labels),
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": dict(self.label2id),
+            "problem_type": "single_label_classification",
+        }
+
+    def summed_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        from torch.nn import functional
+
+        return functional.cross_entropy(logits.float(), labels, reduction="sum")
+
+    def decode(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        return np.asarray(logits.argmax(axis=1))
+
+    def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Turn logits into the probability of each label, [examples, labels]."""
+        from scipy.special import softmax
+
+        return np.asarray(softmax(logits.astype(np.float64), axis=1))
+
+    def predictions(self, logits: npt.NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+        for number, probabilities in zip(self.decode(logits), self.probabilities(logits), strict=True):
+            named = zip(self.labels, probabilities, strict=True)
+            yield {
+                "label": self.labels[number],
+                "probabilities": {name: shortest_float32(value) for name, value in named},
+            }
+
+    def constant_prediction(self, train_stats: Mapping[str, Any]) -> int:
+        return int(np.argmax(list(train_stats["label_counts"].values())))
+
+    def label_names(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.asarray(np.array(self.labels)[values])
+
+    def label_values(self, names: Sequence[Any]) -> npt.NDArray[Any]:
+        return np.array([self.label2id[str(name)] for name in names])
+
+    def prediction_columns(self, logits: npt.NDArray[np.float32], references: npt.NDArray[Any]) -> dict[str, Any]:
+        import pyarrow as pa
+
+        probabilities = self.probabilities(logits).astype(np.float32)
+        return {
+            "label": self.label_names(references),
+            "prediction": self.label_names(self.decode(logits)),
+            "probabilities": pa.array(probabilities.tolist(), pa.list_(pa.float32())),
+        }
+
+    def plots(self, logits: npt.NDArray[np.float32], references: npt.NDArray[Any]) -> dict[str, pd.DataFrame]:
+        from reprise.tasks.curves import calibration_table, confusion_pairs, empty_plots, precision_recall_table
+
+        probabilities, labels = self.probabilities(logits), list(self.labels)
+        return empty_plots() | {
+            "confusion.csv": confusion_pairs(self.decode(logits), references, labels),
+            "precision_recall.csv": precision_recall_table(probabilities, references, labels),
+            "calibration.csv": calibration_table(probabilities, references),
+        }
+
+    def extra_metrics(self, plots: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+        from reprise.tasks.curves import expected_calibration_error
+
+        return {"ece": expected_calibration_error(plots["calibration.csv"])}
+
+    def rank_errors(self, predictions: pd.DataFrame) -> pd.Series[float]:
+        wrong = predictions[predictions["label"] != predictions["prediction"]]
+        return wrong["probabilities"].map(np.max).astype(np.float64)
