@@ -1,5 +1,6 @@
 """A tiny model, tiny data, and a kitchen: a repository of its own in which the real pipeline cooks them in seconds."""
 
+import hashlib
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; two threads on tiny tensors only wait
@@ -11,6 +12,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from filelock import FileLock
 from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedModel
 from transformers.utils import logging
 
@@ -122,14 +124,32 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run
     return folder
 
 
+def digest(folder: Path) -> str:
+    """Hash every file of a repository but git's own, and the Python that runs it."""
+    found = hashlib.sha256(sys.version.encode())
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts):
+        found.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes())
+    return found.hexdigest()
+
+
 @pytest.fixture(scope="session")
-def cooked(kitchen: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
-    """The kitchen after `dvc repro`, its results committed. Do not change; `served` gives a copy to work in."""
-    folder = tmp_path_factory.mktemp("cooked") / "kitchen"
-    shutil.copytree(kitchen, folder, symlinks=True)
-    run(folder, "dvc", "repro")
-    run(folder, "git", "add", ".")
-    run(folder, "git", "commit", "-qm", "Cook it")
+def cooked(kitchen: Path, request: pytest.FixtureRequest, run: Run) -> Path:
+    """The repository after `dvc repro`, its results committed. Do not change; `served` gives a copy to work in.
+
+    It is made once for all workers, and again only when a file of the repository has changed.
+    """
+    kept = Path(request.config.cache.mkdir("trained_repo"))
+    folder = kept / digest(kitchen)[:16] / "repo"
+    with FileLock(kept / "lock"):
+        if not folder.is_dir():
+            for older in kept.glob("*/"):
+                shutil.rmtree(older)
+            partial = folder.parent / "partial"
+            shutil.copytree(kitchen, partial, symlinks=True)
+            run(partial, "dvc", "repro")
+            run(partial, "git", "add", ".")
+            run(partial, "git", "commit", "-qm", "Run the tiny recipe")
+            partial.rename(folder)
     return folder
 
 

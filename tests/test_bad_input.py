@@ -1,4 +1,4 @@
-"""Bad input of every kind, typed for real: one clear line, exit code 2, and not a byte of the folder changed."""
+"""Bad input of every kind: one clear line, exit code 2, and not a byte of the folder changed."""
 
 import hashlib
 import re
@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
+from typer.testing import CliRunner
 
+from reprise.cli import app
 from tiny import ROOT, Run, write_params, write_reviews
 
 REVIEWS = Path("data/raw/all/reviews.csv")
@@ -124,7 +127,7 @@ CASES = {
         "params.yaml: train.lerning_rate: unknown key; did you mean learning_rate?",
     ),
     "unknown key in fetch": Case(
-        "fetch", params(task__limits=3), "params.yaml: task.limits: unknown key; did you mean limit?"
+        "fetch", params(task__max_exampels=3), "params.yaml: task.max_exampels: unknown key; did you mean max_examples?"
     ),
     "wrong type": Case(
         "environment", params(train__epochs="two"), "params.yaml: train.epochs: expected a valid integer, got 'two'"
@@ -310,7 +313,7 @@ CASES = {
     "a choice that is not on the shelf": Case(
         "recipe task=nothing",
         params(),
-        "compose: task=nothing: not on the shelf; expected one of cola, mnli, mrpc, …, wnli",
+        "compose: task=nothing: not on the shelf; expected one of cola, custom, mnli, …, wnli",
     ),
     "a recipe in place of a malformed one": Case(
         "recipe task=mrpc", content("params.yaml", "seed: [\n"), "params.yaml: line 2, column 1: not valid YAML: …"
@@ -344,16 +347,38 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
+def check(case: Case, code: int, stderr: str) -> None:
+    """Expect exit code 2 and the one line of a case."""
+    assert code == 2, stderr
+    (line,) = stderr.splitlines()
+    expected = "reprise: error: " + case.line
+    assert re.fullmatch(".*".join(map(re.escape, expected.split("…"))), line), f"{line}\n{expected}"
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_bad_input_is_one_clear_line_and_changes_nothing(case: Case, pantry: Path, tmp_path: Path, run: Run) -> None:
+def test_bad_input_is_one_clear_line_and_changes_nothing(
+    case: Case, pantry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = Path(shutil.copytree(pantry, tmp_path / "pantry"))
     case.arrange(folder)
     before = contents(folder)
     assert before, "there is something to lose"
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # read when datasets was imported
+    # The verbs set these for good.
+    environment = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "REPRISE_HARDWARE": "cpu", **case.env}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(app, case.verb.split())
+    check(case, done.exit_code, done.stderr)
+    assert contents(folder) == before
 
+
+@pytest.mark.parametrize("name", {case.verb.split()[0]: name for name, case in CASES.items()}.values())
+def test_a_typed_verb_ends_with_the_same_line(name: str, pantry: Path, tmp_path: Path, run: Run) -> None:
+    case, folder = CASES[name], Path(shutil.copytree(pantry, tmp_path / "pantry"))
+    case.arrange(folder)
+    before = contents(folder)
     done = run(folder, sys.executable, "-m", "reprise", *case.verb.split(), code=2, env={**SOURCE, **case.env})
-
-    (line,) = done.stderr.splitlines()
-    expected = "reprise: error: " + case.line
-    assert re.fullmatch(".*".join(map(re.escape, expected.split("…"))), line), f"{line}\n{expected}"
+    check(case, done.returncode, done.stderr)
     assert contents(folder) == before
