@@ -14,12 +14,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What `make train` and its siblings run. A recipe from the shelf: make train TASK=mrpc MODEL=bert-base-uncased. An
 # experiment, with the arguments of `dvc exp run`: make train ARGS="-S train.epochs=3"
 RECIPE := $(strip $(if $(TASK),task=$(TASK)) $(if $(MODEL),model=$(MODEL)))
-define COOK
+define RUN
 $(if $(RECIPE),reprise recipe $(RECIPE))
 dvc $(if $(ARGS),exp run $(ARGS),repro)
 $(if $(findstring --queue,$(ARGS)),,reprise summary)
 endef
-export COOK
+export RUN
 
 # How many processes train on this host: make train PROCESSES=2. Several hosts: `reprise train --help`
 ifdef PROCESSES
@@ -32,16 +32,16 @@ HARDWARE_gpu := cuda
 HARDWARE_tpu := tpu
 
 # What reads the report. Elsewhere than on a Debian as root, what is missing is the user's to install, and the tests say so.
-define WITH_BROWSER
+define ENSURE_BROWSER
 missing=; for program in chromium npm; do command -v $$program > /dev/null || missing="$$missing $$program"; done; \
 if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then echo "install$$missing"; \
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing > /dev/null; fi
 endef
 
 .PHONY: help setup train seeds prune report verify lint lint-kubernetes format lock clean \
-  test test-thorough test-default test-invariance test-chaos test-multihost test-slurm test-s3 test-report test-xla test-images \
-  bench bench-prepare bench-data bench-quality bench-gpu bench-xla bench-report bench-scaling bench-sharding \
-  $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) rebuild-$(kind))
+  test test-full test-e2e test-batch-invariance test-chaos test-multihost test-slurm test-s3 test-report test-xla test-images \
+  bench bench-prepare bench-data bench-accuracy bench-gpu bench-xla bench-report bench-scaling bench-sharding \
+  $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) check-image-$(kind))
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9 -]*:.*## /{printf "  make %-36s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,10 +49,10 @@ help:  ## List the targets
 setup: $(VENV)/.installed  ## Make .venv from the hash locks in docker/cpu
 
 train: setup  ## Cook the recipe in params.yaml (TASK=… MODEL=… from the shelf, ARGS="-S …" as an experiment, PROCESSES=2)
-	@bash -ec "$$COOK"
+	@bash -ec "$$RUN"
 
 train-cpu train-gpu train-tpu: train-%:  ## The same in the image of that hardware (ENGINE=docker|podman, GPUS=0,1)
-	@docker/run $(HARDWARE_$*) bash -ec "$$COOK"
+	@docker/run $(HARDWARE_$*) bash -ec "$$RUN"
 
 shell-cpu shell-gpu shell-tpu: shell-%:  ## A shell in the image, over this checkout
 	@docker/run $(HARDWARE_$*) bash
@@ -60,8 +60,8 @@ shell-cpu shell-gpu shell-tpu: shell-%:  ## A shell in the image, over this chec
 image-cpu image-gpu image-tpu: image-%:  ## Build the image, if what it is made of has changed
 	@docker/run --build $(HARDWARE_$*)
 
-rebuild-cpu rebuild-gpu rebuild-tpu: rebuild-%:  ## Build the image again from nothing and compare the digests (podman)
-	@docker/rebuild $(HARDWARE_$*)
+check-image-cpu check-image-gpu check-image-tpu: check-image-%:  ## Build the image again from nothing and compare the digests (podman)
+	@docker/check-reproducible $(HARDWARE_$*)
 
 seeds: setup  ## Cook the recipe with several seeds and show the spread (N=5, ARGS="-S …"); `reprise compare` reads it
 	@reprise seeds -n $(or $(N),5) $(ARGS)
@@ -78,14 +78,14 @@ verify: setup  ## Cook a commit again elsewhere and judge every output (REV=…,
 test: $(VENV)/.dev  ## Run the tests and measure their coverage
 	pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=10
 
-test-thorough: $(VENV)/.dev  ## Run the tests that prove in more forms what `make test` proves in one
-	pytest -m thorough --durations=5
+test-full: $(VENV)/.dev  ## Run the tests that prove in more forms what `make test` proves in one
+	pytest -m full --durations=5
 
-test-default: $(VENV)/.dev  ## Cook the default recipe in a new clone, offline after fetch, and check the result (N=3 seeds)
-	pytest -m default -n 0 -s
+test-e2e: $(VENV)/.dev  ## Cook the default recipe in a new clone, offline after fetch, and check the result (N=3 seeds)
+	pytest -m e2e -n 0 -s
 
-test-invariance: $(VENV)/.dev  ## Train on 1 to 3 processes and in other micro-batches, and compare every loss
-	pytest -m invariance -n 0 -s
+test-batch-invariance: $(VENV)/.dev  ## Train on 1 to 3 processes and in other micro-batches, and compare every loss
+	pytest -m batch_invariance -n 0 -s
 
 test-chaos: $(VENV)/.dev  ## Kill training at random moments, go on, and compare every bit (N=50)
 	pytest -m chaos -n 0 -s
@@ -98,7 +98,7 @@ test-slurm: $(VENV)/.dev  ## Cook on a Slurm cluster of two nodes, stop it, comp
 	pytest -m slurm -n 0 -s
 
 test-report: $(VENV)/.dev  ## Open the report in chromium without a network (as root on a Debian, installs it)
-	@$(WITH_BROWSER)
+	@$(ENSURE_BROWSER)
 	pytest -m report -n 0 --durations=5
 
 test-s3: $(VENV)/.dev  ## Push to and pull from a server that speaks S3, with broken lines and wrong keys
@@ -118,14 +118,14 @@ bench-prepare: setup  ## Prepare ten thousand, a hundred thousand and a million 
 bench-data: setup  ## Prepare and train on 100,000 and a million rows within 2 GB a process (ROWS=10000000 for the most)
 	python benchmarks/data.py $(or $(ROWS),100000 1000000)
 
-bench-quality: setup  ## Train whole with the course's loop and compare the accuracy with reference/'s (SEEDS=5)
+bench-accuracy: setup  ## Train whole with the course's loop and compare the accuracy with reference/'s (SEEDS=5)
 	python benchmarks/quality.py
 
 bench-gpu:  ## The same contenders on a GPU at BERT-base's size, in its image, and the bits that come of it there
 	@docker/run cuda python benchmarks/gpu.py
 
 bench-report: $(VENV)/.dev  ## The report of many experiments: time, size, and how fast a browser sorts it (EXPERIMENTS=500)
-	@$(WITH_BROWSER)
+	@$(ENSURE_BROWSER)
 	python benchmarks/report.py
 
 bench-scaling: setup  ## What 1, 2 and 4 processes take, beside what a model says that goes on to 512 devices
@@ -145,7 +145,7 @@ lint: $(VENV)/.dev lint-kubernetes  ## Check style and types: ruff, mypy, shellc
 	ruff check .
 	ruff format --check .
 	mypy
-	shellcheck docker/run docker/rebuild docker/stand-in deploy/kubernetes/train.sh deploy/slurm/train.sbatch .ci/run
+	shellcheck docker/run docker/check-reproducible docker/make-test-base deploy/kubernetes/train.sh deploy/slurm/train.sbatch .ci/run
 	hadolint docker/Dockerfile
 
 # Version 1.33 is the first in which all that they say is settled. Of a kind that it does not know, the checker only warns.

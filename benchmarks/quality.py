@@ -1,6 +1,6 @@
 """Whether training faster costs quality: whole trainings by the course's loop, beside Reprise's in reference/.
 
-`make bench-quality` trains the seeds that are not yet in results.json, so it goes on where it was stopped. To train a
+`make bench-accuracy` trains the seeds that are not yet in results.json, so it goes on where it was stopped. To train a
 seed again, take its entry out.
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
     course: dict[str, float] = results.read().get("quality", {"accuracy": {"course": {}}})["accuracy"]["course"]
     for seed in itertools.islice(reprise, SEEDS):
         if seed not in course:
-            print(f"bench-quality: course, seed {seed}", flush=True)
+            print(f"bench-accuracy: course, seed {seed}", flush=True)
             course[seed] = by_course(recipe | {"seed": int(seed)})
         accuracy = {"course": course, "reprise": {seed: reprise[seed] for seed in course if seed in reprise}}
         results.write("quality", {"machine": results.machine(), "accuracy": accuracy, **compared(accuracy)})
@@ -71,7 +71,7 @@ def by_course(recipe: Recipe, place: Path = Path()) -> float:
             answer = runner.go(STEPS)
             if "accuracies" in answer:
                 break
-            print(f"bench-quality: course: {steps} steps", flush=True)
+            print(f"bench-accuracy: course: {steps} steps", flush=True)
         return float(max(answer["accuracies"]))
 
 
@@ -116,6 +116,6 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        sys.exit(f"bench-quality: error: {error}")
+        sys.exit(f"bench-accuracy: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

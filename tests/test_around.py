@@ -143,7 +143,7 @@ def test_a_laid_out_repository_has_the_pipeline_and_the_recipe_and_nothing_cooke
     check_recipe(recipe, "test")
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 def test_a_tiny_recipe_is_cooked_and_each_of_its_stages_clocked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:

@@ -1,4 +1,4 @@
-"""The training benchmark: its formula, its contenders' turns, what it writes. Whole, it is typed in `test-thorough`."""
+"""The training benchmark: its formula, its contenders' turns, what it writes. Whole, it is typed in `test-full`."""
 
 import io
 import json
@@ -93,7 +93,7 @@ def test_the_products_of_a_training_are_those_that_torch_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.thorough] * (name == "compiled")) for name in CONTENDERS]
+    "name", [pytest.param(name, marks=[pytest.mark.full] * (name == "compiled")) for name in CONTENDERS]
 )
 def test_a_contender_answers_each_turn_with_what_it_took(name: str, take_turns: Callable[..., Any]) -> None:
     (ready, *turns), reached = take_turns(name, 2, 3)
@@ -303,7 +303,7 @@ def test_notes_lie_in_several_files_with_ten_tokens_on_average(tmp_path: Path) -
     check_recipe(tiny_recipe(task=task), "test")
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 def test_the_benchmark_of_data_stops_and_goes_on_within_its_limit(run: Run, written: Path, tmp_path: Path) -> None:
     figures = data.measure(tmp_path / "place", 40_000)
     assert figures.keys() == {"prepare", "fresh", "resumed", "evaluate", "plan"}
@@ -312,7 +312,7 @@ def test_the_benchmark_of_data_stops_and_goes_on_within_its_limit(run: Run, writ
         assert 0 < figures[name]["first_step_seconds"] < figures[name]["seconds"]
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 def test_the_gpu_benchmark_runs_whole_on_the_processor(run: Run) -> None:
     said = run(ROOT, sys.executable, "benchmarks/gpu.py", "--tiny").stdout
     for name in gpu.ALL_NAMES:
@@ -320,7 +320,7 @@ def test_the_gpu_benchmark_runs_whole_on_the_processor(run: Run) -> None:
     assert "Trained again: the same bits\nStopped and gone on: the same bits\n" in said
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 def test_the_benchmark_of_divided_models_trains_each_way_to_the_same_loss(run: Run) -> None:
     said = run(ROOT, sys.executable, "benchmarks/sharding.py", "--tiny").stdout
     rows = [line.strip("| ").split(" | ") for line in said.splitlines() if line.startswith(("| whole", "| divided"))]

@@ -1,7 +1,7 @@
 """The images: built from the unchanged Dockerfile on a Debian without registry or engine, and cooked in.
 
 `make test-images HARDWARE="cpu cuda tpu"` says which; root, and up to 60 GB in /var/tmp, are needed. Everything goes
-through the commands of the README; the base image is another (docker/stand-in), and podman is told what it may do here.
+through the commands of the README; the base image is another (docker/make-test-base), and podman is told what it may do here.
 """
 
 import json
@@ -121,7 +121,7 @@ def images() -> Iterator[Images]:
     mounts = [f"--volume={path}:{path}:ro" for path in reached] + [f"--volume={WORK}/pip.conf:/etc/pip.conf:ro"]
     environment["BUILD_ARGS"] = shlex.join(["--pull=never", *mounts])
     images = Images(clone, environment, mounts)
-    images.call("docker/stand-in", BASE, *reached, "/etc/pip.conf")
+    images.call("docker/make-test-base", BASE, *reached, "/etc/pip.conf")
     yield images
     for hardware, facts in images.facts.items():
         print(f"\n{hardware}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))

@@ -110,7 +110,7 @@ class Pods:
             pod.kill(pod.groups())
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 @pytest.mark.timeout(1200)
 def test_two_pods_cook_are_stopped_go_on_and_have_nothing_to_do(
     served: Path, run: Run, monkeypatch: pytest.MonkeyPatch
