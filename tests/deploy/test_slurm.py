@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from slurm_cluster import Cluster, cluster, free_ports
 
 from interrupting import checkpoints, place, results
-from slurm_cluster import Cluster, cluster, free_ports
 from tiny import Run, write_params
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
