@@ -11,7 +11,8 @@ INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# The commands of `make train` and `make train-*`. A recipe from the catalog: make train TASK=mrpc MODEL=bert-base-uncased.
+# The commands of `make train` and `make train-*`.
+# A recipe from the catalog: make train TASK=mrpc MODEL=bert-base-uncased
 # An experiment, with arguments of `dvc exp run`: make train ARGS="-S train.epochs=3"
 RECIPE := $(strip $(if $(TASK),task=$(TASK)) $(if $(MODEL),model=$(MODEL)))
 define RUN
@@ -45,11 +46,12 @@ endef
   $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) check-image-$(kind))
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z][a-z0-9 -]*:.*## /{printf "  make %-47s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z0-9 -]*:.*## /{sub(/-cpu .*/, "-{cpu,gpu,tpu}", $$1); \
+	  printf "  make %-27s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed  ## Create .venv from the hash locks in docker/cpu
 
-train: setup  ## Run the recipe in params.yaml (TASK=… MODEL=… from the catalog, ARGS="-S …" for an experiment, PROCESSES=2)
+train: setup  ## Run the recipe in params.yaml (TASK=… MODEL=… of the catalog; ARGS="-S …": an experiment; PROCESSES=2)
 	@bash -ec "$$RUN"
 
 train-cpu train-gpu train-tpu: train-%:  ## Run the recipe in the image of the hardware (ENGINE=docker|podman, GPUS=0,1)
@@ -79,7 +81,7 @@ verify: setup  ## Reproduce a commit in a temporary worktree and grade each outp
 test: $(VENV)/.dev  ## Run the tests and measure coverage
 	pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=10
 
-test-full: $(VENV)/.dev  ## Run further variants of the tests in `make test`: more processes, signals, verdicts, full disks
+test-full: $(VENV)/.dev  ## Run further variants of the tests: more processes, signals, verdicts, full disks
 	pytest -m full --durations=5
 
 test-e2e: $(VENV)/.dev  ## Run the default recipe in a new clone, offline after fetch, and check its metrics (N=3 seeds)
@@ -95,7 +97,7 @@ test-multihost: $(VENV)/.dev  ## Train on two network namespaces as hosts, with 
 	@command -v ip > /dev/null || { apt-get update -qq && apt-get install -qq --yes iproute2 > /dev/null; }
 	pytest -m multihost -n 0 -s
 
-test-slurm: $(VENV)/.dev  ## Train on a Slurm cluster of two nodes, interrupt it, compare the bits (root on Debian, installs Slurm)
+test-slurm: $(VENV)/.dev  ## Train on a Slurm cluster of two nodes, interrupt it, compare the bits (root on Debian)
 	pytest -m slurm -n 0 -s
 
 test-report: $(VENV)/.dev  ## Open the report in chromium, offline (root on Debian installs chromium)
@@ -125,14 +127,14 @@ bench-accuracy: setup  ## Train completely with the course's loop and compare th
 bench-gpu:  ## Time the baselines on a GPU with BERT-base, in its image, and check bit-identity there
 	@docker/run cuda python benchmarks/gpu.py
 
-bench-report: $(VENV)/.dev  ## Time the report of many experiments, its size and its sorting in a browser (EXPERIMENTS=500)
+bench-report: $(VENV)/.dev  ## Measure the report of many experiments: time, size, sorting in a browser (EXPERIMENTS=500)
 	@$(ENSURE_BROWSER)
 	python benchmarks/report.py
 
 bench-scaling: setup  ## Time 1, 2 and 4 processes and compare with a cost model that extrapolates to 512 devices
 	python benchmarks/scaling.py
 
-bench-sharding: setup  ## Measure the memory per process with a replicated and a sharded model; five minutes on two cores
+bench-sharding: setup  ## Measure memory per process with a replicated and a sharded model; five minutes on two cores
 	python benchmarks/sharding.py
 
 bench-xla: $(VENV)/.installed  ## Count XLA's compilations with one, four and dynamic batch lengths (STEPS=60)
@@ -149,7 +151,7 @@ lint: $(VENV)/.dev lint-kubernetes  ## Check style and types: ruff, mypy, shellc
 	shellcheck docker/run docker/check-reproducible docker/make-test-base deploy/kubernetes/train.sh deploy/slurm/train.sbatch .ci/run
 	hadolint docker/Dockerfile
 
-# Version 1.33 is the first in which every field used is stable. The checker only warns about an unknown kind, so that any
+# Version 1.33 is the first in which every field used is stable. The checker only warns about an unknown kind, so any
 # output other than INFO is an error here.
 MANIFESTS := $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*.yaml deploy/kubernetes/*/*.yaml))
 lint-kubernetes: $(VENV)/.dev  ## Check deploy/kubernetes strictly against the schemas of Kubernetes
