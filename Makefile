@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # An experiment, with arguments of `dvc exp run`: make train ARGS="-S train.epochs=3"
 RECIPE := $(strip $(if $(TASK),task=$(TASK)) $(if $(MODEL),model=$(MODEL)))
 define RUN
-$(if $(RECIPE),reprise recipe $(RECIPE))
+$(if $(RECIPE),reprise compose $(RECIPE))
 dvc $(if $(ARGS),exp run $(ARGS),repro)
 $(if $(findstring --queue,$(ARGS)),,reprise summary)
 endef

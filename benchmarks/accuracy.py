@@ -52,11 +52,11 @@ def reprise_accuracies(recipe: Recipe) -> dict[str, float]:
     """
     file = REFERENCES / f"{recipe['task']['name']}-{recipe['model']['name']}-{current_hardware()}.json"
     if not file.is_file():
-        raise UserError(f"{file}: not found; expected what `reprise reference` writes")
+        raise UserError(f"{file}: not found; expected what `reprise seed-noise` writes")
     reference, ours = read_reference(file), flatten(recipe)
     for key, value in reference.recipe.items():
         if ours.get(key) != value:
-            raise UserError(f"{file}: {key}: expected {ours.get(key)}, as in params.yaml: `reprise reference` anew")
+            raise UserError(f"{file}: {key}: expected {ours.get(key)}, as in params.yaml: `reprise seed-noise` anew")
     return {seed: metrics["train"]["accuracy"] for seed, metrics in reference.seeds.items()}
 
 

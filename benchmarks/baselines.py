@@ -184,7 +184,7 @@ def course(recipe: Recipe, timer: SliceTimer, *, model: Any = None, collate: Any
     optimizer = AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     steps = settings.epochs * len(loader)
     schedule = get_scheduler(
-        "linear", optimizer, num_warmup_steps=math.ceil(settings.warmup * steps), num_training_steps=steps
+        "linear", optimizer, num_warmup_steps=math.ceil(settings.warmup_ratio * steps), num_training_steps=steps
     )
     timer.begin(model, len(loader))
     losses, accuracies = [], []
@@ -270,7 +270,7 @@ def reprise(recipe: Recipe, timer: SliceTimer) -> dict[str, Any]:
             timer.after_step()
 
         def save(self) -> None:
-            with timer.spread(self.record.train.checkpoint_every):
+            with timer.spread(self.save_steps):
                 super().save()
 
     worker.CheckpointManager = InterleavedCheckpointManager  # type: ignore[attr-defined]

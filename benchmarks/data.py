@@ -38,14 +38,14 @@ SMALL_BERT = BertConfig(
 # Texts with a label, an id and an author each.
 NOTES: Recipe = {
     "name": "notes",
-    "source": {"kind": "files", "train": "data/own/notes", "validation": None, "test": None},
-    "text": ["note"],
-    "label": "mood",
+    "source": {"kind": "local", "train": "data/own/notes", "validation": None, "test": None},
+    "text_columns": ["note"],
+    "label_column": "mood",
     "labels": ["low", "high"],
     "metrics": ["accuracy"],
-    "id": "number",
-    "keep": None,
-    "limit": None,
+    "id_column": "number",
+    "filter": None,
+    "max_examples": None,
     "submission": None,
 }
 TRAIN: Recipe = {
@@ -53,9 +53,9 @@ TRAIN: Recipe = {
     "batch_size": BATCH_SIZE,
     "max_length": 64,
     "precision": "fp32",
-    "checkpoint_every": 1_000_000,  # only when interrupted and at the end of the epoch
-    "select": "last",
+    "keep_epoch": "last",
 }
+RUN: Recipe = {"save_steps": 1_000_000, "trackers": []}  # save only when interrupted and at the end of the epoch
 
 
 def main(sizes: list[int]) -> None:
@@ -78,7 +78,7 @@ def measure(folder: Path, rows: int) -> dict[str, Metrics]:
     fraction = HELD_OUT / rows
     task = NOTES | {"split": {"validation": fraction, "test": fraction, "group_by": "author", "seed": 0}}
     recipe: Recipe = to_dict(read_recipe())
-    make_workspace(folder, recipe | {"task": task, "train": recipe["train"] | TRAIN}, Path(), [])
+    make_workspace(folder, recipe | {"task": task, "train": recipe["train"] | TRAIN, "run": RUN}, Path(), [])
     words = write_model(SMALL_BERT, folder / PRETRAINED / "model", folder / PRETRAINED / "tokenizer")
     print(f"bench: write {rows} rows to {FILES} Parquet files", flush=True)
     write_notes(folder / RAW / "all", words, rows)
@@ -87,7 +87,7 @@ def measure(folder: Path, rows: int) -> dict[str, Metrics]:
     print(f"bench: prepare {rows} rows", flush=True)
     metrics = {"prepare": run("prepare")}
     metrics["prepare"]["prepared_mb"] = sum(file.stat().st_size for file in (folder / PREPARED).iterdir()) / 1e6
-    train_rows = read_json(stats_path(folder / PREPARED))["splits"]["train"]["rows"]
+    train_rows = read_json(stats_path(folder / PREPARED))["splits"]["train"]["num_examples"]
     print(f"bench: train on {train_rows} rows, up to the last steps of the epoch", flush=True)
     metrics["fresh"] = run("train", str(-(-train_rows // BATCH_SIZE) - LEFT), code=128 + signal.SIGTERM)
     print("bench: resume", flush=True)

@@ -146,7 +146,7 @@ def summarize(slices: dict[str, list[Metrics]], rates: dict[str, float], mean_le
             "ratio_to_course": ratio(speeds[name], speeds["course"]),
             "ratio_to_course_bf16": ratio(speeds[name], speeds["course-bf16"]),
             "matrix_rate_fraction": round(per_second(measured, "flops") / rate, 3),
-            "padding_share": round(1 - total(measured, "tokens") / total(measured, "padded_tokens"), 3),
+            "padding_fraction": round(1 - total(measured, "tokens") / total(measured, "padded_tokens"), 3),
             "peak_memory_mib": max(time_slice["peak_memory_mib"] for time_slice in measured),
             "steps": total(measured, "steps"),
         }
@@ -184,7 +184,7 @@ def show(console: Console, title: str, summaries: dict[str, Metrics], rates: dic
             f"{metrics['examples_per_second']:.1f}",
             f"{metrics['ratio_to_course']:.2f} ×",
             f"{metrics['matrix_rate_fraction']:.0%}",
-            f"{metrics['padding_share']:.1%}",
+            f"{metrics['padding_fraction']:.1%}",
             f"{metrics['peak_memory_mib']}",
         )
     console.print(table)
@@ -198,4 +198,4 @@ def show(console: Console, title: str, summaries: dict[str, Metrics], rates: dic
 def mean_length(source: Path) -> float:
     """Return the mean number of tokens of a training text."""
     train = read_json(source / stats_path())["splits"]["train"]
-    return float(train["tokens"] / train["rows"])
+    return float(train["tokens"] / train["num_examples"])

@@ -128,7 +128,9 @@ def fastest(command: Sequence[str], folder: Path, repeats: int) -> float:
     for _ in range(repeats):
         began = time.perf_counter()
         # Run this checkout's code: without the variable, `reprise` re-executes itself with the code of the folder.
-        if subprocess.call(command, cwd=folder, env=os.environ | {"REPRISE_CHECKOUT": "1"}, stdout=subprocess.DEVNULL):
+        if subprocess.call(
+            command, cwd=folder, env=os.environ | {"REPRISE_REEXECUTED": "1"}, stdout=subprocess.DEVNULL
+        ):
             raise UserError(f"`{' '.join(command)}` failed, see above; expected it to run in {folder}")
         took.append(time.perf_counter() - began)
     return min(took)
@@ -172,7 +174,7 @@ def make_trained_repository(folder: Path, recipe: Recipe) -> Path:
     """Create a repository, run `dvc repro` there with a tiny model on synthetic pairs, and commit everything."""
     print("bench: run a tiny recipe", flush=True)
     tiny = synthetic_recipe(recipe)
-    tiny |= {"train": tiny["train"] | {"max_steps": 20}, "evaluate": recipe["evaluate"] | {"bootstrap": 100}}
+    tiny |= {"train": tiny["train"] | {"max_steps": 20}, "evaluate": recipe["evaluate"] | {"bootstrap_resamples": 100}}
     make_repository(folder, tiny)
     words = write_model(TINY_BERT, folder / MODEL, folder / MODEL)
     write_pairs(folder / PAIRS["source"]["train"], random_pairs(words, 400))

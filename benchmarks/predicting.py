@@ -76,7 +76,7 @@ def time_predictions(folder: Path, rows: int, rounds: int) -> dict[str, list[flo
 
         def run_predict(count: int) -> None:
             file = Path(f"{count}.csv")
-            pd.DataFrame({recipe.task.text[0]: texts[:count]}).to_csv(file, index=False)
+            pd.DataFrame({recipe.task.text_columns[0]: texts[:count]}).to_csv(file, index=False)
             predict.predict_file(recipe, file, Path("predictions.jsonl"), cpu=True)
 
         def run_evaluate(count: int) -> None:

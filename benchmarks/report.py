@@ -69,7 +69,7 @@ def make_repository(folder: Path, recipe: dict[str, Any], experiments: int) -> N
     stream.stdin.write(commit("refs/heads/main", base, mark=1))
     stream.stdin.flush()
     for number, changed in enumerate(variants(recipe, experiments)):
-        written = synthetic_runs.files(changed, steps=STEPS, collapsed=number % 50 == 49)
+        written = synthetic_runs.files(changed, steps=STEPS, constant_prediction=number % 50 == 49)
         stream.stdin.write(commit(f"refs/synthetic/run-{number:03}", written, start=":1"))
     stream.stdin.close()
     if stream.wait():

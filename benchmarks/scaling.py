@@ -83,7 +83,7 @@ def main() -> None:
 def timing_recipe(recipe: Recipe, rows: int) -> Recipe:
     """Return the recipe with pairs of one length and `rows` rows per step, for STEPS steps."""
     train = recipe["train"] | {"batch_size": rows, "micro_batch_size": None, "max_length": MAX_LENGTH}
-    return recipe | {"task": PAIRS, "train": train | {"max_steps": STEPS, "checkpoint_every": 1000}}
+    return recipe | {"task": PAIRS, "train": train | {"max_steps": STEPS}, "run": recipe["run"] | {"save_steps": 1000}}
 
 
 def train(scratch: Path, source: Path, recipe: Recipe, *, processes: int = 1, runs: int = 1) -> list[float]:

@@ -46,7 +46,8 @@ def main(*, tiny: bool) -> None:
     logging.disable_progress_bar()
     config = TINY_BERT if tiny else WIDE_BERT
     recipe = synthetic_recipe(to_dict(read_recipe()))
-    recipe["train"] |= {"engine": "accelerate", "lora": None, "epochs": 1, "max_steps": STEPS, "trackers": []}
+    recipe["train"] |= {"engine": "accelerate", "lora": None, "epochs": 1, "max_steps": STEPS}
+    recipe["run"] |= {"trackers": []}
     rows = []
     with tempfile.TemporaryDirectory(prefix="reprise-bench-") as name:
         source = make_workspace(Path(name) / "source", recipe, Path(), [])

@@ -18,8 +18,8 @@ TINY_BERT = BertConfig(vocab_size=100, hidden_size=32, num_hidden_layers=2, num_
 
 def synthetic_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe with synthetic texts and a model with random weights."""
-    train = {"batch_size": BATCH_SIZE, "micro_batch_size": None, "max_length": LONGEST, "buckets": "auto"}
-    model = {"name": "random", "source": {"kind": "files", "path": str(MODEL)}}
+    train = {"batch_size": BATCH_SIZE, "micro_batch_size": None, "max_length": LONGEST, "bucket_lengths": "auto"}
+    model = {"name": "random", "source": {"kind": "local", "path": str(MODEL)}}
     return recipe | {"task": PAIRS, "model": model, "train": recipe["train"] | train}
 
 

@@ -26,7 +26,7 @@ def files(
     *,
     steps: int = 642,
     rows: int = 1273,
-    collapsed: bool = False,
+    constant_prediction: bool = False,
     hardware: str = "cpu",
     code: str = "0" * 32,
 ) -> dict[Path, bytes]:
@@ -38,7 +38,7 @@ def files(
         recipe: a classification recipe, nested as in params.yaml.
         steps: number of training steps.
         rows: rows of the evaluation split.
-        collapsed: predict the first label for every row.
+        constant_prediction: predict the first label for every row.
         hardware: cpu or cuda.
         code: the MD5 of all code.
     """
@@ -51,7 +51,7 @@ def files(
     references = draw.integers(0, len(labels), rows)
     logits = draw.normal(0, 1, (rows, len(labels)))
     logits[np.arange(rows), references] += max(skill, 0.3)
-    logits[:, 0] += 100.0 * collapsed
+    logits[:, 0] += 100.0 * constant_prediction
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     predictions = probabilities.argmax(axis=1)
     right = predictions == references
@@ -66,27 +66,27 @@ def files(
             "dvc.lock": in_yaml(lock(recipe, code)),
             "environment.json": {},
             "metrics/train.json": {
-                "epoch": 1, "steps": steps, "loss": 0.3,
+                "best_epoch": 1, "steps": steps, "train_loss": 0.3,
                 "validation": {name: score - 0.02 + draw.normal(0, 0.004) for name in metrics},
             },
             "metrics/speed.json": {
                 "train_seconds": round(steps * 0.26 * draw.uniform(0.9, 1.1), 2), "median_step_seconds": 0.26,
                 "examples_per_second": round(123 * draw.uniform(0.9, 1.1), 1), "tokens_per_second": 3300.0,
-                "padding_share": 0.025, "peak_memory_mib": 2299, "processes": 1, "threads": 2,
+                "padding_fraction": 0.025, "peak_memory_mib": 2299, "processes": 1, "threads": 2,
             },
             "metrics/provenance.json": provenance(hardware, f"{draw.integers(2**63):064x}"),
             "metrics/evaluate.json": {
-                "split": recipe["evaluate"]["split"], "rows": rows,
+                "split": recipe["evaluate"]["split"], "num_examples": rows,
                 **dict.fromkeys(metrics, score),
-                "interval": {name: {"low": score - half, "high": score + half} for name in metrics},
+                "ci95": {name: {"low": score - half, "high": score + half} for name in metrics},
                 "baseline": dict.fromkeys(metrics, 1 / len(labels)),
-                "collapsed": collapsed,
-                "calibration_error": expected_calibration_error(calibrated),
+                "constant_prediction": constant_prediction,
+                "ece": expected_calibration_error(calibrated),
             },
             "plots/train.csv": in_csv(curve(train, steps, draw)),
             "plots/validation.csv": in_csv(epochs(recipe, score, draw)),
             "plots/confusion.csv": in_csv(confusion_pairs(predictions, references, labels)),
-            "plots/pr.csv": in_csv(precision_recall_table(probabilities, references, labels)),
+            "plots/precision_recall.csv": in_csv(precision_recall_table(probabilities, references, labels)),
             "plots/calibration.csv": in_csv(calibrated),
         }.items()
     }  # fmt: skip
@@ -95,7 +95,7 @@ def files(
 def curve(train: Mapping[str, Any], steps: int, draw: np.random.Generator) -> pd.DataFrame:
     """Return plots/train.csv: a decreasing loss, a linear schedule, gradient norms with peaks."""
     step = np.arange(1, steps + 1)
-    warm = max(int(train["warmup"] * steps), 1)
+    warm = max(int(train["warmup_ratio"] * steps), 1)
     return pd.DataFrame(
         {
             "step": step,
@@ -157,7 +157,7 @@ def provenance(hardware: str, weights: str) -> dict[str, Any]:
                     "hardware": hardware, "machine": "x86_64", "python": "3.11",
                     "locks": {"torch.txt": "7" * 64, "requirements.txt": "8" * 64}, "packages": packages,
                 },
-                "devices": [DEVICES[hardware != "cpu"]], "instructions": "AVX512", "driver": None,
+                "devices": [DEVICES[hardware != "cpu"]], "cpu_capability": "AVX512", "driver": None,
                 "processes": 1, "threads": 2, "precision": "bf16",
                 "deterministic": {"algorithms": True}, "from_step": 0,
             }
@@ -165,7 +165,7 @@ def provenance(hardware: str, weights: str) -> dict[str, Any]:
         "results": [
             {
                 "data": {split: split[0] * 64 for split in ("train", "validation", "test")},
-                "pretrained": {"model.safetensors": "5" * 64}, "sample_order": ["6" * 64],
+                "pretrained": {"model.safetensors": "5" * 64}, "data_order_sha256": ["6" * 64],
                 "weights": {"model.safetensors": weights},
             }
         ],

@@ -28,15 +28,15 @@ PIPELINE = (".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "src", str(HARDWARE_
 # Two reviews per row; the label says whether both have the same verdict.
 PAIRS: Recipe = {
     "name": "pairs",
-    "source": {"kind": "files", "train": "data/own/pairs.csv", "validation": None, "test": None},
-    "text": ["first", "second"],
-    "label": "judged",
+    "source": {"kind": "local", "train": "data/own/pairs.csv", "validation": None, "test": None},
+    "text_columns": ["first", "second"],
+    "label_column": "judged",
     "labels": ["differently", "alike"],
     "metrics": ["accuracy", "f1"],
-    "id": None,
-    "keep": None,
+    "id_column": None,
+    "filter": None,
     "split": {"validation": 0.1, "test": 0.1, "group_by": None, "seed": 0},
-    "limit": None,
+    "max_examples": None,
     "submission": None,
 }
 
@@ -49,7 +49,7 @@ def default_recipe() -> Recipe:
     """
     recipe: Recipe = to_dict(read_recipe())
     if recipe["task"]["name"] != TASK:
-        raise UserError(f"params.yaml: task.name: expected {TASK}: reprise recipe task={TASK}")
+        raise UserError(f"params.yaml: task.name: expected {TASK}: reprise compose task={TASK}")
     if not (stats_path().exists() and PRETRAINED.exists() and RAW.exists()) and subprocess.call(
         ["dvc", "repro", "prepare"]
     ):

@@ -16,7 +16,7 @@ from reprise.core.validation import read_recipe
 STEPS = int(os.environ.get("STEPS", "60"))
 # With dynamic lengths, a process cannot hold many more programs of XLA's CPU device than these steps compile.
 DYNAMIC_STEPS = min(STEPS, 20)
-COLUMNS = ("steps", "shapes", "compilations", "median_step_seconds", "train_seconds", "padding_share")
+COLUMNS = ("steps", "num_bucket_lengths", "compilations", "median_step_seconds", "train_seconds", "padding_fraction")
 
 
 def main() -> None:
@@ -31,10 +31,14 @@ def main() -> None:
         "four buckets: auto": ("auto", STEPS),
         "dynamic: one length per batch": (list(range(1, longest + 1)), DYNAMIC_STEPS),
     }
-    rows = [["train.buckets", *(column.replace("_", " ") for column in COLUMNS)], ["---", *("---:" for _ in COLUMNS)]]
+    rows = [
+        ["train.bucket_lengths", *(column.replace("_", " ") for column in COLUMNS)],
+        ["---", *("---:" for _ in COLUMNS)],
+    ]
     for name, (buckets, steps) in choices.items():
         print(f"bench: {name}, {steps} steps", flush=True)
-        recipe["train"] |= {"buckets": buckets, "max_steps": steps, "checkpoint_every": steps + 1}
+        recipe["train"] |= {"bucket_lengths": buckets, "max_steps": steps}
+        recipe["run"] |= {"save_steps": steps + 1}
         with train_in_tempdir(recipe, backends["xla"]) as folder:
             speed = read_json(folder / METRICS / "speed.json") | {"steps": steps}
         rows.append([name, *(f"{speed[column]:g}" for column in COLUMNS)])

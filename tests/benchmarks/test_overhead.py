@@ -149,7 +149,7 @@ def test_a_tiny_recipe_runs_and_each_of_its_stages_is_timed(
     folder = overhead.make_trained_repository(tmp_path / "repository", tiny_recipe())
     assert run(folder, "git", "status", "--short").stdout == ""
     assert 0 < overhead.time_repro(folder, 1) < 60
-    assert read_json(folder / "metrics/evaluate.json")["rows"] == 40
+    assert read_json(folder / "metrics/evaluate.json")["num_examples"] == 40
     for stage in overhead.STAGES:
         metrics = overhead.time_command(folder, stage)
         assert 0 < metrics["work_seconds"] < metrics["seconds"], stage

@@ -172,7 +172,7 @@ def test_a_summary_is_the_median_over_rounds() -> None:
         "ratio_to_course": 4.0,  # 3, 4, 9
         "ratio_to_course_bf16": 2.25,  # 3, 2, 2.25
         "matrix_rate_fraction": 0.225,  # 0.3, 0.2, 0.225
-        "padding_share": 0.059,
+        "padding_fraction": 0.059,
         "peak_memory_mib": 120,
         "steps": 3,
         "utilization": 0.18,
@@ -236,13 +236,15 @@ def test_the_accuracies_of_reprise_are_read_from_the_reference_of_this_recipe(
     shutil.copytree(ROOT / "docker/cpu", tmp_path / "docker/cpu")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REPRISE_HARDWARE", raising=False)
-    with pytest.raises(UserError, match=r"^reference/reviews-tiny-cpu\.json: not found; expected what `reprise ref"):
+    with pytest.raises(
+        UserError, match=r"^reference/reviews-tiny-cpu\.json: not found; expected what `reprise seed-noise"
+    ):
         accuracy.reprise_accuracies(recipe)
     spread = {"mean": 0.75, "sd": 0.1}
     content = {
         "recipe": {"train.epochs": recipe["train"]["epochs"], "train.lora": None},
-        "made": {},
-        "figures": {"train": {"accuracy": spread}},
+        "provenance": {},
+        "metrics": {"train": {"accuracy": spread}},
         "seeds": {"1": {"train": {"accuracy": 0.7}}, "2": {"train": {"accuracy": 0.8}}},
     }
     file = Path("reference/reviews-tiny-cpu.json")
@@ -291,7 +293,7 @@ def test_baselines_in_their_own_processes_run_interleaved_on_synthetic_texts(
     found = content["baselines"]
     assert found.keys() == set(names)
     assert found["course"]["ratio_to_course"] == 1
-    assert found["reprise"]["padding_share"] < found["course"]["padding_share"]
+    assert found["reprise"]["padding_fraction"] < found["course"]["padding_fraction"]
     assert all(metrics["examples_per_second"] > 0 for metrics in found.values())
     assert content["matrix_rate"]["fp32"] > 1e9
 

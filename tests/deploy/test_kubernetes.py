@@ -116,7 +116,7 @@ def test_two_pods_train_are_stopped_resume_and_have_nothing_left_to_do(
     served: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("interrupting.PATIENCE", 600.0)
-    write_params(served, **{"train.epochs": 30, "train.checkpoint_every": 2})
+    write_params(served, **{"train.epochs": 30, "run.save_steps": 2})
     with Pods(served, 2) as (first, second):
         first.until(lambda: checkpoints(served))
         assert "train.sh: waiting for 127.0.0.1:" in second.said

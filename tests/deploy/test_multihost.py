@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 STEPS = 180
-LONG = {"train.epochs": 20, "train.checkpoint_every": 5}
+LONG = {"train.epochs": 20, "run.save_steps": 5}
 TIMEOUT = 40  # seconds that hosts wait for each other; long enough for a slow start on a busy machine
 
 
@@ -167,8 +167,8 @@ def test_a_host_with_another_commit_recipe_or_data_is_reported_and_both_exit_bef
     first, second = hosts
     write_params(second.folder, **LONG, seed=43)
     run(second.folder, "git", "commit", "-qam", "Another seed")
-    with (second.folder / "data/prepared/card.json").open("a") as card:
-        card.write("\n")
+    with (second.folder / "data/prepared/stats.json").open("a") as stats:
+        stats.write("\n")
     with second.start("reprise", "train") as other, first.start("reprise", "train") as training:
         for host in (other, training):
             assert "they meet at 10.77.0.1:29500\n" in host.end(2)
@@ -176,7 +176,7 @@ def test_a_host_with_another_commit_recipe_or_data_is_reported_and_both_exit_bef
     expected = (
         "reprise: error: train: host 1 (host-1) is unlike host 0 (host-0): "
         rf"commit {commits[0]} instead of {commits[1]}; seed 43 instead of 42; "
-        r"data/prepared/card.json [0-9a-f]{12} instead of [0-9a-f]{12}; "
+        r"data/prepared/stats.json [0-9a-f]{12} instead of [0-9a-f]{12}; "
         "expected the same commit, recipe, data and model on all hosts"
     )
     for line in {last_line(training), last_line(other)}:

@@ -18,7 +18,7 @@ from tiny import Run, write_params
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 
 EPOCHS, STEPS = 40, 360
-LONG = {"train.epochs": EPOCHS, "train.checkpoint_every": 5}
+LONG = {"train.epochs": EPOCHS, "run.save_steps": 5}
 SCRIPT = "deploy/slurm/train.sbatch"
 
 

@@ -480,11 +480,11 @@ def test_the_image_is_labelled_with_its_commit_and_dirty_if_its_inputs_were_edit
     ("arguments", "script"),
     [
         ([], ["dvc repro", "reprise summary"]),
-        (["TASK=mrpc"], ["reprise recipe task=mrpc", "dvc repro", "reprise summary"]),
+        (["TASK=mrpc"], ["reprise compose task=mrpc", "dvc repro", "reprise summary"]),
         (
             ["TASK=mrpc", "MODEL=bert-base-uncased", "ARGS=-S train.epochs=3"],
             [
-                "reprise recipe task=mrpc model=bert-base-uncased",
+                "reprise compose task=mrpc model=bert-base-uncased",
                 "dvc exp run -S train.epochs=3",
                 "reprise summary",
             ],

@@ -32,7 +32,7 @@ BASE = "localhost/reprise-base"
 CALLER = 1234  # the user who calls make: neither root nor the image's own user
 TOKEN = "hf_not_to_be_found_in_any_layer"
 STEPS, NOTHING = r"STEP|^(image|check-reproducible): ", "^$ "  # which lines of the output to print
-SMALL = "-S task.limit=64 -S train.epochs=1"
+SMALL = "-S task.max_examples=64 -S train.epochs=1"
 
 
 @dataclass
@@ -214,7 +214,7 @@ def test_the_recipe_runs_in_it_and_a_second_run_has_nothing_to_do(images: Images
     printed = images.call("make", f"train-{TARGET[hardware]}", f"ARGS={SMALL}", **offline)
     assert re.findall(r"Running stage '(\w+)'", printed)[-2:] == ["train", "evaluate"]
     assert f"environment: {hardware}, " in printed
-    assert json.loads((images.clone / "metrics/evaluate.json").read_text())["rows"] == 64
+    assert json.loads((images.clone / "metrics/evaluate.json").read_text())["num_examples"] == 64
     assert (images.clone / "models/final/model.safetensors").stat().st_size > 80_000_000
     assert {path.lstat().st_uid for path in images.clone.rglob("*")} == {CALLER}
 
