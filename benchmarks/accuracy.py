@@ -1,4 +1,4 @@
-"""Compare the accuracy of Reprise with that of the course's loop: complete trainings, seed by seed.
+"""Compare the accuracy of Reprise with that of the course's loop, seed by seed.
 
 `make bench-accuracy` trains the seeds that are not yet in results.json, so it resumes after an interruption. To train a
 seed again, remove its entry.
@@ -76,7 +76,7 @@ def train_course(recipe: Recipe, source: Path = Path()) -> float:
 
 
 def compare(accuracy: Accuracies) -> dict[str, Any]:
-    """Return mean and standard deviation of both, and Welch's 95 % confidence interval of the difference.
+    """Return means, standard deviations and Welch's 95 % interval of their difference.
 
     Returns:
         {} if either has fewer than two seeds.

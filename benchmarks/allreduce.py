@@ -1,4 +1,4 @@
-"""Time the all-reduce of tensors with gloo, as training sums gradients; started by torchrun, one rank per process.
+"""Time gloo's all-reduce, as training sums gradients; one rank, started by torchrun.
 
 `allreduce.py SIZE…`: bytes. Rank 0 prints the minimum seconds for each size as JSON.
 """

@@ -82,7 +82,7 @@ class SliceTimer:
         self.shapes.append((rows, width))
 
     def after_step(self) -> None:
-        """Count an optimizer step; after the last one of a slice, answer and wait for the next slice."""
+        """Count an optimizer step; after a slice's last one, answer and wait for the next slice."""
         self.left -= 1
         if not self.left:
             self.answer(self._metrics())
@@ -90,7 +90,7 @@ class SliceTimer:
 
     @contextmanager
     def spread(self, steps: int) -> Iterator[None]:
-        """Spread the time of this block over `steps` steps instead of charging it to the current slice."""
+        """Spread the time of this block over `steps` steps, not only the current slice."""
         synchronize(self.device)
         began = time.perf_counter()
         yield
@@ -135,7 +135,7 @@ class SliceTimer:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Return the peak memory of this process in MiB; on a GPU, the peak that PyTorch allocated there."""
+    """Return the peak memory in MiB: of this process, or of PyTorch's allocator on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     # Not ru_maxrss, which starts with the value of the parent process.
@@ -160,7 +160,7 @@ def start(recipe: Recipe) -> Any:
 
 
 def course(recipe: Recipe, timer: SliceTimer, *, model: Any = None, collate: Any = None) -> dict[str, Any]:
-    """Train with the loop of Hugging Face's course and the recipe's hyperparameters, without clipping or grouping.
+    """Train with the loop of Hugging Face's course and the recipe's hyperparameters.
 
     Args:
         recipe: the recipe.
@@ -253,7 +253,7 @@ def trainer_grouped(recipe: Recipe, timer: SliceTimer) -> dict[str, Any]:
 
 
 def reprise(recipe: Recipe, timer: SliceTimer) -> dict[str, Any]:
-    """Run the training of `reprise train`. The time of a checkpoint is spread over the steps between two of them."""
+    """Run the training of `reprise train`, with the checkpoint time spread over the steps."""
     from reprise.train import worker  # here, so that the other baselines do not import it
     from reprise.train.checkpoint import CheckpointManager
 

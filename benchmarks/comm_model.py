@@ -1,4 +1,4 @@
-"""A cost model of data-parallel training: seconds per step on many devices, from one device and the link between them.
+"""A cost model of data-parallel training: seconds per step on many devices.
 
 Pure functions; scaling.py measures their inputs and checks their results against real runs.
 """
@@ -25,27 +25,27 @@ class Device:
 
 @dataclass(frozen=True)
 class Link:
-    """The network link between two devices: bandwidth in bytes/s in each direction, latency in seconds."""
+    """The link between two devices: bytes/s in each direction, and latency in seconds."""
 
     bandwidth: float
     latency: float
 
     def all_reduce(self, size: float, devices: int) -> float:
-        """Return the seconds of a ring all-reduce of `size` bytes, in which each device sends `volume` bytes.
+        """Return the seconds of a ring all-reduce of `size` bytes over `devices` devices.
 
-        2 (p - 1) sequential messages of size / p bytes each: Patarasuk and Yuan 2009, Bandwidth optimal all-reduce
-        algorithms for clusters of workstations.
+        Each device sends 2 (p - 1) sequential messages of size / p bytes: Patarasuk and Yuan 2009, Bandwidth optimal
+        all-reduce algorithms for clusters of workstations.
         """
         return volume(size, devices) / self.bandwidth + 2 * (devices - 1) * self.latency
 
 
 def volume(size: float, devices: int) -> float:
-    """Return the bytes that each device sends and receives in an all-reduce of `size` bytes: 2 (p - 1) / p × size."""
+    """Return the bytes that each device sends in an all-reduce: 2 (p - 1) / p × size."""
     return 2 * (devices - 1) / devices * size
 
 
 def sharded_volume(size: float, devices: int) -> float:
-    """Return the same for sharded weights, which are all-gathered for the forward and for the backward pass.
+    """Return the bytes sent with sharded weights, all-gathered for forward and backward.
 
     3 (p - 1) / p × size: Rajbhandari et al. 2020, ZeRO, section 7, for gradients and weights of the same precision.
     """
@@ -66,6 +66,6 @@ def step_seconds(device: Device, link: Link, *, gradients: float, batch_size: in
 
 
 def efficiency(device: Device, link: Link, *, gradients: float, batch_size: int, devices: int) -> float:
-    """Return the parallel efficiency: the speed-up over one device divided by the number of devices."""
+    """Return the parallel efficiency: the speed-up over one device, per device."""
     together = step_seconds(device, link, gradients=gradients, batch_size=batch_size, devices=devices)
     return device.seconds(batch_size) / (devices * together)

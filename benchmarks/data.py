@@ -1,4 +1,4 @@
-"""Datasets larger than memory: time and memory of preparing and training on sharded Parquet, by the number of rows.
+"""Datasets larger than memory: time and memory of preparing and training, by rows.
 
 `python data.py ROWS …`. The kernel limits the private memory of each process to LIMIT_MB.
 """
@@ -97,7 +97,7 @@ def measure(folder: Path, rows: int) -> dict[str, Metrics]:
 
 
 def write_notes(folder: Path, words: list[str], rows: int) -> None:
-    """Write FILES Parquet files of notes with ten tokens on average, fifty per author, from a fixed seed."""
+    """Write FILES files of notes, ten tokens on average, fifty per author, from a fixed seed."""
     folder.mkdir(parents=True)
     known, random = np.array(words), np.random.default_rng(0)
     for file, numbers in enumerate(np.array_split(np.arange(rows), FILES)):

@@ -1,4 +1,4 @@
-"""The baselines on a GPU, with a randomly initialised BERT-base and synthetic texts, and a check of bit-identity.
+"""The baselines on a GPU, with a random BERT-base, and a check of bit-identity.
 
 `make bench-gpu` runs it in the image for GPUs. `python benchmarks/gpu.py --tiny` tests it on the CPU.
 """
@@ -49,7 +49,7 @@ app(["train"], prog_name="reprise")
 
 @dataclass(frozen=True)
 class Size:
-    """The size of the benchmark: model, pairs of texts, rounds, seconds per slice, steps of a complete training."""
+    """The size of the benchmark: model, pairs, rounds, seconds per slice, training steps."""
 
     config: BertConfig
     pairs: int
@@ -84,7 +84,7 @@ def main(*, tiny: bool) -> None:
 
 
 def make_synthetic_workspace(folder: Path, recipe: Recipe, size: Size) -> Path:
-    """Create a workspace with random weights and prepared pairs of random words with MRPC's lengths; return it."""
+    """Create a workspace with random weights and prepared synthetic pairs; return it."""
     make_workspace(folder, recipe, Path(), [])
     words = write_model(size.config, folder / PRETRAINED / "model", folder / PRETRAINED / "tokenizer")
     prepare_pairs(folder, random_pairs(words, size.pairs))
@@ -94,7 +94,7 @@ def make_synthetic_workspace(folder: Path, recipe: Recipe, size: Size) -> Path:
 def measure(
     names: tuple[str, ...], scratch: Path, recipe: Recipe, source: Path, size: Size, hardware: str
 ) -> dict[str, Any]:
-    """Time the baselines interleaved on a device; return their metrics and the device's matrix rates."""
+    """Time the baselines interleaved; return their metrics and the device's matrix rates."""
     print(f"bench: {len(names)} baselines load and warm up", flush=True)
     device = torch.device("cuda" if hardware == "cuda" else "cpu")
     with running(names, scratch / "baselines", recipe, source, hardware) as runners:
@@ -103,7 +103,7 @@ def measure(
 
 
 def check_bits(scratch: Path, recipe: Recipe, source: Path, size: Size, hardware: str) -> dict[str, bool]:
-    """Train three times, the third time interrupted and resumed; return whether the weights are bit-identical."""
+    """Train, repeat, and interrupt and resume; return whether the weights are bit-identical."""
     recipe = recipe | {"train": recipe["train"] | {"max_steps": size.steps}}
     train, stopped = ("-m", "reprise", "train"), ("-c", STOPPING.format(steps=size.steps // 2))
 

@@ -1,4 +1,4 @@
-"""Time baselines interleaved: one process computes at a time, and each has one time slice per round."""
+"""Time baselines interleaved: one computes at a time, each for one slice per round."""
 
 import json
 import os
@@ -76,7 +76,7 @@ class Runner:
 
 @contextmanager
 def running(names: Sequence[str], scratch: Path, recipe: Recipe, source: Path, hardware: str) -> Iterator[list[Runner]]:
-    """Start baselines, each in its own workspace in `scratch`, with the data and the model of `source`."""
+    """Start baselines, each in its own workspace with the data and the model of `source`."""
     runners = []
     with ExitStack() as stack:
         for name in names:
@@ -121,7 +121,7 @@ def interleave(
 
 
 def progress(data: str, rounds: int, more: int = 0) -> Callable[[int, float], None]:
-    """Return a function that prints the current round and the time left for these rounds and `more` further ones."""
+    """Return a function that prints the round and the time left, with `more` rounds to follow."""
 
     def report(number: int, elapsed: float) -> None:
         done = number - 1

@@ -1,4 +1,4 @@
-"""Overhead around the training loop: command start, DVC, prepare, the plan of an epoch, prediction.
+"""Overhead around training: command start, DVC, prepare, the epoch plan, prediction.
 
 The second part of `make bench`. With `--million` only prepare is measured, up to a million pairs.
 """
@@ -143,7 +143,7 @@ def time_help() -> float:
 
 
 def time_prepare(folder: Path, recipe: Recipe, rows: int) -> Metrics:
-    """Measure `reprise prepare` on `rows` pairs made of words that this checkout's tokenizer knows."""
+    """Measure `reprise prepare` on `rows` pairs of words from this checkout's tokenizer."""
     print(f"bench: prepare {rows} pairs", flush=True)
     make_workspace(folder, recipe | {"task": PAIRS}, Path(), [PRETRAINED])
     known = load_tokenizer(PRETRAINED / "tokenizer").get_vocab()
@@ -155,7 +155,7 @@ def time_prepare(folder: Path, recipe: Recipe, rows: int) -> Metrics:
 
 
 def prepare_metrics(prepared: dict[str, Metrics]) -> Metrics:
-    """Return the maximum peak memory, and the maximum growth of CPU seconds per row from one size to the next."""
+    """Return the maximum peak memory and the maximum growth of CPU seconds per row."""
     times = [metrics["cpu_seconds"] / metrics["rows"] for metrics in prepared.values()]
     return {
         "prepare_peak_mb": max(metrics["peak_mb"] for metrics in prepared.values()),
@@ -171,7 +171,7 @@ def time_plan(scratch: Path, rows: int) -> Metrics:
 
 
 def make_trained_repository(folder: Path, recipe: Recipe) -> Path:
-    """Create a repository, run `dvc repro` there with a tiny model on synthetic pairs, and commit everything."""
+    """Create a repository, run a tiny recipe there with `dvc repro`, and commit everything."""
     print("bench: run a tiny recipe", flush=True)
     tiny = synthetic_recipe(recipe)
     tiny |= {"train": tiny["train"] | {"max_steps": 20}, "evaluate": recipe["evaluate"] | {"bootstrap_resamples": 100}}

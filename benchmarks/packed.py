@@ -1,4 +1,4 @@
-"""Sequence packing: the texts of a batch concatenated in a single row, without padding; attention is block-diagonal."""
+"""Sequence packing: the texts of a batch in one row, with block-diagonal attention."""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +39,7 @@ class Packed(nn.Module):
         model.base_model.pooler.register_forward_pre_hook(self._first_tokens)
 
     def _first_tokens(self, _: Any, states: tuple[torch.Tensor]) -> torch.Tensor:
-        """Select the hidden state of each text's first token: [1, tokens, hidden] to [rows, 1, hidden]."""
+        """Select each text's first hidden state: [1, tokens, hidden] to [rows, 1, hidden]."""
         return states[0][0, self.offsets[:-1], None]
 
     def forward(self, offsets: torch.Tensor, **batch: torch.Tensor) -> Any:
@@ -63,7 +63,7 @@ def attention(
     scaling: float | None = None,
     **_options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Apply scaled dot-product attention within each text; on a GPU, variable-length FlashAttention.
+    """Apply attention within each text; on a GPU, with variable-length FlashAttention.
 
     Args:
         query: [1, heads, tokens, size].

@@ -1,4 +1,4 @@
-"""The report of many experiments: the time `reprise report` takes, the size of the page, the time to sort it.
+"""The report of many experiments: time to build it, size of the page, time to sort it.
 
 `make bench-report` creates a repository with EXPERIMENTS=500 synthetic experiments, runs `reprise report` in it and
 opens the page in chromium.
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def make_repository(folder: Path, recipe: dict[str, Any], experiments: int) -> None:
-    """Create a git repository with a commit of results and experiments based on it, as DVC keeps them in refs/exps."""
+    """Create a git repository with results in a commit and experiments in refs/exps."""
     subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=folder, check=True)
     stream = subprocess.Popen(["git", "fast-import", "--quiet"], cwd=folder, stdin=subprocess.PIPE)
     assert stream.stdin is not None
@@ -118,7 +118,7 @@ def pipeline() -> bytes:
 
 
 def in_browser(program: str, page: Path) -> dict[str, float]:
-    """Return the seconds until all charts are drawn, and the maximum times of sorting and filtering in ms."""
+    """Return the seconds until all charts are drawn, and the slowest sort and filter in ms."""
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=program, args=arguments)

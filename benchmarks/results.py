@@ -1,4 +1,4 @@
-"""Read and write results.json. Each benchmark has one top-level key and leaves the others unchanged."""
+"""Read and write results.json, which has one top-level key per benchmark."""
 
 import json
 import os
@@ -13,7 +13,7 @@ RESULTS = Path(__file__).with_name("results.json")
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine: processor name, cores available to this process, memory and PyTorch version."""
+    """Describe the machine: processor, cores of this process, memory and PyTorch version."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "processor": names[0].split(":")[1].strip() if names else "unknown",

@@ -87,7 +87,7 @@ def timing_recipe(recipe: Recipe, rows: int) -> Recipe:
 
 
 def train(scratch: Path, source: Path, recipe: Recipe, *, processes: int = 1, runs: int = 1) -> list[float]:
-    """Run `reprise train` in one or several workspaces at the same time, with one thread per process.
+    """Run `reprise train` in `runs` workspaces at the same time, one thread per process.
 
     Returns:
         The median seconds per step of each run.
@@ -110,7 +110,7 @@ def train(scratch: Path, source: Path, recipe: Recipe, *, processes: int = 1, ru
 
 
 def time_all_reduce(processes: int) -> dict[int, float]:
-    """Return the minimum seconds of an all-reduce over processes on this machine, by size in bytes."""
+    """Return the minimum seconds of an all-reduce over processes, by size in bytes."""
     print(f"bench: the link between {processes} processes", flush=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     run = subprocess.run(
@@ -123,14 +123,14 @@ def time_all_reduce(processes: int) -> dict[int, float]:
 
 
 def fit_device(loads: dict[int, float]) -> Device:
-    """Fit the compute time of a device to the seconds per step by rows, by least squares of the relative error."""
+    """Fit a device to the seconds per step by rows, by least squares of the relative error."""
     rows, seconds = np.array(list(loads)), np.array(list(loads.values()))
     per_row, fixed = np.polyfit(rows, seconds, 1, w=1 / seconds)
     return Device(fixed=float(fixed), per_row=float(per_row))
 
 
 def fit_link(measured: dict[int, dict[int, float]]) -> Link:
-    """Fit bandwidth and latency to the seconds of all-reduces, by number of processes and size in bytes."""
+    """Fit a link to the seconds of all-reduces, by number of processes and size in bytes."""
     terms, seconds = [], []
     for processes, by_size in measured.items():
         for size, took in by_size.items():

@@ -1,4 +1,4 @@
-"""Peak memory per process with a replicated model, with FSDP, and with gradient checkpointing.
+"""Peak memory per process: replicated model, FSDP, gradient checkpointing.
 
 `make bench-sharding` trains a few steps of a wide BERT with random weights on synthetic pairs, in two processes on the
 CPU, and prints the table of docs/scaling.md. `python benchmarks/sharding.py --tiny` tests it with a tiny model.

@@ -1,4 +1,4 @@
-"""Synthetic sentence pairs with MRPC's length distribution, and models with random weights for them."""
+"""Synthetic pairs with MRPC's length distribution, and models with random weights."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ def synthetic_recipe(recipe: Recipe) -> Recipe:
 
 
 def write_model(config: BertConfig, model: Path, tokenizer: Path) -> list[str]:
-    """Write a randomly initialised model and a tokenizer; return the tokenizer's words, one token each."""
+    """Write a random model and a tokenizer; return the tokenizer's words, one token each."""
     words = [f"w{number}" for number in range(config.vocab_size - len(SPECIAL))]
     torch.manual_seed(0)
     BertModel(config).save_pretrained(model)

@@ -1,4 +1,4 @@
-"""Synthetic runs: all files of a commit with results, random numbers from a fixed seed. For tests of many runs."""
+"""Synthetic runs: all files of a commit with results, with random numbers."""
 
 import io
 import json

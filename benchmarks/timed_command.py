@@ -1,7 +1,8 @@
-"""Run one command of `reprise` and measure it: `python timed_command.py FILE COMMAND`, in the folder of a recipe.
+"""Run one command of `reprise` and measure it: `python timed_command.py FILE COMMAND`.
 
-FILE gets the seconds of the function that does the command's work and the peak memory of the process, as JSON. The
-parent process measures the total time, which includes the start of the interpreter.
+The working directory is that of a recipe. FILE gets the seconds of the function that does the command's work and the
+peak memory of the process, as JSON. The parent process measures the total time, which includes the start of the
+interpreter.
 `python timed_command.py FILE plan ROWS` times the plan of an epoch of ROWS rows. `python timed_command.py FILE train
 STEPS` sends SIGTERM after STEPS steps, as a scheduler does.
 """
@@ -65,7 +66,7 @@ def plan(rows: int, metrics: dict[str, float]) -> None:
 
 
 def watch_steps(number: int, metrics: dict[str, float]) -> None:
-    """Record the end of the first training step; send SIGTERM to this process after step `number`, 0 for never.
+    """Record the end of the first training step; stop after step `number`, 0 for never.
 
     The first step's end is recorded in seconds since 1970 and in CPU seconds of this process.
     """

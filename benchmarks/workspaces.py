@@ -1,4 +1,4 @@
-"""Workspaces: folders with a recipe, prepared data and a pretrained model, in which a baseline trains."""
+"""Workspaces: folders with a recipe, data and a pretrained model, to train in."""
 
 import csv
 import itertools
@@ -73,7 +73,7 @@ def pair_reviews(reviews: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str,
 
 
 def make_workspace(folder: Path, recipe: Recipe, source: Path, linked: Iterable[Path] = (PREPARED, PRETRAINED)) -> Path:
-    """Create a workspace with a recipe, this checkout's environment and links to data and model of `source`; return it.
+    """Create a workspace with a recipe and links to the data and model of `source`.
 
     Args:
         folder: the new workspace.
@@ -95,7 +95,7 @@ def make_workspace(folder: Path, recipe: Recipe, source: Path, linked: Iterable[
 
 
 def make_repository(folder: Path, recipe: Recipe) -> Path:
-    """Create a git repository with this checkout's pipeline and a recipe, without results or commits; return it."""
+    """Create a git repository with this checkout's pipeline and a recipe, without results."""
     listed = subprocess.run(["git", "ls-files", "-z", "--", *PIPELINE], stdout=subprocess.PIPE, text=True, check=True)
     for name in filter(None, listed.stdout.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def write_pairs(table: Path, pairs: Iterable[tuple[str, str, str]]) -> None:
 
 
 def prepare_pairs(folder: Path, pairs: Iterable[tuple[str, str, str]]) -> None:
-    """Write labelled pairs of texts as the raw data of a workspace and run `reprise prepare` there.
+    """Write labelled pairs as the raw data of a workspace and run `reprise prepare` there.
 
     Raises:
         UserError: it failed; its own message is on stderr.

@@ -1,4 +1,4 @@
-"""Count XLA's compilations and time a step with one padded length, with four, and with one per batch.
+"""Count XLA's compilations and time a step with one, four and dynamic batch lengths.
 
 `make bench-xla` trains the first steps of the recipe in params.yaml with each and prints the table of
 docker/tpu/README.md.
