@@ -1,6 +1,6 @@
-"""More rows than memory holds: what preparing and training on sharded Parquet take, by the number of rows.
+"""Datasets larger than memory: time and memory of preparing and training, by rows.
 
-`python data.py ROWS …`. No process may have more memory of its own than LIMIT_MB: the kernel gives it no more.
+`python data.py ROWS …`. The kernel limits the private memory of each process to LIMIT_MB.
 """
 
 import functools
@@ -17,35 +17,35 @@ from transformers import BertConfig
 from transformers.utils import logging
 
 import results
-from around import Figures, clock, titled
-from folders import Recipe, lay_out
-from made_up import write_model
+from overhead import Metrics, time_command, titled_table
 from reprise.core.config import to_dict
 from reprise.core.errors import UserError
 from reprise.core.files import read_json
 from reprise.core.paths import PREPARED, PRETRAINED, RAW
 from reprise.core.validation import read_recipe
 from reprise.data.format import stats_path
+from synthetic import write_model
+from workspaces import Recipe, make_workspace
 
 LIMIT_MB = 2000
-FILES = 20  # of raw Parquet
-BATCH_SIZE = 4096  # an epoch of ten million rows is over in minutes; its plan is measured with 32
+FILES = 20  # raw Parquet files
+BATCH_SIZE = 4096  # so that an epoch of ten million rows takes minutes; the plan is measured with 32
 HELD_OUT = 2000  # rows for validation, and as many for testing
-LEFT = 5  # steps that are left of the epoch where training is stopped
+LEFT = 5  # steps left in the epoch when training is interrupted
 SMALL_BERT = BertConfig(
     vocab_size=5000, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16
 )
-# Texts with a label, a number and an author each.
+# Texts with a label, an id and an author each.
 NOTES: Recipe = {
     "name": "notes",
-    "source": {"kind": "files", "train": "data/own/notes", "validation": None, "test": None},
-    "text": ["note"],
-    "label": "mood",
+    "source": {"kind": "local", "train": "data/own/notes", "validation": None, "test": None},
+    "text_columns": ["note"],
+    "label_column": "mood",
     "labels": ["low", "high"],
     "metrics": ["accuracy"],
-    "id": "number",
-    "keep": None,
-    "limit": None,
+    "id_column": "number",
+    "filter": None,
+    "max_examples": None,
     "submission": None,
 }
 TRAIN: Recipe = {
@@ -53,9 +53,9 @@ TRAIN: Recipe = {
     "batch_size": BATCH_SIZE,
     "max_length": 64,
     "precision": "fp32",
-    "checkpoint_every": 1_000_000,  # where it is stopped, and at the end of the epoch
-    "select": "last",
+    "keep_epoch": "last",
 }
+RUN: Recipe = {"save_steps": 1_000_000, "trackers": []}  # save only when interrupted and at the end of the epoch
 
 
 def main(sizes: list[int]) -> None:
@@ -65,43 +65,43 @@ def main(sizes: list[int]) -> None:
     measured = results.read().get("data", {}).get("rows", {})
     for rows in sizes:
         with tempfile.TemporaryDirectory(prefix="reprise-bench-") as scratch:
-            measured[str(rows)] = measure(Path(scratch) / "place", rows)
+            measured[str(rows)] = measure(Path(scratch) / "source", rows)
         results.write("data", {"machine": results.machine(), "limit_mb": LIMIT_MB, "rows": measured})
     show(console, {str(rows): measured[str(rows)] for rows in sizes})
 
 
-def measure(folder: Path, rows: int) -> dict[str, Figures]:
-    """What preparing so many rows, training an epoch on them, evaluating and planning take.
+def measure(folder: Path, rows: int) -> dict[str, Metrics]:
+    """Measure preparing `rows` rows, training an epoch on them, evaluating and planning.
 
-    Training is stopped LEFT steps before the end of the epoch and goes on from there.
+    Training is interrupted LEFT steps before the end of the epoch and then resumed.
     """
-    share = HELD_OUT / rows
-    task = NOTES | {"split": {"validation": share, "test": share, "group_by": "author", "seed": 0}}
+    fraction = HELD_OUT / rows
+    task = NOTES | {"split": {"validation": fraction, "test": fraction, "group_by": "author", "seed": 0}}
     recipe: Recipe = to_dict(read_recipe())
-    lay_out(folder, recipe | {"task": task, "train": recipe["train"] | TRAIN}, Path(), [])
+    make_workspace(folder, recipe | {"task": task, "train": recipe["train"] | TRAIN, "run": RUN}, Path(), [])
     words = write_model(SMALL_BERT, folder / PRETRAINED / "model", folder / PRETRAINED / "tokenizer")
-    print(f"bench: write {rows} rows as {FILES} files of Parquet", flush=True)
+    print(f"bench: write {rows} rows to {FILES} Parquet files", flush=True)
     write_notes(folder / RAW / "all", words, rows)
 
-    run = functools.partial(clock, folder, limit_mb=LIMIT_MB)
+    run = functools.partial(time_command, folder, limit_mb=LIMIT_MB)
     print(f"bench: prepare {rows} rows", flush=True)
-    figures = {"prepare": run("prepare")}
-    figures["prepare"]["prepared_mb"] = sum(file.stat().st_size for file in (folder / PREPARED).iterdir()) / 1e6
-    train_rows = read_json(stats_path(folder / PREPARED))["splits"]["train"]["rows"]
+    metrics = {"prepare": run("prepare")}
+    metrics["prepare"]["prepared_mb"] = sum(file.stat().st_size for file in (folder / PREPARED).iterdir()) / 1e6
+    train_rows = read_json(stats_path(folder / PREPARED))["splits"]["train"]["num_examples"]
     print(f"bench: train on {train_rows} rows, up to the last steps of the epoch", flush=True)
-    figures["fresh"] = run("train", str(-(-train_rows // BATCH_SIZE) - LEFT), code=128 + signal.SIGTERM)
-    print("bench: go on from there", flush=True)
-    figures["resumed"] = run("train")
+    metrics["fresh"] = run("train", str(-(-train_rows // BATCH_SIZE) - LEFT), code=128 + signal.SIGTERM)
+    print("bench: resume", flush=True)
+    metrics["resumed"] = run("train")
     print(f"bench: evaluate, and plan an epoch of {rows} rows", flush=True)
-    return figures | {"evaluate": run("evaluate"), "plan": run("plan", str(rows))}
+    return metrics | {"evaluate": run("evaluate"), "plan": run("plan", str(rows))}
 
 
 def write_notes(folder: Path, words: list[str], rows: int) -> None:
-    """Write FILES files of notes with ten tokens on average, by authors with fifty notes each, always the same ones."""
+    """Write FILES files of notes, ten tokens on average, fifty per author, from a fixed seed."""
     folder.mkdir(parents=True)
     known, random = np.array(words), np.random.default_rng(0)
     for file, numbers in enumerate(np.array_split(np.arange(rows), FILES)):
-        lengths = random.normal(8, 2, len(numbers)).clip(5, 30).astype(int)  # [CLS] and [SEP] are added
+        lengths = random.normal(8, 2, len(numbers)).clip(5, 30).astype(int)  # the tokenizer adds [CLS] and [SEP]
         drawn = known[random.integers(0, len(known), lengths.sum())]
         notes = {
             "number": numbers,
@@ -112,26 +112,27 @@ def write_notes(folder: Path, words: list[str], rows: int) -> None:
         pq.write_table(pa.table(notes), folder / f"notes-{file:02d}.parquet")
 
 
-def show(console: Console, measured: dict[str, dict[str, Figures]]) -> None:
-    """Print what each number of rows takes."""
-    columns = {"seconds": "seconds", "of all cores": "cpu_seconds", "peak MB": "peak_mb", "of its own": "own_mb"}
-    table = titled(console, "Preparing", "rows", "rows/s", *columns, "prepared MB")
-    for rows, figures in measured.items():
-        told = figures["prepare"]
-        shown = [int(rows) / told["seconds"], *(told[name] for name in columns.values()), told["prepared_mb"]]
-        table.add_row(f"{int(rows):,}", *(f"{number:,.0f}" for number in shown))
+def show(console: Console, measured: dict[str, dict[str, Metrics]]) -> None:
+    """Print time and memory by the number of rows."""
+    columns = {"seconds": "seconds", "CPU s": "cpu_seconds", "peak MB": "peak_mb", "private MB": "own_mb"}
+    table = titled_table(console, "Preparing", "rows", "rows/s", *columns, "prepared MB")
+    for rows, metrics in measured.items():
+        prepare = metrics["prepare"]
+        cells = [int(rows) / prepare["seconds"], *(prepare[name] for name in columns.values()), prepare["prepared_mb"]]
+        table.add_row(f"{int(rows):,}", *(f"{number:,.0f}" for number in cells))
     console.print(table)
-    columns = {"first step s": "first_step_seconds", "by all cores": "first_step_cpu_seconds"} | columns
-    for name, title in {"fresh": "Training up to the end of an epoch", "resumed": "Going on from there"}.items():
-        table = titled(console, title, "rows", *columns)
-        for rows, figures in measured.items():
-            table.add_row(f"{int(rows):,}", *(f"{figures[name][column]:,.1f}" for column in columns.values()))
+    columns = {"first step s": "first_step_seconds", "first step CPU s": "first_step_cpu_seconds"} | columns
+    for name, title in {"fresh": "Training up to the end of an epoch", "resumed": "Resumed training"}.items():
+        table = titled_table(console, title, "rows", *columns)
+        for rows, metrics in measured.items():
+            table.add_row(f"{int(rows):,}", *(f"{metrics[name][column]:,.1f}" for column in columns.values()))
         console.print(table)
-    table = titled(console, "Planning an epoch in steps of 32", "rows", "its last step s", "all steps s", "peak MB")
-    for rows, figures in measured.items():
-        told = figures["plan"]
-        times = (f"{told[name]:.2f}" for name in ("last_step_seconds", "work_seconds"))
-        table.add_row(f"{int(rows):,}", *times, f"{told['peak_mb']:,.0f}")
+    title = "Planning an epoch in steps of 32"
+    table = titled_table(console, title, "rows", "last step s", "all steps s", "peak MB")
+    for rows, metrics in measured.items():
+        plan = metrics["plan"]
+        times = (f"{plan[name]:.2f}" for name in ("last_step_seconds", "work_seconds"))
+        table.add_row(f"{int(rows):,}", *times, f"{plan['peak_mb']:,.0f}")
     console.print(table)
 
 

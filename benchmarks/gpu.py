@@ -1,6 +1,6 @@
-"""The contenders on a GPU, at the size of BERT-base with random weights and random texts, and the bits that come of it.
+"""The baselines on a GPU, with a random BERT-base, and a check of bit-identity.
 
-`make bench-gpu` runs it in the image for GPUs. `python benchmarks/gpu.py --tiny` tries the same on the processor.
+`make bench-gpu` runs it in the image for GPUs. `python benchmarks/gpu.py --tiny` tests it on the CPU.
 """
 
 import os
@@ -17,19 +17,19 @@ from transformers import BertConfig
 from transformers.utils import logging
 
 import results
-from folders import Recipe, lay_out, prepare_pairs
-from made_up import BATCH_SIZE, TINY_BERT, made_up, random_pairs, write_model
-from race import mean_length, progress, race, running, show, summarize
+from interleave import interleave, mean_length, progress, running, show, summarize
 from reprise.core.config import to_dict
 from reprise.core.errors import UserError
 from reprise.core.files import sha256
 from reprise.core.paths import FINAL_MODEL, PRETRAINED
 from reprise.core.validation import read_recipe
-from training import NAMES, ROUNDS, TURN_SECONDS
+from synthetic import BATCH_SIZE, TINY_BERT, random_pairs, synthetic_recipe, write_model
+from training import NAMES, ROUNDS, SLICE_SECONDS
+from workspaces import Recipe, make_workspace, prepare_pairs
 
 ALL_NAMES = (*NAMES, "compiled", "packed")
 
-# SIGTERM comes after so many steps, as from a machine that is taken away.
+# Runs `reprise train` and sends it SIGTERM after {steps} steps, as a pre-emption does.
 STOPPING = """
 import signal
 from reprise.cli import app
@@ -49,7 +49,7 @@ app(["train"], prog_name="reprise")
 
 @dataclass(frozen=True)
 class Size:
-    """How much is computed: the model, pairs of texts, rounds, the seconds of a turn, the steps of a whole training."""
+    """The size of the benchmark: model, pairs, rounds, seconds per slice, training steps."""
 
     config: BertConfig
     pairs: int
@@ -58,58 +58,57 @@ class Size:
     steps: int
 
 
-BASE = Size(BertConfig(), 20_000, ROUNDS, TURN_SECONDS, 100)
+BASE = Size(BertConfig(), 20_000, ROUNDS, SLICE_SECONDS, 100)
 TINY = Size(TINY_BERT, pairs=600, rounds=2, seconds=0.1, steps=4)
 
 
 def main(*, tiny: bool) -> None:
-    """Measure, prove, print both, and write them."""
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one card is measured
+    """Measure throughput, check bit-identity, print both, and write the results."""
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU is measured
     if not tiny and not torch.cuda.is_available():
-        raise UserError("PyTorch sees no GPU; expected one, as `make bench-gpu` hands it on, or --tiny to try without")
+        raise UserError("PyTorch sees no GPU; expected one, as in `make bench-gpu`, or --tiny to test on the CPU")
     size, hardware = (TINY, "cpu") if tiny else (BASE, "cuda")
     logging.disable_progress_bar()
-    console, recipe = Console(highlight=False), made_up(to_dict(read_recipe()))
+    console, recipe = Console(highlight=False), synthetic_recipe(to_dict(read_recipe()))
     with tempfile.TemporaryDirectory(prefix="reprise-bench-") as name:
-        place = make_up(Path(name) / "place", recipe, size)
-        content = measure(ALL_NAMES, Path(name), recipe, place, size, hardware)
-        card = "the processor" if tiny else torch.cuda.get_device_name()
-        show(
-            console, f"Training on {card}, {BATCH_SIZE} examples a step", content["contenders"], content["matrix_rate"]
-        )
-        bits = prove(Path(name), recipe, place, size, hardware)
-    for what, same in bits.items():
-        console.print(f"{what}: {'the same bits' if same else '[bold]other bits[/bold]'}")
+        source = make_synthetic_workspace(Path(name) / "source", recipe, size)
+        content = measure(ALL_NAMES, Path(name), recipe, source, size, hardware)
+        device = "the CPU" if tiny else torch.cuda.get_device_name()
+        title = f"Training on {device}, {BATCH_SIZE} examples per step"
+        show(console, title, content["baselines"], content["matrix_rate"])
+        bits = check_bits(Path(name), recipe, source, size, hardware)
+    for run, identical in bits.items():
+        console.print(f"{run}: {'bit-identical' if identical else '[bold]not bit-identical[/bold]'}")
     if not tiny:
-        results.write("gpu", {"machine": results.machine() | {"gpu": card}, **content, "same_bits": bits})
+        results.write("gpu", {"machine": results.machine() | {"gpu": device}, **content, "bit_identical": bits})
 
 
-def make_up(folder: Path, recipe: Recipe, size: Size) -> Path:
-    """Make a folder with random weights and pairs of random words, prepared; their lengths are like MRPC's."""
-    lay_out(folder, recipe, Path(), [])
+def make_synthetic_workspace(folder: Path, recipe: Recipe, size: Size) -> Path:
+    """Create a workspace with random weights and prepared synthetic pairs; return it."""
+    make_workspace(folder, recipe, Path(), [])
     words = write_model(size.config, folder / PRETRAINED / "model", folder / PRETRAINED / "tokenizer")
     prepare_pairs(folder, random_pairs(words, size.pairs))
     return folder
 
 
 def measure(
-    names: tuple[str, ...], scratch: Path, recipe: Recipe, place: Path, size: Size, hardware: str
+    names: tuple[str, ...], scratch: Path, recipe: Recipe, source: Path, size: Size, hardware: str
 ) -> dict[str, Any]:
-    """Let the contenders take turns on the device; return their figures and its matrix rates."""
-    print(f"bench: {len(names)} contenders load and warm up", flush=True)
+    """Time the baselines interleaved; return their metrics and the device's matrix rates."""
+    print(f"bench: {len(names)} baselines load and warm up", flush=True)
     device = torch.device("cuda" if hardware == "cuda" else "cpu")
-    with running(names, scratch / "contenders", recipe, place, hardware) as runners:
-        turns, rates = race(runners, size.rounds, size.seconds, device, progress("gpu", size.rounds))
-    return {"matrix_rate": rates, "contenders": summarize(turns, rates, mean_length(place))}
+    with running(names, scratch / "baselines", recipe, source, hardware) as runners:
+        slices, rates = interleave(runners, size.rounds, size.seconds, device, progress("gpu", size.rounds))
+    return {"matrix_rate": rates, "baselines": summarize(slices, rates, mean_length(source))}
 
 
-def prove(scratch: Path, recipe: Recipe, place: Path, size: Size, hardware: str) -> dict[str, bool]:
-    """Train three times on the device, the third time with an interruption; return whether the weights are the same."""
+def check_bits(scratch: Path, recipe: Recipe, source: Path, size: Size, hardware: str) -> dict[str, bool]:
+    """Train, repeat, and interrupt and resume; return whether the weights are bit-identical."""
     recipe = recipe | {"train": recipe["train"] | {"max_steps": size.steps}}
     train, stopped = ("-m", "reprise", "train"), ("-c", STOPPING.format(steps=size.steps // 2))
 
     def weights(name: str, *programs: tuple[tuple[str, ...], int]) -> str:
-        folder = lay_out(scratch / name, recipe, place)
+        folder = make_workspace(scratch / name, recipe, source)
         for program, code in programs:
             done = subprocess.run(
                 [sys.executable, *program], cwd=folder, env=os.environ | {"REPRISE_HARDWARE": hardware}
@@ -120,8 +119,8 @@ def prove(scratch: Path, recipe: Recipe, place: Path, size: Size, hardware: str)
 
     once = weights("once", (train, 0))
     return {
-        "Trained again": weights("again", (train, 0)) == once,
-        "Stopped and gone on": weights("stopped", (stopped, 143), (train, 0)) == once,
+        "Repeated": weights("repeated", (train, 0)) == once,
+        "Interrupted and resumed": weights("resumed", (stopped, 143), (train, 0)) == once,
     }
 
 

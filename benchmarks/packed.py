@@ -1,4 +1,4 @@
-"""Texts laid one after the other in a single row, so that nothing is padding; attention keeps them apart."""
+"""Sequence packing: the texts of a batch in one row, with block-diagonal attention."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +10,11 @@ from transformers import AttentionInterface
 
 
 def pack(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Make a batch of prepared rows: [1, tokens] each of input_ids, token_type_ids and position_ids (from 0 in each
-    text), labels [rows], and offsets [rows + 1], where the texts begin and the last one ends.
+    """Collate prepared rows into one packed row.
+
+    Returns:
+        input_ids, token_type_ids and position_ids (from 0 in each text), [1, tokens] each; labels [rows]; offsets
+        [rows + 1], the start of each text and the end of the last one.
     """
     lengths = torch.tensor([len(row["input_ids"]) for row in rows])
     return {
@@ -24,10 +27,10 @@ def pack(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 
 class Packed(nn.Module):
-    """A BERT with a head that reads batches of `pack`."""
+    """A BERT classifier for the batches of `pack`."""
 
     def __init__(self, model: Any, note: Callable[[torch.Tensor, int, int], None], longest: int) -> None:
-        """`note` is told the lengths of a batch's texts, none of which is longer than `longest`."""
+        """Wrap a model; call `note` with each batch's text lengths, which are at most `longest`."""
         super().__init__()
         self.model, self._note, self.longest = model, note, longest
         self.base_model, self.config = model.base_model, model.config
@@ -36,11 +39,11 @@ class Packed(nn.Module):
         model.base_model.pooler.register_forward_pre_hook(self._first_tokens)
 
     def _first_tokens(self, _: Any, states: tuple[torch.Tensor]) -> torch.Tensor:
-        """The states of each text's first token, [rows, 1, hidden], out of those of all, [1, tokens, hidden]."""
+        """Select each text's first hidden state: [1, tokens, hidden] to [rows, 1, hidden]."""
         return states[0][0, self.offsets[:-1], None]
 
     def forward(self, offsets: torch.Tensor, **batch: torch.Tensor) -> Any:
-        """Return what the model does: logits [rows, labels] and their loss."""
+        """Return the model's output: logits [rows, labels] and the loss."""
         self.offsets = offsets
         if self.training:
             self._note(offsets.diff(), *batch["input_ids"].shape)
@@ -60,27 +63,29 @@ def attention(
     scaling: float | None = None,
     **_options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Scaled dot-product attention of each text to itself; on a GPU it is FlashAttention for texts of several lengths.
+    """Apply attention within each text; on a GPU, with variable-length FlashAttention.
 
     Args:
-        query, key, value: [1, heads, tokens, size].
-        offsets: where the texts begin, and the last one ends.
-        longest: no text is longer.
-        dropout: the share of weights.
-        scaling: of the products.
+        query: [1, heads, tokens, size].
+        key: the same shape.
+        value: the same shape.
+        offsets: the start of each text and the end of the last one.
+        longest: maximum tokens per text.
+        dropout: probability of dropping an attention weight.
+        scaling: scale of the dot products.
 
     Returns:
-        [1, tokens, heads, size], and no weights.
+        The attention output [1, tokens, heads, size], and None in place of the weights.
     """
 
-    def apart(part: torch.Tensor) -> torch.Tensor:
-        part = part[0].transpose(0, 1).contiguous()
-        return torch.nested.nested_tensor_from_jagged(part, offsets, min_seqlen=1, max_seqlen=longest).transpose(1, 2)
+    def unpack(packed: torch.Tensor) -> torch.Tensor:
+        packed = packed[0].transpose(0, 1).contiguous()
+        return torch.nested.nested_tensor_from_jagged(packed, offsets, min_seqlen=1, max_seqlen=longest).transpose(1, 2)
 
-    found = functional.scaled_dot_product_attention(
-        apart(query), apart(key), apart(value), dropout_p=dropout, scale=scaling
+    output = functional.scaled_dot_product_attention(
+        unpack(query), unpack(key), unpack(value), dropout_p=dropout, scale=scaling
     )
-    return found.transpose(1, 2).values()[None], None
+    return output.transpose(1, 2).values()[None], None
 
 
 AttentionInterface.register("packed", attention)

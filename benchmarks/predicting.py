@@ -1,4 +1,4 @@
-"""How fast the final model answers, beside transformers' own pipeline for it."""
+"""Prediction throughput of the final model, compared with transformers' own pipeline."""
 
 import time
 from collections.abc import Callable
@@ -24,8 +24,8 @@ BATCH_SIZE = 32  # of the pipeline
 WARM_UP = 64  # rows
 
 
-class Plain:
-    """The pipeline, in a process of its own that has nothing of Reprise's."""
+class PlainPipeline:
+    """The pipeline, in its own process without any of Reprise's code."""
 
     pipe: Pipeline
 
@@ -38,26 +38,27 @@ class Plain:
         )  # fmt: skip
 
     @classmethod
-    def ask(cls, texts: list[str], max_length: int) -> None:
-        """Have the texts classified."""
+    def classify(cls, texts: list[str], max_length: int) -> None:
+        """Classify the texts."""
         cls.pipe(texts, truncation=True, max_length=max_length)
 
 
-def predict_speed(folder: Path, rows: int, rounds: int) -> dict[str, list[float]]:
-    """Let three ways to the same answers take turns on the same rows.
+def time_predictions(folder: Path, rows: int, rounds: int) -> dict[str, list[float]]:
+    """Time three methods of prediction on the same rows, interleaved.
 
-    - pipeline: `pipeline("text-classification", batch_size=32)` on the texts in a list, in their order.
-    - predict: `reprise predict --file` on a CSV of them, without loading the model: reading, tokenizing, JSON lines.
+    - pipeline: `pipeline("text-classification", batch_size=32)` on a list of the texts, in their order.
+    - predict: `reprise predict --file` on a CSV file of the texts, without loading the model: reading, tokenizing,
+      writing JSON lines.
     - evaluate: the forward pass of `reprise evaluate` over the prepared rows.
 
     Args:
-        folder: has a recipe with one column of text, the prepared data and the pretrained model, which gets a new
-            head: what it says does not matter here.
-        rows: of the test split, at most.
-        rounds: in which each has one turn, another one first in each.
+        folder: a workspace with one text column, prepared data and the pretrained model, which gets a new head: its
+            predictions do not matter here.
+        rows: maximum number of rows of the test split.
+        rounds: number of rounds; the order rotates by one from round to round.
 
     Returns:
-        The rows a second of each, by round.
+        Rows per second of each method, one value per round.
     """
     with chdir(folder):
         recipe = read_recipe()
@@ -68,35 +69,34 @@ def predict_speed(folder: Path, rows: int, rounds: int) -> dict[str, list[float]
         inputs = prepared.remove_columns(["id", "text"])
         texts = prepared["text"][:]
         forward, tokenizer = load_predictor(recipe, cpu=True), load_tokenizer(FINAL_MODEL)
-        alone = ProcessPoolExecutor(1, get_context("spawn"), Plain.load, (FINAL_MODEL.absolute(),))
+        executor = ProcessPoolExecutor(1, get_context("spawn"), PlainPipeline.load, (FINAL_MODEL.absolute(),))
 
-        def ask_pipeline(count: int) -> None:
-            alone.submit(Plain.ask, texts[:count], recipe.train.max_length).result()
+        def run_pipeline(count: int) -> None:
+            executor.submit(PlainPipeline.classify, texts[:count], recipe.train.max_length).result()
 
-        def ask_predict(count: int) -> None:
+        def run_predict(count: int) -> None:
             file = Path(f"{count}.csv")
             pd.DataFrame({recipe.task.text_columns[0]: texts[:count]}).to_csv(file, index=False)
-            answers = Path("answers.jsonl")
-            predict.predict_file(recipe, file, answers, cpu=True)
+            predict.predict_file(recipe, file, Path("predictions.jsonl"), cpu=True)
 
-        def ask_evaluate(count: int) -> None:
+        def run_evaluate(count: int) -> None:
             forward(inputs.select(range(count)))
 
-        ways: dict[str, Callable[[int], None]] = {
-            "pipeline": ask_pipeline, "predict": ask_predict, "evaluate": ask_evaluate,
+        methods: dict[str, Callable[[int], None]] = {
+            "pipeline": run_pipeline, "predict": run_predict, "evaluate": run_evaluate,
         }  # fmt: skip
-        speeds: dict[str, list[float]] = {name: [] for name in ways}
+        speeds: dict[str, list[float]] = {name: [] for name in methods}
         with (
-            alone,
+            executor,
             patch.object(predict, "load_predictor", lambda *_, **__: forward),
             patch.object(predict, "load_tokenizer", lambda *_: tokenizer),
         ):
-            for ask in ways.values():
-                ask(min(WARM_UP, len(texts)))
+            for method in methods.values():
+                method(min(WARM_UP, len(texts)))
             for number in range(rounds):
-                first = number % len(ways)
-                for name, ask in (*list(ways.items())[first:], *list(ways.items())[:first]):
+                first = number % len(methods)
+                for name, method in (*list(methods.items())[first:], *list(methods.items())[:first]):
                     began = time.perf_counter()
-                    ask(len(texts))
+                    method(len(texts))
                     speeds[name].append(len(texts) / (time.perf_counter() - began))
     return speeds

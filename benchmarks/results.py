@@ -1,4 +1,4 @@
-"""The file of results. Each part of the benchmark has keys of its own in it and leaves the others alone."""
+"""Read and write results.json, which has one top-level key per benchmark."""
 
 import json
 import os
@@ -13,7 +13,7 @@ RESULTS = Path(__file__).with_name("results.json")
 
 
 def machine() -> dict[str, Any]:
-    """What computed: the processor as Linux names it, the cores that this process may use, the memory, PyTorch."""
+    """Describe the machine: processor, cores of this process, memory and PyTorch version."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "processor": names[0].split(":")[1].strip() if names else "unknown",
@@ -24,11 +24,11 @@ def machine() -> dict[str, Any]:
 
 
 def read() -> dict[str, Any]:
-    """All parts that were written so far, by name."""
+    """Return the results of all benchmarks by name; {} if there are none yet."""
     content: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     return content
 
 
-def write(part: str, content: Any) -> None:
-    """Write what a part gave, in the place of what it gave before."""
-    write_json(RESULTS, read() | {part: content})
+def write(benchmark: str, content: Any) -> None:
+    """Replace the results of one benchmark."""
+    write_json(RESULTS, read() | {benchmark: content})

@@ -1,7 +1,7 @@
-"""How much memory a process needs where all have the whole model, where it is divided, and with recomputed layers.
+"""Peak memory per process: replicated model, FSDP, gradient checkpointing.
 
-`make bench-sharding` trains a few steps of a wide BERT with random weights on made-up pairs, in two processes of this
-machine's processor, and prints the table of docs/scaling.md. `python benchmarks/sharding.py --tiny` tries the same.
+`make bench-sharding` trains a few steps of a wide BERT with random weights on synthetic pairs, in two processes on the
+CPU, and prints the table of docs/scaling.md. `python benchmarks/sharding.py --tiny` tests it with a tiny model.
 """
 
 import os
@@ -17,67 +17,67 @@ import psutil
 from transformers import BertConfig
 from transformers.utils import logging
 
-from folders import lay_out, prepare_pairs
-from made_up import TINY_BERT, made_up, random_pairs, write_model
 from reprise.core.config import to_dict
 from reprise.core.errors import UserError
 from reprise.core.files import read_json
 from reprise.core.paths import METRICS, PLOTS, PRETRAINED
 from reprise.core.validation import read_recipe
 from results import machine
+from synthetic import TINY_BERT, random_pairs, synthetic_recipe, write_model
+from workspaces import make_workspace, prepare_pairs
 
 # Twelve layers of BERT-large.
 WIDE_BERT = BertConfig(hidden_size=1024, num_attention_heads=16, intermediate_size=4096)
 PROCESSES, PAIRS, STEPS = 2, 160, 4
-PROFILES = {"whole": "accelerate", "divided": "fsdp"}
-# The model, pairs at once in a process, and what becomes of activations. With two pairs parameters take most of the
-# memory, with sixteen activations do.
-WAYS = (
-    ("whole", 2, "kept"),
-    ("divided", 2, "kept"),
-    ("whole", 16, "kept"),
-    ("divided", 16, "kept"),
-    ("divided", 16, "recomputed"),
+PROFILES = {"replicated": "accelerate", "sharded": "fsdp"}
+# Model, pairs per process, activations. With two pairs parameters take most of the memory, with sixteen activations do.
+VARIANTS = (
+    ("replicated", 2, "kept"),
+    ("sharded", 2, "kept"),
+    ("replicated", 16, "kept"),
+    ("sharded", 16, "kept"),
+    ("sharded", 16, "recomputed"),
 )
 SAMPLE_SECONDS = 0.1
 
 
 def main(*, tiny: bool) -> None:
-    """Train each way and print a row for it."""
+    """Train each variant and print one row for it."""
     logging.disable_progress_bar()
     config = TINY_BERT if tiny else WIDE_BERT
-    recipe = made_up(to_dict(read_recipe()))
-    recipe["train"] |= {"engine": "accelerate", "lora": None, "epochs": 1, "max_steps": STEPS, "trackers": []}
+    recipe = synthetic_recipe(to_dict(read_recipe()))
+    recipe["train"] |= {"engine": "accelerate", "lora": None, "epochs": 1, "max_steps": STEPS}
+    recipe["run"] |= {"trackers": []}
     rows = []
     with tempfile.TemporaryDirectory(prefix="reprise-bench-") as name:
-        place = lay_out(Path(name) / "place", recipe, Path(), [])
-        words = write_model(config, place / PRETRAINED / "model", place / PRETRAINED / "tokenizer")
-        prepare_pairs(place, random_pairs(words, PAIRS))
-        for model, at_once, activations in WAYS:
-            shown = [model, str(at_once), activations]
-            print(f"bench: model {model}, {at_once} pairs at once, activations {activations}", flush=True)
-            train = {"batch_size": PROCESSES * at_once, "gradient_checkpointing": activations == "recomputed"}
-            changed = {"train": recipe["train"] | train, "evaluate": recipe["evaluate"] | {"batch_size": at_once}}
-            folder = lay_out(Path(name) / "-".join(shown), recipe | changed, place)
-            rows.append([*shown, *trained(folder, PROFILES[model])])
-        weights = sum(file.stat().st_size for file in (place / PRETRAINED / "model").glob("*.safetensors"))
+        source = make_workspace(Path(name) / "source", recipe, Path(), [])
+        words = write_model(config, source / PRETRAINED / "model", source / PRETRAINED / "tokenizer")
+        prepare_pairs(source, random_pairs(words, PAIRS))
+        for model, pairs, activations in VARIANTS:
+            variant = [model, str(pairs), activations]
+            print(f"bench: model {model}, {pairs} pairs per process, activations {activations}", flush=True)
+            train = {"batch_size": PROCESSES * pairs, "gradient_checkpointing": activations == "recomputed"}
+            changed = {"train": recipe["train"] | train, "evaluate": recipe["evaluate"] | {"batch_size": pairs}}
+            folder = make_workspace(Path(name) / "-".join(variant), recipe | changed, source)
+            rows.append([*variant, *train_and_measure(folder, PROFILES[model])])
+        weights = sum(file.stat().st_size for file in (source / PRETRAINED / "model").glob("*.safetensors"))
     print(
         f"\n{weights / 4e6:.0f} M parameters, {recipe['train']['precision']}, {PROCESSES} processes; "
         f"{machine()['cores']} cores of {machine()['processor']}\n"
     )
-    columns = ("model", "pairs at once", "activations", "peak GB of a process", "seconds a step", "last loss")
+    columns = ("model", "pairs per process", "activations", "peak GB per process", "seconds per step", "last loss")
     for row in (columns, ("---", "---:", "---", "---:", "---:", "---:"), *rows):
         print("| " + " | ".join(row) + " |")
 
 
-def trained(folder: Path, profile: str) -> list[str]:
-    """Train what a folder holds under a profile.
+def train_and_measure(folder: Path, profile: str) -> list[str]:
+    """Train a workspace with a launch profile.
 
     Returns:
-        The most memory that one of the processes has used, in GB (10⁹ bytes), seconds of a step, the last step's loss.
+        The peak memory of the largest process in GB (10⁹ bytes), the seconds per step, the last step's loss.
 
     Raises:
-        UserError: it failed; its own words stand above.
+        UserError: training failed; its own message is on stderr.
     """
     environment = os.environ | {
         "REPRISE_HARDWARE": "cpu", "REPRISE_PROFILE": profile, "REPRISE_PROCESSES": str(PROCESSES),
@@ -97,7 +97,7 @@ def trained(folder: Path, profile: str) -> list[str]:
 
 
 def peak(process: int) -> int:
-    """The most memory that a process has used so far, in bytes; 0 where it has ended."""
+    """Return the peak memory of a process so far, in bytes; 0 if it has exited."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,6 +1,7 @@
-"""How many programs XLA compiles, and how long a step takes then: one length, four lengths, a length for every batch.
+"""Count XLA's compilations and time a step with one, four and dynamic batch lengths.
 
-`make bench-xla` trains the first steps of params.yaml's recipe with each and prints the table of docker/tpu/README.md.
+`make bench-xla` trains the first steps of the recipe in params.yaml with each and prints the table of
+docker/tpu/README.md.
 """
 
 import os
@@ -13,13 +14,13 @@ from reprise.core.paths import METRICS
 from reprise.core.validation import read_recipe
 
 STEPS = int(os.environ.get("STEPS", "60"))
-# With a length for every batch: a process cannot hold many more programs of XLA's CPU device than these steps compile.
+# With dynamic lengths, a process cannot hold many more programs of XLA's CPU device than these steps compile.
 DYNAMIC_STEPS = min(STEPS, 20)
-COLUMNS = ("steps", "shapes", "compilations", "median_step_seconds", "train_seconds", "padding_share")
+COLUMNS = ("steps", "num_bucket_lengths", "compilations", "median_step_seconds", "train_seconds", "padding_fraction")
 
 
 def main() -> None:
-    """Train with each choice of buckets and print a row for it."""
+    """Train with each set of bucket lengths and print one row for it."""
     backends = find_backends()
     if "xla" not in backends:
         sys.exit("bench: expected XLA's environment: make setup VENV=.venv-xla LOCKS=docker/tpu")
@@ -28,12 +29,16 @@ def main() -> None:
     choices = {
         f"fixed: {longest}": ([longest], STEPS),
         "four buckets: auto": ("auto", STEPS),
-        "dynamic: a length for every batch": (list(range(1, longest + 1)), DYNAMIC_STEPS),
+        "dynamic: one length per batch": (list(range(1, longest + 1)), DYNAMIC_STEPS),
     }
-    rows = [["train.buckets", *(column.replace("_", " ") for column in COLUMNS)], ["---", *("---:" for _ in COLUMNS)]]
+    rows = [
+        ["train.bucket_lengths", *(column.replace("_", " ") for column in COLUMNS)],
+        ["---", *("---:" for _ in COLUMNS)],
+    ]
     for name, (buckets, steps) in choices.items():
         print(f"bench: {name}, {steps} steps", flush=True)
-        recipe["train"] |= {"buckets": buckets, "max_steps": steps, "checkpoint_every": steps + 1}
+        recipe["train"] |= {"bucket_lengths": buckets, "max_steps": steps}
+        recipe["run"] |= {"save_steps": steps + 1}
         with train_in_tempdir(recipe, backends["xla"]) as folder:
             speed = read_json(folder / METRICS / "speed.json") | {"steps": steps}
         rows.append([name, *(f"{speed[column]:g}" for column in COLUMNS)])

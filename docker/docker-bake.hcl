@@ -1,6 +1,6 @@
 # All images with BuildKit, from the root of the repository:
 #   docker buildx bake --file docker/docker-bake.hcl [cpu] [cuda] [tpu]
-# Where its exporter can rewrite times (BuildKit 0.13 and newer) the digests repeat as those of `make rebuild-cpu` do:
+# With BuildKit 0.13 or newer, whose exporter can rewrite timestamps, the digests are reproducible too:
 #   … --set '*.output=type=oci,dest=reprise.tar,rewrite-timestamp=true'
 variable "BASE_IMAGE" {
   default = null # the one that docker/Dockerfile pins

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from made_up_runs import files
 from reprise.report.run import ReportRun, read_run_files
 from reprise.results.run import read_result
 from reprise.results.runs import Kind
+from synthetic_runs import files
 from tiny import tiny_recipe
 
 BASE = "b" * 40
@@ -50,7 +50,7 @@ def entry(
 ) -> ReportRun:
     """An entry of the tiny recipe with `changes` by dotted key; an experiment's parent is the commit `main`.
 
-    `how` is for `made_up_runs.files`, `change` for the files that it gives.
+    `how` is for `synthetic_runs.files`, `change` for the files that it gives.
     """
     made = files(tiny_recipe(**changes), **{"steps": STEPS, "rows": 200, **(how or {})})
     change(made)

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from tiny import ALONE, OWNER, ROOT
 
-pytestmark = [pytest.mark.default, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 
 def cook(clone: Path, *command: str) -> tuple[str, float]:

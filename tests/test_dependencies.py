@@ -1,4 +1,4 @@
-"""dvc.yaml against the code: a stage depends on exactly the files that it runs, and makes what is documented."""
+"""Tests of dvc.yaml: a stage depends on exactly the code that it runs, and has the documented outputs."""
 
 import ast
 from collections.abc import Iterator
@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from reprise.core import paths as places
-from reprise.core.config import CHANGE_NO_BIT
+from reprise.core import paths
 from reprise.hardware import ENVIRONMENT
 from reprise.train.checkpoint import TRAIN_SOURCES
 from tiny import ROOT
 
 PACKAGE = ROOT / "src/reprise"
-# The stages that have a room in the package; `environment` runs every time and depends on nothing.
+# The stages with a folder in the package; `environment` runs every time and has no dependencies.
 STAGES = ("fetch", "prepare", "train", "evaluate")
 OUTPUTS = {
     "environment": {"environment.json"},
@@ -37,59 +36,59 @@ OUTPUTS = {
         "metrics/evaluate.json",
     },
 }
-# What later stages and people compare from commit to commit stands in git; the rest in DVC's cache.
+# Files compared between commits are in git, the others in DVC's cache.
 IN_GIT = ("environment.json", "metrics/", "plots/")
 
 
 @pytest.fixture(scope="module")
 def stages() -> dict[str, dict[str, Any]]:
-    """The stages as dvc.yaml says them."""
+    """The stages of dvc.yaml."""
     content: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
     return dict(content["stages"])
 
 
 def outputs_of(stage: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Everything that a stage makes, with its options."""
+    """Return all outputs of a stage with their options."""
     entries = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
     with_options = [entry if isinstance(entry, dict) else {entry: {}} for entry in entries]
     return {path: options for entry in with_options for path, options in entry.items()}
 
 
 def file_of(module: str) -> Path | None:
-    """The file of a module of the package; None for a name that is none."""
-    place = ROOT / "src" / module.replace(".", "/")
-    found = [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
+    """Return the file of a module of the package; None if there is no such module."""
+    path = ROOT / "src" / module.replace(".", "/")
+    found = [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()]
     return found[0] if found else None
 
 
 def imported_modules(tree: ast.AST, importer: Path) -> Iterator[str]:
-    """The package's modules that are imported anywhere in `tree`, within functions too."""
+    """Yield the modules of the package that are imported anywhere in `tree`, also in functions."""
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = list(importer.relative_to(ROOT / "src").parts[: -node.level]) if node.level else []
-            module = ".".join([*above, *([node.module] if node.module else [])])
-            # `from reprise.fetch import hub` means a module, `from reprise.core.errors import UserError` does not.
+            parents = list(importer.relative_to(ROOT / "src").parts[: -node.level]) if node.level else []
+            module = ".".join([*parents, *([node.module] if node.module else [])])
+            # `from reprise.fetch import hub` imports a module, `from reprise.core.errors import UserError` does not.
             names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
         for name in names:
             parts = name.split(".")
-            if parts[0] == "reprise":  # importing a.b.c runs a and a.b too
+            if parts[0] == "reprise":  # importing a.b.c also runs a and a.b
                 yield from (".".join(parts[:length]) for length in range(1, len(parts) + 1))
 
 
 def files_reached(start: list[tuple[ast.AST, Path]]) -> set[Path]:
-    """All files of the package that are imported from `start`, directly or through others."""
+    """Return all files of the package imported from `start`, directly or indirectly."""
     reached: set[Path] = set()
-    waiting = list(start)
-    while waiting:
-        tree, importer = waiting.pop()
+    pending = list(start)
+    while pending:
+        tree, importer = pending.pop()
         for module in imported_modules(tree, importer):
             file = file_of(module)
             if file is not None and file not in reached:
                 reached.add(file)
-                waiting.append((parsed(file), file))
+                pending.append((parsed(file), file))
     return reached
 
 
@@ -97,8 +96,8 @@ def parsed(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
-def verb(stage: str) -> ast.FunctionDef:
-    """The function of the command line that runs a stage: it imports what it needs within itself."""
+def command(stage: str) -> ast.FunctionDef:
+    """Return the command-line function of a stage; its imports are inside the function."""
     (found,) = [
         node for node in parsed(PACKAGE / "cli.py").body if isinstance(node, ast.FunctionDef) and node.name == stage
     ]
@@ -106,16 +105,16 @@ def verb(stage: str) -> ast.FunctionDef:
 
 
 def as_dependency(file: Path) -> str:
-    """How dvc.yaml names a file: by the folder of the package that it lies in, or by itself."""
+    """Return the dependency of dvc.yaml that covers a file: its top-level folder in the package, or itself."""
     return f"src/reprise/{file.relative_to(PACKAGE).parts[0]}"
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_exactly_the_code_that_it_runs(stages: dict[str, dict[str, Any]], name: str) -> None:
-    room = sorted((PACKAGE / name).rglob("*.py"))
-    start = [(verb(name), PACKAGE / "cli.py"), *((parsed(file), file) for file in room)]
-    reached = files_reached(start) | set(room)
-    # The package's own head is run by all and says nothing; see the test below.
+    folder = sorted((PACKAGE / name).rglob("*.py"))
+    start = [(command(name), PACKAGE / "cli.py"), *((parsed(file), file) for file in folder)]
+    reached = files_reached(start) | set(folder)
+    # The package's __init__.py is run by all stages and has no code; see the test below.
     expected = {as_dependency(file) for file in reached - {PACKAGE / "__init__.py"}}
     listed = [dependency for dependency in stages[name]["deps"] if dependency.startswith("src/")]
     assert sorted(listed) == sorted(expected)
@@ -123,45 +122,45 @@ def test_a_stage_depends_on_exactly_the_code_that_it_runs(stages: dict[str, dict
 
 def test_a_checkpoint_is_bound_to_the_code_that_training_depends_on(stages: dict[str, dict[str, Any]]) -> None:
     listed = [dependency for dependency in stages["train"]["deps"] if dependency.startswith("src/")]
-    assert sorted(listed) == sorted(f"src/reprise/{place}" for place in TRAIN_SOURCES)
+    assert sorted(listed) == sorted(f"src/reprise/{source}" for source in TRAIN_SOURCES)
 
 
-def test_the_walk_over_the_imports_sees_what_stands_in_functions_and_behind_folders() -> None:
+def test_the_import_walk_finds_imports_in_functions_and_in_packages() -> None:
     launcher = PACKAGE / "train/stage.py"
     reached = {str(file.relative_to(PACKAGE)) for file in files_reached([(parsed(launcher), launcher)])}
     assert {
         "hardware.py",
         "train/worker.py",
         "train/engines/accelerate.py",
-        "metrics/__init__.py",
+        "tasks/registry.py",
         "modeling/classifier.py",
     } <= reached
     assert "cli.py" not in reached
     assert "evaluate/stage.py" not in reached
 
 
-def test_the_head_of_the_package_is_nothing_but_words() -> None:
+def test_the_init_file_of_the_package_is_only_a_docstring() -> None:
     (only,) = parsed(PACKAGE / "__init__.py").body
     assert isinstance(only, ast.Expr)
     assert isinstance(only.value, ast.Constant)
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_every_dependency_in_the_source_is_there(stages: dict[str, dict[str, Any]], name: str) -> None:
+def test_every_code_dependency_exists(stages: dict[str, dict[str, Any]], name: str) -> None:
     listed = [dependency for dependency in stages[name]["deps"] if dependency.startswith("src/")]
     assert [dependency for dependency in listed if not (ROOT / dependency).exists()] == []
     assert len(set(listed)) == len(listed)
 
 
-def test_no_stage_depends_on_the_room_of_another(stages: dict[str, dict[str, Any]]) -> None:
-    rooms = {
-        name: [room for room in STAGES if f"src/reprise/{room}" in stage.get("deps", [])]
+def test_no_stage_depends_on_the_folder_of_another(stages: dict[str, dict[str, Any]]) -> None:
+    folders = {
+        name: [folder for folder in STAGES if f"src/reprise/{folder}" in stage.get("deps", [])]
         for name, stage in stages.items()
     }
-    assert rooms == {"environment": [], **{name: [name] for name in STAGES}}
+    assert folders == {"environment": [], **{name: [name] for name in STAGES}}
 
 
-def test_no_module_that_stages_share_imports_the_room_of_one() -> None:
+def test_no_shared_module_imports_the_folder_of_a_stage() -> None:
     shared = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0] not in STAGES]
     shared = [file for file in shared if file.name not in ("cli.py", "__main__.py")]
     assert len(shared) > 8
@@ -169,38 +168,38 @@ def test_no_module_that_stages_share_imports_the_room_of_one() -> None:
     assert [file for file in reached if file.relative_to(PACKAGE).parts[0] in STAGES] == []
 
 
-def test_the_software_is_a_dependency_of_training_and_judging_alone(stages: dict[str, dict[str, Any]]) -> None:
+def test_only_training_and_evaluation_depend_on_the_environment(stages: dict[str, dict[str, Any]]) -> None:
     depending = [name for name, stage in stages.items() if "environment.json" in stage.get("deps", [])]
     assert depending == ["train", "evaluate"]
     assert stages["environment"]["always_changed"] is True
 
 
-def test_the_stages_make_what_is_documented_and_nothing_else(stages: dict[str, dict[str, Any]]) -> None:
+def test_the_stages_have_exactly_the_documented_outputs(stages: dict[str, dict[str, Any]]) -> None:
     assert {name: set(outputs_of(stage)) for name, stage in stages.items()} == OUTPUTS
 
 
-def test_the_code_and_dvc_name_the_same_places(stages: dict[str, dict[str, Any]]) -> None:
-    in_code = {value for value in vars(places).values() if isinstance(value, Path)} | {ENVIRONMENT}
+def test_the_code_and_dvc_name_the_same_paths(stages: dict[str, dict[str, Any]]) -> None:
+    in_code = {value for value in vars(paths).values() if isinstance(value, Path)} | {ENVIRONMENT}
     made = {Path(path) for stage in stages.values() for path in outputs_of(stage)}
-    assert {place for place in in_code if not any(path.is_relative_to(place) for path in made)} == set()
-    assert {path for path in made if not any(path.is_relative_to(place) for place in in_code)} == set()
+    assert {path for path in in_code if not any(output.is_relative_to(path) for output in made)} == set()
+    assert {output for output in made if not any(output.is_relative_to(path) for path in in_code)} == set()
 
 
-def test_every_stage_reads_what_an_earlier_one_made_or_what_is_given(stages: dict[str, dict[str, Any]]) -> None:
+def test_every_stage_reads_outputs_of_earlier_stages_or_local_data(stages: dict[str, dict[str, Any]]) -> None:
     made: list[Path] = [Path("data/own")]
     for name, stage in stages.items():
         data = [Path(path) for path in stage.get("deps", []) if not path.startswith("src/")]
-        assert [path for path in data if not any(path.is_relative_to(place) for place in made)] == [], name
+        assert [path for path in data if not any(path.is_relative_to(output) for output in made)] == [], name
         made += [Path(path) for path in outputs_of(stage)]
 
 
-def test_small_results_are_kept_in_git_and_the_rest_in_the_cache_of_dvc(stages: dict[str, dict[str, Any]]) -> None:
-    options = {path: said for stage in stages.values() for path, said in outputs_of(stage).items()}
-    assert {path for path, said in options.items() if said.get("cache") is False} == {
+def test_small_results_are_in_git_and_the_others_in_the_cache_of_dvc(stages: dict[str, dict[str, Any]]) -> None:
+    options = {path: each for stage in stages.values() for path, each in outputs_of(stage).items()}
+    assert {path for path, each in options.items() if each.get("cache") is False} == {
         path for path in options if path.startswith(IN_GIT)
     }
-    # DVC's run cache restores only what is not marked so.
-    assert [path for path, said in options.items() if "persist" in said] == []
+    # DVC's run cache does not restore outputs marked `persist`.
+    assert [path for path, each in options.items() if "persist" in each] == []
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -216,12 +215,12 @@ def test_every_parameter_of_a_stage_is_a_key_of_the_recipe(stages: dict[str, dic
 def test_every_key_that_changes_a_result_is_a_parameter_of_a_stage(stages: dict[str, dict[str, Any]]) -> None:
     recipe: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     keys = {f"{section}.{key}" for section in recipe if section != "seed" for key in recipe[section]} | {"seed"}
-    watched = [key for stage in stages.values() for key in stage.get("params", [])]
-    unwatched = {
-        key for key in keys if not any(key == parameter or key.startswith(f"{parameter}.") for parameter in watched)
+    listed = [key for stage in stages.values() for key in stage.get("params", [])]
+    unlisted = {
+        key for key in keys if not any(key == parameter or key.startswith(f"{parameter}.") for parameter in listed)
     }
-    # A name is shown and never computed with; checkpoints and trackers change no bit; no stage hands in to a benchmark.
-    assert unwatched == {"model.name", *(f"train.{key}" for key in CHANGE_NO_BIT), "task.submission"}
+    # The name of the model is only displayed; checkpoints and trackers change no bit; no stage uses the submission.
+    assert unlisted == {"model.name", "run.save_steps", "run.trackers", "task.submission"}
 
 
 def test_prepare_depends_on_every_key_of_the_task_that_it_reads(stages: dict[str, dict[str, Any]]) -> None:
@@ -229,10 +228,10 @@ def test_prepare_depends_on_every_key_of_the_task_that_it_reads(stages: dict[str
     attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
     read = {node.attr for node in attributes if ast.unparse(node.value) == "task"}
     listed = {key.removeprefix("task.") for key in stages["prepare"]["params"] if key.startswith("task.")}
-    assert read - {"regression"} == listed  # which is what task.labels says
+    assert read - {"kind"} == listed  # derived from task.labels
 
 
-def test_the_command_of_each_stage_is_its_verb(stages: dict[str, dict[str, Any]]) -> None:
+def test_the_command_of_each_stage_has_its_name(stages: dict[str, dict[str, Any]]) -> None:
     assert {name: stage["cmd"] for name, stage in stages.items()} == {
         name: f"reprise {name}" for name in ("environment", *STAGES)
     }

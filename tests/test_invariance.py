@@ -1,7 +1,7 @@
 """Processes and micro-batches only split a step: the same recipe on one, two and three processes, loss by loss.
 
-The default recipe's model and data in fp32, fifty steps. `make test-invariance` prints the table; on two cores it takes
-minutes, so the ordinary suite proves the same on the tiny model (tests/train/test_loop.py).
+The default recipe's model and data in fp32, fifty steps. `make test-batch-invariance` prints the table; on two cores
+it takes minutes, so the ordinary suite proves the same on the tiny model (tests/train/test_loop.py).
 """
 
 import json
@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from tiny import ROOT, Run
 
-pytestmark = [pytest.mark.invariance, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.batch_invariance, pytest.mark.timeout(1800)]
 
 STEPS, BATCH_SIZE, MICRO_BATCH_SIZE = 50, 32, 8
 SHOWN = (1, 2, 5, 10, 20, 30, 40, 50)

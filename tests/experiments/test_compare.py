@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from entries import entry
-from made_up_runs import files
 from reprise.commands.compare import compare_predictions, comparison, label_ids, to_jsonable, to_markdown
 from reprise.results.reference import summarize_seeds
 from reprise.results.run import RunResult, read_result
 from reprise.results.runs import Run
+from synthetic_runs import files
 from tiny import tiny_recipe
 
 LABELS = ["rotten", "fresh"]

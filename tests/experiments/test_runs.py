@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from made_up_runs import files
 from reprise.core.errors import UserError
 from reprise.results.runs import all_experiments, all_runs, resolve_run, resolve_runs
 from reprise.results.vcs import check_output
+from synthetic_runs import files
 from tiny import tiny_recipe
 
 WHEN = "2026-01-02T03:04:05+00:00"

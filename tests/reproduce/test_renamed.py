@@ -50,7 +50,7 @@ def test_an_earlier_commit_reads_as_one_of_today(before: FileReader) -> None:
     assert set(files["tables"]["precision_recall"]["label"]) == {"fresh"}
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 @pytest.mark.usefixtures("before")
 def test_an_earlier_commit_is_verified_by_its_own_code(served: Path, run: Run) -> None:
     """Today's locks stay in the earlier commit, since they are what is installed."""

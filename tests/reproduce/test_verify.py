@@ -58,7 +58,7 @@ def test_the_same_bits_are_identical_and_nothing_of_the_users_is_used_or_touched
     assert not list((served / WORKTREES).iterdir())
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 def test_what_the_cache_has_lost_is_fetched_anew(served: Path, run: Run) -> None:
     shutil.rmtree(served / ".dvc/cache")
     done = run(served, "reprise", "verify", "HEAD")
@@ -66,7 +66,7 @@ def test_what_the_cache_has_lost_is_fetched_anew(served: Path, run: Run) -> None
     assert done.stdout.endswith("Verdict: identical\n")
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 def test_another_number_of_threads_is_equivalent(served: Path, run: Run) -> None:
     done = run(served, "reprise", "verify", env={"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"})
     assert verdicts(done.stdout)[MODEL] == "equivalent"
@@ -74,7 +74,7 @@ def test_another_number_of_threads_is_equivalent(served: Path, run: Run) -> None
     assert "Differs: environment: threads: 1 → 2" in done.stdout
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 def test_another_order_of_sums_is_equivalent(served: Path, run: Run) -> None:
     write_params(served, **{"train.micro_batch_size": 4})
     set_processes(served, 3)
@@ -95,7 +95,7 @@ def test_another_order_of_sums_is_equivalent(served: Path, run: Run) -> None:
     run(served, "reprise", "verify", "--strict", code=1)
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 @pytest.mark.timeout(600)  # the seeds are cooked for it, one after another
 def test_another_seed_is_within_seed_noise(referenced: Path, run: Run) -> None:
     folder = referenced
@@ -138,7 +138,7 @@ def test_a_metric_that_was_made_up_is_different_and_no_other_output(served: Path
     assert "No reference was made for this recipe on this hardware" in done.stdout
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 def test_an_earlier_commit_is_verified_by_its_own_code(served: Path, run: Run) -> None:
     earlier = run(served, "git", "rev-parse", "HEAD").stdout.strip()
     loop = served / "src/reprise/train/engines/accelerate.py"
@@ -151,7 +151,7 @@ def test_an_earlier_commit_is_verified_by_its_own_code(served: Path, run: Run) -
     )
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 def test_an_interrupted_verification_goes_on_where_it_was(served: Path, run: Run) -> None:
     write_params(served, **{"train.epochs": 60, "run.save_steps": 5})
     run(served, "dvc", "repro")

@@ -1,6 +1,6 @@
 """What hosts must have alike: how it is compared and told, and what the others take over from the first process.
 
-Two real hosts are in tests/test_multihost.py.
+Two real hosts are in tests/deploy/test_multihost.py.
 """
 
 from pathlib import Path

@@ -428,8 +428,8 @@ def test_a_second_training_of_one_run_gives_up_where_the_first_goes_on(
 @pytest.mark.parametrize(
     ("size", "kept", "next_one"),
     [
-        pytest.param("64k", [], (3, 0), marks=pytest.mark.thorough),
-        pytest.param("384k", [(3, 0)], (6, 0), marks=pytest.mark.thorough),
+        pytest.param("64k", [], (3, 0), marks=pytest.mark.full),
+        pytest.param("384k", [(3, 0)], (6, 0), marks=pytest.mark.full),
         ("640k", [(3, 0), (6, 0)], (9, 1)),
     ],
 )

@@ -96,7 +96,7 @@ def test_activations_that_are_computed_again_change_nothing(divided: Path, at: P
     assert curve(at).equals(curve(divided))
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 def test_in_bf16_a_divided_model_differs_from_a_whole_one_by_rounding(at: Path, run: Run) -> None:
     write_params(at, **CHANGES, **{"train.precision": "bf16"})
     set_processes(at, 2)
@@ -152,7 +152,7 @@ def test_each_process_writes_its_share_in_files_that_hold_no_code(at: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "worlds", [(1, 2, 1), pytest.param((2, 3, 1, 2), marks=pytest.mark.thorough)], ids=lambda worlds: str(worlds)
+    "worlds", [(1, 2, 1), pytest.param((2, 3, 1, 2), marks=pytest.mark.full)], ids=lambda worlds: str(worlds)
 )
 def test_a_run_goes_on_with_any_number_of_processes(at: Path, cook: Cook, worlds: tuple[int, ...]) -> None:
     changes = CHANGES | {"train.epochs": 2 * len(worlds)}
@@ -195,7 +195,7 @@ def test_a_run_goes_on_under_the_other_profile(at: Path, cook: Cook, run: Run) -
     np.testing.assert_allclose(curve(at)["loss"], whole["loss"], rtol=1e-5)
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 def test_a_full_disk_is_one_line_of_a_divided_run_too(at: Path, run: Run) -> None:
     write_params(at, **CHANGES)
     typed = """

@@ -105,7 +105,7 @@ def test_a_text_that_no_bucket_holds_is_told_before_training_and_leaves_the_earl
     assert not list(at.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.thorough), 3])
+@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.full), 3])
 def test_several_processes_give_the_losses_of_one(at: Path, run: Run, processes: int) -> None:
     # 16 rows in micro-batches of 4: with three processes the second turn of each step is filled up.
     write_params(at, **{"train.micro_batch_size": 4, "train.epochs": 1})

@@ -51,11 +51,11 @@ def stopped_after(training: Running) -> int:
     ("processes", "signals"),
     [
         (1, (signal.SIGTERM, signal.SIGINT)),
-        pytest.param(1, (signal.SIGINT, signal.SIGTERM), marks=pytest.mark.thorough),
-        pytest.param(2, (signal.SIGTERM, signal.SIGINT), marks=pytest.mark.thorough),
+        pytest.param(1, (signal.SIGINT, signal.SIGTERM), marks=pytest.mark.full),
+        pytest.param(2, (signal.SIGTERM, signal.SIGINT), marks=pytest.mark.full),
         (2, (signal.SIGINT, signal.SIGTERM)),
         # From three on, the order in which the processes' parts are summed decides the last bit.
-        pytest.param(3, (signal.SIGTERM, signal.SIGINT), marks=pytest.mark.thorough),
+        pytest.param(3, (signal.SIGTERM, signal.SIGINT), marks=pytest.mark.full),
     ],
 )
 def test_stopped_in_the_first_epoch_and_in_the_next_it_goes_on_to_the_bits_of_an_unbroken_run(

@@ -54,7 +54,7 @@ def expected(at: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_tensorboard_is_told_every_figure_of_the_curves_once_and_no_bit_of_the_run_changes(
     at: Path, run: Run, processes: int
 ) -> None:

@@ -1,8 +1,8 @@
-"""One contender: a process that trains the recipe of the folder that it is started in, in turns.
+"""One baseline: a process that trains the recipe in its working directory, in time slices.
 
-It says in a line of JSON how many steps make an epoch. For each line `go N` on stdin it takes N optimizer steps and
-answers with another, which says what they took. In between it sleeps; where stdin ends, it ends. One that comes to the
-end of its training instead answers what it reached, one that fails with its error.
+It first writes one line of JSON with the steps per epoch. For each line `go N` on stdin it takes N optimizer steps and
+answers with one line of metrics. Between slices it sleeps, and it exits when stdin closes. When training is complete it
+answers with the results instead; when training fails, with the error.
 """
 
 import json
@@ -23,25 +23,26 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, get_scheduler
 
-from flops import settle, training_flops
+from flops import synchronize, training_flops
 from reprise.core.config import Recipe, to_dict
 from reprise.core.paths import PRETRAINED
 from reprise.core.validation import check_recipe, read_recipe
 from reprise.data.format import split_file
 from reprise.hardware import current_hardware
 
-TEXT = ("id", "text", "text_pair", "length")  # of the prepared columns, what no model reads
+TEXT = ("id", "text", "text_pair", "length")  # prepared columns that are no model inputs
 
 
-class Turns:
-    """Counts what is computed in a turn, and waits between turns."""
+class SliceTimer:
+    """Measure what is computed in a time slice, and wait between slices."""
 
     def __init__(self, answers: TextIO, device: torch.device) -> None:
+        """Write answers to this stream; measure memory on this device."""
         self.answers, self.device = answers, device
         self.model: Any = None
-        self.counting, self.counter = ExitStack(), None  # of the products that the first turn really executes
+        self.counting, self.counter = ExitStack(), None  # counts the matrix products executed in the first slice
         self.left = self.steps = 0
-        self.seconds_a_step = 0.0  # of what is done once in many steps
+        self.amortized_seconds = 0.0  # per step, of work that is done once in many steps
         self._clear()
 
     def _clear(self) -> None:
@@ -51,9 +52,12 @@ class Turns:
         self.began = time.perf_counter()
 
     def begin(self, model: Any, steps: int, *, count: bool = False) -> None:
-        """The model is ready, and so many steps make an epoch: wait for the first turn.
+        """Report that the model is ready, and wait for the first slice.
 
-        With `count`, the first turn also counts the products that it executes, which takes time.
+        Args:
+            model: the model to train.
+            steps: optimizer steps per epoch.
+            count: count the FLOPs that the first slice executes, which slows that slice down.
         """
         self.model = model
         model.register_forward_pre_hook(self._note, with_kwargs=True)
@@ -67,40 +71,46 @@ class Turns:
             self.note(batch["attention_mask"].sum(1), *batch["attention_mask"].shape)
 
     def note(self, lengths: torch.Tensor, rows: int, width: int) -> None:
-        """A batch of texts of these lengths, int64 [texts], is computed as so many rows of one width."""
-        self.lengths.append(lengths)  # on the device: to read them would wait for it
+        """Record the shape of a batch.
+
+        Args:
+            lengths: tokens of each text, int64 [texts]; stays on the device.
+            rows: rows of the batch.
+            width: tokens per row, padding included.
+        """
+        self.lengths.append(lengths)  # reading the values here would synchronize the device
         self.shapes.append((rows, width))
 
-    def maybe_save(self) -> None:
-        """Note that an optimizer step was taken; with the turn's last, answer, and wait for the next turn."""
+    def after_step(self) -> None:
+        """Count an optimizer step; after a slice's last one, answer and wait for the next slice."""
         self.left -= 1
         if not self.left:
-            self.answer(self._figures())
+            self.answer(self._metrics())
             self._wait()
 
     @contextmanager
     def spread(self, steps: int) -> Iterator[None]:
-        """Have every step pay its share of what is done once in so many, instead of the turn that it falls into."""
-        settle(self.device)
+        """Spread the time of this block over `steps` steps, not only the current slice."""
+        synchronize(self.device)
         began = time.perf_counter()
         yield
         took = time.perf_counter() - began
         self.paused += took
-        self.seconds_a_step = took / steps
+        self.amortized_seconds = took / steps
 
     def answer(self, content: dict[str, Any]) -> None:
-        """Write a line for the parent."""
+        """Write one line of JSON for the parent process."""
         self.answers.write(json.dumps(content) + "\n")
         self.answers.flush()
 
-    def _figures(self) -> dict[str, Any]:
-        settle(self.device)
-        seconds = time.perf_counter() - self.began - self.paused + self.steps * self.seconds_a_step
+    def _metrics(self) -> dict[str, Any]:
+        synchronize(self.device)
+        seconds = time.perf_counter() - self.began - self.paused + self.steps * self.amortized_seconds
         lengths = torch.cat(self.lengths)
         tokens, squares = int(lengths.sum()), int((lengths**2).sum())
         padded = sum(rows * width for rows, width in self.shapes)
         padded_flops = training_flops(self.model, padded, sum(rows * width**2 for rows, width in self.shapes))
-        figures = {
+        metrics = {
             "seconds": seconds,
             "steps": self.steps,
             "examples": len(lengths),
@@ -112,9 +122,9 @@ class Turns:
         }
         if self.counter:
             self.counting.close()
-            figures["executed_share"] = self.counter.get_total_flops() / padded_flops
+            metrics["executed_fraction"] = self.counter.get_total_flops() / padded_flops
             self.counter = None
-        return figures
+        return metrics
 
     def _wait(self) -> None:
         line = sys.stdin.readline()
@@ -125,36 +135,43 @@ class Turns:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory that this process has used, in MiB: of the GPU, where it computes there."""
+    """Return the peak memory in MiB: of this process, or of PyTorch's allocator on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    # Not ru_maxrss, which begins with what the process that started this one had.
+    # Not ru_maxrss, which starts with the value of the parent process.
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) / 2**10
 
 
 def read(split: str) -> Dataset:
-    """The prepared rows of a split."""
+    """Open a split of the prepared data."""
     return Dataset.from_file(str(split_file(split)))
 
 
 def padding() -> Any:
-    """Makes batches, each padded to its longest text."""
+    """Return a collator that pads each batch to its longest text."""
     return DataCollatorWithPadding(AutoTokenizer.from_pretrained(PRETRAINED / "tokenizer"))
 
 
 def start(recipe: Recipe) -> Any:
-    """The pretrained model with a new head, as most people load it."""
+    """Load the pretrained model with a new classification head, through transformers."""
     torch.manual_seed(recipe.seed)
     return AutoModelForSequenceClassification.from_pretrained(PRETRAINED / "model", num_labels=len(recipe.task.labels))
 
 
-def course(recipe: Recipe, turns: Turns, *, model: Any = None, collate: Any = None) -> dict[str, Any]:
-    """The training loop of Hugging Face's course, in the recipe's hyperparameters; it neither clips nor groups.
+def course(recipe: Recipe, timer: SliceTimer, *, model: Any = None, collate: Any = None) -> dict[str, Any]:
+    """Train with the loop of Hugging Face's course and the recipe's hyperparameters.
 
-    `model` and `collate` are plain ones by default.
+    Args:
+        recipe: the recipe.
+        timer: measures the time slices.
+        model: a replacement for the pretrained model.
+        collate: a replacement for the padding collator.
+
+    Returns:
+        The loss of each step and the validation accuracy of each epoch.
     """
-    settings, device = recipe.train, turns.device
+    settings, device = recipe.train, timer.device
     precision = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
     collate = collate or padding()
     train, validation = (
@@ -169,7 +186,7 @@ def course(recipe: Recipe, turns: Turns, *, model: Any = None, collate: Any = No
     schedule = get_scheduler(
         "linear", optimizer, num_warmup_steps=math.ceil(settings.warmup_ratio * steps), num_training_steps=steps
     )
-    turns.begin(model, len(loader))
+    timer.begin(model, len(loader))
     losses, accuracies = [], []
     for _ in range(settings.epochs):
         model.train()
@@ -182,7 +199,7 @@ def course(recipe: Recipe, turns: Turns, *, model: Any = None, collate: Any = No
             schedule.step()
             optimizer.zero_grad()
             losses.append(loss.detach())
-            turns.maybe_save()
+            timer.after_step()
         model.eval()
         right = 0
         for batch in validation_loader:
@@ -193,106 +210,106 @@ def course(recipe: Recipe, turns: Turns, *, model: Any = None, collate: Any = No
     return {"losses": torch.stack(losses).tolist(), "accuracies": accuracies}
 
 
-def compiled(recipe: Recipe, turns: Turns) -> dict[str, Any]:
-    """The course's loop with the model compiled, for batches of any length."""
-    # On a CPU it is there to be tried: tracing is enough.
-    backend = "inductor" if turns.device.type == "cuda" else "eager"
-    return course(recipe, turns, model=torch.compile(start(recipe), dynamic=True, backend=backend))
+def compiled(recipe: Recipe, timer: SliceTimer) -> dict[str, Any]:
+    """Run the course's loop with torch.compile, for batches of any length."""
+    # On a CPU this only tests the code path, so tracing is enough.
+    backend = "inductor" if timer.device.type == "cuda" else "eager"
+    return course(recipe, timer, model=torch.compile(start(recipe), dynamic=True, backend=backend))
 
 
-def packed(recipe: Recipe, turns: Turns) -> dict[str, Any]:
-    """The course's loop with a step's texts one after the other in a single row, without padding; see packed.py."""
+def packed(recipe: Recipe, timer: SliceTimer) -> dict[str, Any]:
+    """Run the course's loop with sequence packing, see packed.py."""
     from packed import Packed, pack
 
-    return course(recipe, turns, model=Packed(start(recipe), turns.note, recipe.train.max_length), collate=pack)
+    return course(recipe, timer, model=Packed(start(recipe), timer.note, recipe.train.max_length), collate=pack)
 
 
-def trainer(recipe: Recipe, turns: Turns, **choices: Any) -> dict[str, Any]:
-    """transformers' Trainer with its defaults."""
-    from transformers import Trainer, TrainerCallback, TrainingArguments  # takes seconds
+def trainer(recipe: Recipe, timer: SliceTimer, **options: Any) -> dict[str, Any]:
+    """Run transformers' Trainer with its default arguments and `options`."""
+    from transformers import Trainer, TrainerCallback, TrainingArguments  # importing takes seconds
 
-    class HandOver(TrainerCallback):
+    class SliceEnd(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            turns.maybe_save()
+            timer.after_step()
 
     arguments = TrainingArguments(
         "trainer",
         per_device_train_batch_size=recipe.train.batch_size,
         bf16=recipe.train.precision == "bf16",
-        use_cpu=turns.device.type == "cpu",
+        use_cpu=timer.device.type == "cpu",
         disable_tqdm=True,
-        **choices,
+        **options,
     )
     rows, model = read("train"), start(recipe)
-    training = Trainer(model, arguments, data_collator=padding(), train_dataset=rows, callbacks=[HandOver()])
-    turns.begin(model, math.ceil(len(rows) / recipe.train.batch_size))
+    training = Trainer(model, arguments, data_collator=padding(), train_dataset=rows, callbacks=[SliceEnd()])
+    timer.begin(model, math.ceil(len(rows) / recipe.train.batch_size))
     training.train()
     return {}
 
 
-def trainer_grouped(recipe: Recipe, turns: Turns) -> dict[str, Any]:
-    """transformers' Trainer with batches of texts of similar lengths."""
-    return trainer(recipe, turns, train_sampling_strategy="group_by_length")
+def trainer_grouped(recipe: Recipe, timer: SliceTimer) -> dict[str, Any]:
+    """Run transformers' Trainer with batches grouped by length."""
+    return trainer(recipe, timer, train_sampling_strategy="group_by_length")
 
 
-def reprise(recipe: Recipe, turns: Turns) -> dict[str, Any]:
-    """What `reprise train` runs. Every step pays its share of a checkpoint."""
-    from reprise.train import worker  # with what it imports, nothing for the others
+def reprise(recipe: Recipe, timer: SliceTimer) -> dict[str, Any]:
+    """Run the training of `reprise train`, with the checkpoint time spread over the steps."""
+    from reprise.train import worker  # here, so that the other baselines do not import it
     from reprise.train.checkpoint import CheckpointManager
 
-    class InTurns(CheckpointManager):
+    class InterleavedCheckpointManager(CheckpointManager):
         def restore(self, model: torch.nn.Module, *state: Any) -> None:
             super().restore(model, *state)
-            turns.begin(model, self.record.steps_per_epoch, count=True)
+            timer.begin(model, self.record.steps_per_epoch, count=True)
 
         def maybe_save(self) -> None:
             super().maybe_save()
-            if len(self.record.history) == 1:  # to know what one takes
+            if len(self.record.history) == 1:  # measure one checkpoint
                 self.record.flush()
                 self.save()
-            turns.maybe_save()
+            timer.after_step()
 
         def save(self) -> None:
-            with turns.spread(self.save_steps):
+            with timer.spread(self.save_steps):
                 super().save()
 
-    worker.CheckpointManager = InTurns  # type: ignore[attr-defined]
+    worker.CheckpointManager = InterleavedCheckpointManager  # type: ignore[attr-defined]
     worker.train_worker(recipe, current_hardware())
     return {}
 
 
 @dataclass(frozen=True)
-class Contender:
-    """How a contender trains, and in what precision."""
+class Baseline:
+    """The training function of a baseline and its precision."""
 
-    train: Callable[[Recipe, Turns], dict[str, Any]]
+    train: Callable[[Recipe, SliceTimer], dict[str, Any]]
     precision: str
 
 
-CONTENDERS = {
-    "course": Contender(course, "fp32"),
-    "course-bf16": Contender(course, "bf16"),
-    "trainer": Contender(trainer, "fp32"),
-    "trainer-grouped": Contender(trainer_grouped, "bf16"),
-    "reprise-fp32": Contender(reprise, "fp32"),
-    "reprise": Contender(reprise, "bf16"),
-    # On a GPU alone:
-    "compiled": Contender(compiled, "bf16"),
-    "packed": Contender(packed, "bf16"),
+BASELINES = {
+    "course": Baseline(course, "fp32"),
+    "course-bf16": Baseline(course, "bf16"),
+    "trainer": Baseline(trainer, "fp32"),
+    "trainer-grouped": Baseline(trainer_grouped, "bf16"),
+    "reprise-fp32": Baseline(reprise, "fp32"),
+    "reprise": Baseline(reprise, "bf16"),
+    # Measured on a GPU only:
+    "compiled": Baseline(compiled, "bf16"),
+    "packed": Baseline(packed, "bf16"),
 }
 
 
 def main(name: str) -> None:
-    """Train as the contender of this name until the parent has seen enough."""
+    """Train a baseline until the parent process closes stdin."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
-        os.dup2(2, 1)  # what libraries print is no answer
-        contender, plain = CONTENDERS[name], to_dict(read_recipe())
-        recipe = check_recipe(plain | {"train": plain["train"] | {"precision": contender.precision}}, "params.yaml")
-        turns = Turns(answers, torch.device("cuda" if current_hardware() == "cuda" else "cpu"))
+        os.dup2(2, 1)  # libraries print to stderr, so that stdout holds answers only
+        baseline, plain = BASELINES[name], to_dict(read_recipe())
+        recipe = check_recipe(plain | {"train": plain["train"] | {"precision": baseline.precision}}, "params.yaml")
+        timer = SliceTimer(answers, torch.device("cuda" if current_hardware() == "cuda" else "cpu"))
         try:
-            turns.answer(contender.train(recipe, turns))
+            timer.answer(baseline.train(recipe, timer))
         except Exception as error:
-            turns.answer({"error": " ".join(f"{type(error).__name__}: {error}".split())})
+            timer.answer({"error": " ".join(f"{type(error).__name__}: {error}".split())})
             raise
 
 

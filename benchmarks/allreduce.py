@@ -1,6 +1,6 @@
-"""One of several processes that sum tensors as training sums gradients, clocked: started by torchrun.
+"""Time gloo's all-reduce, as training sums gradients; one rank, started by torchrun.
 
-`summing.py SIZE…`: bytes. The first process prints the least seconds of each size as JSON.
+`allreduce.py SIZE…`: bytes. Rank 0 prints the minimum seconds for each size as JSON.
 """
 
 import json
@@ -10,16 +10,16 @@ import time
 import torch
 from torch import distributed
 
-TIMES = 12
+REPEATS = 12
 
 
 def main(sizes: list[int]) -> None:
-    """Sum zeros of each size, several times."""
+    """Sum zeros of each size, REPEATS times."""
     distributed.init_process_group("gloo")
     took = {}
     for size in sizes:
         tensor, seconds = torch.zeros(size // 4), []
-        for _ in range(TIMES):
+        for _ in range(REPEATS):
             distributed.barrier()
             began = time.perf_counter()
             distributed.all_reduce(tensor)

@@ -1,7 +1,7 @@
-"""Whether training faster costs quality: whole trainings by the course's loop, beside Reprise's in reference/.
+"""Compare the accuracy of Reprise with that of the course's loop, seed by seed.
 
-`make bench-quality` trains the seeds that are not yet in results.json, so it goes on where it was stopped. To train a
-seed again, take its entry out.
+`make bench-accuracy` trains the seeds that are not yet in results.json, so it resumes after an interruption. To train a
+seed again, remove its entry.
 """
 
 import itertools
@@ -17,66 +17,70 @@ from rich.table import Table
 from scipy.stats import ttest_ind
 
 import results
-from folders import Recipe, default_recipe
-from race import running
+from interleave import running
 from reprise.core.errors import UserError
 from reprise.hardware import current_hardware
 from reprise.results.reference import REFERENCES, read_reference
 from reprise.results.run import flatten
+from workspaces import Recipe, default_recipe
 
 SEEDS = int(os.environ.get("SEEDS", "5"))
-STEPS = 50  # between two lines that say how far the course has come
+STEPS = 50  # steps between two lines of progress
 
-Accuracies = dict[str, dict[str, float]]  # by contender and seed: of the best epoch, on the validation split
+Accuracies = dict[str, dict[str, float]]  # validation accuracy of the best epoch, by baseline and seed
 
 
 def main() -> None:
-    """Train what is missing, seed after seed, and print the table."""
+    """Train the missing seeds, one after the other, and print the table."""
     recipe = default_recipe()
-    reprise = by_reprise(recipe)
-    course: dict[str, float] = results.read().get("quality", {"accuracy": {"course": {}}})["accuracy"]["course"]
+    reprise = reprise_accuracies(recipe)
+    course: dict[str, float] = results.read().get("accuracy", {"accuracy": {"course": {}}})["accuracy"]["course"]
     for seed in itertools.islice(reprise, SEEDS):
         if seed not in course:
-            print(f"bench-quality: course, seed {seed}", flush=True)
-            course[seed] = by_course(recipe | {"seed": int(seed)})
+            print(f"bench-accuracy: course, seed {seed}", flush=True)
+            course[seed] = train_course(recipe | {"seed": int(seed)})
         accuracy = {"course": course, "reprise": {seed: reprise[seed] for seed in course if seed in reprise}}
-        results.write("quality", {"machine": results.machine(), "accuracy": accuracy, **compared(accuracy)})
-    show(Console(highlight=False), results.read()["quality"])
+        results.write("accuracy", {"machine": results.machine(), "accuracy": accuracy, **compare(accuracy)})
+    show(Console(highlight=False), results.read()["accuracy"])
 
 
-def by_reprise(recipe: Recipe) -> dict[str, float]:
-    """The accuracy of each seed that `reprise reference` has trained on this kind of hardware: of the epoch it keeps.
+def reprise_accuracies(recipe: Recipe) -> dict[str, float]:
+    """Read the validation accuracy of each seed from the reference of this recipe and hardware.
 
     Raises:
-        UserError: it has trained none by this recipe.
+        UserError: there is no such reference, or it is of another recipe.
     """
     file = REFERENCES / f"{recipe['task']['name']}-{recipe['model']['name']}-{current_hardware()}.json"
     if not file.is_file():
-        raise UserError(f"{file}: not found; expected what `reprise reference` writes")
+        raise UserError(f"{file}: not found; expected what `reprise seed-noise` writes")
     reference, ours = read_reference(file), flatten(recipe)
     for key, value in reference.recipe.items():
         if ours.get(key) != value:
-            raise UserError(f"{file}: {key}: expected {ours.get(key)}, as in params.yaml: `reprise reference` anew")
-    return {seed: figures["train"]["accuracy"] for seed, figures in reference.seeds.items()}
+            raise UserError(f"{file}: {key}: expected {ours.get(key)}, as in params.yaml: `reprise seed-noise` anew")
+    return {seed: metrics["train"]["accuracy"] for seed, metrics in reference.seeds.items()}
 
 
-def by_course(recipe: Recipe, place: Path = Path()) -> float:
-    """Train as the course does; return the accuracy of the best epoch."""
+def train_course(recipe: Recipe, source: Path = Path()) -> float:
+    """Train with the course's loop; return the validation accuracy of the best epoch."""
     with (
         tempfile.TemporaryDirectory(prefix="reprise-bench-") as scratch,
-        running(["course"], Path(scratch) / "course", recipe, place, "cpu") as (runner,),
+        running(["course"], Path(scratch) / "course", recipe, source, "cpu") as (runner,),
     ):
         runner.answer()
         for steps in itertools.count(STEPS, STEPS):
             answer = runner.go(STEPS)
             if "accuracies" in answer:
                 break
-            print(f"bench-quality: course: {steps} steps", flush=True)
+            print(f"bench-accuracy: course: {steps} steps", flush=True)
         return float(max(answer["accuracies"]))
 
 
-def compared(accuracy: Accuracies) -> dict[str, Any]:
-    """Mean and standard deviation of each contender, and Welch's 95 % interval of the difference; {} of too few."""
+def compare(accuracy: Accuracies) -> dict[str, Any]:
+    """Return means, standard deviations and Welch's 95 % interval of their difference.
+
+    Returns:
+        {} if either has fewer than two seeds.
+    """
     if any(len(seeds) < 2 for seeds in (accuracy.get("course", {}), accuracy.get("reprise", {}))):
         return {}
     course, reprise = (list(accuracy[name].values()) for name in ("course", "reprise"))
@@ -89,7 +93,7 @@ def compared(accuracy: Accuracies) -> dict[str, Any]:
 
 
 def show(console: Console, content: dict[str, Any]) -> None:
-    """Print the accuracy of each seed, and what they say together."""
+    """Print the accuracy of each seed, means, standard deviations and the confidence interval."""
     accuracy: Accuracies = content["accuracy"]
     console.print("[bold]Validation accuracy of the best epoch[/bold]", soft_wrap=True)
     table = Table()
@@ -109,13 +113,15 @@ def show(console: Console, content: dict[str, Any]) -> None:
     console.print(table)
     if "mean" in content:
         low, high = content["reprise_minus_course"].values()
-        console.print(f"Reprise minus course: {low:+.4f} to {high:+.4f} (Welch's 95 % interval).", soft_wrap=True)
+        console.print(
+            f"Reprise minus course: {low:+.4f} to {high:+.4f} (Welch's 95 % confidence interval).", soft_wrap=True
+        )
 
 
 if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        sys.exit(f"bench-quality: error: {error}")
+        sys.exit(f"bench-accuracy: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""Runs that nobody cooked: all files of a commit with results, numbers drawn from a seed. For what shows many runs."""
+"""Synthetic runs: all files of a commit with results, with random numbers."""
 
 import io
 import json
@@ -30,15 +30,15 @@ def files(
     hardware: str = "cpu",
     code: str = "0" * 32,
 ) -> dict[Path, bytes]:
-    """What a run of `recipe` (nested, as params.yaml) leaves in git, by path.
+    """Return the files that a run of a recipe leaves in git, by path.
 
-    How good it is follows from the logarithm of the learning rate, with noise by the seed.
+    The accuracy is a function of the logarithm of the learning rate, plus noise drawn from the seed.
 
     Args:
-        recipe: of a classification.
-        steps: how many it is said to have trained.
-        rows: of the evaluation split.
-        constant_prediction: it says the first label of every row.
+        recipe: a classification recipe, nested as in params.yaml.
+        steps: number of training steps.
+        rows: rows of the evaluation split.
+        constant_prediction: predict the first label for every row.
         hardware: cpu or cuda.
         code: the MD5 of all code.
     """
@@ -93,7 +93,7 @@ def files(
 
 
 def curve(train: Mapping[str, Any], steps: int, draw: np.random.Generator) -> pd.DataFrame:
-    """plots/train.csv: a loss that falls, the linear schedule, gradients with peaks."""
+    """Return plots/train.csv: a decreasing loss, a linear schedule, gradient norms with peaks."""
     step = np.arange(1, steps + 1)
     warm = max(int(train["warmup_ratio"] * steps), 1)
     return pd.DataFrame(
@@ -108,7 +108,7 @@ def curve(train: Mapping[str, Any], steps: int, draw: np.random.Generator) -> pd
 
 
 def epochs(recipe: Mapping[str, Any], score: float, draw: np.random.Generator) -> pd.DataFrame:
-    """plots/validation.csv; the metric that selects the epoch stands last."""
+    """Return plots/validation.csv; the metric that selects the epoch is the last column."""
     count = recipe["train"]["epochs"]
     table = {"epoch": np.arange(1, count + 1), "loss": draw.uniform(0.3, 0.5, count)}
     scores = {name: score - draw.uniform(0, 0.03, count) for name in reversed(recipe["task"]["metrics"])}
@@ -116,7 +116,7 @@ def epochs(recipe: Mapping[str, Any], score: float, draw: np.random.Generator) -
 
 
 def lock(recipe: Mapping[str, Any], code: str) -> dict[str, Any]:
-    """dvc.lock: what dvc.yaml says that each stage reads and makes."""
+    """Return dvc.lock for the dependencies and outputs in dvc.yaml."""
     pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
     stages: dict[str, Any] = {}
     for name, stage in pipeline["stages"].items():
@@ -134,19 +134,19 @@ def lock(recipe: Mapping[str, Any], code: str) -> dict[str, Any]:
 
 
 def paths(out: str | Mapping[str, Any]) -> Sequence[str]:
-    """The path of an output of dvc.yaml, which stands there alone or with settings."""
+    """Return the path of an output in dvc.yaml, which is a string or a mapping with options."""
     return [out] if isinstance(out, str) else list(out)
 
 
 def under(nested: Any, keys: Sequence[str]) -> Any:
-    """What stands in nested mappings under a dotted key."""
+    """Return the value in nested mappings under a sequence of keys."""
     for key in keys:
         nested = nested[key]
     return nested
 
 
 def provenance(hardware: str, weights: str) -> dict[str, Any]:
-    """metrics/provenance.json of one session."""
+    """Return metrics/provenance.json of a run with one session."""
     packages = {"torch": "2.13.0", "transformers": "5.23.0", "accelerate": "1.15.0", "datasets": "5.2.0"}
     return {
         "sessions": [
@@ -173,12 +173,12 @@ def provenance(hardware: str, weights: str) -> dict[str, Any]:
 
 
 def in_yaml(content: Any) -> bytes:
-    """Content as a YAML file."""
+    """Return content as a YAML file."""
     written = io.BytesIO()
     YAML(typ="safe").dump(content, written)
     return written.getvalue()
 
 
 def in_csv(table: pd.DataFrame) -> bytes:
-    """A table as a CSV file."""
+    """Return a table as a CSV file."""
     return table.to_csv(index=False).encode()

@@ -1,4 +1,4 @@
-"""Folders in which a contender trains: the recipe, the prepared data, the pretrained model."""
+"""Workspaces: folders with a recipe, data and a pretrained model, to train in."""
 
 import csv
 import itertools
@@ -19,37 +19,37 @@ from reprise.core.validation import read_recipe
 from reprise.data.format import stats_path
 from reprise.hardware import ENVIRONMENT, HARDWARE_DIR
 
-Recipe = dict[str, Any]  # as params.yaml says it
+Recipe = dict[str, Any]  # nested, as in params.yaml
 
-TASK = "rotten-tomatoes"  # of the default recipe
-# What `dvc repro` reads of a checkout, beside the recipe and the data.
+TASK = "rotten-tomatoes"  # the task of the default recipe
+# The files of a checkout that `dvc repro` reads besides the recipe and the data.
 PIPELINE = (".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "src", str(HARDWARE_DIR))
 
-# Two texts a row, and whether they were judged alike.
+# Two reviews per row; the label says whether both have the same verdict.
 PAIRS: Recipe = {
     "name": "pairs",
-    "source": {"kind": "files", "train": "data/own/pairs.csv", "validation": None, "test": None},
-    "text": ["first", "second"],
-    "label": "judged",
+    "source": {"kind": "local", "train": "data/own/pairs.csv", "validation": None, "test": None},
+    "text_columns": ["first", "second"],
+    "label_column": "judged",
     "labels": ["differently", "alike"],
     "metrics": ["accuracy", "f1"],
-    "id": None,
-    "keep": None,
+    "id_column": None,
+    "filter": None,
     "split": {"validation": 0.1, "test": 0.1, "group_by": None, "seed": 0},
-    "limit": None,
+    "max_examples": None,
     "submission": None,
 }
 
 
 def default_recipe() -> Recipe:
-    """The recipe in params.yaml, whose data and model are here then.
+    """Read the recipe in params.yaml, and prepare its data and model if they are missing.
 
     Raises:
-        UserError: it is another than the benchmark is of, or cannot be cooked.
+        UserError: params.yaml has another task, or preparing fails.
     """
     recipe: Recipe = to_dict(read_recipe())
     if recipe["task"]["name"] != TASK:
-        raise UserError(f"params.yaml: task.name: expected {TASK}: reprise recipe task={TASK}")
+        raise UserError(f"params.yaml: task.name: expected {TASK}: reprise compose task={TASK}")
     if not (stats_path().exists() and PRETRAINED.exists() and RAW.exists()) and subprocess.call(
         ["dvc", "repro", "prepare"]
     ):
@@ -58,37 +58,44 @@ def default_recipe() -> Recipe:
 
 
 def reviews() -> Iterator[tuple[str, str]]:
-    """The raw reviews with their verdicts, in the order of their table."""
+    """Yield the raw reviews with their verdicts, in the order of the table."""
     (table,) = (RAW / "all").iterdir()
     rows = pd.read_csv(table)
     judged = rows[rows["category"].isin(["rotten", "fresh"])]
     return zip(judged["text"], judged["category"], strict=True)
 
 
-def pairs_of(reviews: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
-    """Reviews two by two, and whether both were judged alike."""
+def pair_reviews(reviews: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield reviews in pairs, labelled by whether both have the same verdict."""
     reviews = iter(reviews)
-    for (first, one), (second, other) in zip(reviews, reviews, strict=False):  # an odd one is left
+    for (first, one), (second, other) in zip(reviews, reviews, strict=False):  # an odd one is dropped
         yield first, second, "alike" if one == other else "differently"
 
 
-def lay_out(folder: Path, recipe: Recipe, place: Path, parts: Iterable[Path] = (PREPARED, PRETRAINED)) -> Path:
-    """Make a folder with this recipe and this checkout's environment, and with links to parts of another; return it."""
+def make_workspace(folder: Path, recipe: Recipe, source: Path, linked: Iterable[Path] = (PREPARED, PRETRAINED)) -> Path:
+    """Create a workspace with a recipe and links to the data and model of `source`.
+
+    Args:
+        folder: the new workspace.
+        recipe: its recipe.
+        source: a folder with prepared data and a pretrained model.
+        linked: the paths in `source` to link.
+    """
     folder.mkdir(parents=True)
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(recipe, file)
-    for name, there in [
+    for name, target in [
         (HARDWARE_DIR, HARDWARE_DIR),
         (ENVIRONMENT, ENVIRONMENT),
-        *((part, place / part) for part in parts),
+        *((path, source / path) for path in linked),
     ]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to(there.absolute())
+        (folder / name).symlink_to(target.absolute())
     return folder
 
 
-def lay_out_repository(folder: Path, recipe: Recipe) -> Path:
-    """Make a git repository with this checkout's pipeline and this recipe, nothing cooked or committed; return it."""
+def make_repository(folder: Path, recipe: Recipe) -> Path:
+    """Create a git repository with this checkout's pipeline and a recipe, without results."""
     listed = subprocess.run(["git", "ls-files", "-z", "--", *PIPELINE], stdout=subprocess.PIPE, text=True, check=True)
     for name in filter(None, listed.stdout.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -100,17 +107,17 @@ def lay_out_repository(folder: Path, recipe: Recipe) -> Path:
 
 
 def write_pairs(table: Path, pairs: Iterable[tuple[str, str, str]]) -> None:
-    """Write pairs of texts, each with its label, as a table with the columns that PAIRS names."""
+    """Write labelled pairs of texts as a CSV file with the columns of PAIRS."""
     table.parent.mkdir(parents=True, exist_ok=True)
     with table.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(itertools.chain([("first", "second", "judged")], pairs))
 
 
 def prepare_pairs(folder: Path, pairs: Iterable[tuple[str, str, str]]) -> None:
-    """Have `reprise prepare` prepare pairs of texts, each with its label, in a folder that has no data yet.
+    """Write labelled pairs as the raw data of a workspace and run `reprise prepare` there.
 
     Raises:
-        UserError: it failed; its own words stand above.
+        UserError: it failed; its own message is on stderr.
     """
     write_pairs(folder / RAW / "all/pairs.csv", pairs)
     if subprocess.call([sys.executable, "-m", "reprise", "prepare"], cwd=folder, stdout=sys.stderr):

@@ -1,4 +1,4 @@
-"""deploy/kubernetes: manifests that a released Kubernetes takes, and pods that cook together."""
+"""Tests of deploy/kubernetes: manifests that a released Kubernetes accepts, and pods that train together."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ OVERLAYS = ["cpu", "gpu", "tpu"]
 
 
 def pods(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What the pods of some manifests are to be."""
+    """Yield the pod specs of some manifests."""
     for document in documents:
         if document["kind"] == "Pod":
             yield document["spec"]
@@ -32,7 +32,7 @@ def read(text: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "said"),
+    ("right", "wrong", "message"),
     [
         ("backoffLimit:", "backOffLimit:", "'backOffLimit' was unexpected"),
         ("runAsNonRoot: true", "runAsNonRoot: yes please", "'yes please' is not of type 'boolean'"),
@@ -42,19 +42,19 @@ def read(text: str) -> list[dict[str, Any]]:
     ],
     ids=["key", "type", "kind", "yaml", "none"],
 )
-def test_lint_finds_a_mistake_in_a_manifest(right: str, wrong: str, said: str, run: Run, tmp_path: Path) -> None:
+def test_lint_finds_an_error_in_a_manifest(right: str, wrong: str, message: str, run: Run, tmp_path: Path) -> None:
     manifest = tmp_path / "job.yaml"
     text = (KUBERNETES / "base/job.yaml").read_text(encoding="utf-8")
     assert right in text
     manifest.write_text(text.replace(right, wrong, 1), encoding="utf-8")
-    # The environment is the tests' own as it stands, whatever make thinks of its age.
+    # Use the installed environment, even if make considers it out of date.
     command = ("make", "--silent", "--old-file=.venv/.dev", "lint-kubernetes", f"MANIFESTS={manifest}")
-    done = run(ROOT, *command, code=2 if said else 0)
-    assert said in done.stdout + done.stderr
+    done = run(ROOT, *command, code=2 if message else 0)
+    assert message in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("file", ["base/job.yaml", "workplace.yaml"])
-def test_a_pod_has_no_rights_and_writes_only_to_its_volumes(file: str) -> None:
+def test_a_pod_is_unprivileged_and_writes_only_to_its_volumes(file: str) -> None:
     (pod,) = pods(read((KUBERNETES / file).read_text(encoding="utf-8")))
     dockerfile = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
     assert f"USER {pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" in dockerfile
@@ -73,7 +73,7 @@ def test_a_pod_has_no_rights_and_writes_only_to_its_volumes(file: str) -> None:
 
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed: overlays are not built")
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_overlay_says_the_number_of_hosts_and_the_image_once(overlay: str, run: Run, tmp_path: Path) -> None:
+def test_an_overlay_sets_the_number_of_hosts_and_the_image_in_one_place(overlay: str, run: Run, tmp_path: Path) -> None:
     built = tmp_path / "built.yaml"
     built.write_text(run(ROOT, "kubectl", "kustomize", str(KUBERNETES / overlay)).stdout, encoding="utf-8")
     run(ROOT, "make", "--silent", "--old-file=.venv/.dev", "lint-kubernetes", f"MANIFESTS={built}")
@@ -88,7 +88,7 @@ def test_an_overlay_says_the_number_of_hosts_and_the_image_once(overlay: str, ru
 
 
 class Pods:
-    """Pods of a job, as processes over one checkout: each runs what its container would, and is told the same."""
+    """The pods of a job, as processes in one checkout with the command and environment of their containers."""
 
     def __init__(self, folder: Path, nodes: int) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -96,7 +96,7 @@ class Pods:
         (job,) = read((KUBERNETES / "base/job.yaml").read_text(encoding="utf-8"))
         (container,) = job["spec"]["template"]["spec"]["containers"]
         shared = {"REPRISE_NODES": str(nodes), "REPRISE_RENDEZVOUS": f"127.0.0.1:{port}"}
-        # The others come first, so that they have to wait.
+        # The others start first, so that they have to wait for pod 0.
         self.running = [
             Running(folder, *container["command"], env={**shared, "JOB_COMPLETION_INDEX": str(index)})
             for index in reversed(range(nodes))
@@ -110,16 +110,16 @@ class Pods:
             pod.kill(pod.groups())
 
 
-@pytest.mark.thorough
+@pytest.mark.full
 @pytest.mark.timeout(1200)
-def test_two_pods_cook_are_stopped_go_on_and_have_nothing_to_do(
+def test_two_pods_train_are_stopped_resume_and_have_nothing_left_to_do(
     served: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("interrupting.PATIENCE", 600.0)
     write_params(served, **{"train.epochs": 30, "run.save_steps": 2})
     with Pods(served, 2) as (first, second):
         first.until(lambda: checkpoints(served))
-        assert "train.sh: waits for 127.0.0.1:" in second.said
+        assert "train.sh: waiting for 127.0.0.1:" in second.said
         second.send(signal.SIGTERM)  # its node is drained
         for pod in (first, second):
             pod.end(143)
@@ -130,9 +130,9 @@ def test_two_pods_cook_are_stopped_go_on_and_have_nothing_to_do(
     assert json.loads((served / "metrics/provenance.json").read_text())["sessions"][-1]["processes"] == 2
     before = results(served)
     with Pods(served, 2) as (first, second):
-        said = first.end()
-        assert "train.sh: train on" not in said
-        assert not second.ended  # the job's success is what ends it
+        output = first.end()
+        assert "train.sh: train on" not in output
+        assert not second.ended  # it is terminated when the job succeeds
         second.send(signal.SIGTERM)
         second.end(143)
     assert results(served) == before

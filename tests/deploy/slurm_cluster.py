@@ -1,7 +1,7 @@
-"""A Slurm cluster of two nodes on this machine: Slurm's own daemons and commands, in a folder that goes with them.
+"""A Slurm cluster of two nodes on this machine: Slurm's own daemons and commands, in a temporary folder.
 
-Needs root and Debian's packages, and neither systemd nor cgroups. Both nodes are this machine under two names, so they
-share its file system, and meet at localhost.
+Needs root and Debian's packages, but neither systemd nor cgroups. Both nodes are this machine under two names, so they
+share its file system and communicate over localhost.
 """
 
 import os
@@ -20,10 +20,10 @@ import psutil
 
 PACKAGES = {"munged": "munge", "sbatch": "slurm-client", "slurmctld": "slurmctld", "slurmd": "slurmd"}
 NODES = ("node1", "node2")
-PATIENCE = 600.0  # seconds until something that is waited for counts as never coming
+TIMEOUT_S = 600.0  # for any single event
 
-# What is waited for is minutes by default: cred_expire and a turn of the scheduler by a job that is queued again,
-# SlurmdTimeout until a node counts as lost.
+# Shorter than the defaults, which are minutes: cred_expire and the scheduler interval delay a requeued job,
+# SlurmdTimeout the detection of a lost node.
 CONFIGURATION = """\
 ClusterName=reprise
 SlurmctldHost={host}(127.0.0.1)
@@ -53,14 +53,14 @@ PartitionName=all Nodes=ALL Default=YES State=UP
 
 @dataclass
 class Cluster:
-    """A cluster that runs; its daemons by name (munged, slurmctld and the nodes)."""
+    """A running cluster, with its daemons by name (munged, slurmctld and the nodes)."""
 
     folder: Path
     environment: dict[str, str]
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, name: str, *command: str) -> None:
-        """Start a daemon in the foreground of its own session, and keep what it prints."""
+        """Start a daemon in the foreground of its own session, with its output in a file."""
         with (self.folder / f"{name}.out").open("ab") as out:
             self.daemons[name] = subprocess.Popen(
                 command, env=self.environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
@@ -71,12 +71,13 @@ class Cluster:
         self.start(name, "slurmd", "-D", "-N", name)
 
     def fail_node(self, name: str) -> None:
-        """SIGKILL to everything that runs on a node, its daemon first: a machine that loses its power."""
+        """Send SIGKILL to all processes of a node, its daemon first, like a power failure."""
         lost = [psutil.Process(self.daemons[name].pid)]
         for process in psutil.process_iter():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                told = process.environ()  # tasks know their node, and all that they start inherits it
-                if (told.get("SLURM_CONF"), told.get("SLURMD_NODENAME")) == (self.environment["SLURM_CONF"], name):
+                environment = process.environ()  # tasks have the name of their node, and their children inherit it
+                node = (environment.get("SLURM_CONF"), environment.get("SLURMD_NODENAME"))
+                if node == (self.environment["SLURM_CONF"], name):
                     lost += [*(one for one in process.parents() if one.name() == "slurmstepd"), process]
         for process in lost:
             with suppress(psutil.NoSuchProcess):
@@ -84,28 +85,28 @@ class Cluster:
         self.daemons[name].wait()
 
     def call(self, *command: str, folder: Path | None = None, env: dict[str, str] | None = None) -> str:
-        """Run one of Slurm's commands and return what it prints."""
+        """Run one of Slurm's commands; return its output."""
         environment = {**self.environment, **(env or {})}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def until(self, seen: Callable[[], object], told: Callable[[], str]) -> None:
-        """Wait until something is to be seen; `told` says, if it never is, what there was instead."""
-        last = time.monotonic() + PATIENCE
-        while not seen():
-            assert time.monotonic() < last, f"never seen\n{told()}\n{self.logs()}"
+    def until(self, condition: Callable[[], object], describe: Callable[[], str]) -> None:
+        """Wait until a condition holds; on timeout, fail with the text of `describe` and the logs."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < deadline, f"timeout\n{describe()}\n{self.logs()}"
             time.sleep(0.2)
 
     def logs(self) -> str:
-        """What the daemons said, the last lines of each."""
+        """Return the last lines of the output of each daemon."""
         return "\n".join(
             f"{log.name}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             for log in sorted((*self.folder.glob("*.log"), *self.folder.glob("*.out")))
         )
 
     def stop(self) -> None:
-        """End every daemon, the nodes first and with their jobs."""
+        """Stop all daemons, the nodes with their jobs first."""
         for name in reversed(self.daemons):
             daemon = self.daemons[name]
             daemon.terminate()
@@ -117,14 +118,14 @@ class Cluster:
 
 
 def install() -> None:
-    """Install what is missing of Slurm from Debian's packages.
+    """Install the missing packages of Slurm from Debian.
 
     Raises:
-        RuntimeError: this is no Debian, or we are not root.
+        RuntimeError: this is not Debian, or the user is not root.
     """
     missing = [package for program, package in PACKAGES.items() if not shutil.which(program)]
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise RuntimeError("make test-slurm needs root on a Debian: it brings up a cluster from Debian's packages")
+        raise RuntimeError("make test-slurm needs root on Debian: it starts a cluster from Debian's packages")
     if missing:
         print(f"slurm: install {' '.join(missing)}", flush=True)
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -133,7 +134,7 @@ def install() -> None:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports of this machine that nobody listens at."""
+    """Return unused ports of this machine."""
     with_port = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
     ports = [one.getsockname()[1] for one in with_port]
     for one in with_port:
@@ -143,9 +144,9 @@ def free_ports(number: int) -> list[int]:
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:
-    """Bring a cluster up, and take it down again with everything that it ran."""
+    """Start a cluster; stop it afterwards with all its jobs."""
     install()
-    # Not in pytest's folders: munge wants one that all may enter, and sockets have short names.
+    # Not in pytest's folders: munge needs a world-accessible folder, and socket paths must be short.
     with tempfile.TemporaryDirectory(prefix="slurm-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -164,8 +165,8 @@ def cluster() -> Iterator[Cluster]:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         running = Cluster(folder, {**os.environ, "PATH": path, "SLURM_CONF": str(configuration)})
         try:
-            places = {"socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "seed"}
-            options = [f"--{option}={folder / place}" for option, place in places.items()]
+            files = {"socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "seed"}
+            options = [f"--{option}={folder / name}" for option, name in files.items()]
             running.start("munged", "munged", "--foreground", f"--key-file={key}", *options)
             running.until((folder / "munge.socket").exists, lambda: "no munge.socket")
             running.start("slurmctld", "slurmctld", "-D")
@@ -178,7 +179,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def idle(running: Cluster) -> list[str]:
-    """The nodes that would take a job now."""
+    """Return the idle nodes."""
     done = subprocess.run(
         ["sinfo", "--noheader", "--Node", "--states=idle", "--format=%N"],
         env=running.environment,

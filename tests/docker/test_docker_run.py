@@ -1,6 +1,6 @@
-"""docker/run and the targets of make that call it: what a container engine is asked, and when it is not asked at all.
+"""Tests of docker/run and the make targets that call it: the arguments passed to a container engine.
 
-No engine is needed: a stand-in writes down its arguments and remembers the label of the image that it was to build.
+No engine is needed: a fake engine records its arguments and stores the label of the image that it would build.
 """
 
 import json
@@ -17,9 +17,9 @@ import pytest
 
 from tiny import ROOT, Run
 
-ROOMS = sorted(lock.parent.name for lock in (ROOT / "docker").glob("*/torch.txt"))
-HARDWARE = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}  # as targets say it, and as docker/ does
-IDENTITY = {  # of a caller whose own git configuration gives one
+HARDWARE_DIRS = sorted(lock.parent.name for lock in (ROOT / "docker").glob("*/torch.txt"))
+HARDWARE = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}  # suffix of a target: folder in docker/
+IDENTITY = {  # the git configuration of a caller with a name and an e-mail address
     "GIT_CONFIG_COUNT": "2",
     "GIT_CONFIG_KEY_0": "user.name",
     "GIT_CONFIG_VALUE_0": "Ada Lovelace",
@@ -28,8 +28,8 @@ IDENTITY = {  # of a caller whose own git configuration gives one
 }
 COMMIT = ("git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "-qam", "Change")
 
-# FAIL names what it is asked in vain; RUNTIMES and SECURITY are what docker's info says of itself.
-STAND_IN = r"""#!/bin/bash
+# FAIL names the subcommand that fails; RUNTIMES and SECURITY are the output of `docker info`.
+FAKE_ENGINE = r"""#!/bin/bash
 here=${0%/*}
 { printf '%s\0' "${0##*/}" "$@"; printf '\x1e'; } >> "$here/calls"
 [ "${FAIL-}" != "$1" ] || exit 7
@@ -41,12 +41,12 @@ case "$*" in
   "build "*) for word; do [[ $word != reprise.inputs=* ]] || echo "${word#*=}" > "$here/label"; done ;;
 esac
 """
-# All that may be on the PATH beside an engine.
+# The only programs on the PATH besides an engine.
 TOOLS = ["bash", "cat", "cut", "dirname", "find", "git", "grep", "id", "make", "sed", "sha256sum", "sort", "xargs"]
 TOOLS += ["mkdir", "mount", "touch", "unshare"]  # for the machines and users below
 
-# The devices and CDI files of a machine are those that are named, whatever the real one has.
-MACHINE = """
+# Replaces the devices and CDI files of the machine by the named ones.
+SIMULATE_MACHINE = """
 mount -t tmpfs none /run
 [ ! -d /etc/cdi ] || mount -t tmpfs none /etc/cdi
 mkdir /run/dev
@@ -65,49 +65,49 @@ GPU, CDI, TPU, VFIO = "/dev/nvidiactl", "/run/cdi/nvidia.yaml", "/dev/accel0", "
 TOOLKIT = '{"nvidia":{"path":"nvidia-container-runtime"},"runc":{"path":"runc"}}'
 
 
-def having(*files: str) -> tuple[str, ...]:
-    """In front of a command: a machine with these devices and CDI files and no others."""
-    return ("unshare", "--user", "--map-root-user", "--mount", "bash", "-ec", MACHINE, " ".join(files))
+def with_devices(*files: str) -> tuple[str, ...]:
+    """Return a command prefix that simulates a machine with exactly these devices and CDI files."""
+    return ("unshare", "--user", "--map-root-user", "--mount", "bash", "-ec", SIMULATE_MACHINE, " ".join(files))
 
 
-def being(user: int, group: int) -> tuple[str, ...]:
-    """In front of a command: another user, 0 for root, who owns what the real one owns."""
+def as_user(user: int, group: int) -> tuple[str, ...]:
+    """Return a command prefix that maps the current user to another one, 0 for root."""
     return ("unshare", "--user", f"--map-user={user}", f"--map-group={group}")
 
 
 @dataclass(frozen=True)
-class Desk:
-    """A checkout, what is typed there, and what the engines were asked by it."""
+class Machine:
+    """A checkout, the commands run there, and the recorded calls of the engines."""
 
     checkout: Path
     programs: Path
 
     def install(self, *names: str) -> None:
         for name in names:
-            (self.programs / name).write_text(STAND_IN)
+            (self.programs / name).write_text(FAKE_ENGINE)
             (self.programs / name).chmod(0o755)
 
-    def type(self, *command: str, code: int = 0, at: Path | None = None, **env: str) -> list[str]:
-        """Type a command with nothing in the environment but `env`; the lines on stderr."""
+    def run(self, *command: str, code: int = 0, cwd: Path | None = None, **env: str) -> list[str]:
+        """Run a command with only `env` in the environment; return the lines of stderr."""
         clean = {"PATH": str(self.programs), "HOME": str(self.programs), "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
-        done = subprocess.run(command, cwd=at or self.checkout, env=clean | env, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=cwd or self.checkout, env=clean | env, capture_output=True, text=True)
         assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stderr.splitlines()
 
-    def asked(self, verb: str = "") -> list[list[str]]:
-        """The arguments of every call of an engine, its name first; only those that begin with `verb`."""
+    def calls(self, verb: str = "") -> list[list[str]]:
+        """Return the arguments of all calls of an engine, its name first; only of subcommand `verb` if given."""
         record = self.programs / "calls"
         calls = record.read_text(encoding="utf-8").split("\x1e")[:-1] if record.exists() else []
         split = [call.split("\0")[:-1] for call in calls]
         return [call for call in split if not verb or call[1] == verb]
 
     def last(self, verb: str) -> list[str]:
-        return self.asked(verb)[-1]
+        return self.calls(verb)[-1]
 
 
 @pytest.fixture(scope="module")
 def clone(kitchen: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
-    """A committed checkout without an identity of its own. Do not change; `own` gives a copy."""
+    """A committed checkout without a git identity. Read-only; the fixture `writable` is a copy."""
     folder = tmp_path_factory.mktemp("clone").resolve() / "reprise"
     shutil.copytree(kitchen, folder, symlinks=True)
     run(folder, "git", "config", "--remove-section", "user")
@@ -115,7 +115,7 @@ def clone(kitchen: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> 
 
 
 @pytest.fixture
-def desk(clone: Path, tmp_path: Path) -> Desk:
+def machine(clone: Path, tmp_path: Path) -> Machine:
     """The clone on a machine without an engine."""
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -123,21 +123,21 @@ def desk(clone: Path, tmp_path: Path) -> Desk:
         found = shutil.which(tool)
         assert found, tool
         (programs / tool).symlink_to(found)
-    return Desk(clone, programs)
+    return Machine(clone, programs)
 
 
 @pytest.fixture
-def docker(desk: Desk) -> Desk:
+def docker(machine: Machine) -> Machine:
     """The clone on a machine with docker."""
-    desk.install("docker")
-    return desk
+    machine.install("docker")
+    return machine
 
 
 @pytest.fixture
-def own(docker: Desk, tmp_path: Path) -> Desk:
-    """A checkout of the test's own to change, on a machine with docker."""
+def writable(docker: Machine, tmp_path: Path) -> Machine:
+    """A writable checkout on a machine with docker."""
     copied = shutil.copytree(docker.checkout, tmp_path.resolve() / "reprise", symlinks=True)
-    return Desk(Path(copied), docker.programs)
+    return Machine(Path(copied), docker.programs)
 
 
 def change(file: Path) -> None:
@@ -147,7 +147,7 @@ def change(file: Path) -> None:
 
 
 def values(call: list[str], option: str) -> list[str]:
-    """What follows an option, every time that it is given."""
+    """Return the values of all occurrences of an option."""
     return [value for name, value in pairwise(call) if name == option]
 
 
@@ -165,14 +165,14 @@ def values(call: list[str], option: str) -> list[str]:
     ],
     ids=["none", "unknown", "not installed", "not running"],
 )
-def test_without_a_usable_engine_one_line_says_so_and_nothing_is_built(
-    desk: Desk, command: str, installed: list[str], env: dict[str, str], line: str
+def test_without_a_usable_engine_one_line_is_printed_and_nothing_is_built(
+    machine: Machine, command: str, installed: list[str], env: dict[str, str], line: str
 ) -> None:
-    desk.install(*installed)
-    said, *more = desk.type(*command.split(), code=2, **env)
-    assert said == f"reprise: error: ENGINE: {line}"
+    machine.install(*installed)
+    line_printed, *more = machine.run(*command.split(), code=2, **env)
+    assert line_printed == f"reprise: error: ENGINE: {line}"
     assert [rest for rest in more if not rest.startswith("make: ")] == []
-    assert desk.asked("build") == desk.asked("run") == []
+    assert machine.calls("build") == machine.calls("run") == []
 
 
 @pytest.mark.parametrize(
@@ -183,31 +183,31 @@ def test_without_a_usable_engine_one_line_says_so_and_nothing_is_built(
         (["docker", "podman"], {"ENGINE": "podman"}, "podman"),
     ],
 )
-def test_the_engine_is_the_first_that_is_installed_or_the_one_that_is_named(
-    desk: Desk, installed: list[str], env: dict[str, str], chosen: str
+def test_the_engine_is_the_first_one_installed_or_the_one_named(
+    machine: Machine, installed: list[str], env: dict[str, str], chosen: str
 ) -> None:
-    desk.install(*installed)
-    desk.type("docker/run", "cpu", "true", **env)
-    assert {call[0] for call in desk.asked()} == {chosen}
+    machine.install(*installed)
+    machine.run("docker/run", "cpu", "true", **env)
+    assert {call[0] for call in machine.calls()} == {chosen}
 
 
 @pytest.mark.parametrize(("fails", "then_runs"), [("build", 0), ("run", 1)])
-def test_the_engine_s_failure_is_handed_on_and_a_failed_build_runs_nothing(
-    docker: Desk, fails: str, then_runs: int
+def test_the_exit_code_of_the_engine_is_returned_and_a_failed_build_runs_nothing(
+    docker: Machine, fails: str, then_runs: int
 ) -> None:
-    docker.type("docker/run", "cpu", "true", code=7, FAIL=fails)
-    assert len(docker.asked("run")) == then_runs
+    docker.run("docker/run", "cpu", "true", code=7, FAIL=fails)
+    assert len(docker.calls("run")) == then_runs
 
 
 # The hardware
 
 
 @pytest.mark.parametrize("command", ["docker/run abacus true", "docker/run", "docker/run --build"])
-def test_unknown_hardware_is_told_which_there_is(docker: Desk, command: str) -> None:
-    (line,) = docker.type(*command.split(), code=2)
+def test_unknown_hardware_fails_with_the_list_of_known_ones(docker: Machine, command: str) -> None:
+    (line,) = docker.run(*command.split(), code=2)
     given = "abacus" if "abacus" in command else ""
     assert line == f"reprise: error: docker/run: expected one of cpu cuda tpu, got '{given}'"
-    assert docker.asked() == []
+    assert docker.calls() == []
 
 
 @pytest.mark.parametrize(
@@ -221,31 +221,31 @@ def test_unknown_hardware_is_told_which_there_is(docker: Desk, command: str) -> 
         ),
     ],
 )
-def test_without_the_device_one_line_says_so_and_nothing_is_built(docker: Desk, command: str, line: str) -> None:
-    said, *more = docker.type(*having(), "make", command, code=2)
-    assert said == f"reprise: error: {line}"
+def test_without_the_device_one_line_is_printed_and_nothing_is_built(docker: Machine, command: str, line: str) -> None:
+    line_printed, *more = docker.run(*with_devices(), "make", command, code=2)
+    assert line_printed == f"reprise: error: {line}"
     assert [rest for rest in more if not rest.startswith("make: ")] == []
-    assert docker.asked("build") == docker.asked("run") == []
+    assert docker.calls("build") == docker.calls("run") == []
 
 
 @pytest.mark.parametrize(
     ("installed", "files", "env", "line"),
     [
-        ("docker", [GPU], {}, "docker cannot hand on the GPU; expected the NVIDIA Container Toolkit"),
-        ("podman", [GPU], {}, "podman cannot hand on the GPU; expected a CDI file: nvidia-ctk cdi generate"),
+        ("docker", [GPU], {}, "docker cannot pass the GPU through; expected the NVIDIA Container Toolkit"),
+        ("podman", [GPU], {}, "podman cannot pass the GPU through; expected a CDI file: nvidia-ctk cdi generate"),
         ("docker", [GPU], {"GPUS": "two"}, "GPUS: expected all, or numbers such as 0 or 0,1; got two"),
         ("docker", [GPU], {"GPUS": "0,"}, "GPUS: expected all, or numbers such as 0 or 0,1; got 0,"),
         ("podman", [GPU, CDI], {"GPUS": "0 1"}, "GPUS: expected all, or numbers such as 0 or 0,1; got 0 1"),
     ],
     ids=["docker without toolkit", "podman without CDI", "words", "trailing comma", "blank"],
 )
-def test_a_gpu_that_the_engine_cannot_hand_on_is_refused(
-    desk: Desk, installed: str, files: list[str], env: dict[str, str], line: str
+def test_a_gpu_that_the_engine_cannot_pass_through_is_an_error(
+    machine: Machine, installed: str, files: list[str], env: dict[str, str], line: str
 ) -> None:
-    desk.install(installed)
-    (said,) = desk.type(*having(*files), "docker/run", "cuda", "true", code=2, **env)
-    assert line in said
-    assert desk.asked("build") == desk.asked("run") == []
+    machine.install(installed)
+    (printed,) = machine.run(*with_devices(*files), "docker/run", "cuda", "true", code=2, **env)
+    assert line in printed
+    assert machine.calls("build") == machine.calls("run") == []
 
 
 @pytest.mark.parametrize(
@@ -258,23 +258,23 @@ def test_a_gpu_that_the_engine_cannot_hand_on_is_refused(
     ],
     ids=["default", "one", "two", "all"],
 )
-def test_docker_is_given_the_gpus_that_are_asked_for(docker: Desk, env: dict[str, str], gpus: str) -> None:
-    docker.type(*having(GPU), "make", "train-gpu", RUNTIMES=TOOLKIT, **env)
+def test_docker_gets_the_requested_gpus(docker: Machine, env: dict[str, str], gpus: str) -> None:
+    docker.run(*with_devices(GPU), "make", "train-gpu", RUNTIMES=TOOLKIT, **env)
     assert values(docker.last("run"), "--gpus") == [gpus]
     assert values(docker.last("run"), "--shm-size") == ["1g"]
 
 
-def test_the_toolkit_s_own_program_is_enough_where_docker_lists_no_runtime(docker: Desk) -> None:
+def test_the_program_of_the_toolkit_is_enough_if_docker_lists_no_runtime(docker: Machine) -> None:
     docker.install("nvidia-container-cli")
-    docker.type(*having(GPU), "docker/run", "cuda", "true", RUNTIMES='{"runc":{"path":"runc"}}')
+    docker.run(*with_devices(GPU), "docker/run", "cuda", "true", RUNTIMES='{"runc":{"path":"runc"}}')
     assert values(docker.last("run"), "--gpus") == ['"device=0"']
 
 
 @pytest.mark.parametrize(("gpus", "devices"), [("", ["0"]), ("0,1", ["0", "1"]), ("all", ["all"])])
-def test_podman_is_given_the_gpus_by_their_names_in_the_cdi_file(desk: Desk, gpus: str, devices: list[str]) -> None:
-    desk.install("podman")
-    desk.type(*having(GPU, CDI), "docker/run", "cuda", "true", GPUS=gpus)
-    assert values(desk.last("run"), "--device") == [f"nvidia.com/gpu={device}" for device in devices]
+def test_podman_gets_the_gpus_by_their_cdi_names(machine: Machine, gpus: str, devices: list[str]) -> None:
+    machine.install("podman")
+    machine.run(*with_devices(GPU, CDI), "docker/run", "cuda", "true", GPUS=gpus)
+    assert values(machine.last("run"), "--device") == [f"nvidia.com/gpu={device}" for device in devices]
 
 
 @pytest.mark.parametrize(
@@ -287,10 +287,10 @@ def test_podman_is_given_the_gpus_by_their_names_in_the_cdi_file(desk: Desk, gpu
     ],
     ids=["accel", "vfio", "CPU", "CPU beside a TPU"],
 )
-def test_a_tpu_asks_for_privileges_and_the_processor_in_its_place_does_not(
-    docker: Desk, files: list[str], env: dict[str, str], privileged: bool
+def test_a_tpu_needs_privileges_and_xla_on_the_cpu_does_not(
+    docker: Machine, files: list[str], env: dict[str, str], privileged: bool
 ) -> None:
-    docker.type(*having(*files), "make", "train-tpu", **env)
+    docker.run(*with_devices(*files), "make", "train-tpu", **env)
     call = docker.last("run")
     assert [option in call for option in ("--privileged", "--net=host")] == [privileged] * 2
     assert "PJRT_DEVICE" in values(call, "--env")
@@ -301,90 +301,88 @@ def test_a_tpu_asks_for_privileges_and_the_processor_in_its_place_does_not(
     [([], {}, 1), ([], {"PJRT_DEVICE": "TPU"}, 1), ([], {"PJRT_DEVICE": "CPU"}, 0), ([TPU], {}, 0), ([VFIO], {}, 0)],
     ids=["none", "TPU asked for", "CPU asked for", "accel", "vfio"],
 )
-def test_inside_the_stages_look_for_the_same_tpu(
-    docker: Desk, files: list[str], xla: dict[str, str], code: int
-) -> None:
+def test_the_stages_detect_the_same_tpu(docker: Machine, files: list[str], xla: dict[str, str], code: int) -> None:
     look = "from reprise.hardware import require_device; require_device('tpu')"
     env = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1", **xla}
-    said = docker.type(*having(*files), sys.executable, "-c", look, code=code, **env)
-    assert ["UserError: tpu: no TPU in /dev; expected one" in line for line in said[-1:]] == [True] * code
+    printed = docker.run(*with_devices(*files), sys.executable, "-c", look, code=code, **env)
+    assert ["UserError: tpu: no TPU in /dev; expected one" in line for line in printed[-1:]] == [True] * code
 
 
-def test_the_cpu_asks_for_no_device_and_no_privilege(docker: Desk) -> None:
-    docker.type(*having(GPU, TPU, CDI), "make", "train-cpu", RUNTIMES=TOOLKIT)
+def test_the_cpu_gets_no_device_and_no_privilege(docker: Machine) -> None:
+    docker.run(*with_devices(GPU, TPU, CDI), "make", "train-cpu", RUNTIMES=TOOLKIT)
     assert not {"--gpus", "--device", "--privileged", "--net=host"} & set(docker.last("run"))
 
 
-def test_what_says_how_many_train_together_reaches_the_command_and_several_hosts_share_their_network(
-    docker: Desk,
+def test_launch_variables_reach_the_command_and_several_hosts_use_the_host_network(
+    docker: Machine,
 ) -> None:
-    alone = {"REPRISE_PROCESSES": "2", "REPRISE_MAX_RESTARTS": "1"}
-    docker.type("docker/run", "cpu", "true", **alone)
-    assert {name for name in values(docker.last("run"), "--env") if "=" not in name} == {"HF_TOKEN", *alone}
+    single_host = {"REPRISE_PROCESSES": "2", "REPRISE_MAX_RESTARTS": "1"}
+    docker.run("docker/run", "cpu", "true", **single_host)
+    assert {name for name in values(docker.last("run"), "--env") if "=" not in name} == {"HF_TOKEN", *single_host}
     assert "--net=host" not in docker.last("run")
     hosts = {"REPRISE_NODES": "2", "REPRISE_NODE_RANK": "1", "REPRISE_RENDEZVOUS": "a:1", "GLOO_SOCKET_IFNAME": "eth0"}
-    docker.type("docker/run", "cpu", "true", **hosts)
+    docker.run("docker/run", "cpu", "true", **hosts)
     assert {name for name in values(docker.last("run"), "--env") if "=" not in name} == {"HF_TOKEN", *hosts}
     assert "--net=host" in docker.last("run")
 
 
-def test_make_hands_on_how_many_processes(docker: Desk) -> None:
-    docker.type("make", "train-cpu", "PROCESSES=2")
+def test_make_passes_the_number_of_processes(docker: Machine) -> None:
+    docker.run("make", "train-cpu", "PROCESSES=2")
     assert "REPRISE_PROCESSES" in values(docker.last("run"), "--env")
 
 
-# Who runs it, and on what
+# The user and the mounts
 
 
 @pytest.mark.parametrize(
     ("engine", "caller", "env", "user", "mapped"),
     [
-        ("docker", being(1234, 5678), {}, "1234:5678", []),
-        ("docker", being(0, 0), {}, "0:0", []),
-        ("docker", being(0, 0), {"SUDO_UID": "1234", "SUDO_GID": "5678"}, "1234:5678", []),
-        ("docker", being(1234, 5678), {"SECURITY": "[name=seccomp,profile=builtin name=rootless]"}, "0:0", []),
-        ("podman", being(1234, 5678), {}, "1234:5678", ["keep-id"]),
-        ("podman", being(0, 0), {}, "0:0", []),
-        ("podman", being(0, 0), {"SUDO_UID": "1234", "SUDO_GID": "5678"}, "1234:5678", []),
+        ("docker", as_user(1234, 5678), {}, "1234:5678", []),
+        ("docker", as_user(0, 0), {}, "0:0", []),
+        ("docker", as_user(0, 0), {"SUDO_UID": "1234", "SUDO_GID": "5678"}, "1234:5678", []),
+        ("docker", as_user(1234, 5678), {"SECURITY": "[name=seccomp,profile=builtin name=rootless]"}, "0:0", []),
+        ("podman", as_user(1234, 5678), {}, "1234:5678", ["keep-id"]),
+        ("podman", as_user(0, 0), {}, "0:0", []),
+        ("podman", as_user(0, 0), {"SUDO_UID": "1234", "SUDO_GID": "5678"}, "1234:5678", []),
     ],
     ids=["docker", "docker as root", "sudo docker", "rootless docker", "podman", "podman as root", "sudo podman"],
 )
 def test_files_will_belong_to_the_caller(
-    desk: Desk, engine: str, caller: tuple[str, ...], env: dict[str, str], user: str, mapped: list[str]
+    machine: Machine, engine: str, caller: tuple[str, ...], env: dict[str, str], user: str, mapped: list[str]
 ) -> None:
-    desk.install(engine)
-    desk.type(*caller, "docker/run", "cpu", "true", **env)
-    assert values(desk.last("run"), "--user") == [user]
-    assert values(desk.last("run"), "--userns") == mapped
+    machine.install(engine)
+    machine.run(*caller, "docker/run", "cpu", "true", **env)
+    assert values(machine.last("run"), "--user") == [user]
+    assert values(machine.last("run"), "--userns") == mapped
 
 
-def test_the_checkout_is_mounted_from_wherever_the_script_is_called(docker: Desk, tmp_path: Path) -> None:
-    docker.type(f"{docker.checkout}/docker/run", "cpu", "true", at=tmp_path)
+def test_the_checkout_is_mounted_whatever_the_working_directory(docker: Machine, tmp_path: Path) -> None:
+    docker.run(f"{docker.checkout}/docker/run", "cpu", "true", cwd=tmp_path)
     assert values(docker.last("run"), "--volume") == [f"{docker.checkout}:/reprise"]
 
 
-def test_a_worktree_also_mounts_the_repository_that_it_belongs_to(own: Desk, tmp_path: Path) -> None:
+def test_a_worktree_also_mounts_its_repository(writable: Machine, tmp_path: Path) -> None:
     worktree = tmp_path.resolve() / "worktree"
-    own.type("git", "worktree", "add", "-q", str(worktree))
-    own.type("docker/run", "cpu", "true", at=worktree)
-    git = own.checkout / ".git"
-    assert values(own.last("run"), "--volume") == [f"{worktree}:/reprise", f"{git}:{git}"]
+    writable.run("git", "worktree", "add", "-q", str(worktree))
+    writable.run("docker/run", "cpu", "true", cwd=worktree)
+    git = writable.checkout / ".git"
+    assert values(writable.last("run"), "--volume") == [f"{worktree}:/reprise", f"{git}:{git}"]
 
 
-def test_the_image_is_named_to_what_runs_in_it(docker: Desk) -> None:
-    docker.type("docker/run", "cpu", "true")
+def test_the_command_gets_the_name_of_its_image(docker: Machine) -> None:
+    docker.run("docker/run", "cpu", "true")
     assert "REPRISE_IMAGE=reprise:cpu@sha256:1d" in values(docker.last("run"), "--env")
 
 
-def test_the_token_is_handed_on_by_name_to_run_and_to_nothing_else(docker: Desk) -> None:
-    docker.type("docker/run", "cpu", "true", HF_TOKEN="hf_secret")
+def test_the_token_is_passed_by_name_to_run_only(docker: Machine) -> None:
+    docker.run("docker/run", "cpu", "true", HF_TOKEN="hf_secret")
     assert "HF_TOKEN" in values(docker.last("run"), "--env")
     assert not [word for word in docker.last("build") if "HF_TOKEN" in word]
-    assert not [word for call in docker.asked() for word in call if "hf_secret" in word]
+    assert not [word for call in docker.calls() for word in call if "hf_secret" in word]
 
 
 @pytest.mark.parametrize(
-    ("env", "handed"),
+    ("env", "expected"),
     [
         (
             IDENTITY,
@@ -397,11 +395,11 @@ def test_the_token_is_handed_on_by_name_to_run_and_to_nothing_else(docker: Desk)
     ],
     ids=["with", "without"],
 )
-def test_the_commits_of_experiments_carry_the_caller_s_name_if_git_knows_one(
-    docker: Desk, env: dict[str, str], handed: set[str]
+def test_experiments_are_committed_with_the_identity_of_the_caller_if_git_has_one(
+    docker: Machine, env: dict[str, str], expected: set[str]
 ) -> None:
-    docker.type("docker/run", "cpu", "true", **env)
-    assert {value for value in values(docker.last("run"), "--env") if value.startswith("GIT_")} == handed
+    docker.run("docker/run", "cpu", "true", **env)
+    assert {value for value in values(docker.last("run"), "--env") if value.startswith("GIT_")} == expected
 
 
 # The image
@@ -409,11 +407,11 @@ def test_the_commits_of_experiments_carry_the_caller_s_name_if_git_knows_one(
 
 @pytest.mark.parametrize(("engine", "times"), [("docker", "--build-arg"), ("podman", "--timestamp")])
 @pytest.mark.parametrize("kind", HARDWARE)
-def test_image_builds_without_the_device_and_does_not_run(desk: Desk, kind: str, engine: str, times: str) -> None:
-    desk.install(engine)
-    desk.type(*having(), "make", f"image-{kind}")
-    (call,) = desk.asked("build")
-    assert desk.asked("run") == []
+def test_image_builds_without_the_device_and_does_not_run(machine: Machine, kind: str, engine: str, times: str) -> None:
+    machine.install(engine)
+    machine.run(*with_devices(), "make", f"image-{kind}")
+    (call,) = machine.calls("build")
+    assert machine.calls("run") == []
     assert f"HARDWARE={HARDWARE[kind]}" in values(call, "--build-arg")
     assert values(call, "--tag") == [f"reprise:{HARDWARE[kind]}"]
     assert values(call, "--file") == ["docker/Dockerfile"]
@@ -439,47 +437,47 @@ def test_image_builds_without_the_device_and_does_not_run(desk: Desk, kind: str,
         ("src/reprise.egg-info/PKG-INFO", 1),
     ],
 )
-def test_the_image_is_built_again_only_after_a_change_in_what_it_is_made_of(
-    own: Desk, changed: str | None, builds: int
+def test_the_image_is_rebuilt_only_after_a_change_of_its_inputs(
+    writable: Machine, changed: str | None, builds: int
 ) -> None:
-    own.type("make", "train-cpu")
+    writable.run("make", "train-cpu")
     if changed:
-        change(own.checkout / changed)
-    own.type("make", "train-cpu")
-    assert len(own.asked("build")) == builds
-    assert len(own.asked("run")) == 2
+        change(writable.checkout / changed)
+    writable.run("make", "train-cpu")
+    assert len(writable.calls("build")) == builds
+    assert len(writable.calls("run")) == 2
 
 
-def test_another_base_builds_the_image_again(docker: Desk) -> None:
-    for base in ("", "debian:made-up", "debian:made-up"):
-        docker.type("docker/run", "cpu", "true", BASE_IMAGE=base)
+def test_another_base_rebuilds_the_image(docker: Machine) -> None:
+    for base in ("", "debian:other", "debian:other"):
+        docker.run("docker/run", "cpu", "true", BASE_IMAGE=base)
     given = [
-        [value for value in values(call, "--build-arg") if "BASE_IMAGE" in value] for call in docker.asked("build")
+        [value for value in values(call, "--build-arg") if "BASE_IMAGE" in value] for call in docker.calls("build")
     ]
-    assert given == [[], ["BASE_IMAGE=debian:made-up"]]
+    assert given == [[], ["BASE_IMAGE=debian:other"]]
 
 
-def test_the_image_says_which_commit_it_is_of_and_whether_its_files_are_the_commit_s(own: Desk, run: Run) -> None:
+def test_the_image_is_labelled_with_its_commit_and_dirty_if_its_inputs_were_edited(writable: Machine, run: Run) -> None:
     def revision() -> str:
-        own.type("docker/run", "--build", "cpu")
-        (said,) = [value for value in values(own.last("build"), "--build-arg") if value.startswith("REVISION=")]
-        return said.removeprefix("REVISION=")
+        writable.run("docker/run", "--build", "cpu")
+        (label,) = [value for value in values(writable.last("build"), "--build-arg") if value.startswith("REVISION=")]
+        return label.removeprefix("REVISION=")
 
-    head = run(own.checkout, "git", "rev-parse", "HEAD").stdout.strip()
-    change(own.checkout / "README.md")  # not what the image is made of
+    head = run(writable.checkout, "git", "rev-parse", "HEAD").stdout.strip()
+    change(writable.checkout / "README.md")  # no input of the image
     assert revision() == head
-    change(own.checkout / "docker/Dockerfile")
+    change(writable.checkout / "docker/Dockerfile")
     assert revision() == f"{head}-dirty"
-    own.type(*COMMIT)
-    (own.programs / "label").unlink()  # the image was removed
-    assert revision() == run(own.checkout, "git", "rev-parse", "HEAD").stdout.strip() != head
+    writable.run(*COMMIT)
+    (writable.programs / "label").unlink()  # the image was removed
+    assert revision() == run(writable.checkout, "git", "rev-parse", "HEAD").stdout.strip() != head
 
 
-# What runs in it
+# The command
 
 
 @pytest.mark.parametrize(
-    ("typed", "script"),
+    ("arguments", "script"),
     [
         ([], ["dvc repro", "reprise summary"]),
         (["TASK=mrpc"], ["reprise compose task=mrpc", "dvc repro", "reprise summary"]),
@@ -491,7 +489,7 @@ def test_the_image_says_which_commit_it_is_of_and_whether_its_files_are_the_comm
                 "reprise summary",
             ],
         ),
-        # What is only queued has no figures yet.
+        # Queued experiments have no metrics yet.
         (
             ["ARGS=-S 'train.learning_rate=2e-5,5e-5' --queue"],
             ["dvc exp run -S 'train.learning_rate=2e-5,5e-5' --queue"],
@@ -499,8 +497,10 @@ def test_the_image_says_which_commit_it_is_of_and_whether_its_files_are_the_comm
     ],
     ids=["default", "task", "experiment", "queue"],
 )
-def test_train_cooks_in_the_image_what_is_asked_for(docker: Desk, typed: list[str], script: list[str]) -> None:
-    docker.type("make", "train-cpu", *typed)
+def test_train_runs_the_requested_commands_in_the_image(
+    docker: Machine, arguments: list[str], script: list[str]
+) -> None:
+    docker.run("make", "train-cpu", *arguments)
     call = docker.last("run")
     program, option, text = call[call.index("reprise:cpu") + 1 :]
     assert (program, option) == ("bash", "-ec")
@@ -508,44 +508,48 @@ def test_train_cooks_in_the_image_what_is_asked_for(docker: Desk, typed: list[st
 
 
 @pytest.mark.parametrize("kind", HARDWARE)
-def test_shell_is_a_shell_in_the_image_of_that_hardware(docker: Desk, kind: str) -> None:
-    docker.type(*having(GPU, TPU), "make", f"shell-{kind}", RUNTIMES=TOOLKIT)
+def test_shell_opens_a_shell_in_the_image_of_the_hardware(docker: Machine, kind: str) -> None:
+    docker.run(*with_devices(GPU, TPU), "make", f"shell-{kind}", RUNTIMES=TOOLKIT)
     call = docker.last("run")
     assert call[call.index(f"reprise:{HARDWARE[kind]}") + 1 :] == ["bash"]
 
 
-# The files that belong together
+# Consistency of the files
 
 
-def test_every_room_has_targets() -> None:
-    assert sorted(HARDWARE.values()) == ROOMS
+def test_every_hardware_folder_has_targets() -> None:
+    assert sorted(HARDWARE.values()) == HARDWARE_DIRS
     helped = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    targets = {f"{verb}-{kind}" for verb in ("train", "shell", "image", "rebuild") for kind in HARDWARE}
-    assert targets <= set(re.findall(r"[a-z]+-[a-z]+", helped))
+    targets = {f"{verb}-{kind}" for verb in ("train", "shell", "image", "check-image") for kind in HARDWARE}
+    listed = re.findall(r"([a-z-]+)-\{cpu,gpu,tpu\}", helped)
+    assert targets == {f"{verb}-{kind}" for verb in listed for kind in HARDWARE}
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_room_is_whole_and_has_an_image(room: str) -> None:
+@pytest.mark.parametrize("folder", HARDWARE_DIRS)
+def test_every_hardware_folder_is_complete_and_has_an_image(folder: str) -> None:
     needed = {"README.md", "accelerate.yaml", "requirements.in", "requirements.txt", "torch.txt"}
-    assert needed <= {file.name for file in (ROOT / "docker" / room).iterdir()}
+    assert needed <= {file.name for file in (ROOT / "docker" / folder).iterdir()}
     stages = re.findall(r"^FROM (\S+) AS (\w+)$", (ROOT / "docker/Dockerfile").read_text(), flags=re.MULTILINE)
-    assert ("runtime", room) in stages
+    assert ("runtime", folder) in stages
 
 
-def test_nothing_enters_a_build_that_is_not_named() -> None:
+def test_the_build_context_has_only_named_files() -> None:
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert rules[0] == "*"
     named = [rule[1:] for rule in rules if rule.startswith("!")]
     assert named == ["docker/*", "pyproject.toml", "src"]
 
 
-def test_bake_names_every_room() -> None:
+def test_bake_lists_every_hardware_folder() -> None:
     bake = (ROOT / "docker/docker-bake.hcl").read_text()
     lists = re.findall(r'\[("\w+"(?:, "\w+")+)\]', bake)
-    assert [json.loads(f"[{names}]") for names in lists] == [ROOMS, ROOMS]  # the group's and the matrix's
+    assert [json.loads(f"[{names}]") for names in lists] == [
+        HARDWARE_DIRS,
+        HARDWARE_DIRS,
+    ]  # of the group and of the matrix
 
 
-def test_bake_makes_a_target_of_every_room() -> None:
+def test_bake_has_a_target_for_every_hardware_folder() -> None:
     buildx = ["docker", "buildx"]
     if not shutil.which("docker") or subprocess.run([*buildx, "version"], capture_output=True).returncode:
         pytest.skip("docker's buildx plugin is not installed")
@@ -553,10 +557,10 @@ def test_bake_makes_a_target_of_every_room() -> None:
     env = {name: value for name, value in os.environ.items() if name not in ("BASE_IMAGE", "SOURCE_DATE_EPOCH")}
     printed = subprocess.run(command, cwd=ROOT, env=env | {"REVISION": "abc"}, capture_output=True, check=True).stdout
     targets = json.loads(printed)["target"]
-    assert sorted(targets) == ROOMS
-    for room, target in targets.items():
+    assert sorted(targets) == HARDWARE_DIRS
+    for folder, target in targets.items():
         assert target["dockerfile"] == "docker/Dockerfile"
-        assert target["tags"] == [f"reprise:{room}"]
+        assert target["tags"] == [f"reprise:{folder}"]
         # BASE_IMAGE is null or left out: the Dockerfile's own
         given = {name: value for name, value in target["args"].items() if value is not None}
-        assert given == {"HARDWARE": room, "REVISION": "abc", "SOURCE_DATE_EPOCH": "315532800"}
+        assert given == {"HARDWARE": folder, "REVISION": "abc", "SOURCE_DATE_EPOCH": "315532800"}

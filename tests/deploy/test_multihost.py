@@ -1,6 +1,6 @@
-"""Two hosts train together: network namespaces that a cable joins, each with a checkout and a disk of its own.
+"""Tests of training on two hosts: network namespaces joined by a link, each with its own checkout and disk.
 
-`make test-multihost`, as root on Linux. Host 0 has the address 10.77.0.1; each calls its end of the cable eth0.
+`make test-multihost`, as root on Linux. Host 0 has the address 10.77.0.1; the link is eth0 on both hosts.
 """
 
 import io
@@ -27,12 +27,12 @@ from tiny import Run, write_params
 pytestmark = [
     pytest.mark.multihost,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root makes network namespaces"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
 ]
 
 STEPS = 180
 LONG = {"train.epochs": 20, "run.save_steps": 5}
-TIMEOUT = 40  # seconds for which the hosts wait for one another, also where a busy machine starts them
+TIMEOUT = 40  # seconds that hosts wait for each other; long enough for a slow start on a busy machine
 
 
 BEGINS = "train: tiny on 144 rows, cpu:0, fp32, processes: 2, threads: 1\n"
@@ -44,29 +44,29 @@ LOST = (
 
 @dataclass(frozen=True)
 class Host:
-    """One of the two: its rank, its network namespace, and the folder on its disk."""
+    """A host: its rank, its network namespace, and its checkout."""
 
     rank: int
-    space: str
+    namespace: str
     folder: Path
 
-    def type(self, *command: str, **env: str) -> Running:
-        """Type a command on this host, which trains with the other one."""
-        named = ("unshare", "--uts", "sh", "-c", f'hostname host-{self.rank} && exec "$@"', "sh")
+    def start(self, *command: str, **env: str) -> Running:
+        """Start a command on this host, which trains together with the other one."""
+        set_hostname = ("unshare", "--uts", "sh", "-c", f'hostname host-{self.rank} && exec "$@"', "sh")
         return Running(
-            self.folder, "ip", "netns", "exec", self.space, *named, *command,
+            self.folder, "ip", "netns", "exec", self.namespace, *set_hostname, *command,
             env={
                 "REPRISE_NODES": "2", "REPRISE_NODE_RANK": str(self.rank), "REPRISE_RENDEZVOUS": "10.77.0.1:29500",
                 "REPRISE_TIMEOUT": str(TIMEOUT), "GLOO_SOCKET_IFNAME": "eth0", **env,
             },
         )  # fmt: skip
 
-    def cable(self, state: str) -> None:
-        """Plug in this end of the cable ("up"), or pull it out ("down")."""
-        ip("-n", self.space, "link", "set", "eth0", state)
+    def set_link(self, state: str) -> None:
+        """Set the link of this host "up" or "down"."""
+        ip("-n", self.namespace, "link", "set", "eth0", state)
 
-    def whole(self) -> list[tuple[int, int]]:
-        """The steps and epochs of the checkpoints on this host's disk, each of which must be whole."""
+    def valid_checkpoints(self) -> list[tuple[int, int]]:
+        """Assert that all checkpoints on the disk of this host are valid; return their steps and epochs."""
         found = checkpoints(self.folder)
         assert [verify_manifest(checkpoint) for checkpoint in found] == [None] * len(found)
         return [place(checkpoint) for checkpoint in found]
@@ -77,19 +77,19 @@ def ip(*arguments: str) -> None:
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six programs start for each training here; on a busy machine that takes minutes."""
+def long_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each training starts six processes here, which takes minutes on a busy machine."""
     monkeypatch.setattr(interrupting, "PATIENCE", 400.0)
 
 
 @pytest.fixture(scope="module")
-def spaces() -> Iterator[tuple[str, str]]:
-    """Two network namespaces, joined by a cable."""
+def namespaces() -> Iterator[tuple[str, str]]:
+    """Two network namespaces, joined by a virtual Ethernet link."""
     names = tuple(f"reprise-{os.getpid()}-{rank}" for rank in (0, 1))
     with ExitStack() as after:
         for name in names:
             ip("netns", "add", name)
-            after.callback(ip, "netns", "delete", name)  # and the cable with it
+            after.callback(ip, "netns", "delete", name)  # and the link with it
         ip("-n", names[0], "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", names[1])
         for rank, name in enumerate(names):
             ip("-n", name, "address", "add", f"10.77.0.{rank + 1}/24", "dev", "eth0")
@@ -100,8 +100,8 @@ def spaces() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def prepared(kitchen: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
-    """A longer training, committed, with everything that comes before train. Do not change."""
-    folder = Path(shutil.copytree(kitchen, tmp_path_factory.mktemp("prepared") / "kitchen", symlinks=True))
+    """A repository with a longer training, run up to prepare. Read-only."""
+    folder = Path(shutil.copytree(kitchen, tmp_path_factory.mktemp("prepared") / "repo", symlinks=True))
     write_params(folder, **LONG)
     run(folder, "git", "commit", "-qam", "Train longer")
     run(folder, "dvc", "repro", "environment", "prepare")
@@ -109,26 +109,26 @@ def prepared(kitchen: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) 
 
 
 @pytest.fixture
-def hosts(prepared: Path, spaces: tuple[str, str], tmp_path: Path) -> tuple[Host, Host]:
-    """The two hosts before a training, the test's own."""
+def hosts(prepared: Path, namespaces: tuple[str, str], tmp_path: Path) -> tuple[Host, Host]:
+    """The two hosts before training, writable."""
     first, second = (
-        Host(rank, space, Path(shutil.copytree(prepared, tmp_path / f"disk-{rank}" / "kitchen", symlinks=True)))
-        for rank, space in enumerate(spaces)
+        Host(rank, namespace, Path(shutil.copytree(prepared, tmp_path / f"disk-{rank}" / "repo", symlinks=True)))
+        for rank, namespace in enumerate(namespaces)
     )
-    first.cable("up")
+    first.set_link("up")
     return first, second
 
 
 @pytest.fixture(scope="module")
 def one_host(prepared: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> dict[str, bytes]:
-    """The results of one host that trains in two processes, undisturbed."""
-    folder = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("one-host") / "kitchen", symlinks=True))
+    """The results of one host with two processes, uninterrupted."""
+    folder = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("one-host") / "repo", symlinks=True))
     assert BEGINS in run(folder, "reprise", "train", env={"REPRISE_PROCESSES": "2"}).stdout
     return results(folder)
 
 
 def process_of(host: Running) -> psutil.Process:
-    """The process that trains on a host."""
+    """Return the training process of a host."""
     (found,) = (
         process
         for process in psutil.Process(host.process.pid).children(recursive=True)
@@ -138,38 +138,38 @@ def process_of(host: Running) -> psutil.Process:
 
 
 def last_line(host: Running) -> str:
-    """The last that a host said of what went wrong; all of it is printed."""
-    print(f"\n{' '.join(host.command[-2:])} said:\n{host.errors}", flush=True)
+    """Return the last line of stderr of a host; print all of it."""
+    print(f"\n{' '.join(host.command[-2:])}:\n{host.errors}", flush=True)
     return host.errors.splitlines()[-1]
 
 
-def test_two_hosts_give_the_bits_of_two_processes_on_one_and_the_second_one_writes_nothing(
+def test_two_hosts_give_the_bits_of_two_processes_on_one_and_host_1_writes_nothing(
     hosts: tuple[Host, Host], one_host: dict[str, bytes], run: Run
 ) -> None:
     first, second = hosts
     before = files_of(second)
-    with second.type("reprise", "train") as other, first.type("dvc", "repro", "train") as cooking:
-        said = cooking.end()
+    with second.start("reprise", "train") as other, first.start("dvc", "repro", "train") as repro:
+        output = repro.end()
         assert other.end() == "train: host 1 of 2, they meet at 10.77.0.1:29500\n"
-    assert BEGINS in said
+    assert BEGINS in output
     assert results(first.folder) == one_host
     assert files_of(second) == before
 
 
 def files_of(host: Host) -> set[Path]:
-    """Every file in a host's checkout; of Python's caches none."""
+    """Return all files in the checkout of a host, without Python's caches."""
     return {path for path in host.folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
 
 
-def test_a_host_with_another_commit_recipe_or_data_is_named_and_both_end_before_any_step(
+def test_a_host_with_another_commit_recipe_or_data_is_reported_and_both_exit_before_any_step(
     hosts: tuple[Host, Host], run: Run
 ) -> None:
     first, second = hosts
     write_params(second.folder, **LONG, seed=43)
     run(second.folder, "git", "commit", "-qam", "Another seed")
-    with (second.folder / "data/prepared/stats.json").open("a") as card:
-        card.write("\n")
-    with second.type("reprise", "train") as other, first.type("reprise", "train") as training:
+    with (second.folder / "data/prepared/stats.json").open("a") as stats:
+        stats.write("\n")
+    with second.start("reprise", "train") as other, first.start("reprise", "train") as training:
         for host in (other, training):
             assert "they meet at 10.77.0.1:29500\n" in host.end(2)
     commits = [run(host.folder, "git", "rev-parse", "HEAD").stdout[:12] for host in (second, first)]
@@ -185,77 +185,77 @@ def test_a_host_with_another_commit_recipe_or_data_is_named_and_both_end_before_
     assert not checkpoints(first.folder)
 
 
-def test_a_link_that_is_cut_ends_both_within_the_time_and_the_run_goes_on_once_it_is_mended(
+def test_a_lost_link_stops_both_within_the_timeout_and_the_run_resumes_after_it_is_restored(
     hosts: tuple[Host, Host], one_host: dict[str, bytes]
 ) -> None:
     first, second = hosts
-    with second.type("reprise", "train") as other, first.type("reprise", "train") as training:
+    with second.start("reprise", "train") as other, first.start("reprise", "train") as training:
         training.until(lambda: checkpoints(first.folder))
-        first.cable("down")
-        cut = time.monotonic()
+        first.set_link("down")
+        down = time.monotonic()
         ends = until_both_end(training, other)
-    first.cable("up")
-    print(f"\nmultihost: the cable was pulled; the hosts ended after {ends - cut:.0f} s, of {TIMEOUT}")
+    first.set_link("up")
+    print(f"\nmultihost: the link was set down; the hosts exited after {ends - down:.0f} s, of {TIMEOUT}")
     assert [last_line(host) for host in (training, other)] == [LOST, LOST]
-    (steps, _) = first.whole()[-1]
+    (steps, _) = first.valid_checkpoints()[-1]
     assert 0 < steps < STEPS
     assert not checkpoints(second.folder)
 
-    with second.type("reprise", "train") as other, first.type("reprise", "train") as training:
-        said = training.end()
+    with second.start("reprise", "train") as other, first.start("reprise", "train") as training:
+        output = training.end()
         other.end()
-    assert f"train: goes on after step {steps}/{STEPS}" in said
+    assert f"train: goes on after step {steps}/{STEPS}" in output
     assert results(first.folder) == one_host
 
 
 def until_both_end(*running: Running) -> float:
-    """Wait until both have failed; return when."""
+    """Wait until both have failed; return the time."""
     for one in running:
         one.end(1)
     return time.monotonic()
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_is_killed_starts_again_and_ends_with_the_same_bits(
+def test_a_killed_process_restarts_and_ends_with_equal_bits(
     hosts: tuple[Host, Host], one_host: dict[str, bytes], rank: int
 ) -> None:
     first, second = hosts
-    again = {"REPRISE_MAX_RESTARTS": "1"}
-    with second.type("reprise", "train", **again) as other, first.type("reprise", "train", **again) as training:
+    restarts = {"REPRISE_MAX_RESTARTS": "1"}
+    with second.start("reprise", "train", **restarts) as other, first.start("reprise", "train", **restarts) as training:
         training.until(lambda: checkpoints(first.folder))
         process_of((training, other)[rank]).send_signal(signal.SIGKILL)
-        said = training.end()
+        output = training.end()
         other.end()
-    assert said.count(BEGINS) == 2
-    assert re.search(rf"train: goes on after step \d+/{STEPS}", said)
+    assert output.count(BEGINS) == 2
+    assert re.search(rf"train: goes on after step \d+/{STEPS}", output)
     assert results(first.folder) == one_host
 
 
-def test_a_process_that_is_killed_and_may_not_start_again_ends_both_hosts(hosts: tuple[Host, Host]) -> None:
+def test_a_killed_process_without_restarts_stops_both_hosts(hosts: tuple[Host, Host]) -> None:
     first, second = hosts
-    with second.type("reprise", "train") as other, first.type("reprise", "train") as training:
+    with second.start("reprise", "train") as other, first.start("reprise", "train") as training:
         training.until(lambda: checkpoints(first.folder))
         process_of(other).send_signal(signal.SIGKILL)
         until_both_end(training, other)
     assert [last_line(host) for host in (training, other)] == [LOST, LOST]
     assert "train: process 1 ended with SIGKILL\n" in other.errors
     assert "train: another process or its host is lost: " in training.errors
-    assert first.whole()
+    assert first.valid_checkpoints()
 
 
-def test_a_signal_on_any_host_stops_both_and_one_process_of_one_host_goes_on_with_the_same_losses(
+def test_a_signal_on_any_host_stops_both_and_one_process_resumes_with_the_same_losses(
     hosts: tuple[Host, Host], one_host: dict[str, bytes]
 ) -> None:
     first, second = hosts
-    with second.type("reprise", "train") as other, first.type("reprise", "train") as training:
+    with second.start("reprise", "train") as other, first.start("reprise", "train") as training:
         training.until(lambda: checkpoints(first.folder))
         other.send(signal.SIGTERM)
         training.end(143)
         other.end(143)
     (stopped,) = set(re.findall(rf"reprise train: stopped after step (\d+)/{STEPS}; ", training.errors + other.errors))
-    with first.type("reprise", "train", REPRISE_NODES="1", REPRISE_NODE_RANK="0") as alone:
-        said = alone.end()
-    assert f"train: goes on after step {stopped}/{STEPS}" in said
+    with first.start("reprise", "train", REPRISE_NODES="1", REPRISE_NODE_RANK="0") as single:
+        output = single.end()
+    assert f"train: goes on after step {stopped}/{STEPS}" in output
     losses, expected = (
         pd.read_csv(io.BytesIO(found["plots/train.csv"]))["loss"] for found in (results(first.folder), one_host)
     )
