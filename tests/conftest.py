@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; tw
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import datasets
@@ -124,26 +125,20 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run
     return folder
 
 
-def digest(folder: Path) -> str:
-    """Hash every file of a repository but git's own, and the Python that runs it."""
-    found = hashlib.sha256(sys.version.encode())
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts):
-        found.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes())
-    return found.hexdigest()
-
-
 @pytest.fixture(scope="session")
 def cooked(kitchen: Path, request: pytest.FixtureRequest, run: Run) -> Path:
     """The repository after `dvc repro`, its results committed. Do not change; `served` gives a copy to work in.
 
-    It is made once for all workers, and again only when a file of the repository has changed.
+    It is made once for all workers, and again only when a committed file or Python has changed.
     """
+    tree = run(kitchen, "git", "rev-parse", "HEAD^{tree}").stdout
     kept = Path(request.config.cache.mkdir("trained_repo"))
-    folder = kept / digest(kitchen)[:16] / "repo"
+    folder = kept / hashlib.sha256(f"{tree}{sys.version}".encode()).hexdigest()[:16] / "repo"
     with FileLock(kept / "lock"):
         if not folder.is_dir():
             for older in kept.glob("*/"):
-                shutil.rmtree(older)
+                if time.time() - older.stat().st_mtime > 3600:  # a younger one may be in use
+                    shutil.rmtree(older)
             partial = folder.parent / "partial"
             shutil.copytree(kitchen, partial, symlinks=True)
             run(partial, "dvc", "repro")
