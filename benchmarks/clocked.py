@@ -65,18 +65,18 @@ def plan(rows: int, figures: dict[str, float]) -> None:
 def watch_steps(number: int, figures: dict[str, float]) -> None:
     """Note when the first step of a training is taken (in seconds since 1970, and in those of all cores together);
     stop it after so many, 0 for never."""
-    from reprise.train.history import TrainingHistory
+    from reprise.train.recorder import Recorder
 
-    step = TrainingHistory.log_step
+    step = Recorder.log_step
 
-    def noting(record: TrainingHistory, *arguments: Any) -> None:
+    def noting(recorder: Recorder, *arguments: Any) -> None:
         figures.setdefault("first_step", time.time())
         figures.setdefault("first_step_cpu_seconds", time.process_time())
-        step(record, *arguments)
-        if record.steps_done == number:
+        step(recorder, *arguments)
+        if recorder.history.steps_done == number:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    TrainingHistory.log_step = noting  # type: ignore[assignment, method-assign]
+    Recorder.log_step = noting  # type: ignore[assignment, method-assign]
 
 
 def watch(figures: dict[str, float]) -> None:

@@ -243,17 +243,17 @@ def reprise(recipe: Recipe, turns: Turns) -> dict[str, Any]:
     class InTurns(CheckpointManager):
         def restore(self, model: torch.nn.Module, *state: Any) -> None:
             super().restore(model, *state)
-            turns.begin(model, self.record.steps_per_epoch, count=True)
+            turns.begin(model, self.recorder.history.steps_per_epoch, count=True)
 
         def maybe_save(self) -> None:
             super().maybe_save()
-            if len(self.record.history) == 1:  # to know what one takes
-                self.record.flush()
+            if self.recorder.history.steps_done == 1:  # to know what one takes
+                self.recorder.flush()
                 self.save()
             turns.maybe_save()
 
         def save(self) -> None:
-            with turns.spread(self.record.train.checkpoint_every):
+            with turns.spread(self.save_steps):
                 super().save()
 
     worker.CheckpointManager = InTurns  # type: ignore[attr-defined]

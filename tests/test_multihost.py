@@ -35,10 +35,10 @@ LONG = {"train.epochs": 20, "train.checkpoint_every": 5}
 TIMEOUT = 40  # seconds for which the hosts wait for one another, also where a busy machine starts them
 
 
-BEGINS = "train: tiny on 144 rows, cpu:0, fp32, processes: 2, threads: 1\n"
+BEGINS = "train: tiny on 144 examples, cpu:0, fp32, processes: 2, threads: 1\n"
 LOST = (
-    "reprise train: one of 2 processes on 2 hosts failed or was lost; its error stands above, and the same command "
-    "goes on from the last checkpoint"
+    "reprise train: one of 2 processes on 2 hosts failed or was lost; its error is printed above, and the same command "
+    "resumes from the last checkpoint"
 )
 
 
@@ -150,7 +150,7 @@ def test_two_hosts_give_the_bits_of_two_processes_on_one_and_the_second_one_writ
     before = files_of(second)
     with second.type("reprise", "train") as other, first.type("dvc", "repro", "train") as cooking:
         said = cooking.end()
-        assert other.end() == "train: host 1 of 2, they meet at 10.77.0.1:29500\n"
+        assert other.end() == "train: host 1 of 2, rendezvous at 10.77.0.1:29500\n"
     assert BEGINS in said
     assert results(first.folder) == one_host
     assert files_of(second) == before
@@ -171,10 +171,10 @@ def test_a_host_with_another_commit_recipe_or_data_is_named_and_both_end_before_
         card.write("\n")
     with second.type("reprise", "train") as other, first.type("reprise", "train") as training:
         for host in (other, training):
-            assert "they meet at 10.77.0.1:29500\n" in host.end(2)
+            assert "rendezvous at 10.77.0.1:29500\n" in host.end(2)
     commits = [run(host.folder, "git", "rev-parse", "HEAD").stdout[:12] for host in (second, first)]
     expected = (
-        "reprise: error: train: host 1 (host-1) is unlike host 0 (host-0): "
+        "reprise: error: train: host 1 (host-1) differs from host 0 (host-0): "
         rf"commit {commits[0]} instead of {commits[1]}; seed 43 instead of 42; "
         r"data/prepared/card.json [0-9a-f]{12} instead of [0-9a-f]{12}; "
         "expected the same commit, recipe, data and model on all hosts"
@@ -204,7 +204,7 @@ def test_a_link_that_is_cut_ends_both_within_the_time_and_the_run_goes_on_once_i
     with second.type("reprise", "train") as other, first.type("reprise", "train") as training:
         said = training.end()
         other.end()
-    assert f"train: goes on after step {steps}/{STEPS}" in said
+    assert f"train: resuming from step {steps}/{STEPS}" in said
     assert results(first.folder) == one_host
 
 
@@ -227,7 +227,7 @@ def test_a_process_that_is_killed_starts_again_and_ends_with_the_same_bits(
         said = training.end()
         other.end()
     assert said.count(BEGINS) == 2
-    assert re.search(rf"train: goes on after step \d+/{STEPS}", said)
+    assert re.search(rf"train: resuming from step \d+/{STEPS}", said)
     assert results(first.folder) == one_host
 
 
@@ -255,7 +255,7 @@ def test_a_signal_on_any_host_stops_both_and_one_process_of_one_host_goes_on_wit
     (stopped,) = set(re.findall(rf"reprise train: stopped after step (\d+)/{STEPS}; ", training.errors + other.errors))
     with first.type("reprise", "train", REPRISE_NODES="1", REPRISE_NODE_RANK="0") as alone:
         said = alone.end()
-    assert f"train: goes on after step {stopped}/{STEPS}" in said
+    assert f"train: resuming from step {stopped}/{STEPS}" in said
     losses, expected = (
         pd.read_csv(io.BytesIO(found["plots/train.csv"]))["loss"] for found in (results(first.folder), one_host)
     )

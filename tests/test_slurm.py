@@ -133,7 +133,7 @@ def test_stopped_in_every_way_it_goes_on_from_a_checkpoint_and_ends_with_the_bit
     sessions = re.findall(r"job (\d+), session (\d+) on node\[1-2\], ", log)
     assert sessions == [(sessions[0][0], "1"), *((job.number, session) for session in "1234")]
     assert log.count("processes: 2") == len(sessions)
-    gone_on = [int(step) for step in re.findall(rf"train: goes on after step (\d+)/{STEPS}", log)]
+    gone_on = [int(step) for step in re.findall(rf"train: resuming from step (\d+)/{STEPS}", log)]
     assert all(least <= step < STEPS for least, step in zip(at_least, gone_on, strict=True)), (at_least, gone_on)
     assert results(folder) == results(unbroken)
     assert re.findall(r"Running stage '(\w+)'", run(folder, "dvc", "repro").stdout) == ["environment"]

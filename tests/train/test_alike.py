@@ -34,7 +34,7 @@ def test_a_host_that_is_unlike_the_first_is_named_with_what_differs_and_both_val
     with pytest.raises(RankMismatchError) as refused:
         check_consistency({"seed": 42})
     assert str(refused.value) == (
-        "train: host 2 (c) is unlike host 0 (a): commit f6e5d4c3b2a1 with changes instead of 1a2b3c4d5e6f; "
+        "train: host 2 (c) differs from host 0 (a): commit f6e5d4c3b2a1 with changes instead of 1a2b3c4d5e6f; "
         "seed 43 instead of 42; expected the same commit, recipe, data and model on all hosts"
     )
 

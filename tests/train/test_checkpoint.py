@@ -22,7 +22,6 @@ from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
 from reprise.train import checkpoint as checkpointing
 from reprise.train.checkpoint import CheckpointManager, checkpoint_dir, fingerprint
-from reprise.train.history import TrainingHistory
 from tiny import ROOT, Run, tiny_recipe, write_params
 
 Cook = Callable[..., Recipe]
@@ -74,7 +73,7 @@ def interrupted(step: int, interrupt: Callable[[], None]) -> Callable[[Checkpoin
     after_step = CheckpointManager.maybe_save
 
     def interrupted(self: CheckpointManager) -> None:
-        if len(self.record.history) == step:
+        if self.recorder.history.steps_done == step:
             interrupt()
         after_step(self)
 
@@ -85,9 +84,9 @@ def cut(*_: object) -> None:
     raise Cut
 
 
-def steps_gone_on_after(capsys: Said) -> list[int]:
+def resumed_steps(capsys: Said) -> list[int]:
     """The steps after which the runs since went on, in turn."""
-    return [int(step) for step in re.findall(r"goes on after step (\d+)/", capsys.readouterr().out)]
+    return [int(step) for step in re.findall(r"resuming from step (\d+)/", capsys.readouterr().out)]
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -114,7 +113,7 @@ def test_a_run_stopped_again_and_again_loses_no_step_and_ends_with_the_same_bits
     for step in stops:
         stop_after(step, **changes)
     cook(**changes)
-    assert steps_gone_on_after(capsys) == stops
+    assert resumed_steps(capsys) == stops
     assert results(at) == whole
 
 
@@ -127,7 +126,7 @@ def test_a_run_over_many_shards_goes_on_in_any_part_of_an_epoch_with_the_same_bi
     for step in stops:
         stop_after(step)
     cook()
-    assert steps_gone_on_after(capsys) == stops
+    assert resumed_steps(capsys) == stops
     assert results(at) == whole
 
 
@@ -144,7 +143,7 @@ def test_a_power_cut_costs_the_steps_since_the_last_checkpoint_and_no_bit(
     for step in (5, 10, 17, 18):
         cut_after(step, **changes)
     cook(**changes)
-    assert steps_gone_on_after(capsys) == kept
+    assert resumed_steps(capsys) == kept
     assert results(at) == whole
 
 
@@ -183,7 +182,7 @@ def test_an_interruption_between_an_epochs_last_step_and_its_validation_goes_on_
     assert capsys.readouterr().out.count("validation") == step // 10
     cook(**changes)
     said = capsys.readouterr().out
-    assert f"train: goes on after step {step}/" in said
+    assert f"train: resuming from step {step}/" in said
     assert said.count("validation") == validated - step // 10
     assert results(at) == whole
 
@@ -194,13 +193,13 @@ def test_a_power_cut_after_the_last_epoch_leaves_only_the_writing_to_do(
     cook()
     whole = taken(at)
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingHistory, "write_outputs", cut)
+        patch.setattr("reprise.train.worker.write_outputs", cut)
         with pytest.raises(Cut):
             cook()
     capsys.readouterr()
     cook()
     said = capsys.readouterr().out
-    assert "train: goes on after step 18/18" in said
+    assert "train: resuming from step 18/18" in said
     assert "validation" not in said
     assert results(at) == whole
 
@@ -217,8 +216,12 @@ def halve(file: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[str, Damage, str]] = {
-    "a bit of the weights": ("model.safetensors", flip_a_byte, "model.safetensors is not as it was written"),
-    "the end of the optimizer": ("optimizer.safetensors", halve, "optimizer.safetensors is not as it was written"),
+    "a bit of the weights": ("model.safetensors", flip_a_byte, "model.safetensors has changed since it was written"),
+    "the end of the optimizer": (
+        "optimizer.safetensors",
+        halve,
+        "optimizer.safetensors has changed since it was written",
+    ),
     "half a manifest": ("manifest.json", halve, "manifest.json cannot be read"),
     "no manifest": ("manifest.json", Path.unlink, "manifest.json cannot be read"),
     "no figures": ("state.json", Path.unlink, "state.json cannot be read"),
@@ -237,10 +240,9 @@ def test_a_damaged_checkpoint_is_left_out_and_the_one_before_it_is_taken(
     damage(newest / name)
     capsys.readouterr()
     cook(**EVERY_3)
-    left_out, goes_on = (line for line in capsys.readouterr().out.splitlines() if "checkpoints/" in line)
-    assert left_out.startswith(f"train: {newest} is left out: ")
-    assert left_out.endswith(problem)
-    assert goes_on == f"train: goes on after step 12/18, from {before}"
+    skipped, resumed = (line for line in capsys.readouterr().out.splitlines() if "checkpoints/" in line)
+    assert skipped == f"train: skipping corrupt checkpoint {newest}: {problem}"
+    assert resumed == f"train: resuming from step 12/18, from {before}"
     assert results(at) == whole
 
 
@@ -255,8 +257,8 @@ def test_a_run_whose_checkpoints_are_all_damaged_starts_over(
     capsys.readouterr()
     cook(**EVERY_3)
     said = capsys.readouterr().out
-    assert said.count("is left out: model.safetensors is not as it was written") == 2
-    assert "goes on" not in said
+    assert said.count(": model.safetensors has changed since it was written") == 2
+    assert "resuming" not in said
     assert results(at) == whole
 
 
@@ -283,7 +285,7 @@ def test_a_half_written_checkpoint_is_never_read_and_leaves_nothing_behind(
         (partial / "rest").touch()
     capsys.readouterr()
     cut_after(10, **EVERY_3)
-    assert f"train: goes on after step 6/18, from {newest}\n" in capsys.readouterr().out
+    assert f"train: resuming from step 6/18, from {newest}\n" in capsys.readouterr().out
     assert place(checkpoints(at)[-1]) == (9, 1)
     assert not list(checkpoints(at)[-1].rglob("rest"))
     cook(**EVERY_3)
@@ -324,11 +326,11 @@ def test_the_checkpoints_of_another_run_are_neither_read_nor_touched_and_serve_t
     others = files_in(at / "checkpoints")
     capsys.readouterr()
     cook(seed=42)
-    assert "goes on" not in capsys.readouterr().out
+    assert "resuming" not in capsys.readouterr().out
     assert results(at) == whole[42]
     assert files_in(at / "checkpoints") == others
     cook(seed=43)
-    assert "train: goes on after step 12/18" in capsys.readouterr().out
+    assert "train: resuming from step 12/18" in capsys.readouterr().out
     assert results(at) == whole[43]
 
 
@@ -364,6 +366,32 @@ def test_what_decides_no_weight_leaves_it_the_same_run(at: Path, changes: dict[s
     assert run_of(**changes) == run_of()
 
 
+def code_runs_from(folder: Path, monkeypatch: Patch) -> None:
+    """Copy the checkout's code and pipeline to a folder, and let the fingerprint find them there."""
+    shutil.copytree(ROOT / "src/reprise", folder / "src/reprise")
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    monkeypatch.setattr(checkpointing, "__file__", str(folder / "src/reprise/train/checkpoint.py"))
+
+
+def test_the_code_of_a_run_is_what_dvc_yaml_lists_for_train(at: Path, monkeypatch: Patch) -> None:
+    code_runs_from(at, monkeypatch)
+    before = run_of()
+    for other in ("report/build.py", "evaluate/stage.py", "commands/compare.py"):
+        (at / "src/reprise" / other).write_text("")
+    assert run_of() == before
+
+
+@pytest.mark.parametrize("content", [None, "[", "stages: {}\n", "- 1\n"], ids=["missing", "broken", "no train", "list"])
+def test_a_pipeline_without_the_stage_train_is_refused(at: Path, monkeypatch: Patch, content: str | None) -> None:
+    code_runs_from(at, monkeypatch)
+    if content is None:
+        (at / "dvc.yaml").unlink()
+    else:
+        (at / "dvc.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"dvc\.yaml: stages\.train\.deps: not found; expected the code that"):
+        run_of()
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -371,17 +399,16 @@ def test_what_decides_no_weight_leaves_it_the_same_run(at: Path, changes: dict[s
         "models/pretrained/model/model.safetensors",
         "models/pretrained/model/config.json",
         "environment.json",
-        "reprise/train/engines/accelerate.py",
-        "reprise/train/checkpoint.py",
-        "reprise/modeling/classifier.py",
-        "reprise/modeling/bucketing.py",
-        "reprise/core/config.py",
-        "reprise/metrics/accuracy/accuracy.py",
+        "src/reprise/train/engines/accelerate.py",
+        "src/reprise/train/checkpoint.py",
+        "src/reprise/modeling/classifier.py",
+        "src/reprise/modeling/bucketing.py",
+        "src/reprise/core/config.py",
+        "src/reprise/metrics/accuracy/accuracy.py",
     ],
 )
 def test_other_data_weights_environment_or_code_make_it_another_run(at: Path, name: str, monkeypatch: Patch) -> None:
-    code = shutil.copytree(ROOT / "src/reprise", at / "reprise")
-    monkeypatch.setattr(checkpointing, "__file__", str(code / "train/checkpoint.py"))
+    code_runs_from(at, monkeypatch)
     (at / "environment.json").write_text("{}\n")
     before = run_of()
     with (at / name).open("ab") as file:
@@ -399,13 +426,13 @@ def test_a_second_training_of_one_run_waits_and_goes_on_where_the_first_was_stop
         # Stopped in its tracks, it still holds the lock, however long the second takes to come.
         first.send(signal.SIGSTOP)
         with Running(at, "reprise", "train") as second:
-            second.until(lambda: "train: waits for another process that trains this recipe, in chec" in second.said)
+            second.until(lambda: "train: waiting for a lock held by another run of this recipe: chec" in second.said)
             first.send(signal.SIGTERM)
             first.send(signal.SIGCONT)
             first.end(143)
             said = second.end()
     (stopped,) = re.findall(r"stopped after step (\d+)/200;", first.errors)
-    assert f"train: goes on after step {stopped}/200" in said
+    assert f"train: resuming from step {stopped}/200" in said
     assert results(at) == whole
 
 
@@ -419,8 +446,8 @@ def test_a_second_training_of_one_run_gives_up_where_the_first_goes_on(
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError) as refused:
             cook()
-    assert str(refused.value) == f"{folder}: another process trains this recipe; expected it to end first"
-    assert capsys.readouterr().out.count("train: waits for another process") == 1
+    assert str(refused.value) == f"{folder}: another run of this recipe holds the lock; expected it to end first"
+    assert capsys.readouterr().out.count("train: waiting for a lock") == 1
     cook()
     assert (at / "models/final/model.safetensors").is_file()
 
@@ -451,12 +478,12 @@ def test_a_full_disk_is_one_line_keeps_the_checkpoints_before_and_goes_on_once_t
     _, after = done.stdout.split("exit code 2\n")
     said = re.fullmatch(
         r"reprise: error: (checkpoints/[^:]*): .*No space left on device.*; "
-        r"expected room for a checkpoint; those before are kept, and `dvc repro` goes on from there\n",
+        r"expected space for a checkpoint; earlier ones are kept, and `dvc repro` resumes from there\n",
         done.stderr,
     )
     assert said, done.stderr
     assert place(Path(said[1])) == next_one
     found = sorted(line for line in after.splitlines() if line.startswith("checkpoints/"))
     assert [place(Path(name)) for name in found] == kept  # and nothing half-written, which no place could be read from
-    assert re.findall(r"goes on after step (\d+)/18", after) == [str(steps) for steps, _ in kept[-1:]]
+    assert re.findall(r"resuming from step (\d+)/18", after) == [str(steps) for steps, _ in kept[-1:]]
     assert results(at) == whole

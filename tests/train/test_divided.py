@@ -123,8 +123,10 @@ def test_killed_and_with_its_newest_checkpoint_damaged_a_divided_run_ends_with_t
     other.write_bytes(content)
     with Running(at, "reprise", "train", env=DIVIDED) as again:
         said = again.end()
-    assert f"{newest.relative_to(at)} is left out: {other.name} is not as it was written\n" in said
-    assert f"train: goes on after step {steps}/18, from {before.relative_to(at)}\n" in said
+    assert (
+        f"skipping corrupt checkpoint {newest.relative_to(at)}: {other.name} has changed since it was written\n" in said
+    )
+    assert f"train: resuming from step {steps}/18, from {before.relative_to(at)}\n" in said
     assert results(at) == results(divided)
     assert not list((at / "checkpoints").iterdir())
 
@@ -170,7 +172,7 @@ def test_a_run_goes_on_with_any_number_of_processes(at: Path, cook: Cook, worlds
                 running.until(lambda: checkpoints(at) and place(checkpoints(at)[-1])[0] > steps)  # noqa: B023
                 running.kill(running.groups())
                 said = running.said
-        assert (f"goes on after step {steps}/" in said) == (number > 1)
+        assert (f"resuming from step {steps}/" in said) == (number > 1)
         assert f"processes: {processes}, " in said
         found = checkpoints(at)
         if found:
@@ -191,7 +193,7 @@ def test_a_run_goes_on_under_the_other_profile(at: Path, cook: Cook, run: Run) -
     steps, _ = place(checkpoints(at)[-1])
     set_processes(at, 2)
     said = run(at, "reprise", "train", env={"OMP_NUM_THREADS": "1"}).stdout
-    assert f"goes on after step {steps}/18" in said
+    assert f"resuming from step {steps}/18" in said
     np.testing.assert_allclose(curve(at)["loss"], whole["loss"], rtol=1e-5)
 
 
@@ -208,12 +210,12 @@ def test_a_full_disk_is_one_line_of_a_divided_run_too(at: Path, run: Run) -> Non
     done = run(at, "unshare", "--user", "--map-root-user", "--mount", "bash", "-c", typed, env=DIVIDED)
     _, after = re.split(r"exit code \d\n", done.stdout)
     assert re.search(
-        r"reprise: error: checkpoints/[^:]*: No space left on device; expected room for a checkpoint; those before are "
-        r"kept, and `dvc repro` goes on from there\n",
+        r"reprise: error: checkpoints/[^:]*: No space left on device; expected space for a checkpoint; earlier ones are "
+        r"kept, and `dvc repro` resumes from there\n",
         done.stderr,
     ), done.stderr
     assert ".partial" not in after
-    assert re.search(r"goes on after step [36]/18", after)
+    assert re.search(r"resuming from step [36]/18", after)
 
 
 def test_a_share_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) -> None:
@@ -252,8 +254,8 @@ def test_every_family_of_the_shelf_is_divided_by_its_layers(family: str, layers:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"train.engine": "trainer"}, "params.yaml: train.engine: trainer has every process hold the whole model"),
-        ({"train.engine": "pytorch"}, "params.yaml: train.engine: pytorch has every process hold the whole model"),
+        ({"train.engine": "trainer"}, "params.yaml: train.engine: trainer needs the full model on every rank"),
+        ({"train.engine": "pytorch"}, "params.yaml: train.engine: pytorch needs the full model on every rank"),
         ({"train.lora": LORA}, "params.yaml: train.lora: "),
     ],
     ids=["trainer", "pytorch", "lora"],

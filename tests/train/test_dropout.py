@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, Deberta
 from reprise.modeling.classifier import load_classifier
 from reprise.train.dropout import Dropout, DropoutKeys, attention, dropout_mask, replace_dropout, splitmix64
 
-SHARE = 0.1
+P = 0.1
 PATTERN = [
     [1, 0, 1, 0, 1, 0, 0, 0, 0, 1, 0, 1, 1, 0, 1, 0],
     [0, 1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 0],
@@ -34,8 +34,8 @@ def model(tiny_model: Path) -> tuple[PreTrainedModel, DropoutKeys]:
     return model.train(), replace_dropout(model, 42)
 
 
-def draw(keys: DropoutKeys, *shape: int, place: int = 0, share: float = SHARE) -> torch.Tensor:
-    return dropout_mask(keys.values, place, torch.Size([len(keys.values), *shape]), share, torch.float32)
+def draw(keys: DropoutKeys, *shape: int, layer_id: int = 0, p: float = P) -> torch.Tensor:
+    return dropout_mask(keys.values, layer_id, torch.Size([len(keys.values), *shape]), p, torch.float32)
 
 
 def of_rows(*rows: int, epoch: int = 0, seed: int = 42) -> DropoutKeys:
@@ -64,7 +64,7 @@ def test_what_is_dropped_is_a_fixed_pattern() -> None:
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 1e-9])
 def test_the_share_that_is_dropped_is_the_one_asked_for_and_the_mean_stays(keys: DropoutKeys, share: float) -> None:
-    values = draw(keys, 64, 384, share=share)
+    values = draw(keys, 64, 384, p=share)
     dropped = int(values.eq(0).sum())
     assert stats.binomtest(dropped, values.numel(), max(share, 2**-16)).pvalue > 1e-4
     assert len(values.unique()) <= 2
@@ -78,7 +78,7 @@ def test_values_are_dropped_independently_of_their_neighbours_rows_tokens_and_pl
         "beyond the neighbours that share a hash": one.roll(4, 2),
         "token": one.roll(1, 1),
         "row": one.roll(1, 0),
-        "place": draw(keys, 64, 384, place=1).eq(0),
+        "place": draw(keys, 64, 384, layer_id=1).eq(0),
         "epoch": draw(of_rows(*range(8), epoch=1), 64, 384).eq(0),
         "seed": draw(of_rows(*range(8), seed=43), 64, 384).eq(0),
         "attention": draw(keys, 64, 4, 96).eq(0).reshape(one.shape),
@@ -112,7 +112,7 @@ def test_rows_that_fill_a_batch_up_change_no_other_row() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_precision_drops_the_same(keys: DropoutKeys, dtype: torch.dtype) -> None:
-    values = dropout_mask(keys.values, 0, torch.Size([8, 5, 32]), SHARE, dtype)
+    values = dropout_mask(keys.values, 0, torch.Size([8, 5, 32]), P, dtype)
     assert values.dtype == dtype
     assert torch.equal(values.eq(0), draw(keys, 5, 32).eq(0))
 
@@ -162,7 +162,7 @@ def test_attention_is_torchs_own_where_nothing_is_dropped_and_the_same_numbers_w
     expected, _ = attention(nn.Module(), query, key, value, mask)
     asked = nn.Module()
     asked.drop = Dropout(0.0, 0, of_rows(*range(8)))  # the share that the attention is told of is another
-    written_out, _ = attention(asked, query, key, value, mask, dropout=SHARE)
+    written_out, _ = attention(asked, query, key, value, mask, dropout=P)
     torch.testing.assert_close(written_out, expected)
 
 
@@ -170,7 +170,7 @@ def test_attention_that_looks_back_alone_stays_torchs_own() -> None:
     query, key, value = torch.randn(3, 8, 2, 6, 16).unbind()
     asked = nn.Module()
     asked.is_causal = True
-    asked.drop = Dropout(SHARE, 0, of_rows(*range(8)))
+    asked.drop = Dropout(P, 0, of_rows(*range(8)))
     first, _ = attention(asked, query, key, value, None)
     later, _ = attention(asked, query, key, torch.cat([value[:, :, :1], value[:, :, 1:] + 1], 2), None)
     assert torch.equal(first[:, 0], later[:, 0])

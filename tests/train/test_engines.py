@@ -103,9 +103,9 @@ def test_stopped_or_cut_off_again_and_again_every_engine_ends_with_the_bits_of_a
             interrupt(patch, engine, step, power_cut=power_cut)
             with pytest.raises(Cut if power_cut else SystemExit):
                 cook(**changes)
-        gone_on += re.findall(r"goes on after step (\d+)/18", capsys.readouterr().out)
+        gone_on += re.findall(r"resuming from step (\d+)/18", capsys.readouterr().out)
     cook(**changes)
-    gone_on += re.findall(r"goes on after step (\d+)/18", capsys.readouterr().out)
+    gone_on += re.findall(r"resuming from step (\d+)/18", capsys.readouterr().out)
     # A wish to stop keeps the very step; what a cut costs began after the last multiple of 4, or the epoch's end at 9.
     assert gone_on == ["2", "4", "4", "11", "12", "16"]
     assert results(at) == whole
@@ -132,7 +132,7 @@ def interrupt(patch: Patch, engine: str, step: int, *, power_cut: bool) -> None:
         after_step = CheckpointManager.maybe_save
 
         def step_ended(self: CheckpointManager) -> None:
-            now(len(self.record.history))
+            now(self.recorder.history.steps_done)
             after_step(self)
 
         patch.setattr(CheckpointManager, "maybe_save", step_ended)
@@ -150,11 +150,11 @@ def test_trainer_leaves_out_a_checkpoint_that_was_still_being_written(
             cook(**changes)
     checkpoints = sorted(at.glob("checkpoints/*/checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
     assert [folder.name for folder in checkpoints] == ["checkpoint-8", "checkpoint-9"]
-    (checkpoints[-1] / "record.json").unlink()
+    (checkpoints[-1] / "history.json").unlink()
     (checkpoints[-1] / "optimizer.pt").write_bytes(b"half")
     capsys.readouterr()
     cook(**changes)
-    assert "goes on after step 8/18" in capsys.readouterr().out
+    assert "resuming from step 8/18" in capsys.readouterr().out
     assert results(at) == whole
 
 
@@ -175,8 +175,8 @@ def test_trainer_tells_of_a_full_disk_in_one_line_and_goes_on_once_there_is_room
     """
     done = run(at, "unshare", "--user", "--map-root-user", "--mount", "bash", "-c", typed)
     _, after = done.stdout.split("exit code 2\n")
-    assert re.fullmatch(r"reprise: error: checkpoints/\w+: .*; expected room for a checkpoint; .*\n", done.stderr)
-    assert "goes on after step 3/18" in after
+    assert re.fullmatch(r"reprise: error: checkpoints/\w+: .*; expected space for a checkpoint; .*\n", done.stderr)
+    assert "resuming from step 3/18" in after
     assert results(at) == whole
 
 

@@ -17,6 +17,7 @@ from torch.distributed.run import get_args_parser
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
 from reprise.train import stage as launching
+from reprise.train import worker_env
 from reprise.train.distributed.launch_config import LaunchConfig, parse_endpoint, torchrun_args
 from reprise.train.stage import SINGLE_PROCESS, has_bf16, read_processes
 from reprise.train.worker import check_world_size
@@ -73,7 +74,7 @@ def test_the_cores_of_a_tpu_are_started_by_accelerate_with_the_profile_of_the_ro
     assert arguments == ["-m", "accelerate.commands.launch", *said]
     understood = launch_command_parser().parse_args(said)
     assert (understood.tpu, understood.module, understood.training_script) == (True, True, "reprise.train.worker")
-    assert environment[launching.WORLD_SIZE] == "2"
+    assert environment[worker_env.WORLD_SIZE] == "2"
     assert "ACCELERATE_USE_CPU" not in environment
 
 
@@ -83,7 +84,7 @@ def test_the_processes_of_a_cpu_are_started_by_torchrun(at: Path, monkeypatch: p
         "-m", "reprise.train.distributed.torchrun", "--nproc-per-node=2", "--max-restarts=0", "--standalone",
         "--module", "reprise.train.worker"
     ]  # fmt: skip
-    assert environment[launching.WORLD_SIZE] == "2"
+    assert environment[worker_env.WORLD_SIZE] == "2"
     assert environment["ACCELERATE_USE_CPU"] == "1"
 
 
@@ -92,13 +93,13 @@ def test_the_command_line_says_how_many_processes_before_the_profile_does(
 ) -> None:
     arguments, environment = started(at, "cpu", monkeypatch, LaunchConfig(processes=3, max_restarts=1, timeout=60))
     assert {"--nproc-per-node=3", "--max-restarts=1", "--standalone"} < set(arguments)
-    assert (environment[launching.WORLD_SIZE], environment[launching.TIMEOUT]) == ("3", "60")
+    assert (environment[worker_env.WORLD_SIZE], environment[worker_env.TIMEOUT]) == ("3", "60")
 
 
 def test_one_process_that_may_start_again_is_started_by_torchrun_too(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, environment = started(at, "cpu", monkeypatch, LaunchConfig(processes=1, max_restarts=2))
     assert {"--nproc-per-node=1", "--max-restarts=2"} < set(arguments)
-    assert environment[launching.WORLD_SIZE] == "1"
+    assert environment[worker_env.WORLD_SIZE] == "1"
 
 
 def test_several_hosts_meet_at_the_address_of_the_first_and_are_counted_together(
@@ -110,7 +111,7 @@ def test_several_hosts_meet_at_the_address_of_the_first_and_are_counted_together
     assert (understood.nnodes, understood.nproc_per_node, understood.max_restarts) == ("3", "2", 0)
     assert (understood.rdzv_backend, understood.rdzv_endpoint) == ("c10d", "10.0.0.1:29500")
     assert understood.rdzv_conf == "is_host=0,join_timeout=60,read_timeout=60"
-    assert environment[launching.WORLD_SIZE] == "6"
+    assert environment[worker_env.WORLD_SIZE] == "6"
 
 
 @pytest.mark.parametrize("first", ["10.0.0.1", "train-0.train.default.svc", "fd00::1", "node~7"])
@@ -138,12 +139,11 @@ def test_anything_else_is_no_address_at_which_hosts_meet(rendezvous: str) -> Non
         parse_endpoint(rendezvous)
 
 
-@pytest.mark.parametrize(("asked", "came"), [("2", 1), ("1", 2)])
-def test_a_world_of_another_size_than_asked_for_fails(asked: str, came: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(launching.WORLD_SIZE, asked)
-    with pytest.raises(UserError, match=rf"{came} process\(es\) came up, expected {asked}"):
-        check_world_size(came)
-    check_world_size(int(asked))
+@pytest.mark.parametrize(("expected", "started"), [(2, 1), (1, 2)])
+def test_a_world_of_another_size_than_requested_is_refused(expected: int, started: int) -> None:
+    with pytest.raises(UserError, match=rf"{started} process\(es\) started, expected {expected}"):
+        check_world_size(started, expected)
+    check_world_size(expected, expected)
 
 
 def test_a_process_that_fails_is_told_and_leaves_the_earlier_model(cook: Cook, at: Path, run: Run) -> None:
@@ -155,7 +155,7 @@ def test_a_process_that_fails_is_told_and_leaves_the_earlier_model(cook: Cook, a
     assert re.search(r"^train: process [01] ended with exit code 1$", failed.stderr, flags=re.MULTILINE)
     assert "ChildFailedError" not in failed.stderr
     assert failed.stderr.endswith(
-        "reprise train: one of 2 processes failed or was lost; its error stands above, and the same command goes on "
+        "reprise train: one of 2 processes failed or was lost; its error is printed above, and the same command resumes "
         "from the last checkpoint\n"
     )
     assert hashlib.sha256((at / "models/final/model.safetensors").read_bytes()).hexdigest() == before
@@ -204,8 +204,8 @@ def test_ctrl_c_ends_with_130_says_what_is_kept_and_leaves_the_earlier_model(coo
     _, errors = training.communicate(timeout=60)
     assert training.returncode == 130
     assert re.fullmatch(
-        r"train: SIGINT: finishing the step and keeping a checkpoint\n"
-        r"reprise train: stopped after step \d+/4500; `dvc repro` goes on from there\n",
+        r"train: SIGINT: finishing the step and writing a checkpoint\n"
+        r"reprise train: stopped after step \d+/4500; `dvc repro` resumes from there\n",
         errors,
     )
     assert {file: file.read_bytes() for file in sorted((at / "models/final").iterdir())} == before
@@ -232,7 +232,7 @@ def test_training_before_the_earlier_stages_names_what_is_missing(at: Path, run:
 def test_progress_is_a_plain_line_now_and_then_where_there_is_no_terminal(
     cook: Cook, at: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("reprise.train.history.LOG_EVERY_S", -1.0)
+    monkeypatch.setattr("reprise.train.progress.LOG_EVERY_S", -1.0)
     cook()
     lines = [line for line in capsys.readouterr().out.splitlines() if ", step " in line]
     assert [line.split(",")[1] for line in lines] == [" step 9/18", " step 18/18"]

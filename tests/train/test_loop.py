@@ -16,7 +16,7 @@ from reprise.core.errors import UserError
 from reprise.data.tokenization import load_tokenizer
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
-from reprise.train.engines.accelerate import summed_loss
+from reprise.train.engines.loss import summed_loss
 from tiny import Run, write_params
 
 Cook = Callable[..., object]

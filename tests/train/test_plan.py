@@ -143,11 +143,11 @@ def test_a_part_of_an_epoch_reads_few_shards_and_another_epoch_mixes_others() ->
 def test_a_late_step_is_planned_without_the_parts_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     planned = []
 
-    def noting(lengths: Lengths, part: int, **more: int) -> list[Lengths]:
-        planned.append(part)
-        return plan_part(lengths, part, **more)
+    def noting(lengths: Lengths, chunk: int, **more: int) -> list[Lengths]:
+        planned.append(chunk)
+        return plan_chunk(lengths, chunk, **more)
 
-    plan_part = planning.plan_chunk
+    plan_chunk = planning.plan_chunk
     monkeypatch.setattr(planning, "plan_chunk", noting)
     whole = plan(random_lengths(2000), batch_size=8, shard=50)
     assert planned == list(range(10))  # each once

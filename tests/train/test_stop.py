@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from interrupting import Running, checkpoints, place, results, set_processes
-from reprise.train.distributed.preemption import STOP_FILE, StopRequest, handle_signals
+from reprise.train.distributed.preemption import StopRequest, handle_signals
 from tiny import Run, write_params
 
 Whole = Callable[[int], dict[str, bytes]]
@@ -42,7 +42,7 @@ def whole(bench: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Wh
 def stopped_after(training: Running) -> int:
     """The step that a training says it was stopped after, in its last line."""
     last = training.errors.splitlines()[-1]
-    said = re.fullmatch(rf"reprise train: stopped after step (\d+)/{STEPS}; `dvc repro` goes on from there", last)
+    said = re.fullmatch(rf"reprise train: stopped after step (\d+)/{STEPS}; `dvc repro` resumes from there", last)
     assert said, training.errors
     return int(said[1])
 
@@ -69,12 +69,12 @@ def test_stopped_in_the_first_epoch_and_in_the_next_it_goes_on_to_the_bits_of_an
             training.until(lambda epoch=epoch: any(place(found)[1] == epoch for found in checkpoints(at)))
             training.send(number)
             said = training.end(128 + number)
-        assert re.findall(r"goes on after step (\d+)/", said) == [str(step) for step in stops[-1:]]
+        assert re.findall(r"resuming from step (\d+)/", said) == [str(step) for step in stops[-1:]]
         stops.append(stopped_after(training))
         assert epoch * EPOCH < stops[-1] <= (epoch + 1) * EPOCH
         assert place(checkpoints(at)[-1]) == (stops[-1], epoch)
         assert results(at) == {}
-    assert f"train: goes on after step {stops[-1]}/{STEPS}, from " in run(at, "reprise", "train").stdout
+    assert f"train: resuming from step {stops[-1]}/{STEPS}, from " in run(at, "reprise", "train").stdout
     assert results(at) == whole(processes)
 
 
@@ -91,7 +91,7 @@ def test_where_the_launcher_is_killed_its_processes_end_too_and_the_run_goes_on(
         _, alive = psutil.wait_procs(family, timeout=60)
         assert len(family) >= 3  # torchrun and what it started
         assert alive == []
-    assert re.search(r"train: goes on after step [1-9]", run(at, "reprise", "train").stdout)
+    assert re.search(r"train: resuming from step [1-9]", run(at, "reprise", "train").stdout)
     assert results(at) == whole(2)
 
 
@@ -104,20 +104,19 @@ def test_a_signal_is_a_wish_for_as_long_as_somebody_listens(
         assert stop.signal == 0
         signal.raise_signal(number)
         assert stop.signal == number
-    assert capsys.readouterr().err == f"train: {number.name}: finishing the step and keeping a checkpoint\n"
+    assert capsys.readouterr().err == f"train: {number.name}: finishing the step and writing a checkpoint\n"
     assert [signal.getsignal(either) for either in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_in_a_thread_nobody_takes_signals_and_the_launchers_file_is_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setenv(STOP_FILE, str(tmp_path / "stop"))
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     heard: list[StopRequest] = []
 
     def listen() -> None:
-        with handle_signals() as stop:
+        with handle_signals(tmp_path / "stop") as stop:
             assert [signal.getsignal(number) for number in numbers] == before
             heard.append(stop)
 

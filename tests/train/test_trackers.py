@@ -17,7 +17,7 @@ from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
 from reprise.train.checkpoint import checkpoint_dir, fingerprint
-from reprise.train.history import TrainingHistory
+from reprise.train.recorder import Recorder
 from reprise.train.trackers import flat_config, wrap_tracker_errors
 from tiny import Run, tiny_recipe, write_params
 
@@ -78,15 +78,15 @@ def test_a_run_that_goes_on_after_a_power_cut_goes_on_in_its_folder_and_shows_no
     cook: Cook, at: Path, monkeypatch: Patch, engine: str
 ) -> None:
     changes = TENSORBOARD | {"train.engine": engine, "train.checkpoint_every": 7}
-    epoch = TrainingHistory.log_epoch
+    epoch = Recorder.log_epoch
 
-    def cut(self: TrainingHistory, number: int, scores: dict[str, float]) -> None:
+    def cut(self: Recorder, number: int, scores: dict[str, float]) -> None:
         if number == 1:  # the last step has been told, and kept is the fourteenth
             raise Cut
         epoch(self, number, scores)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingHistory, "log_epoch", cut)
+        patch.setattr(Recorder, "log_epoch", cut)
         with pytest.raises(Cut):
             cook(**changes)
     before = told(the_run(at))["train/loss"]
@@ -108,7 +108,7 @@ def test_stopped_by_a_signal_it_goes_on_in_its_folder_and_another_run_has_a_fold
         training.until(lambda: checkpoints(at))
         training.send(signal.SIGTERM)
         training.end(143)
-    assert "train: goes on after step" in run(at, "reprise", "train").stdout
+    assert "train: resuming from step" in run(at, "reprise", "train").stdout
     first = the_run(at)
     assert told(first) == expected(at)
     write_params(at, **TENSORBOARD)
@@ -157,6 +157,6 @@ def test_what_a_tracker_fails_with_is_told_without_the_password_in_its_address()
     with pytest.raises(UserError) as refused, wrap_tracker_errors("mlflow"):
         raise RuntimeError("API request to https://me:secret@example.org/api failed\nand more")
     assert str(refused.value) == (
-        "params.yaml: train.trackers: mlflow: API request to https://…@example.org/api failed; expected it to take the "
-        "run's figures; `dvc repro` goes on from the last checkpoint"
+        "params.yaml: train.trackers: mlflow: API request to https://…@example.org/api failed; expected it to accept the "
+        "run's metrics; `dvc repro` resumes from the last checkpoint"
     )

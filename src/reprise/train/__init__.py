@@ -1,1 +1,1 @@
-"""Train: the fine-tuning loop (engines/), the plan of its batches (sampler.py), its optimizer (optimizer.py)."""
+"""Train: the launcher (stage.py), one worker per rank (worker.py), and the training loop (engines/)."""
