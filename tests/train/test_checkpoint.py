@@ -215,12 +215,13 @@ def halve(file: Path) -> None:
     file.write_bytes(content[: len(content) // 2])
 
 
+CHANGED = "has changed since it was written"
 DAMAGES: dict[str, tuple[str, Damage, str]] = {
-    "a bit of the weights": ("model.safetensors", flip_a_byte, "model.safetensors has changed since it was written"),
+    "a bit of the weights": ("model.safetensors", flip_a_byte, f"model.safetensors {CHANGED}"),
     "the end of the optimizer": (
         "optimizer.safetensors",
         halve,
-        "optimizer.safetensors has changed since it was written",
+        f"optimizer.safetensors {CHANGED}",
     ),
     "half a manifest": ("manifest.json", halve, "manifest.json cannot be read"),
     "no manifest": ("manifest.json", Path.unlink, "manifest.json cannot be read"),

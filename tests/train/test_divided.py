@@ -210,8 +210,8 @@ def test_a_full_disk_is_one_line_of_a_divided_run_too(at: Path, run: Run) -> Non
     done = run(at, "unshare", "--user", "--map-root-user", "--mount", "bash", "-c", typed, env=DIVIDED)
     _, after = re.split(r"exit code \d\n", done.stdout)
     assert re.search(
-        r"reprise: error: checkpoints/[^:]*: No space left on device; expected space for a checkpoint; earlier ones are "
-        r"kept, and `dvc repro` resumes from there\n",
+        r"reprise: error: checkpoints/[^:]*: No space left on device; expected space for a checkpoint; earlier ones "
+        r"are kept, and `dvc repro` resumes from there\n",
         done.stderr,
     ), done.stderr
     assert ".partial" not in after

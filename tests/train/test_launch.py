@@ -155,8 +155,8 @@ def test_a_process_that_fails_is_told_and_leaves_the_earlier_model(cook: Cook, a
     assert re.search(r"^train: process [01] ended with exit code 1$", failed.stderr, flags=re.MULTILINE)
     assert "ChildFailedError" not in failed.stderr
     assert failed.stderr.endswith(
-        "reprise train: one of 2 processes failed or was lost; its error is printed above, and the same command resumes "
-        "from the last checkpoint\n"
+        "reprise train: one of 2 processes failed or was lost; its error is printed above, and the same command "
+        "resumes from the last checkpoint\n"
     )
     assert hashlib.sha256((at / "models/final/model.safetensors").read_bytes()).hexdigest() == before
     assert not list(at.rglob("*.partial"))

@@ -157,6 +157,6 @@ def test_what_a_tracker_fails_with_is_told_without_the_password_in_its_address()
     with pytest.raises(UserError) as refused, wrap_tracker_errors("mlflow"):
         raise RuntimeError("API request to https://me:secret@example.org/api failed\nand more")
     assert str(refused.value) == (
-        "params.yaml: train.trackers: mlflow: API request to https://…@example.org/api failed; expected it to accept the "
-        "run's metrics; `dvc repro` resumes from the last checkpoint"
+        "params.yaml: train.trackers: mlflow: API request to https://…@example.org/api failed; expected it to accept "
+        "the run's metrics; `dvc repro` resumes from the last checkpoint"
     )

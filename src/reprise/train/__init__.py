@@ -1,1 +1,1 @@
-"""Train: the launcher (stage.py), one worker per rank (worker.py), and the training loop (engines/)."""
+"""The train stage: launcher (stage.py), one worker per rank (worker.py) and engines."""

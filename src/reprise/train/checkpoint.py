@@ -1,4 +1,4 @@
-"""Checkpoints: an interrupted run resumes where it stopped and ends with the same bits as an uninterrupted one.
+"""Checkpoints: a resumed run ends with the same bits as an uninterrupted one.
 
     checkpoints/<run>/step-0000100-epochs-000/    weights, optimizer, history, and the manifest, which is written last
 
@@ -46,9 +46,10 @@ LOCK_TIMEOUT_S = 30  # a killed run may take that many seconds to end
 
 
 def fingerprint(recipe: Recipe) -> dict[str, Any]:
-    """Return what determines the weights: keys of the recipe, and the SHA-256 of data, model, environment and code.
+    """Return what determines the weights: recipe keys, and digests of the files that are read.
 
-    The number of processes, the trackers and the interval between checkpoints do not.
+    The files are data, pretrained model, environment and code. The number of processes, the trackers and the interval
+    between checkpoints do not determine the weights.
     """
     keys = {"seed": recipe.seed, "task.labels": recipe.task.labels, "task.metrics": recipe.task.metrics}
     keys |= {f"train.{key}": value for key, value in to_dict(recipe.train).items() if key not in CHANGE_NO_BIT}
@@ -156,7 +157,7 @@ class CheckpointManager:
             raise TrainingInterrupted(f"stopped after {step}; `dvc repro` resumes from there", self.stop.signal)
 
     def save(self) -> None:
-        """Write a checkpoint under a temporary name, sync it to disk, then rename it. Keep the last KEEP_LAST.
+        """Write a checkpoint, sync it to disk, then rename it. Keep the last KEEP_LAST.
 
         Raises:
             UserError: it cannot be written; earlier ones are kept.
@@ -251,14 +252,14 @@ class CheckpointManager:
     def read_tensors(self, checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Read the weights by name, and the optimizer state by "INDEX.KEY" of its parameter.
 
-        Each rank of a sharded model reads its shards from a disk that all hosts share. A full model is read by each
+        Each rank of a sharded model reads its shards from a disk that all hosts mount. A full model is read by each
         rank of a single host; on several hosts the main process broadcasts it, because other disks may not have it.
         """
-        shared = is_single_node() or is_sharded(self.model)
-        reads = shared or self.world.is_main_process
+        every_rank_reads = is_single_node() or is_sharded(self.model)
+        reads = every_rank_reads or self.world.is_main_process
         weights = load_model_state(checkpoint, self.model) if reads else {}
         optimizer_state = load_optimizer_state(checkpoint, self.model, self.optimizer) if reads else {}
-        if shared:
+        if every_rank_reads:
             return weights, optimizer_state
         return broadcast_tensors(self.world, weights), broadcast_tensors(self.world, optimizer_state)
 
@@ -274,7 +275,7 @@ class CheckpointManager:
 
 
 def list_checkpoints(folder: Path) -> list[str]:
-    """List the complete checkpoints, oldest first; one that was being written has a temporary name."""
+    """List the complete checkpoints, oldest first; an incomplete one has a temporary name."""
     return sorted(found.name for found in folder.glob("step-*"))
 
 
@@ -295,7 +296,7 @@ def verify_manifest(checkpoint: Path) -> str | None:
 
 
 def cpu_copy(tensor: torch.Tensor) -> torch.Tensor:
-    """Copy a tensor to host memory of its own, because safetensors refuses tensors with common memory."""
+    """Copy a tensor to its own host memory; safetensors refuses tensors that overlap."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 

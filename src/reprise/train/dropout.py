@@ -1,4 +1,4 @@
-"""Dropout as a function of the example: the same mask on every hardware, for any split and padding of a step.
+"""Dropout as a function of the example: the same mask for any hardware, split and padding.
 
 A CPU, a GPU and a TPU draw different random numbers, and with torch's generator the mask depends on the batch shape. So
 nothing is drawn here. A value's coordinates (its example, the epoch, the layer, the token, …) are hashed to 16 bits,
@@ -84,7 +84,7 @@ class Dropout(nn.Module):
 
 
 def dropout_mask(keys: torch.Tensor, layer_id: int, shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
-    """Return the factors of dropout: 0 for a dropped value, else about 1 / (1 - p), which keeps the mean.
+    """Return the factors of dropout: 0 for a dropped value, else about 1 / (1 - p).
 
     Args:
         keys: int64, [rows].
@@ -115,9 +115,10 @@ def attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Compute scaled dot-product attention (Vaswani et al. 2017), in plain operations if there is dropout.
+    """Compute scaled dot-product attention (Vaswani et al. 2017) with our dropout.
 
-    torch's kernels draw their own random numbers. On a CPU the plain operations are also faster.
+    torch's kernels draw their own random numbers, so plain operations replace them if there is dropout. On a CPU these
+    are also faster.
 
     Args:
         module: the attention module; it contains the dropout of its weights.

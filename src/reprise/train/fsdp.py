@@ -1,5 +1,6 @@
-"""A model that is sharded between the ranks (FSDP2), so that one device need not hold it: with the profile `fsdp`.
+"""A model that is sharded between the ranks (FSDP2), with the launch profile `fsdp`.
 
+One device need not hold the full model.
 Each rank keeps a shard of every weight, of its gradient and of its optimizer state: rows of the first dimension. Layers
 are all-gathered for compute and freed afterwards. The results equal those of a model that every rank holds in full.
 
@@ -37,7 +38,7 @@ MAX_FILE_BYTES = 2**29
 
 
 def fsdp_plugin() -> FullyShardedDataParallelPlugin | None:
-    """Return how Accelerate shards the model, from the environment that stage.py sets; None if it does not."""
+    """Return how Accelerate shards the model, as stage.py's variables ask; None if it does not."""
     if os.environ.get("ACCELERATE_USE_FSDP") != "true":
         return None
     return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
@@ -46,7 +47,7 @@ def fsdp_plugin() -> FullyShardedDataParallelPlugin | None:
 def configure_fsdp(
     model: torch.nn.Module, accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin | None
 ) -> None:
-    """Have `accelerator.prepare` shard this model layer by layer; without a plugin, leave it unsharded."""
+    """Have `accelerator.prepare` shard this model by layers; without a plugin, do nothing."""
     if plugin is None:
         return
     plugin.transformer_cls_names_to_wrap = wrap_classes(model)
@@ -99,7 +100,7 @@ def save_sharded(folder: Path, tensors: Tensors) -> None:
 
 
 def assign_files(sizes: dict[str, int], max_bytes: int) -> dict[str, int]:
-    """Assign tensors to files of about `max_bytes` in order; `sizes` are bytes, files are counted from 1."""
+    """Assign tensors to files of about `max_bytes` in order, counted from 1; `sizes` in bytes."""
     ends = itertools.accumulate(sizes.values())
     return {name: 1 + (end - 1) // max_bytes for name, end in zip(sizes, ends, strict=True)}
 
@@ -119,7 +120,7 @@ def load_model_state(folder: Path, model: torch.nn.Module) -> Tensors:
 
 
 def load_optimizer_state(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -> Tensors:
-    """Read the optimizer state like `load_model_state`: "INDEX.KEY" by parameter, each sharded as its parameter."""
+    """Read the optimizer state like `load_model_state`, as INDEX.KEY of each parameter."""
     sharded, weights = is_sharded(model), model.state_dict()
     parameters = [parameter.detach() for group in optimizer.param_groups for parameter in group["params"]]
     into: Tensors = {}

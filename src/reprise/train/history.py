@@ -1,4 +1,4 @@
-"""The history of a run: the curve of its steps, the metrics of its epochs, and which epoch is best."""
+"""The history of a run: the curve of its steps, its epochs, and which one is best."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -52,7 +52,7 @@ class TrainingHistory:
 
     @property
     def steps_left(self) -> int:
-        """Steps until the end of the current epoch, which is the first one without validation metrics."""
+        """Steps left in the current epoch, the first one without validation metrics."""
         return min((len(self.epochs) + 1) * self.steps_per_epoch, self.total_steps) - self.steps_done
 
     @property
@@ -71,7 +71,7 @@ class TrainingHistory:
         self.curve[-len(values) :, 1:] = values
 
     def log_epoch(self, epoch: int, scores: Mapping[str, float], order_digest: str) -> None:
-        """Append an epoch, counted from 0: its validation metrics and the digest of its sample order."""
+        """Append an epoch, counted from 0: validation metrics, and digest of the sample order."""
         losses = self.curve[epoch * self.steps_per_epoch :, HISTORY_COLUMNS.index("loss")].tolist()
         self.epochs.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), **scores})
         best = max(range(len(self.epochs)), key=lambda index: self.epochs[index][self.metric])

@@ -1,4 +1,4 @@
-"""The model at the start of training, and as it is exported."""
+"""The model at the start of training, and for export."""
 
 import copy
 import warnings
@@ -15,7 +15,7 @@ from reprise.train.dropout import DropoutKeys, replace_dropout
 
 
 def build_model(recipe: Recipe) -> tuple[torch.nn.Module, DropoutKeys]:
-    """Load the pretrained model with a new head from the recipe's seed; `train.lora` wraps it in a PeftModel.
+    """Load the pretrained model with a new head; `train.lora` wraps it in a PeftModel.
 
     Returns:
         The model, and the keys of its dropout.
@@ -29,7 +29,7 @@ def build_model(recipe: Recipe) -> tuple[torch.nn.Module, DropoutKeys]:
 
 
 def apply_lora(model: PreTrainedModel, lora: Lora) -> torch.nn.Module:
-    """Freeze the encoder and add low-rank adapters to its layers; all weights of the head are trained.
+    """Freeze the encoder and add low-rank adapters to its layers; the head is trained in full.
 
     Raises:
         UserError: the model has no layers with the names in `lora.targets`.
@@ -55,7 +55,7 @@ def apply_lora(model: PreTrainedModel, lora: Lora) -> torch.nn.Module:
 
 
 def merge_adapters(model: torch.nn.Module) -> PreTrainedModel:
-    """Merge LoRA adapters into the weights of a copy; a model without adapters is returned unchanged.
+    """Merge LoRA adapters into a copy of the weights; a model without any is returned unchanged.
 
     The copy is in host memory: the device may not have space for a second model, and XLA would compile more programs.
     """

@@ -18,7 +18,7 @@ from reprise.train.provenance import input_digests
 
 
 def save_model(model: torch.nn.Module, folder: Path, *, is_main_process: bool) -> None:
-    """Save a model as safetensors with its configuration; every rank takes part, the main process writes.
+    """Save a model and its configuration; every rank takes part, the main process writes.
 
     Raises:
         UserError: it cannot be written.
@@ -37,7 +37,7 @@ def save_model(model: torch.nn.Module, folder: Path, *, is_main_process: bool) -
 
 
 def write_outputs(history: TrainingHistory, speed: dict[str, Any]) -> None:
-    """Write train.json, speed.json and provenance.json to metrics/, train.csv and validation.csv to plots/."""
+    """Write the JSON files of a run to metrics/ and its CSV files to plots/."""
     write_json(METRICS / "train.json", summary(history))
     write_json(METRICS / "speed.json", speed)
     weights = {file.name: sha256(file) for file in sorted(FINAL_MODEL.glob("*.safetensors"))}

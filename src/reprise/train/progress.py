@@ -1,4 +1,4 @@
-"""What a run prints while it trains: a bar in a terminal, elsewhere a line every few seconds."""
+"""What a run prints: a progress bar in a terminal, elsewhere a line every few seconds."""
 
 import sys
 import time
@@ -30,7 +30,7 @@ class Progress:
         self.bar.update(steps)
 
     def show(self, steps_done: int, loss: float, examples_per_second: float, elapsed: float) -> None:
-        """Show the mean loss of the latest steps, the speed, and the time left; `elapsed` is in seconds."""
+        """Show the mean loss of the latest steps, the speed and the time left; `elapsed` in seconds."""
         self.bar.set_postfix_str(f"loss {loss:.3f}, {examples_per_second:.0f} examples/s")
         now = time.perf_counter()
         if self.bar.disable and self.enabled and now - self.last_line > LOG_EVERY_S:

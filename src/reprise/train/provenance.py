@@ -23,7 +23,7 @@ INPUTS = ("src", "docker", "dvc.yaml", "params.yaml")
 
 
 def describe_session(world: PartialState, precision: str) -> dict[str, Any]:
-    """Describe where this process trains; an interrupted run has several sessions, maybe on several machines."""
+    """Describe where this process trains; an interrupted run has several sessions."""
     commit, dirty = git_state()
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

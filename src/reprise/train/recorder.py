@@ -1,4 +1,4 @@
-"""One object that the engines report to: it passes each step and epoch on to history, clock, progress and trackers."""
+"""What the engines report each step and epoch to."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -24,7 +24,7 @@ from reprise.train.trackers import Trackers
 
 
 class Recorder:
-    """Records one run. Every rank has one and takes part in each flush; the main process prints and writes."""
+    """Passes the steps and epochs of a run to history, throughput, progress and trackers."""
 
     def __init__(
         self, recipe: Recipe, world: PartialState, lengths: NDArray[np.int64], collate: Collator, trackers: Trackers,
@@ -36,7 +36,7 @@ class Recorder:
             recipe: what is trained.
             world: the ranks.
             lengths: tokens of each training example, shape [examples].
-            collate: makes the batches; it knows what they are padded to.
+            collate: makes the batches; `buckets` are the lengths they are padded to.
             trackers: receive the metrics.
             model_dir: where the best epoch's model is saved.
             session: where this process runs, for provenance.json.
@@ -130,7 +130,7 @@ class Recorder:
         save_model(model, self.model_dir, is_main_process=self.world.is_main_process)
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: `history`, an array, and fields that JSON can hold; `flush` comes first."""
+        """Return what a checkpoint keeps, after `flush`: the array `history` and fields for JSON."""
         return self.history.state() | self.throughput.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The sample order: which examples make which step. Pure functions of the seed, the epoch and the lengths.
+"""The sample order: pure functions of the seed, the epoch and the lengths of the examples.
 
 A step is what the optimizer sees: `batch_size` examples. A micro-batch is what one forward pass sees. Ranks and
 micro-batches only split a step, so they change the speed and not the mathematics.
@@ -193,12 +193,12 @@ def iter_micro_batches(steps: Iterable[StepPlan], world_size: int = 1, micro_ste
 
 
 def loss_scale(step: StepPlan, micro_batch: int) -> float:
-    """Return the factor of a micro-batch's summed loss: 1 / examples of its step, or 0 for a dummy row."""
+    """Return the factor of a micro-batch's summed loss: 1 / examples of its step; 0 for a dummy."""
     return 1 / step.num_examples if micro_batch < len(step.micro_batches) else 0.0
 
 
 def micro_batch_seed(seed: int, epoch: int, step: int, micro_batch: int) -> int:
-    """Return the seed of what a model draws within one micro-batch: 63 bits, by NumPy's SeedSequence.
+    """Return the seed of a micro-batch's random draws: 63 bits, by NumPy's SeedSequence.
 
     Dropout does not use it, see dropout.py.
     """

@@ -1,4 +1,4 @@
-"""`reprise train`: check the options, then train in this process or start one worker per rank.
+"""`reprise train`: check the options, then train here or start one worker per rank.
 
 torchrun starts several workers, because `accelerate launch` starts only one on the CPU. On a TPU, `accelerate launch`
 starts one worker per core. The workers check their number before they train. Each of several hosts starts its own.
@@ -96,7 +96,7 @@ def validate_engine(train: Train, hardware: str, processes: int, nodes: int = 1)
 
 
 def validate_fsdp(train: Train, profile: Path) -> None:
-    """Check that the recipe can train a sharded model if the profile asks for one, even on one process.
+    """Check that the recipe can train a sharded model if the profile asks for one.
 
     Raises:
         UserError: it cannot.
@@ -116,7 +116,7 @@ def validate_fsdp(train: Train, profile: Path) -> None:
 
 
 def spawn_workers(processes: int, hardware: str, config: LaunchConfig) -> None:
-    """Train in workers that torchrun starts, or `accelerate launch` on a TPU; they divide the CPU's cores.
+    """Train in workers of torchrun, or of `accelerate launch` on a TPU; they divide the cores.
 
     Raises:
         UserError: all ranks raised the same error.
@@ -225,7 +225,7 @@ def count_gpus() -> int:
 
 
 def fsdp_env(profile: Path) -> dict[str, str]:
-    """Return the environment variables with which Accelerate shards the model; {} if the profile does not.
+    """Return the variables with which Accelerate shards the model; {} if the profile does not.
 
     Raises:
         UserError: the profile asks for another version than FSDP2.
@@ -240,7 +240,7 @@ def fsdp_env(profile: Path) -> dict[str, str]:
 
 
 def has_bf16(cpuinfo: Path) -> bool:
-    """Return whether the processor multiplies bf16 natively, by Linux's list of its flags (x86-64 and Arm)."""
+    """Return whether the processor multiplies bf16 natively, by its flags (x86-64 and Arm)."""
     try:
         words = set(cpuinfo.read_text().split())
     except OSError:

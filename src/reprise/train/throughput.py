@@ -1,4 +1,4 @@
-"""Examples, tokens and seconds of the optimizer steps: what metrics/speed.json is computed from."""
+"""Examples, tokens and seconds of the optimizer steps, for metrics/speed.json."""
 
 import resource
 import statistics
@@ -48,7 +48,7 @@ class Throughput:
         self.padded_tokens += padded_tokens
 
     def count_flush(self, steps: int) -> None:
-        """Take the mean time of the steps since the last flush; a flush waits until they are computed."""
+        """Note the mean time of the steps since the last flush, which waits for the device."""
         now = time.perf_counter()
         self.step_seconds.append((now - self.flushed) / steps)
         self.flushed = now

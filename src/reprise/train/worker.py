@@ -1,4 +1,4 @@
-"""One rank of the train stage: set up device, determinism and data, run the engine, write the outputs."""
+"""One rank of the train stage: set up device and data, run the engine, write the outputs."""
 
 import os
 import signal
@@ -135,7 +135,7 @@ def main() -> None:
 
 
 def is_peer_failure(error: RuntimeError) -> bool:
-    """Return whether another rank no longer answers; torch has a class for that error, Gloo only a message."""
+    """Return whether another rank no longer answers; Gloo has no class for that error."""
     return isinstance(error, torch.distributed.DistError) or any(text in str(error) for text in GLOO_ERRORS)
 
 

@@ -1,7 +1,7 @@
-"""What the launcher (stage.py) and its workers (worker.py) exchange: environment variables and three files.
+"""What launcher (stage.py) and workers (worker.py) exchange: variables and three files.
 
 The launcher creates the stop file when it receives a signal, and a worker that stopped writes its message there. An
-error that all ranks share goes to the error file. Each worker locks the liveness file while it runs.
+error of all ranks goes to the error file. Each worker locks the liveness file while it runs.
 """
 
 import os

@@ -1,1 +1,1 @@
-"""Several processes and hosts: launch options, consistency between ranks, liveness, and preemption."""
+"""Several processes and hosts: launch options, consistency, liveness and preemption."""

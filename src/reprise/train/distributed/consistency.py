@@ -1,6 +1,6 @@
-"""What all ranks must have in common: the inputs of the run, a restored checkpoint, and the decision to stop.
+"""What all ranks have in common: the inputs, a restored checkpoint, and when to stop.
 
-Hosts need not share a disk. Each has its own checkout, data and pretrained model, which must equal those of host 0.
+Hosts need no common disk. Each has its own checkout, data and pretrained model, which must equal those of host 0.
 Checkpoints are on host 0, which broadcasts what it reads.
 """
 

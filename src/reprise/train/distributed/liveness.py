@@ -1,6 +1,7 @@
-"""Detect that all workers of this host are dead; torchrun waits for host 0 if the connection to it is lost.
+"""Detect that all workers of this host are dead.
 
-Each worker holds a shared lock on a file. The kernel releases it however the worker ends.
+torchrun waits if the connection to host 0 is lost. So each worker holds a shared lock on a file, and the kernel
+releases it however the worker ends.
 """
 
 import fcntl
@@ -30,7 +31,7 @@ class LivenessMonitor:
         self.seen_alive, self.last_seen = False, 0.0
 
     def is_dead(self) -> bool:
-        """Return whether the last worker failed longer than the timeout ago and none was started since."""
+        """Return whether all workers failed and none was started within the timeout."""
         with self.file.open(encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

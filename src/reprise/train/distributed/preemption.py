@@ -17,7 +17,7 @@ SYNC_EVERY_STEPS = 10
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 - nothing went wrong
-    """Raised when a run ends early, after its checkpoint; `signal` is 0 if another process received the signal."""
+    """Raised when a run ends early, after its checkpoint; `signal` is 0 if another rank got it."""
 
     def __init__(self, message: str, signal: int) -> None:
         """Raise with a message for the user."""
@@ -47,7 +47,7 @@ class StopRequest:
 
 
 def set_pdeathsig(number: signal.Signals) -> None:
-    """Have Linux send this process a signal when its parent dies, even by SIGKILL, so that no orphan keeps running."""
+    """Have Linux send this process a signal when its parent dies, so that no orphan runs on."""
     pr_set_pdeathsig = 1  # prctl.h
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
 

@@ -1,1 +1,1 @@
-"""Three ways to run the same training loop: Accelerate, plain PyTorch, and transformers' Trainer."""
+"""Three ways to run the same training: Accelerate, plain PyTorch, transformers' Trainer."""

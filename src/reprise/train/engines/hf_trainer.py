@@ -117,7 +117,7 @@ def train(
 
 
 class HistoryCallback(TrainerCallback):
-    """Passes Trainer's metrics to the recorder, adds our state to its checkpoints, and stops it on request."""
+    """Passes metrics to the recorder, adds our state to checkpoints, and stops on request."""
 
     def __init__(
         self, recipe: Recipe, rows: ShardedDataset, recorder: Recorder, checkpoints: CheckpointManager
@@ -191,7 +191,7 @@ class PlannedBatchSampler(Sampler[list[int]]):
     """The micro-batches of the current epoch; each step has as many as Trainer accumulates."""
 
     def __init__(self, callback: HistoryCallback, world_size: int, micro_steps: int) -> None:
-        """Take the steps from the callback when an epoch starts; each rank has `micro_steps` micro-batches per step."""
+        """Take an epoch's steps from the callback; each has `micro_steps` micro-batches per rank."""
         self.callback, self.world_size, self.micro_steps = callback, world_size, micro_steps
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 
 def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Sum the loss over examples: cross-entropy, or squared error if there is one output (regression).
+    """Sum the loss over examples: cross-entropy, or squared error for regression (one output).
 
     Padding rows (label IGNORE_INDEX, or NaN in regression) add nothing.
 

@@ -1,4 +1,7 @@
-"""The same loop in plain PyTorch and one process: the engine `pytorch`, the reference for the others."""
+"""The same loop in plain PyTorch and one process: the engine `pytorch`.
+
+The other engines are compared with it.
+"""
 
 import torch
 from datasets import Dataset
