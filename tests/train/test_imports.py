@@ -32,9 +32,9 @@ def imports_within_train() -> dict[str, set[str]]:
     return graph
 
 
-def test_the_modules_of_train_import_each_other_without_a_cycle() -> None:
+def test_modules_of_train_have_no_import_cycle() -> None:
     graph = imports_within_train()
-    assert "reprise.train.worker" in graph["reprise.train.stage"]  # which stands in a function
+    assert "reprise.train.worker" in graph["reprise.train.stage"]  # within a function
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
@@ -60,18 +60,20 @@ app(prog_name="reprise")
     ids=["processes", "rendezvous", "profile", "unknown engine", "engine", "fsdp"],
 )
 def test_wrong_options_are_refused_without_importing_torch(
-    at: Path, options: list[str], changes: dict[str, str], problem: str
+    workdir: Path, options: list[str], changes: dict[str, str], problem: str
 ) -> None:
-    write_params(at, **changes)
-    done = subprocess.run([sys.executable, "-c", PROGRAM, "train", *options], cwd=at, capture_output=True, text=True)
+    write_params(workdir, **changes)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "train", *options], cwd=workdir, capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert problem in done.stderr
     assert done.stdout == "False\n"
 
 
-def test_workers_are_started_without_importing_torch_in_the_launcher(at: Path) -> None:
-    (at / "data/prepared/card.json").unlink()
+def test_launcher_of_several_processes_does_not_import_torch(workdir: Path) -> None:
+    (workdir / "data/prepared/card.json").unlink()
     options = ["train", "--processes", "2"]
-    done = subprocess.run([sys.executable, "-c", PROGRAM, *options], cwd=at, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *options], cwd=workdir, capture_output=True, text=True)
     assert done.stderr.startswith("reprise: error: data/prepared/card.json: not found")
     assert done.stdout == "False\n"

@@ -1,4 +1,4 @@
-"""The loop's mathematics: what a step is does not depend on how it is split."""
+"""The training loop: the results of a step do not depend on its split."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ from reprise.modeling.collator import Collator
 from reprise.train.engines.loss import summed_loss
 from tiny import Run, write_params
 
-Cook = Callable[..., object]
+Train = Callable[..., object]
 
 
 def losses(folder: Path) -> npt.NDArray[np.float64]:
@@ -34,140 +34,140 @@ def set_processes(folder: Path, processes: int) -> None:
     (folder / "docker/cpu/accelerate.yaml").write_text(f"num_processes: {processes}\n")
 
 
-def test_the_loss_falls_to_known_values(cook: Cook, at: Path) -> None:
-    cook()
-    curve = losses(at)
+def test_loss_falls_to_known_values(train: Train, workdir: Path) -> None:
+    train()
+    curve = losses(workdir)
     assert len(curve) == 18
     assert curve[[0, 1, -1]] == pytest.approx([0.69270, 0.69401, 0.57317], abs=2e-4)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_two_runs_give_the_same_bits(cook: Cook, at: Path, precision: str) -> None:
+def test_two_runs_give_the_same_bits(train: Train, workdir: Path, precision: str) -> None:
     results = []
     for _ in range(2):
-        cook(**{"train.precision": precision})
+        train(**{"train.precision": precision})
         files = [*Path("plots").iterdir(), Path("metrics/train.json"), *Path("models/final").iterdir()]
         results.append({str(file): file.read_bytes() for file in sorted(files)})
     assert results[0] == results[1]
 
 
-def test_another_seed_gives_another_model(cook: Cook, at: Path) -> None:
-    cook()
-    first = weights(at)
-    cook(seed=43)
-    assert weights(at) != first
+def test_another_seed_gives_another_model(train: Train, workdir: Path) -> None:
+    train()
+    first = weights(workdir)
+    train(seed=43)
+    assert weights(workdir) != first
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
-def test_the_micro_batch_size_does_not_change_the_losses(cook: Cook, at: Path, micro_batch_size: int) -> None:
-    cook()
-    whole = losses(at)
-    cook(**{"train.micro_batch_size": micro_batch_size})
-    assert losses(at) == pytest.approx(whole, rel=1e-5)
+def test_micro_batch_size_does_not_change_the_losses(train: Train, workdir: Path, micro_batch_size: int) -> None:
+    train()
+    expected = losses(workdir)
+    train(**{"train.micro_batch_size": micro_batch_size})
+    assert losses(workdir) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.fixture
 def fixed_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stage fills batches up as it does for XLA; all else stays the CPU's."""
+    """Pad batches to buckets as on XLA; everything else is as on the CPU."""
     monkeypatch.setattr("reprise.train.worker.on_xla", lambda _: True)
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 5])
 @pytest.mark.parametrize("buckets", ["auto", [16]], ids=str)
-def test_batches_that_are_filled_up_to_a_few_shapes_do_not_change_the_losses(
-    cook: Cook, at: Path, buckets: str | list[int], micro_batch_size: int | None, request: pytest.FixtureRequest
+def test_padding_to_buckets_does_not_change_the_losses(
+    train: Train, workdir: Path, buckets: str | list[int], micro_batch_size: int | None, request: pytest.FixtureRequest
 ) -> None:
-    cook()
-    whole, padding = losses(at), json.loads(Path("metrics/speed.json").read_text())["padding_share"]
+    train()
+    expected, padding = losses(workdir), json.loads(Path("metrics/speed.json").read_text())["padding_share"]
     scores = Path("plots/validation.csv").read_text()
     request.getfixturevalue("fixed_shapes")
-    cook(**{"train.buckets": buckets, "train.micro_batch_size": micro_batch_size})
-    assert losses(at) == pytest.approx(whole, rel=1e-5)
+    train(**{"train.buckets": buckets, "train.micro_batch_size": micro_batch_size})
+    assert losses(workdir) == pytest.approx(expected, rel=1e-5)
     assert json.loads(Path("metrics/speed.json").read_text())["padding_share"] > padding
     assert pd.read_csv("plots/validation.csv").to_numpy() == pytest.approx(
         pd.read_csv(io.StringIO(scores)).to_numpy(), rel=1e-5
     )
 
 
-def test_a_text_that_no_bucket_holds_is_told_before_training_and_leaves_the_earlier_model(
-    cook: Cook, at: Path, fixed_shapes: None, capsys: pytest.CaptureFixture[str]
+def test_text_longer_than_all_buckets_is_an_error_and_keeps_the_earlier_model(
+    train: Train, workdir: Path, fixed_shapes: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cook()
-    before = weights(at)
+    train()
+    before = weights(workdir)
     capsys.readouterr()
     with pytest.raises(UserError, match=r"^params.yaml: train.buckets: the longest text has \d+ tokens; expected a"):
-        cook(**{"train.buckets": [4, 8], "train.max_length": 8})  # to which the texts were not cut
+        train(**{"train.buckets": [4, 8], "train.max_length": 8})  # the prepared texts are longer
     assert "step" not in capsys.readouterr().out
-    assert weights(at) == before
-    assert not list(at.rglob("*.partial"))
+    assert weights(workdir) == before
+    assert not list(workdir.rglob("*.partial"))
 
 
 @pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.thorough), 3])
-def test_several_processes_give_the_losses_of_one(at: Path, run: Run, processes: int) -> None:
-    # 16 rows in micro-batches of 4: with three processes the second turn of each step is filled up.
-    write_params(at, **{"train.micro_batch_size": 4, "train.epochs": 1})
-    run(at, "reprise", "train")
-    alone = losses(at)
-    set_processes(at, processes)
-    run(at, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
-    assert json.loads((at / "metrics/speed.json").read_text())["processes"] == processes
-    assert losses(at) == pytest.approx(alone, rel=1e-5)
+def test_several_ranks_have_the_losses_of_one(workdir: Path, run: Run, processes: int) -> None:
+    # 16 rows in micro-batches of 4: with three ranks the second micro-step is filled with dummy rows.
+    write_params(workdir, **{"train.micro_batch_size": 4, "train.epochs": 1})
+    run(workdir, "reprise", "train")
+    single = losses(workdir)
+    set_processes(workdir, processes)
+    run(workdir, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
+    assert json.loads((workdir / "metrics/speed.json").read_text())["processes"] == processes
+    assert losses(workdir) == pytest.approx(single, rel=1e-5)
 
 
-def test_two_processes_give_the_bits_of_one_where_a_step_is_a_sum_of_two(at: Path, run: Run) -> None:
-    # Two micro-batches a step and a sum of two terms, which does not hang on their order.
-    write_params(at, **{"train.micro_batch_size": 8})
-    run(at, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
-    alone = weights(at), losses(at).tolist()
-    set_processes(at, 2)
-    run(at, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
-    assert json.loads((at / "metrics/speed.json").read_text())["processes"] == 2
-    assert (weights(at), losses(at).tolist()) == alone
+def test_two_ranks_have_the_bits_of_one_for_a_sum_of_two_micro_batches(workdir: Path, run: Run) -> None:
+    # Two micro-batches per step: a sum of two terms does not depend on their order.
+    write_params(workdir, **{"train.micro_batch_size": 8})
+    run(workdir, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
+    single = weights(workdir), losses(workdir).tolist()
+    set_processes(workdir, 2)
+    run(workdir, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
+    assert json.loads((workdir / "metrics/speed.json").read_text())["processes"] == 2
+    assert (weights(workdir), losses(workdir).tolist()) == single
 
 
-def test_the_best_epoch_is_kept_or_the_last(cook: Cook, at: Path) -> None:
-    # A learning rate that spoils what the first epoch learned.
+def test_best_or_last_epoch_is_kept(train: Train, workdir: Path) -> None:
+    # With this learning rate the best epoch is not the last one.
     changes = {"train.learning_rate": 0.02, "train.schedule": "constant", "train.epochs": 3, "seed": 1}
-    cook(**changes)
-    scores = pd.read_csv(at / "plots/validation.csv")["accuracy"].tolist()
-    assert json.loads((at / "metrics/train.json").read_text())["epoch"] == 1 + int(np.argmax(scores))
-    best = weights(at)
-    cook(**changes, **{"train.select": "last"})
-    assert json.loads((at / "metrics/train.json").read_text())["epoch"] == 3
-    assert (weights(at) == best) == (int(np.argmax(scores)) == 2)
+    train(**changes)
+    scores = pd.read_csv(workdir / "plots/validation.csv")["accuracy"].tolist()
+    assert json.loads((workdir / "metrics/train.json").read_text())["epoch"] == 1 + int(np.argmax(scores))
+    best = weights(workdir)
+    train(**changes, **{"train.select": "last"})
+    assert json.loads((workdir / "metrics/train.json").read_text())["epoch"] == 3
+    assert (weights(workdir) == best) == (int(np.argmax(scores)) == 2)
 
 
-def test_training_stops_after_max_steps(cook: Cook, at: Path) -> None:
-    cook(**{"train.max_steps": 11})
-    curve = pd.read_csv(at / "plots/train.csv")
+def test_training_stops_after_max_steps(train: Train, workdir: Path) -> None:
+    train(**{"train.max_steps": 11})
+    curve = pd.read_csv(workdir / "plots/train.csv")
     assert curve["step"].tolist() == list(range(1, 12))
     assert curve["epoch"].tolist() == [1] * 9 + [2] * 2
 
 
-def test_the_curve_holds_the_learning_rate_of_each_step(cook: Cook, at: Path) -> None:
-    cook()
-    rates = pd.read_csv(at / "plots/train.csv")["learning_rate"].to_numpy()
+def test_curve_has_the_learning_rate_of_each_step(train: Train, workdir: Path) -> None:
+    train()
+    rates = pd.read_csv(workdir / "plots/train.csv")["learning_rate"].to_numpy()
     # 18 steps, 2 of them of warm-up from 0 to 5e-3, then linearly towards 0.
     assert rates[[0, 1, 2, 3, 17]] == pytest.approx([0, 2.5e-3, 5e-3, 5e-3 * 15 / 16, 5e-3 / 16])
 
 
-def test_a_learning_rate_that_blows_up_is_told_and_leaves_the_earlier_model(cook: Cook, at: Path) -> None:
-    cook()
-    before = weights(at)
+def test_diverging_loss_is_an_error_and_keeps_the_earlier_model(train: Train, workdir: Path) -> None:
+    train()
+    before = weights(workdir)
     with pytest.raises(UserError, match=r"params.yaml: train.learning_rate: .* makes the loss (nan|inf)"):
-        cook(**{"train.learning_rate": 1e30, "train.warmup": 0.0})
-    assert weights(at) == before
-    assert not list(at.rglob("*.partial"))
+        train(**{"train.learning_rate": 1e30, "train.warmup": 0.0})
+    assert weights(workdir) == before
+    assert not list(workdir.rglob("*.partial"))
 
 
-def test_the_summed_loss_is_cross_entropy_or_squared_error() -> None:
+def test_summed_loss_is_cross_entropy_or_squared_error() -> None:
     two = summed_loss(torch.tensor([[0.0, 0.0], [np.log(3.0), 0.0]]), torch.tensor([0, 1]))
     assert two.item() == pytest.approx(np.log(2) + np.log(4))
     one = summed_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([0.0, 1.0]))
     assert one.item() == pytest.approx(5.0)
 
 
-def test_rows_without_a_label_add_nothing_to_the_summed_loss_and_have_no_gradient() -> None:
+def test_unlabeled_rows_have_no_loss_and_no_gradient() -> None:
     logits = torch.tensor([[0.3, -1.0], [7.0, 0.5], [0.2, 0.1]], requires_grad=True)
     loss = summed_loss(logits, torch.tensor([0, -100, 1]))
     assert loss.item() == pytest.approx(summed_loss(logits[[0, 2]], torch.tensor([0, 1])).item(), rel=1e-6)
@@ -177,7 +177,7 @@ def test_rows_without_a_label_add_nothing_to_the_summed_loss_and_have_no_gradien
     assert logits.grad[[0, 2]].abs().min() > 0
 
 
-def test_rows_without_a_value_add_nothing_to_the_summed_loss_of_a_regression_and_have_no_gradient() -> None:
+def test_unlabeled_rows_of_a_regression_have_no_loss_and_no_gradient() -> None:
     logits = torch.tensor([[1.0], [7.0], [3.0]], requires_grad=True)
     loss = summed_loss(logits, torch.tensor([0.0, torch.nan, 1.0]))
     assert loss.item() == pytest.approx(5.0)
@@ -188,7 +188,7 @@ def test_rows_without_a_value_add_nothing_to_the_summed_loss_of_a_regression_and
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
 @pytest.mark.parametrize("labels", [["rotten", "fresh"], []], ids=["labels", "regression"])
-def test_a_batch_that_is_filled_up_has_the_loss_and_the_gradients_of_its_rows_alone(
+def test_padded_batch_has_the_loss_and_gradients_of_its_examples(
     tiny_model: Path, labels: list[str], rows: int
 ) -> None:
     random = np.random.default_rng(0)
@@ -209,8 +209,8 @@ def test_a_batch_that_is_filled_up_has_the_loss_and_the_gradients_of_its_rows_al
         loss = summed_loss(model(**inputs).logits, targets)
         loss.backward()
         found.append((loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
-    (alone, gradients), (filled, filled_gradients) = found
-    # Other shapes are other sums: the last bits differ.
-    torch.testing.assert_close(filled, alone, rtol=1e-6, atol=0)
+    (single, gradients), (filled, filled_gradients) = found
+    # Other shapes are summed in another order, so the last bits differ.
+    torch.testing.assert_close(filled, single, rtol=1e-6, atol=0)
     torch.testing.assert_close(filled_gradients, gradients, rtol=1e-6, atol=1e-6)
     assert any(gradient.abs().max() > 0.1 for gradient in gradients.values())

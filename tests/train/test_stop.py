@@ -1,4 +1,4 @@
-"""Stopping from outside: signals to the real command, in one process and in two, and the bits it ends with."""
+"""Preemption: signals to the real command on one and two ranks, and the bits of the resumed run."""
 
 import re
 import shutil
@@ -14,37 +14,37 @@ from interrupting import Running, checkpoints, place, results, set_processes
 from reprise.train.distributed.preemption import StopRequest, handle_signals
 from tiny import Run, write_params
 
-Whole = Callable[[int], dict[str, bytes]]
+Uninterrupted = Callable[[int], dict[str, bytes]]
 
-# Three rows a step, so that each of three processes has something to add. A checkpoint after every step takes its time,
-# and a signal arrives in the epoch that it is meant for.
+# Three examples per step, one per rank of three. Saving after every step makes epochs long enough for a signal to arrive
+# in the intended one.
 LONG = {"train.epochs": 3, "train.batch_size": 3, "train.micro_batch_size": 1, "train.checkpoint_every": 1}
 EPOCH, STEPS = 48, 144
 
 
 @pytest.fixture(scope="module")
-def whole(bench: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Whole:
-    """The results of a run that is never stopped, by the number of its processes."""
+def uninterrupted(bench: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Uninterrupted:
+    """The results of an uninterrupted run, by its number of processes."""
     made: dict[int, dict[str, bytes]] = {}
 
-    def whole(processes: int) -> dict[str, bytes]:
+    def uninterrupted(processes: int) -> dict[str, bytes]:
         if processes not in made:
-            folder = Path(shutil.copytree(bench, tmp_path_factory.mktemp("whole") / "bench"))
+            folder = Path(shutil.copytree(bench, tmp_path_factory.mktemp("uninterrupted") / "bench"))
             write_params(folder, **LONG)
             set_processes(folder, processes)
             run(folder, "reprise", "train")
             made[processes] = results(folder)
         return made[processes]
 
-    return whole
+    return uninterrupted
 
 
 def stopped_after(training: Running) -> int:
-    """The step that a training says it was stopped after, in its last line."""
+    """The step in the last line of a stopped run."""
     last = training.errors.splitlines()[-1]
-    said = re.fullmatch(rf"reprise train: stopped after step (\d+)/{STEPS}; `dvc repro` resumes from there", last)
-    assert said, training.errors
-    return int(said[1])
+    output = re.fullmatch(rf"reprise train: stopped after step (\d+)/{STEPS}; `dvc repro` resumes from there", last)
+    assert output, training.errors
+    return int(output[1])
 
 
 @pytest.mark.parametrize(
@@ -54,51 +54,49 @@ def stopped_after(training: Running) -> int:
         pytest.param(1, (signal.SIGINT, signal.SIGTERM), marks=pytest.mark.thorough),
         pytest.param(2, (signal.SIGTERM, signal.SIGINT), marks=pytest.mark.thorough),
         (2, (signal.SIGINT, signal.SIGTERM)),
-        # From three on, the order in which the processes' parts are summed decides the last bit.
+        # From three on, the order of the sum over ranks determines the last bit.
         pytest.param(3, (signal.SIGTERM, signal.SIGINT), marks=pytest.mark.thorough),
     ],
 )
-def test_stopped_in_the_first_epoch_and_in_the_next_it_goes_on_to_the_bits_of_an_unbroken_run(
-    at: Path, run: Run, whole: Whole, processes: int, signals: tuple[signal.Signals, ...]
+def test_run_stopped_by_signals_in_two_epochs_ends_with_the_same_bits(
+    workdir: Path, run: Run, uninterrupted: Uninterrupted, processes: int, signals: tuple[signal.Signals, ...]
 ) -> None:
-    write_params(at, **LONG)
-    set_processes(at, processes)
+    write_params(workdir, **LONG)
+    set_processes(workdir, processes)
     stops: list[int] = []
     for epoch, number in enumerate(signals):
-        with Running(at, "reprise", "train") as training:
-            training.until(lambda epoch=epoch: any(place(found)[1] == epoch for found in checkpoints(at)))
+        with Running(workdir, "reprise", "train") as training:
+            training.until(lambda epoch=epoch: any(place(found)[1] == epoch for found in checkpoints(workdir)))
             training.send(number)
-            said = training.end(128 + number)
-        assert re.findall(r"resuming from step (\d+)/", said) == [str(step) for step in stops[-1:]]
+            output = training.end(128 + number)
+        assert re.findall(r"resuming from step (\d+)/", output) == [str(step) for step in stops[-1:]]
         stops.append(stopped_after(training))
         assert epoch * EPOCH < stops[-1] <= (epoch + 1) * EPOCH
-        assert place(checkpoints(at)[-1]) == (stops[-1], epoch)
-        assert results(at) == {}
-    assert f"train: resuming from step {stops[-1]}/{STEPS}, from " in run(at, "reprise", "train").stdout
-    assert results(at) == whole(processes)
+        assert place(checkpoints(workdir)[-1]) == (stops[-1], epoch)
+        assert results(workdir) == {}
+    assert f"train: resuming from step {stops[-1]}/{STEPS}, from " in run(workdir, "reprise", "train").stdout
+    assert results(workdir) == uninterrupted(processes)
 
 
-def test_where_the_launcher_is_killed_its_processes_end_too_and_the_run_goes_on(
-    at: Path, run: Run, whole: Whole
+def test_workers_end_with_a_killed_launcher_and_the_run_resumes(
+    workdir: Path, run: Run, uninterrupted: Uninterrupted
 ) -> None:
-    write_params(at, **LONG)
-    set_processes(at, 2)
-    with Running(at, "reprise", "train") as training:
-        training.until(lambda: checkpoints(at))
+    write_params(workdir, **LONG)
+    set_processes(workdir, 2)
+    with Running(workdir, "reprise", "train") as training:
+        training.until(lambda: checkpoints(workdir))
         family = psutil.Process(training.process.pid).children(recursive=True)
         training.send(signal.SIGKILL)
         training.end(-signal.SIGKILL)
         _, alive = psutil.wait_procs(family, timeout=60)
         assert len(family) >= 3  # torchrun and what it started
         assert alive == []
-    assert re.search(r"train: resuming from step [1-9]", run(at, "reprise", "train").stdout)
-    assert results(at) == whole(2)
+    assert re.search(r"train: resuming from step [1-9]", run(workdir, "reprise", "train").stdout)
+    assert results(workdir) == uninterrupted(2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_a_wish_for_as_long_as_somebody_listens(
-    number: signal.Signals, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_signal_is_a_request_while_it_is_handled(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
     before = [signal.getsignal(either) for either in (signal.SIGTERM, signal.SIGINT)]
     with handle_signals() as stop:
         assert stop.signal == 0
@@ -108,27 +106,27 @@ def test_a_signal_is_a_wish_for_as_long_as_somebody_listens(
     assert [signal.getsignal(either) for either in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def test_in_a_thread_nobody_takes_signals_and_the_launchers_file_is_looked_at(
+def test_thread_handles_no_signals_and_sees_the_stop_file(
     tmp_path: Path,
 ) -> None:
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
-    heard: list[StopRequest] = []
+    requests: list[StopRequest] = []
 
-    def listen() -> None:
+    def handle_in_thread() -> None:
         with handle_signals(tmp_path / "stop") as stop:
             assert [signal.getsignal(number) for number in numbers] == before
-            heard.append(stop)
+            requests.append(stop)
 
-    thread = threading.Thread(target=listen)
+    thread = threading.Thread(target=handle_in_thread)
     thread.start()
     thread.join()
-    (stop,) = heard
+    (stop,) = requests
     assert (stop.signal, stop.file) == (0, tmp_path / "stop")
     assert [signal.getsignal(number) for number in numbers] == before
 
 
-def test_a_second_ctrl_c_ends_it_as_if_nobody_listened() -> None:
+def test_second_ctrl_c_ends_the_process_as_usual() -> None:
     with handle_signals():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
