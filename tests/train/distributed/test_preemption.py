@@ -16,8 +16,8 @@ from tiny import Run, write_params
 
 Uninterrupted = Callable[[int], dict[str, bytes]]
 
-# Three examples per step, one per rank of three. Saving after every step makes epochs long enough for a signal to arrive
-# in the intended one.
+# Three examples per step, one per rank of three. Saving after every step makes epochs long enough for a signal to
+# arrive in the intended one.
 LONG = {"train.epochs": 3, "train.batch_size": 3, "train.micro_batch_size": 1, "train.checkpoint_every": 1}
 EPOCH, STEPS = 48, 144
 
