@@ -260,12 +260,12 @@ def reprise(recipe: Recipe, timer: SliceTimer) -> dict[str, Any]:
     class InterleavedCheckpointManager(CheckpointManager):
         def restore(self, model: torch.nn.Module, *state: Any) -> None:
             super().restore(model, *state)
-            timer.begin(model, self.record.steps_per_epoch, count=True)
+            timer.begin(model, self.recorder.history.steps_per_epoch, count=True)
 
         def maybe_save(self) -> None:
             super().maybe_save()
-            if len(self.record.history) == 1:  # measure one checkpoint
-                self.record.flush()
+            if self.recorder.history.steps_done == 1:  # to know what one takes
+                self.recorder.flush()
                 self.save()
             timer.after_step()
 

@@ -38,7 +38,7 @@ from reprise.train.checkpoint import CheckpointManager
 maybe_save = CheckpointManager.maybe_save
 
 def stopped_after_step(self):
-    if len(self.record.history) == {steps}:
+    if self.recorder.history.steps_done == {steps}:
         signal.raise_signal(signal.SIGTERM)
     maybe_save(self)
 

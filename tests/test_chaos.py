@@ -24,7 +24,7 @@ KILLS_A_ROUND = 5
 EPOCHS, STEPS = 30, 270
 EVERY = 2  # steps, so that many a kill comes while a checkpoint is written
 LONG = {"train.epochs": EPOCHS, "run.save_steps": EVERY}
-BEGINS, ENDS = "train: tiny on 144 rows", f"train: epoch {EPOCHS}/{EPOCHS}: validation"
+BEGINS, ENDS = "train: tiny on 144 examples", f"train: epoch {EPOCHS}/{EPOCHS}: validation"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def kill_once(folder: Path, moment: float, seconds: float, *, kept: int, in_writ
     """
     left = partials(folder)
     with Running(folder, "dvc", "repro") as cooking:
-        cooking.until(lambda: (f"train: goes on after step {kept}/" if kept else BEGINS) in cooking.said)
+        cooking.until(lambda: (f"train: resuming from step {kept}/" if kept else BEGINS) in cooking.said)
         groups = cooking.groups()  # now: once the moment has come, nothing is in the way of the kill
 
         def until(seen: Callable[[], object]) -> None:
@@ -114,7 +114,7 @@ def kill_once(folder: Path, moment: float, seconds: float, *, kept: int, in_writ
 
 def gone_on_after(said: str) -> int:
     """The step after which a training went on; 0 where it started over."""
-    return max(map(int, re.findall(r"train: goes on after step (\d+)/", said)), default=0)
+    return max(map(int, re.findall(r"train: resuming from step (\d+)/", said)), default=0)
 
 
 def rounds(

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from reprise.core import paths
 from reprise.hardware import ENVIRONMENT
-from reprise.train.checkpoint import TRAIN_SOURCES
+from reprise.train.checkpoint import train_sources
 from tiny import ROOT
 
 PACKAGE = ROOT / "src/reprise"
@@ -121,8 +121,11 @@ def test_a_stage_depends_on_exactly_the_code_that_it_runs(stages: dict[str, dict
 
 
 def test_a_checkpoint_is_bound_to_the_code_that_training_depends_on(stages: dict[str, dict[str, Any]]) -> None:
-    listed = [dependency for dependency in stages["train"]["deps"] if dependency.startswith("src/")]
-    assert sorted(listed) == sorted(f"src/reprise/{source}" for source in TRAIN_SOURCES)
+    sources = train_sources(ROOT)
+    assert {str(file.relative_to(ROOT)) for file in sources.values()} == sources.keys()
+    listed = {dependency for dependency in stages["train"]["deps"] if dependency.startswith("src/")}
+    assert {as_dependency(file) for file in sources.values()} == listed
+    assert {file for file in PACKAGE.rglob("*.py") if as_dependency(file) in listed} == set(sources.values())
 
 
 def test_the_import_walk_finds_imports_in_functions_and_in_packages() -> None:

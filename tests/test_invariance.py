@@ -1,7 +1,7 @@
 """Processes and micro-batches only split a step: the same recipe on one, two and three processes, loss by loss.
 
-The default recipe's model and data in fp32, fifty steps. `make test-batch-invariance` prints the table; on two cores
-it takes minutes, so the ordinary suite proves the same on the tiny model (tests/train/test_loop.py).
+The default recipe's model and data in fp32, fifty steps. `make test-invariance` prints the table; on two cores it takes
+minutes, so the ordinary suite proves the same on the tiny model (tests/train/engines/test_accelerate.py).
 """
 
 import json

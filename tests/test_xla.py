@@ -55,13 +55,13 @@ from torch_xla.debug import metrics
 from reprise.hardware import current_hardware
 from reprise.core.validation import read_recipe
 from reprise.train.stage import launch
-from reprise.train.history import TrainingHistory
+from reprise.train.recorder import Recorder
 
 def happened(name):
     return (metrics.metric_data(name) or [0])[0]
 
 counts = {"programs": [], "seconds": [], "read_back": []}
-note, epoch = TrainingHistory.log_device, TrainingHistory.log_epoch
+note, epoch = Recorder.log_device, Recorder.log_epoch
 
 def note_and_count(self, *figures):  # in every step
     note(self, *figures)
@@ -70,9 +70,9 @@ def note_and_count(self, *figures):  # in every step
 def epoch_and_count(self, *scores):  # after every epoch
     epoch(self, *scores)
     counts["programs"].append(metrics.counter_value("UncachedCompile"))
-    counts["seconds"].append(self.seconds)
+    counts["seconds"].append(self.throughput.seconds)
 
-TrainingHistory.log_device, TrainingHistory.log_epoch = note_and_count, epoch_and_count
+Recorder.log_device, Recorder.log_epoch = note_and_count, epoch_and_count
 launch(read_recipe(), current_hardware())
 counts["runs"] = happened("ExecuteTime")
 counts["not_by_xla"] = [name for name in metrics.counter_names() if name.startswith("aten::")]
@@ -84,15 +84,15 @@ print(json.dumps(counts))
 RECOMPILING = """
 import itertools
 from reprise.cli import app
-from reprise.train.engines import accelerate as loop
+from reprise.tasks.classification import Classification
 
-steps, summed_loss = itertools.count(1), loop.summed_loss
+steps, summed_loss = itertools.count(1), Classification.summed_loss
 
-def of_counted_rows(logits, labels):
+def of_counted_rows(self, logits, labels):
     rows = len(labels) if next(steps) <= 15 else int((labels >= 0).sum())
-    return summed_loss(logits[:rows], labels[:rows])
+    return summed_loss(self, logits[:rows], labels[:rows])
 
-loop.summed_loss = of_counted_rows
+Classification.summed_loss = of_counted_rows
 app(["train"], prog_name="reprise")
 """
 
@@ -105,7 +105,7 @@ from reprise.train.checkpoint import CheckpointManager
 maybe_save = CheckpointManager.maybe_save
 
 def stopped_after_step(self):
-    if len(self.record.history) == 15:
+    if self.recorder.history.steps_done == 15:
         signal.raise_signal(signal.SIGTERM)
     maybe_save(self)
 
@@ -322,7 +322,7 @@ def test_a_run_that_is_killed_before_the_last_step_of_an_epoch_goes_on_and_has_t
     said = run(folder, "reprise", "train", env=ON_XLA).stdout
     assert trained(folder) == trained(on_xla)
     assert first_steps(folder) == [0, STEPS - 1]
-    assert f"train: goes on after step {STEPS - 1}/{EPOCHS * STEPS}, from checkpoints/" in said
+    assert f"train: resuming from step {STEPS - 1}/{EPOCHS * STEPS}, from checkpoints/" in said
 
 
 def test_what_is_dropped_has_the_same_bits_as_on_the_cpu_and_all_else_is_drawn_from_the_seed(
@@ -412,8 +412,8 @@ def test_a_run_that_is_stopped_again_and_again_loses_no_step_and_has_the_same_bi
 ) -> None:
     folder = prepare(**ONE_BUCKET, **{"run.save_steps": 2})
     assert run(folder, "python", "-c", STOPPING, env=PROGRAM, code=143).stderr == (
-        "train: SIGTERM: finishing the step and keeping a checkpoint\n"
-        "reprise train: stopped after step 15/45; `dvc repro` goes on from there\n"
+        "train: SIGTERM: finishing the step and writing a checkpoint\n"
+        "reprise train: stopped after step 15/45; `dvc repro` resumes from there\n"
     )
     with Running(folder, "reprise", "train", env=ON_XLA) as training:
         training.until(lambda: place(checkpoints(folder)[-1])[0] > 2 * STEPS)  # in the last epoch
@@ -458,7 +458,7 @@ def test_two_processes_are_refused_where_one_comes_up_and_earlier_results_stay(
     profile = folder / "docker/tpu/accelerate.yaml"
     profile.write_text(profile.read_text().replace("num_processes: 1", "num_processes: 2"))
     refused = run(folder, "reprise", "train", env=ON_XLA, code=2)
-    assert refused.stderr == "reprise: error: train: 1 process(es) came up, expected 2\n"
+    assert refused.stderr == "reprise: error: train: 1 process(es) started, expected 2\n"
     assert results(folder) == results(one_bucket.kitchen)
     assert not list(folder.rglob("*.partial"))
 
@@ -468,4 +468,4 @@ def test_accelerate_launch_trains_to_the_same_bits(one_bucket: Counted, prepare:
     launch = ("accelerate", "launch", "--tpu", "--config_file", "docker/tpu/accelerate.yaml")
     said = run(folder, *launch, "--module", "reprise.train.worker", env=PROGRAM | {"REPRISE_WORLD_SIZE": "1"}).stdout
     assert trained(folder) == trained(one_bucket.kitchen)
-    assert "train: tiny on 144 rows, xla:0, fp32, processes: 1, threads: 1\n" in said
+    assert "train: tiny on 144 examples, xla:0, fp32, processes: 1, threads: 1\n" in said

@@ -124,7 +124,7 @@ def test_two_pods_train_are_stopped_resume_and_have_nothing_left_to_do(
         for pod in (first, second):
             pod.end(143)
     with Pods(served, 2) as (first, second):
-        first.until(lambda: "train: goes on after step" in first.said)
+        first.until(lambda: "train: resuming from step" in first.said)
         for pod in (second, first):
             pod.end()
     assert json.loads((served / "metrics/provenance.json").read_text())["sessions"][-1]["processes"] == 2

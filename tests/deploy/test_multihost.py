@@ -35,10 +35,10 @@ LONG = {"train.epochs": 20, "run.save_steps": 5}
 TIMEOUT = 40  # seconds that hosts wait for each other; long enough for a slow start on a busy machine
 
 
-BEGINS = "train: tiny on 144 rows, cpu:0, fp32, processes: 2, threads: 1\n"
+BEGINS = "train: tiny on 144 examples, cpu:0, fp32, processes: 2, threads: 1\n"
 LOST = (
-    "reprise train: one of 2 processes on 2 hosts failed or was lost; its error stands above, and the same command "
-    "goes on from the last checkpoint"
+    "reprise train: one of 2 processes on 2 hosts failed or was lost; its error is printed above, and the same command "
+    "resumes from the last checkpoint"
 )
 
 
@@ -148,10 +148,10 @@ def test_two_hosts_give_the_bits_of_two_processes_on_one_and_host_1_writes_nothi
 ) -> None:
     first, second = hosts
     before = files_of(second)
-    with second.start("reprise", "train") as other, first.start("dvc", "repro", "train") as repro:
-        output = repro.end()
-        assert other.end() == "train: host 1 of 2, they meet at 10.77.0.1:29500\n"
-    assert BEGINS in output
+    with second.type("reprise", "train") as other, first.type("dvc", "repro", "train") as cooking:
+        said = cooking.end()
+        assert other.end() == "train: host 1 of 2, rendezvous at 10.77.0.1:29500\n"
+    assert BEGINS in said
     assert results(first.folder) == one_host
     assert files_of(second) == before
 
@@ -171,10 +171,10 @@ def test_a_host_with_another_commit_recipe_or_data_is_reported_and_both_exit_bef
         stats.write("\n")
     with second.start("reprise", "train") as other, first.start("reprise", "train") as training:
         for host in (other, training):
-            assert "they meet at 10.77.0.1:29500\n" in host.end(2)
+            assert "rendezvous at 10.77.0.1:29500\n" in host.end(2)
     commits = [run(host.folder, "git", "rev-parse", "HEAD").stdout[:12] for host in (second, first)]
     expected = (
-        "reprise: error: train: host 1 (host-1) is unlike host 0 (host-0): "
+        "reprise: error: train: host 1 (host-1) differs from host 0 (host-0): "
         rf"commit {commits[0]} instead of {commits[1]}; seed 43 instead of 42; "
         r"data/prepared/stats.json [0-9a-f]{12} instead of [0-9a-f]{12}; "
         "expected the same commit, recipe, data and model on all hosts"
@@ -204,7 +204,7 @@ def test_a_lost_link_stops_both_within_the_timeout_and_the_run_resumes_after_it_
     with second.start("reprise", "train") as other, first.start("reprise", "train") as training:
         output = training.end()
         other.end()
-    assert f"train: goes on after step {steps}/{STEPS}" in output
+    assert f"train: resuming from step {steps}/{STEPS}" in output
     assert results(first.folder) == one_host
 
 
@@ -227,7 +227,7 @@ def test_a_killed_process_restarts_and_ends_with_equal_bits(
         output = training.end()
         other.end()
     assert output.count(BEGINS) == 2
-    assert re.search(rf"train: goes on after step \d+/{STEPS}", output)
+    assert re.search(rf"train: resuming from step \d+/{STEPS}", output)
     assert results(first.folder) == one_host
 
 
@@ -253,9 +253,9 @@ def test_a_signal_on_any_host_stops_both_and_one_process_resumes_with_the_same_l
         training.end(143)
         other.end(143)
     (stopped,) = set(re.findall(rf"reprise train: stopped after step (\d+)/{STEPS}; ", training.errors + other.errors))
-    with first.start("reprise", "train", REPRISE_NODES="1", REPRISE_NODE_RANK="0") as single:
-        output = single.end()
-    assert f"train: goes on after step {stopped}/{STEPS}" in output
+    with first.type("reprise", "train", REPRISE_NODES="1", REPRISE_NODE_RANK="0") as alone:
+        said = alone.end()
+    assert f"train: resuming from step {stopped}/{STEPS}" in output
     losses, expected = (
         pd.read_csv(io.BytesIO(found["plots/train.csv"]))["loss"] for found in (results(first.folder), one_host)
     )

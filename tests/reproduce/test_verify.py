@@ -52,7 +52,7 @@ def test_the_same_bits_are_identical_and_nothing_of_the_users_is_used_or_touched
     assert done.stdout.endswith("Verdict: identical\n")
     assert "verify: what you have changed since HEAD is left out, and stays as it is" in done.stdout
     # DVC's run cache would have spared the training, and has fetched nothing anew.
-    assert "train: tiny on 144 rows" in done.stdout
+    assert "train: tiny on 144 examples" in done.stdout
     assert "Stage 'fetch' didn't change, skipping" in done.stdout
     assert state(served, run) == before
     assert not list((served / WORKTREES).iterdir())
@@ -166,7 +166,7 @@ def test_an_interrupted_verification_goes_on_where_it_was(served: Path, run: Run
     assert list(worktree.glob("checkpoints/*/step-*"))
     done = run(served, "reprise", "verify")
     assert f"verify: goes on in {worktree.relative_to(served)}" in done.stdout
-    assert "train: goes on after step" in done.stdout
+    assert "train: resuming from step" in done.stdout
     assert done.stdout.endswith("Verdict: identical\n")
     assert state(served, run) == before
 

@@ -1,4 +1,4 @@
-"""The optimizer: what decays, and the learning rate of each step."""
+"""The optimizer: weight decay, and the learning rate of each step."""
 
 import math
 from pathlib import Path
@@ -38,7 +38,7 @@ def model(tiny_model: Path) -> torch.nn.Module:
     return load_classifier(tiny_model, task_kind(["rotten", "fresh"]))
 
 
-def test_matrices_decay_and_biases_and_normalisations_do_not(model: torch.nn.Module) -> None:
+def test_only_matrices_decay(model: torch.nn.Module) -> None:
     optimizer = build_optimizer(model, settings(weight_decay=0.01))
     decay_of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     decays = {name: decay_of[id(parameter)] for name, parameter in model.named_parameters()}
@@ -69,7 +69,7 @@ def test_decay_shrinks_a_matrix_by_learning_rate_times_decay() -> None:
     torch.testing.assert_close(layer.bias.detach(), bias)
 
 
-def test_the_first_step_moves_by_the_learning_rate_against_the_gradient() -> None:
+def test_first_step_has_the_size_of_the_learning_rate() -> None:
     layer = torch.nn.Linear(2, 1)
     bias = layer.bias.detach().clone()
     optimizer = build_optimizer(layer, settings(learning_rate=0.1, weight_decay=0.0))
@@ -87,15 +87,13 @@ def test_the_first_step_moves_by_the_learning_rate_against_the_gradient() -> Non
         ("constant", [0, 0.5, *[1] * 9]),
     ],
 )
-def test_the_learning_rate_rises_over_the_warmup_and_then_follows_its_schedule(
-    schedule: str, expected: list[float]
-) -> None:
-    rates = learning_rates(10, lr_scheduler=schedule, warmup_ratio=0.2, learning_rate=2e-5)
-    assert rates == pytest.approx([2e-5 * share for share in expected], abs=1e-12)
+def test_learning_rate_warms_up_and_then_follows_its_schedule(schedule: str, expected: list[float]) -> None:
+    rates = learning_rates(10, schedule=schedule, warmup=0.2, learning_rate=2e-5)
+    assert rates == pytest.approx([2e-5 * fraction for fraction in expected], abs=1e-12)
 
 
-def test_the_cosine_passes_its_middle_and_its_quarters_at_known_values() -> None:
-    rates = learning_rates(10, lr_scheduler="cosine", warmup_ratio=0.2, learning_rate=1.0)
+def test_cosine_schedule_has_known_values() -> None:
+    rates = learning_rates(10, schedule="cosine", warmup=0.2, learning_rate=1.0)
     assert [rates[2], rates[4], rates[6], rates[8]] == pytest.approx([1, 0.8535534, 0.5, 0.1464466], abs=1e-7)
 
 
@@ -105,7 +103,7 @@ def test_without_warmup_the_first_step_has_the_full_rate(schedule: str) -> None:
 
 
 @pytest.mark.parametrize(("steps", "peak"), [(10, 1), (11, 2), (20, 2), (21, 3)])
-def test_the_warmup_takes_its_share_of_the_steps_rounded_up(steps: int, peak: int) -> None:
-    rates = learning_rates(steps, lr_scheduler="linear", warmup_ratio=0.1, learning_rate=1.0)
+def test_warmup_steps_are_rounded_up(steps: int, peak: int) -> None:
+    rates = learning_rates(steps, schedule="linear", warmup=0.1, learning_rate=1.0)
     assert rates.index(max(rates)) == peak
     assert rates[1] == pytest.approx(1 / peak)

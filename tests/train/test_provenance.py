@@ -1,4 +1,4 @@
-"""metrics/provenance.json: where a run comes from, kept out of everything that is compared bit for bit."""
+"""metrics/provenance.json: where a run comes from."""
 
 import hashlib
 import json
@@ -16,11 +16,11 @@ from reprise.train import provenance
 from reprise.train.sampler import order_digest, plan_epoch
 from tiny import Run, tiny_recipe, write_params
 
-Cook = Callable[..., object]
+Train = Callable[..., object]
 
 
-def read(at: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((at / "metrics/provenance.json").read_text(encoding="utf-8"))
+def read(workdir: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((workdir / "metrics/provenance.json").read_text(encoding="utf-8"))
     return content
 
 
@@ -29,34 +29,34 @@ def digest(file: Path) -> str:
 
 
 @pytest.fixture
-def repository(at: Path, run: Run) -> Path:
-    """The bench in git, with what the stage `environment` says of it."""
-    run(at, "reprise", "environment")
-    (at / ".gitignore").write_text("/data/\n/models/\n/metrics/\n/plots/\n/checkpoints/\n", encoding="utf-8")
-    run(at, "git", "init", "-q")
-    commit(at, run)
-    return at
+def repository(workdir: Path, run: Run) -> Path:
+    """The prepared folder as a git repository, with environment.json."""
+    run(workdir, "reprise", "environment")
+    (workdir / ".gitignore").write_text("/data/\n/models/\n/metrics/\n/plots/\n/checkpoints/\n", encoding="utf-8")
+    run(workdir, "git", "init", "-q")
+    commit(workdir, run)
+    return workdir
 
 
-def commit(at: Path, run: Run) -> None:
-    run(at, "git", "add", ".")
-    run(at, "git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "-qm", "Commit")
+def commit(workdir: Path, run: Run) -> None:
+    run(workdir, "git", "add", ".")
+    run(workdir, "git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "-qm", "Commit")
 
 
-def test_it_names_the_bytes_that_went_in_and_came_out(cook: Cook, at: Path) -> None:
-    cook()
-    (result,) = read(at)["results"]
-    assert result["weights"] == {"model.safetensors": digest(at / "models/final/model.safetensors")}
-    assert result["pretrained"] == {"model.safetensors": digest(at / "models/pretrained/model/model.safetensors")}
+def test_provenance_has_the_digests_of_inputs_and_weights(train: Train, workdir: Path) -> None:
+    train()
+    (result,) = read(workdir)["results"]
+    assert result["weights"] == {"model.safetensors": digest(workdir / "models/final/model.safetensors")}
+    assert result["pretrained"] == {"model.safetensors": digest(workdir / "models/pretrained/model/model.safetensors")}
     splits = ("train", "validation", "test")
-    assert result["data"] == {split: digest(at / split_file(split)) for split in splits}
+    assert result["data"] == {split: digest(workdir / split_file(split)) for split in splits}
 
 
-def test_it_names_the_order_in_which_each_epoch_took_the_rows(cook: Cook, at: Path) -> None:
-    cook()
-    (result,) = read(at)["results"]
+def test_provenance_has_the_sample_order_of_each_epoch(train: Train, workdir: Path) -> None:
+    train()
+    (result,) = read(workdir)["results"]
     recipe = tiny_recipe()
-    lengths = np.asarray(Dataset.from_file(str(at / split_file("train")))["length"])
+    lengths = np.asarray(Dataset.from_file(str(workdir / split_file("train")))["length"])
     size = recipe["train"]["batch_size"]
     orders = [
         order_digest(plan_epoch(lengths, seed=recipe["seed"], epoch=epoch, batch_size=size, micro_batch_size=size))
@@ -66,11 +66,11 @@ def test_it_names_the_order_in_which_each_epoch_took_the_rows(cook: Cook, at: Pa
     assert len(set(orders)) == len(orders)
 
 
-def test_it_says_what_was_computed_with(
-    cook: Cook, repository: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+def test_provenance_describes_the_session(
+    train: Train, repository: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REPRISE_IMAGE", "reprise:cpu@sha256:1d")
-    cook()
+    train()
     (session,) = read(repository)["sessions"]
     assert session["commit"] == run(repository, "git", "rev-parse", "HEAD").stdout.strip()
     assert session["image"] == "reprise:cpu@sha256:1d"
@@ -82,23 +82,23 @@ def test_it_says_what_was_computed_with(
     assert all(device.startswith("cpu: ") for device in session["devices"])
 
 
-def test_a_commit_whose_recipe_was_changed_since_is_called_dirty(cook: Cook, repository: Path, run: Run) -> None:
-    cook()
+def test_commit_with_a_changed_recipe_is_dirty(train: Train, repository: Path, run: Run) -> None:
+    train()
     assert read(repository)["sessions"][0]["dirty"] is False
     write_params(repository, seed=7)
-    cook()
+    train()
     assert read(repository)["sessions"][0]["dirty"] is True
     commit(repository, run)
-    cook()
+    train()
     assert read(repository)["sessions"][0]["dirty"] is False
 
 
-def test_without_git_it_says_nothing_of_a_commit(at: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_git_there_is_no_commit(workdir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert provenance.git("rev-parse", "HEAD") is None
 
 
-def test_dvc_shows_none_of_it_among_the_metrics(served: Path, run: Run) -> None:
+def test_dvc_metrics_show_no_provenance(served: Path, run: Run) -> None:
     shown = json.loads(run(served, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
     assert (served / "metrics/provenance.json").is_file()
     assert not shown["metrics/provenance.json"].get("data")

@@ -1,1 +1,1 @@
-"""Train: the fine-tuning loop (engines/), the plan of its batches (sampler.py), its optimizer (optimizer.py)."""
+"""The train stage: launcher (stage.py), one worker per rank (worker.py) and engines."""

@@ -1,9 +1,9 @@
-"""Checkpoints: a run that was interrupted goes on where it was, and ends with the bits of one that was not.
+"""Checkpoints: a resumed run ends with the same bits as an uninterrupted one.
 
-    checkpoints/<run>/step-0000100-epochs-000/    weights, optimizer, figures, and last of all the manifest
+    checkpoints/<run>/step-0000100-epochs-000/    weights, optimizer, history, and the manifest, which is written last
 
-Only what the steps so far have made is kept; no generator's state is, since every draw is a function of the seed, the
-epoch, the step and the micro-batch. The folder is no output of the stage, so DVC leaves it alone when it runs it again.
+A checkpoint keeps the results of the steps so far and no generator state, because every random draw is a function of
+the seed, the epoch, the step and the micro-batch. DVC does not remove the folder, because it is no output of the stage.
 """
 
 import fcntl
@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.optim import Optimizer
@@ -31,52 +33,65 @@ from reprise.core.files import sha256, write_json
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
 from reprise.hardware import ENVIRONMENT
-from reprise.train.distributed.consistency import broadcast_object, broadcast_tensors, is_single_node
-from reprise.train.distributed.preemption import StopRequest, TrainingInterrupted
+from reprise.train.distributed.consistency import any_rank, broadcast_object, broadcast_tensors, is_single_node
+from reprise.train.distributed.preemption import SYNC_EVERY_STEPS, StopRequest, TrainingInterrupted
 from reprise.train.fsdp import is_sharded, load_model_state, load_optimizer_state, save_sharded
-from reprise.train.history import TrainingHistory
+from reprise.train.recorder import Recorder
 
 CHECKPOINTS = Path("checkpoints")
 MANIFEST = "manifest.json"
 HISTORY_FILE = "history.npy"
 KEEP_LAST = 2
-# What of the package a training runs; dvc.yaml lists the same as its dependencies.
-TRAIN_SOURCES = ("core", "data", "hardware.py", "modeling", "tasks", "train")
-LOCK_TIMEOUT_S = 30  # seconds for which one that was killed may still be ending
+LOCK_TIMEOUT_S = 30  # a killed run may take that many seconds to end
 
 
 def fingerprint(recipe: Recipe) -> dict[str, Any]:
-    """What decides the weights, by name: keys of the recipe, and the SHA-256 of data, model, environment and code.
+    """Return what determines the weights: recipe keys, and digests of the files that are read.
 
-    How often checkpoints are made does not, nor who is told of the figures, nor how many processes share the work.
+    The files are data, pretrained model, environment and code. The number of processes, the trackers and the interval
+    between checkpoints do not determine the weights.
     """
     keys = {"seed": recipe.seed, "task.labels": recipe.task.labels, "task.metrics": recipe.task.metrics}
     keys |= {f"train.{key}": value for key, value in to_dict(recipe.train).items()}
     keys["evaluate.batch_size"] = recipe.evaluate.batch_size
-    package = Path(__file__).parents[1]
-    code = [
-        file
-        for place in TRAIN_SOURCES
-        for file in (package / place, *sorted((package / place).rglob("*.py")))
-        if file.is_file()
-    ]
     files = {str(file): file for file in (stats_path(PREPARED), ENVIRONMENT, *sorted((PRETRAINED / "model").iterdir()))}
-    files |= {f"src/reprise/{file.relative_to(package)}": file for file in code}
+    files |= train_sources(Path(__file__).resolve().parents[3])
     return keys | {name: sha256(file) if file.is_file() else None for name, file in files.items()}
 
 
+def train_sources(repo: Path) -> dict[str, Path]:
+    """Find the Python files that the stage `train` depends on in a repository's dvc.yaml.
+
+    Returns:
+        The files by their names relative to the repository.
+
+    Raises:
+        UserError: dvc.yaml has no such stage.
+    """
+    pipeline = repo / "dvc.yaml"
+    try:
+        listed = YAML(typ="safe").load(pipeline)["stages"]["train"]["deps"]
+    except (OSError, YAMLError, KeyError, TypeError):
+        raise UserError(
+            f"{pipeline}: stages.train.deps: not found; expected the code that training depends on"
+        ) from None
+    sources = [repo / name for name in listed if name.startswith("src/")]
+    files = [file for source in sources for file in (source, *sorted(source.rglob("*.py"))) if file.is_file()]
+    return {str(file.relative_to(repo)): file for file in files}
+
+
 def checkpoint_dir(ingredients: Mapping[str, Any]) -> Path:
-    """Where the checkpoints of a run lie: each run has a folder of its own, and never looks into another's."""
-    fingerprint = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
-    return CHECKPOINTS / fingerprint[:16]
+    """Return the folder of a run's checkpoints, named after its fingerprint."""
+    digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+    return CHECKPOINTS / digest[:16]
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Have the folder of a run's checkpoints alone while it trains; remove it once that has succeeded.
+    """Lock the checkpoint directory; delete it on success.
 
     Raises:
-        UserError: another process trains the same run, and goes on doing so.
+        UserError: another process keeps the lock.
     """
     for second in range(LOCK_TIMEOUT_S):
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,193 +100,208 @@ def run_lock(folder: Path) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if second == 0:
-                    print(f"train: waits for another process that trains this recipe, in {folder}", flush=True)
+                    print(f"train: waiting for a lock held by another run of this recipe: {folder}", flush=True)
                 time.sleep(1)
                 continue
             if os.fstat(lock.fileno()).st_nlink == 0:
-                continue  # the other has succeeded and removed the folder in the meantime
+                continue  # the other run succeeded and removed the folder in the meantime
             yield
             shutil.rmtree(folder)
             return
-    raise UserError(f"{folder}: another process trains this recipe; expected it to end first")
+    raise UserError(f"{folder}: another run of this recipe holds the lock; expected it to end first")
 
 
 class CheckpointManager:
-    """Writes and restores the state of a training. The first process writes, and all restore what its host has."""
+    """Saves and restores a run. The main process saves, and ranks restore what their host has."""
 
     model: torch.nn.Module
     optimizer: Optimizer
     schedule: LRScheduler
 
     def __init__(
-        self, folder: Path, world: PartialState, record: TrainingHistory, stop: StopRequest, save_steps: int
+        self, folder: Path, world: PartialState, recorder: Recorder, stop: StopRequest, save_steps: int
     ) -> None:
-        self.folder, self.world, self.record, self.stop, self.save_steps = folder, world, record, stop, save_steps
+        """Manage the checkpoints in a folder, one every `save_steps` steps and one per epoch."""
+        self.folder, self.world, self.recorder, self.stop, self.save_steps = folder, world, recorder, stop, save_steps
         self.stopping = False
 
     def maybe_save(self) -> None:
-        """Write a checkpoint every so many steps (each epoch ends with one of its own), and where the run is to stop.
+        """Save every `save_steps` steps within an epoch, and when the run stops.
 
         Raises:
-            Stopped: after the checkpoint, on every process.
+            TrainingInterrupted: the run stops, on every rank.
         """
-        steps = len(self.record.history)
-        if self.should_stop(steps) or (steps % self.save_steps == 0 and self.record.steps_left):
-            self.record.flush()
+        history = self.recorder.history
+        due = history.steps_done % self.save_steps == 0 and history.steps_left > 0
+        if self.should_stop(history.steps_done) or due:
+            self.recorder.flush()
             self.save()
         self.raise_if_stopped()
 
     def should_stop(self, steps: int) -> bool:
-        """Whether the run is to stop after so many steps, the same answer on every process."""
-        self.stopping = self.stop.should_stop(self.world, steps)
-        return self.stopping
+        """Return whether the run stops after this step; the same answer on every rank."""
+        requested = self.stop.requested
+        if self.world.num_processes > 1:
+            requested = steps % SYNC_EVERY_STEPS == 0 and any_rank(self.world, requested)
+        self.stopping = requested
+        return requested
 
     def raise_if_stopped(self) -> None:
-        """End the run where it was to stop.
+        """Raise if `should_stop` was true.
 
         Raises:
-            Stopped: it was.
+            TrainingInterrupted: it was.
         """
         if self.stopping:
-            place = f"step {len(self.record.history)}/{self.record.total_steps}"
-            raise TrainingInterrupted(f"stopped after {place}; `dvc repro` goes on from there", self.stop.signal)
+            step = f"step {self.recorder.history.steps_done}/{self.recorder.history.total_steps}"
+            raise TrainingInterrupted(f"stopped after {step}; `dvc repro` resumes from there", self.stop.signal)
 
     def save(self) -> None:
-        """Write a checkpoint: whole, on the disk, and then under its name. The last two are kept.
+        """Write a checkpoint, sync it to disk, then rename it. Keep the last KEEP_LAST.
 
         Raises:
-            UserError: it cannot be written; the ones before are still there.
+            UserError: it cannot be written; earlier ones are kept.
         """
-        divided = is_sharded(self.model)
-        if not (divided or self.world.is_main_process):
+        sharded = is_sharded(self.model)
+        if not (sharded or self.world.is_main_process):
             return
-        state = self.record.state()
-        name = f"step-{len(self.record.history):07d}-epochs-{len(self.record.epochs):03d}"
+        state, history = self.recorder.state(), self.recorder.history
+        name = f"step-{history.steps_done:07d}-epochs-{len(history.epochs):03d}"
         partial = self.folder / f".{name}.partial"
         try:
             if self.world.is_main_process:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
             optimizer = self.optimizer.state_dict()
-            moments = {
-                f"{number}.{key}": value for number, entry in optimizer["state"].items() for key, value in entry.items()
+            optimizer_state = {
+                f"{index}.{key}": value for index, entry in optimizer["state"].items() for key, value in entry.items()
             }
-            if divided:
-                self.world.wait_for_everyone()  # the folder is there
-                save_sharded(partial, self.model.state_dict() | moments)
+            if sharded:
+                self.world.wait_for_everyone()  # until the folder exists
+                save_sharded(partial, self.model.state_dict() | optimizer_state)
             else:
-                for part, tensors in (("model", self.model.state_dict()), ("optimizer", moments)):
+                for part, tensors in (("model", self.model.state_dict()), ("optimizer", optimizer_state)):
                     on_host = {key: cpu_copy(value) for key, value in tensors.items()}
                     save_file(on_host, partial / f"{part}.safetensors")
             if not self.world.is_main_process:
                 return
             state |= {"param_groups": optimizer["param_groups"], "schedule": self.schedule.state_dict()}
-            # As JSON it would take two seconds after 300,000 steps; so it takes a hundredth of one.
+            # An array in its own file, because JSON is 200 times slower for a long run.
             np.save(partial / HISTORY_FILE, state.pop("history"), allow_pickle=False)
             write_json(partial / "state.json", state)
-            if self.record.epochs:
-                shutil.copytree(self.record.folder, partial / "best")
+            if history.epochs:
+                shutil.copytree(self.recorder.model_dir, partial / "best")
             files = sorted(file for file in partial.rglob("*") if file.is_file())
             for file in files:
                 fsync(file)
             write_json(partial / MANIFEST, {"files": {str(file.relative_to(partial)): sha256(file) for file in files}})
             for file in (partial / MANIFEST, partial):
                 fsync(file)
-            shutil.rmtree(self.folder / name, ignore_errors=True)  # there is one only where it was left out
+            shutil.rmtree(self.folder / name, ignore_errors=True)  # exists only if it was skipped as corrupt
             partial.rename(self.folder / name)
             fsync(self.folder)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             problem = getattr(error, "strerror", None) or error
             raise UserError(
-                f"{self.folder / name}: {problem}; expected room for a checkpoint; those before are kept, and "
-                "`dvc repro` goes on from there"
+                f"{self.folder / name}: {problem}; expected space for a checkpoint; earlier ones are kept, and "
+                "`dvc repro` resumes from there"
             ) from None
         names = list_checkpoints(self.folder)
-        kept = names[: names.index(name) + 1][-KEEP_LAST:]  # later ones were left out as damaged
+        kept = names[: names.index(name) + 1][-KEEP_LAST:]  # later ones were skipped as corrupt
         for other in set(names) - set(kept):
             shutil.rmtree(self.folder / other)
 
     def restore(self, model: torch.nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> None:
-        """Watch over these, the model itself and no wrapper, and take up the newest checkpoint that is whole."""
+        """Register the unwrapped model, optimizer and schedule; load the latest valid checkpoint."""
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         reads = is_single_node() or self.world.is_main_process
-        newest = self.find_latest() if reads else (None, {})
-        checkpoint, state = newest if is_single_node() else broadcast_object(newest)
+        latest = self.find_latest() if reads else (None, {})
+        checkpoint, state = latest if is_single_node() else broadcast_object(latest)
         if not checkpoint:
             return
-        weights, kept = self.tensors(checkpoint)
+        weights, tensors = self.read_tensors(checkpoint)
         self.model.load_state_dict(weights)
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in kept.items():
-            number, moment = key.split(".")
-            moments.setdefault(int(number), {})[moment] = value
-        self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
+        optimizer_state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            index, key = name.split(".")
+            optimizer_state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": optimizer_state, "param_groups": state["param_groups"]})
         self.schedule.load_state_dict(state["schedule"])
-        self.record.restore(state, checkpoint / "best")
+        self.recorder.restore(state)
+        best = checkpoint / "best"
+        if self.world.is_main_process and best.is_dir():
+            shutil.copytree(best, self.recorder.model_dir, dirs_exist_ok=True)
         self.log_resume(checkpoint)
 
     def find_latest(self) -> tuple[Path | None, dict[str, Any]]:
-        """The newest checkpoint that is whole, with its state beside the tensors; (None, {}) where there is none."""
+        """Find the latest valid checkpoint.
+
+        Returns:
+            The checkpoint and its state without tensors; (None, {}) if there is none.
+        """
         for name in reversed(list_checkpoints(self.folder)):
             checkpoint = self.folder / name
             problem = verify_manifest(checkpoint)
             if not problem:
                 state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
                 return checkpoint, state | {"history": np.load(checkpoint / HISTORY_FILE)}
-            self.log_main(f"train: {checkpoint} is left out: {problem}")
+            self.log_main(f"train: skipping corrupt checkpoint {checkpoint}: {problem}")
         return None, {}
 
-    def tensors(self, checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """The weights of a checkpoint by name, and the moments by the number of their parameter and their own name.
+    def read_tensors(self, checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Read the weights by name, and the optimizer state by "INDEX.KEY" of its parameter.
 
-        Each process reads for itself, its share of a divided model from a disk that all hosts see. Of a whole one on
-        several hosts, the first process hands on what it has read: the others' disks may not have it.
+        Each rank of a sharded model reads its shards from a disk that all hosts mount. A full model is read by each
+        rank of a single host; on several hosts the main process broadcasts it, because other disks may not have it.
         """
-        shared = is_single_node() or is_sharded(self.model)
-        reads = shared or self.world.is_main_process
+        every_rank_reads = is_single_node() or is_sharded(self.model)
+        reads = every_rank_reads or self.world.is_main_process
         weights = load_model_state(checkpoint, self.model) if reads else {}
-        moments = load_optimizer_state(checkpoint, self.model, self.optimizer) if reads else {}
-        if shared:
-            return weights, moments
-        return broadcast_tensors(self.world, weights), broadcast_tensors(self.world, moments)
+        optimizer_state = load_optimizer_state(checkpoint, self.model, self.optimizer) if reads else {}
+        if every_rank_reads:
+            return weights, optimizer_state
+        return broadcast_tensors(self.world, weights), broadcast_tensors(self.world, optimizer_state)
 
     def log_resume(self, checkpoint: Path) -> None:
-        """Print where the run goes on, and from what."""
-        self.log_main(
-            f"train: goes on after step {len(self.record.history)}/{self.record.total_steps}, from {checkpoint}"
-        )
+        """Print where the run resumes."""
+        history = self.recorder.history
+        self.log_main(f"train: resuming from step {history.steps_done}/{history.total_steps}, from {checkpoint}")
 
     def log_main(self, line: str) -> None:
-        """Print a line, once for all processes."""
+        """Print a line once for all ranks."""
         if self.world.is_main_process:
             print(line, flush=True)
 
 
 def list_checkpoints(folder: Path) -> list[str]:
-    """The checkpoints that were given their name, oldest first; what a killed run was still writing has another."""
+    """List the complete checkpoints, oldest first; an incomplete one has a temporary name."""
     return sorted(found.name for found in folder.glob("step-*"))
 
 
 def verify_manifest(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, None if every file has the digest that the manifest gives."""
+    """Compare every file of a checkpoint with its digest in the manifest.
+
+    Returns:
+        What is wrong; None if the checkpoint is valid.
+    """
     try:
         files: dict[str, str] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
         for name, digest in files.items():
             if sha256(checkpoint / name) != digest:
-                return f"{name} is not as it was written"
+                return f"{name} has changed since it was written"
     except (OSError, ValueError, KeyError) as error:
         return f"{getattr(error, 'filename', None) or MANIFEST} cannot be read"
     return None
 
 
 def cpu_copy(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy in the host's memory, which shares it with no other tensor, as safetensors asks."""
+    """Copy a tensor to its own host memory; safetensors refuses tensors that overlap."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def fsync(path: Path) -> None:
-    """Have the disk hold a file's bytes, or a folder's names, before anything that relies on them."""
+    """Flush a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,14 +1,15 @@
-"""A model that is divided between the processes (FSDP2), so that it need not fit one: with the profile fsdp.
+"""A model that is sharded between the ranks (FSDP2), with the launch profile `fsdp`.
 
-Each keeps a share of every weight, of its gradient and of its moments, as rows of the first dimension. A layer is put
-together where it computes, and let go again. The numbers are those of a model that every process has whole.
+One device need not hold the full model.
+Each rank keeps a shard of every weight, of its gradient and of its optimizer state: rows of the first dimension. Layers
+are all-gathered for compute and freed afterwards. The results equal those of a model that every rank holds in full.
 
-Accelerate does it, but for two things: on CPUs it would quietly train as without, and it leaves out autocast, since it
-means whole weights to be rounded to bf16. The recipe's bf16 is autocast's, which rounds for matrix products alone.
+Accelerate does this, with two exceptions: on CPUs it would train without FSDP and not report it, and it turns autocast
+off, because it expects weights in bf16. The recipe's bf16 is autocast, which rounds for matrix products only.
 
-A checkpoint of it has a file for each process, safetensors with what of which tensor is in it, as torch's distributed
-checkpoints write and read them. The names in it are those of the checkpoint of a whole model, which is one with a
-single share: whoever reads takes what it needs from either.
+A sharded checkpoint has files per rank: safetensors with the positions of their shards, in the format of torch's
+distributed checkpoints. Its tensors have the same names as those of an unsharded checkpoint, which is read as one with
+a single shard. So a run can resume from either with any number of ranks.
 """
 
 import itertools
@@ -32,12 +33,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 Tensors = dict[str, torch.Tensor]
 
-# A process writes its share of so many bytes to a file, and so on: safetensors holds a file in memory, twice.
+# A rank splits its shards into files of about this size, because safetensors holds a file in memory twice.
 MAX_FILE_BYTES = 2**29
 
 
 def fsdp_plugin() -> FullyShardedDataParallelPlugin | None:
-    """How the model is divided, from what stage.py has put into the environment; None where it is not."""
+    """Return how Accelerate shards the model, as stage.py's variables ask; None if it does not."""
     if os.environ.get("ACCELERATE_USE_FSDP") != "true":
         return None
     return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
@@ -46,7 +47,7 @@ def fsdp_plugin() -> FullyShardedDataParallelPlugin | None:
 def configure_fsdp(
     model: torch.nn.Module, accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin | None
 ) -> None:
-    """Have `accelerator.prepare` divide this model, layer by layer; without a plugin it stays whole."""
+    """Have `accelerator.prepare` shard this model by layers; without a plugin, do nothing."""
     if plugin is None:
         return
     plugin.transformer_cls_names_to_wrap = wrap_classes(model)
@@ -55,34 +56,38 @@ def configure_fsdp(
 
 
 def wrap_classes(model: torch.nn.Module) -> list[str]:
-    """The classes of a model's layers, each of which is put together by itself.
+    """List the classes of a model's layers, which are gathered one at a time.
 
-    Not those of its `_no_split_modules`: BERT's embeddings stand there, too, and would be divided twice.
+    Not `_no_split_modules`: BERT's also contain its embeddings, which would be sharded twice.
     """
     return sorted({type(part).__name__ for part in model.modules() if isinstance(part, GradientCheckpointingLayer)})
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether this process has but a share of the model."""
+    """Return whether this rank holds only a shard of the model."""
     return isinstance(model, FSDPModule)
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor with all its shares; every process takes part."""
+    """Gather all shards of a tensor; every rank takes part."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def full_state_dict(model: torch.nn.Module) -> Tensors:
-    """All weights of a divided model, in the memory of the first process's host, {} on the others; all take part."""
+    """Gather all weights of a sharded model; every rank takes part.
+
+    Returns:
+        The weights in host memory of the main process; {} on other ranks.
+    """
     gathered = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     return {name: weight for name, weight in gathered.items() if isinstance(weight, torch.Tensor)}
 
 
 def save_sharded(folder: Path, tensors: Tensors) -> None:
-    """Write each process's share of these tensors to files of its own, onto the disk; all take part.
+    """Write each rank's shards to its own files; every rank takes part.
 
     Raises:
-        OSError: one of them could not; all raise it.
+        OSError: a rank could not write; all ranks raise it.
     """
     files = assign_files(
         {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}, MAX_FILE_BYTES
@@ -94,44 +99,45 @@ def save_sharded(folder: Path, tensors: Tensors) -> None:
         raise OSError(*next(iter(failed.failures.values()))[0].args) from None
 
 
-def assign_files(sizes: dict[str, int], piece: int) -> dict[str, int]:
-    """Which file a tensor goes to, counted from 1, by the bytes of each tensor: one file after the other, of about a
-    piece each.
-    """
+def assign_files(sizes: dict[str, int], max_bytes: int) -> dict[str, int]:
+    """Assign tensors to files of about `max_bytes` in order, counted from 1; `sizes` in bytes."""
     ends = itertools.accumulate(sizes.values())
-    return {name: 1 + (end - 1) // piece for name, end in zip(sizes, ends, strict=True)}
+    return {name: 1 + (end - 1) // max_bytes for name, end in zip(sizes, ends, strict=True)}
 
 
 def load_model_state(folder: Path, model: torch.nn.Module) -> Tensors:
-    """The weights in a checkpoint of either kind: a process's share of them, or of a whole model all, on the host.
+    """Read the weights of a sharded or unsharded checkpoint.
 
     Args:
-        folder: the checkpoint, whose digests were compared.
-        model: says which weights there are and how they are divided; with a divided one all processes take part.
+        folder: the checkpoint, already verified.
+        model: its state dict gives the names and shards; every rank of a sharded model takes part.
+
+    Returns:
+        This rank's shards, or the full weights in host memory if the model is not sharded.
     """
-    divided = is_sharded(model)
-    return _read(folder, {name: _empty_like(weight, divided) for name, weight in model.state_dict().items()}, divided)
+    sharded = is_sharded(model)
+    return _read(folder, {name: _empty_like(weight, sharded) for name, weight in model.state_dict().items()}, sharded)
 
 
 def load_optimizer_state(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -> Tensors:
-    """The same of what the model's optimizer keeps of parameters: `NUMBER.NAME`, each divided as its parameter is."""
-    divided, weights = is_sharded(model), model.state_dict()
+    """Read the optimizer state like `load_model_state`, as INDEX.KEY of each parameter."""
+    sharded, weights = is_sharded(model), model.state_dict()
     parameters = [parameter.detach() for group in optimizer.param_groups for parameter in group["params"]]
     into: Tensors = {}
     for name, stored in HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata.items():
         if name not in weights and isinstance(stored, TensorStorageMetadata):
             parameter = parameters[int(name.split(".")[0])]
-            like = parameter if stored.size == parameter.shape else torch.empty(stored.size)  # a count of steps
-            into[name] = _empty_like(like, divided)
-    return _read(folder, into, divided)
+            like = parameter if stored.size == parameter.shape else torch.empty(stored.size)  # the step count
+            into[name] = _empty_like(like, sharded)
+    return _read(folder, into, sharded)
 
 
-def _read(folder: Path, into: Tensors, divided: bool) -> Tensors:
+def _read(folder: Path, into: Tensors, sharded: bool) -> Tensors:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process reads alone
-        load(dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not divided)
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # each rank reads the full tensors
+        load(dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not sharded)
     return into
 
 
-def _empty_like(tensor: torch.Tensor, divided: bool) -> torch.Tensor:
-    return torch.zeros_like(tensor) if divided else torch.zeros_like(tensor, device="cpu")
+def _empty_like(tensor: torch.Tensor, sharded: bool) -> torch.Tensor:
+    return torch.zeros_like(tensor) if sharded else torch.zeros_like(tensor, device="cpu")

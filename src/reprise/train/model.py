@@ -1,4 +1,4 @@
-"""The model as training begins with it, and as it is exported."""
+"""The model at the start of training, and for export."""
 
 import copy
 import warnings
@@ -15,7 +15,7 @@ from reprise.train.dropout import DropoutKeys, replace_dropout
 
 
 def build_model(recipe: Recipe) -> tuple[torch.nn.Module, DropoutKeys]:
-    """The pretrained model with a new head, drawn from the recipe's seed; with `train.lora`, a PeftModel around it.
+    """Load the pretrained model with a new head; `train.lora` wraps it in a PeftModel.
 
     Returns:
         The model, and the keys of its dropout.
@@ -29,10 +29,10 @@ def build_model(recipe: Recipe) -> tuple[torch.nn.Module, DropoutKeys]:
 
 
 def apply_lora(model: PreTrainedModel, lora: Lora) -> torch.nn.Module:
-    """Freeze the encoder and put low-rank matrices beside its layers; the head, no part of it, is trained whole.
+    """Freeze the encoder and add low-rank adapters to its layers; the head is trained in full.
 
     Raises:
-        UserError: the model has no layers of the names in `lora.targets`.
+        UserError: the model has no layers with the names in `lora.targets`.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -43,7 +43,7 @@ def apply_lora(model: PreTrainedModel, lora: Lora) -> torch.nn.Module:
     )
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # peft asks by its old name
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # peft uses its old name
             adapted: torch.nn.Module = get_peft_model(model, config)
     except ValueError:
         names = {name.split(".")[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
@@ -55,10 +55,9 @@ def apply_lora(model: PreTrainedModel, lora: Lora) -> torch.nn.Module:
 
 
 def merge_adapters(model: torch.nn.Module) -> PreTrainedModel:
-    """The model without anything of the training about it: low-rank matrices are added to the weights of a copy.
+    """Merge LoRA adapters into a copy of the weights; a model without any is returned unchanged.
 
-    The copy lies in the host's memory: a device has no room for a second model to spare, and XLA would compile programs
-    for it that no step asked for.
+    The copy is in host memory: the device may not have space for a second model, and XLA would compile more programs.
     """
     if not hasattr(model, "peft_config"):
         return model

@@ -1,4 +1,4 @@
-"""AdamW as BERT is fine-tuned with, and the schedule of its learning rate."""
+"""The optimizer, AdamW, and its learning rate schedule."""
 
 import math
 
@@ -14,10 +14,9 @@ SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_
 
 
 def build_optimizer(model: torch.nn.Module, train: Train) -> AdamW:
-    """AdamW (Loshchilov & Hutter 2019) with weight decay on matrices alone.
+    """Build AdamW (Loshchilov & Hutter 2019) with weight decay on matrices only.
 
-    Biases and the gains of normalisation layers are the parameters of one dimension; to pull them to zero would not
-    regularise anything.
+    Biases and normalization gains, the parameters of one dimension, do not decay: that would not regularize the model.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -25,7 +24,7 @@ def build_optimizer(model: torch.nn.Module, train: Train) -> AdamW:
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     device = parameters[0].device
-    # XLA fuses by itself; it needs the step count on the device, where it is part of no program.
+    # XLA fuses by itself. Its step count must be on the device: as a Python number it would be part of the program.
     return AdamW(groups, lr=train.learning_rate, fused=not on_xla(device), capturable=on_xla(device))
 
 

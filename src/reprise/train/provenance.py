@@ -1,6 +1,6 @@
-"""Where a run comes from: what was computed with, on what, from which commit. For metrics/provenance.json alone.
+"""Where a run comes from: software, devices and commit, for metrics/provenance.json only.
 
-Whatever is compared bit for bit says nothing of this: commits, times and machines differ between runs that agree.
+Files that are compared bit for bit hold none of this, because equal runs differ in it.
 """
 
 import datetime
@@ -18,21 +18,21 @@ from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
 from reprise.hardware import ENVIRONMENT
 
-# What a commit must hold for a run to be that commit's: code, recipe and locks; not what earlier stages have just made.
+# A run is its commit's if these are unchanged: code, recipe and locks, but not the outputs of earlier stages.
 INPUTS = ("src", "docker", "dvc.yaml", "params.yaml")
 
 
 def describe_session(world: PartialState, precision: str) -> dict[str, Any]:
-    """Describe this process's share of a run: one that was interrupted has several, maybe on several machines."""
+    """Describe where this process trains; an interrupted run has several sessions."""
     commit, dirty = git_state()
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit,
         "dirty": dirty,
-        "image": os.environ.get("REPRISE_IMAGE"),  # docker/run says which
+        "image": os.environ.get("REPRISE_IMAGE"),  # set by docker/run
         "environment": read_json(ENVIRONMENT) if ENVIRONMENT.is_file() else None,
         "devices": devices(world.device),
-        # A processor's instructions decide the order of its sums; its name often says little in a virtual machine.
+        # The instruction set determines the order of sums; the processor's name in a virtual machine may not show it.
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "driver": first_line(Path("/proc/driver/nvidia/version")),
         "processes": world.num_processes,
@@ -47,13 +47,17 @@ def describe_session(world: PartialState, precision: str) -> dict[str, Any]:
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """The commit that is checked out, and whether INPUTS were changed since; (None, None) outside a repository."""
+    """Return the checked-out commit and whether INPUTS have changed.
+
+    Returns:
+        The commit and the flag; (None, None) outside a repository.
+    """
     commit = git("rev-parse", "--verify", "HEAD")
     return commit, bool(git("status", "--porcelain", "--", *INPUTS)) if commit else None
 
 
 def input_digests() -> dict[str, Any]:
-    """The SHA-256 of the prepared splits and of the pretrained weights."""
+    """Return the SHA-256 of the prepared splits and of the pretrained weights."""
     splits = read_json(stats_path(PREPARED))["splits"]
     weights = sorted((PRETRAINED / "model").glob("*.safetensors"))
     return {
@@ -63,9 +67,9 @@ def input_digests() -> dict[str, Any]:
 
 
 def devices(device: torch.device) -> list[str]:
-    """The names of what computes: a GPU for each process, or the processor."""
+    """List the names of the devices: the GPUs, or the processor."""
     if device.type == "cuda":
-        return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     models = sorted({line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")})
@@ -73,16 +77,16 @@ def devices(device: torch.device) -> list[str]:
 
 
 def git(*arguments: str) -> str | None:
-    """What git says of this checkout; None where it says nothing, as outside a repository."""
+    """Return the output of a git command; None if it fails, as outside a repository."""
     try:
-        said = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said.stdout.strip()
+    return done.stdout.strip()
 
 
 def first_line(file: Path) -> str | None:
-    """The first line of a text file, None where there is no such file."""
+    """Return the first line of a text file; None if there is no such file."""
     try:
         return file.read_text(encoding="utf-8").splitlines()[0]
     except (OSError, IndexError):

@@ -1,8 +1,9 @@
-"""`reprise train`: start the processes that docker/<hardware>/accelerate.yaml or the command line asks for.
+"""`reprise train`: check the options, then train here or start one worker per rank.
 
-Several are started with torchrun, as `accelerate launch` runs a single one on the CPU whatever it is asked; on a TPU
-with `accelerate launch`, which starts one for each of its cores. Either way they count themselves before they train.
-Of several hosts each starts its own, and they meet at an address of host 0.
+torchrun starts several workers, because `accelerate launch` starts only one on the CPU. On a TPU, `accelerate launch`
+starts one worker per core. The workers check their number before they train. Each of several hosts starts its own.
+
+Nothing here imports torch before the options are checked.
 """
 
 import os
@@ -15,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -25,42 +25,37 @@ from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
 from reprise.hardware import ENVIRONMENT, HARDWARE_DIR, require_device
 from reprise.train.distributed.launch_config import LaunchConfig, torchrun_args, validate
-from reprise.train.distributed.liveness import LIVENESS_FILE, LivenessMonitor
-from reprise.train.distributed.preemption import STOP_FILE, TrainingInterrupted, handle_signals, set_pdeathsig
-from reprise.train.trackers import check_trackers
+from reprise.train.distributed.liveness import LivenessMonitor
+from reprise.train.distributed.preemption import TrainingInterrupted, handle_signals, set_pdeathsig
+from reprise.train.worker_env import WorkerEnv, read_message
 
-# How the launcher tells its processes how many they should be, on all hosts; see check_world_size in worker.py.
-WORLD_SIZE = "REPRISE_WORLD_SIZE"
-# And for how many seconds they wait for one another.
-TIMEOUT = "REPRISE_TIMEOUT"
-# Where they leave what all of them were refused for.
-ERROR_FILE = "REPRISE_ERROR_FILE"
-SHUTDOWN_GRACE_S = 10  # seconds for which torchrun may tidy up after processes that failed
+SHUTDOWN_GRACE_S = 10  # seconds that torchrun has to clean up after failed workers
 SINGLE_PROCESS = LaunchConfig()
 
 
-def launch(recipe: Recipe, hardware: str, share: LaunchConfig = SINGLE_PROCESS) -> None:
-    """Train in this process, or in as many as the profile or the command line says.
+def launch(recipe: Recipe, hardware: str, config: LaunchConfig = SINGLE_PROCESS) -> None:
+    """Train in this process, or in as many as the command line or the launch profile gives.
 
     Raises:
-        UserError: the profile, the command line or what the earlier stages made cannot be used.
-        SystemExit: one of several processes failed, or a signal stopped the training (143 for SIGTERM, 130 for SIGINT).
+        UserError: the profile, the command line or the results of earlier stages cannot be used.
+        SystemExit: a worker failed, or a signal stopped the training (143 for SIGTERM, 130 for SIGINT).
     """
-    require_device(hardware)
-    validate(share, hardware)
-    profile = profile_path(hardware, share.profile)
-    processes = share.processes or read_processes(profile)
-    if hardware == "cuda" and processes > torch.cuda.device_count():
-        raise UserError(
-            f"--processes: expected one for a GPU, of which there are {torch.cuda.device_count()}; got {processes}"
-        )
-    validate_engine(recipe.train, hardware, processes, share.nodes)
+    validate(config, hardware)
+    profile = profile_path(hardware, config.profile)
     validate_fsdp(recipe.train, profile)
-    check_trackers(recipe.run)
-    for needed in (stats_path(PREPARED), PRETRAINED / "model", *([ENVIRONMENT] if share.nodes > 1 else [])):
+    require_device(hardware)
+    processes = config.processes or read_processes(profile)
+    if hardware == "cuda" and processes > count_gpus():
+        raise UserError(f"--processes: expected at most one per GPU, here {count_gpus()}; got {processes}")
+    validate_engine(recipe.train, hardware, processes, config.nodes)
+    for needed in (stats_path(PREPARED), PRETRAINED / "model", *([ENVIRONMENT] if config.nodes > 1 else [])):
         if not needed.exists():
-            how = "dvc repro environment prepare" if share.node_rank else "dvc repro"
-            raise UserError(f"{needed}: not found; expected what the stages before train make: run `{how}`")
+            command = "dvc repro environment prepare" if config.node_rank else "dvc repro"
+            raise UserError(f"{needed}: not found; expected the results of the stages before train: run `{command}`")
+    if recipe.run.trackers:
+        from reprise.train.trackers import check_trackers  # imports torch
+
+        check_trackers(recipe.run)
     if recipe.train.precision == "bf16" and hardware == "cpu" and not has_bf16(Path("/proc/cpuinfo")):
         print(
             "train: this processor has no bf16 instructions: the result is the recipe's, but expect it to take several "
@@ -68,19 +63,23 @@ def launch(recipe: Recipe, hardware: str, share: LaunchConfig = SINGLE_PROCESS) 
             flush=True,
         )
     try:
-        if processes * share.nodes == 1 and not share.max_restarts:
-            from reprise.train.worker import train_worker
+        if processes * config.nodes == 1 and not config.max_restarts:
+            from reprise.train.worker import train_worker  # imports torch
 
             train_worker(recipe, hardware)
         else:
-            spawn_workers(processes, hardware, share)
-    except TrainingInterrupted as stopped:
-        print(f"reprise train: {stopped}", file=sys.stderr)
-        sys.exit(128 + stopped.signal)
+            spawn_workers(processes, hardware, config)
+    except TrainingInterrupted as interrupted:
+        print(f"reprise train: {interrupted}", file=sys.stderr)
+        sys.exit(128 + interrupted.signal)
 
 
 def validate_engine(train: Train, hardware: str, processes: int, nodes: int = 1) -> None:
-    """Raise an UserError where the recipe asks for what this hardware or so many processes and hosts cannot do."""
+    """Check that the engine can train on this hardware with this number of processes and hosts.
+
+    Raises:
+        UserError: it cannot.
+    """
     if hardware == "tpu" and train.engine != "accelerate":
         raise UserError(f"params.yaml: train.engine: {train.engine} does not train on XLA; expected accelerate")
     if hardware == "tpu" and train.gradient_checkpointing:
@@ -97,58 +96,57 @@ def validate_engine(train: Train, hardware: str, processes: int, nodes: int = 1)
 
 
 def validate_fsdp(train: Train, profile: Path) -> None:
-    """Raise an UserError where the profile divides the model between processes and the recipe asks for what cannot be.
+    """Check that the recipe can train a sharded model if the profile asks for one.
 
-    Even on one process: how many there are changes nothing about what is refused.
+    Raises:
+        UserError: it cannot.
     """
     if not fsdp_env(profile):
         return
     if train.engine != "accelerate":
         raise UserError(
-            f"params.yaml: train.engine: {train.engine} has every process hold the whole model, and {profile} divides "
-            "it; expected accelerate"
+            f"params.yaml: train.engine: {train.engine} needs the full model on every rank, and {profile} shards it; "
+            "expected accelerate"
         )
     if train.lora:
         raise UserError(
-            f"params.yaml: train.lora: it has no weights to add to in a model that {profile} divides; expected null, "
+            f"params.yaml: train.lora: adapters cannot be merged into a model that {profile} shards; expected null, "
             "or the profile accelerate"
         )
 
 
-def spawn_workers(processes: int, hardware: str, share: LaunchConfig) -> None:
-    """Train in processes that torchrun starts, or `accelerate launch` on a TPU; they share the cores of a CPU.
+def spawn_workers(processes: int, hardware: str, config: LaunchConfig) -> None:
+    """Train in workers of torchrun, or of `accelerate launch` on a TPU; they divide the cores.
 
     Raises:
-        UserError: all of them were refused for the same reason.
-        Stopped: they were stopped by a signal that this process or another host's took.
-        SystemExit: one of them failed.
+        UserError: all ranks raised the same error.
+        TrainingInterrupted: a signal to this process or to another host's launcher stopped them.
+        SystemExit: a worker failed.
     """
-    profile = profile_path(hardware, share.profile)
+    profile = profile_path(hardware, config.profile)
+    world_size = processes * config.nodes
     environment = {**os.environ, **fsdp_env(profile)}
-    environment |= {WORLD_SIZE: str(processes * share.nodes), TIMEOUT: str(share.timeout)}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
-    environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # worker.py asks on purpose for what torch warns of
-    if share.max_restarts:  # else those that start again find the addresses of those before
+    environment.setdefault(
+        "TORCH_CPP_LOG_LEVEL", "ERROR"
+    )  # torch warns about options that accelerate.py sets on purpose
+    if config.max_restarts:  # else restarted workers find the addresses of the earlier ones
         environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     if hardware == "cpu":
         environment["ACCELERATE_USE_CPU"] = "1"
-    launcher = torchrun_args(processes, share)
-    if share.nodes > 1:
-        print(f"train: host {share.node_rank} of {share.nodes}, they meet at {share.rendezvous}", flush=True)
+    launcher = torchrun_args(processes, config)
+    if config.nodes > 1:
+        print(f"train: host {config.node_rank} of {config.nodes}, rendezvous at {config.rendezvous}", flush=True)
     if hardware == "tpu":
         launcher = ["accelerate.commands.launch", "--tpu", "--config_file", str(profile)]
     with tempfile.TemporaryDirectory() as folder, handle_signals() as stop:
-        stop_file, refused_file, alive_file = (Path(folder) / name for name in ("stop", "refused", "alive"))
-        watch = LivenessMonitor(alive_file, share.timeout if share.max_restarts else SHUTDOWN_GRACE_S)
+        stop_file, error_file, liveness_file = (Path(folder) / name for name in ("stop", "error", "liveness"))
+        worker_env = WorkerEnv(world_size, config.timeout, stop_file, error_file, liveness_file)
+        monitor = LivenessMonitor(liveness_file, config.timeout if config.max_restarts else SHUTDOWN_GRACE_S)
         running = subprocess.Popen(
             [sys.executable, "-m", *launcher, "--module", "reprise.train.worker"],
-            env={
-                **environment,
-                STOP_FILE: str(stop_file),
-                ERROR_FILE: str(refused_file),
-                LIVENESS_FILE: str(alive_file),
-            },
-            start_new_session=True,  # Ctrl-C reaches us alone: launchers end their processes in the middle of a step
+            env=environment | worker_env.variables(),
+            start_new_session=True,  # Ctrl-C reaches this process only: launchers kill workers in the middle of a step
             preexec_fn=partial(set_pdeathsig, signal.SIGTERM),
         )
         try:
@@ -156,33 +154,31 @@ def spawn_workers(processes: int, hardware: str, share: LaunchConfig) -> None:
                 time.sleep(0.1)
                 if stop.signal:
                     stop_file.touch()
-                if share.nodes > 1 and watch.is_dead():
+                if config.nodes > 1 and monitor.is_dead():
                     running.kill()
         finally:
             running.terminate()
             code = running.wait()
-        said, refused = (
-            file.read_text(encoding="utf-8") if file.exists() else "" for file in (stop_file, refused_file)
-        )
-    if refused:
-        raise UserError(refused)
-    if said:
-        raise TrainingInterrupted(said, stop.signal or signal.SIGTERM)
+        stop_message, error_message = read_message(stop_file), read_message(error_file)
+    if error_message:
+        raise UserError(error_message)
+    if stop_message:
+        raise TrainingInterrupted(stop_message, stop.signal or signal.SIGTERM)
     if code:
-        where = f" on {share.nodes} hosts" if share.nodes > 1 else ""
+        where = f" on {config.nodes} hosts" if config.nodes > 1 else ""
         print(
-            f"reprise train: one of {processes * share.nodes} processes{where} failed or was lost; its error stands "
-            "above, and the same command goes on from the last checkpoint",
+            f"reprise train: one of {world_size} processes{where} failed or was lost; its error is printed above, and "
+            "the same command resumes from the last checkpoint",
             file=sys.stderr,
         )
         sys.exit(max(code, 1))
 
 
 def profile_path(hardware: str, name: str) -> Path:
-    """A launch profile of a kind of hardware.
+    """Return the file of a launch profile.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: the hardware has no profile of that name.
     """
     profile = HARDWARE_DIR / hardware / f"{name}.yaml"
     if not profile.is_file():
@@ -192,46 +188,61 @@ def profile_path(hardware: str, name: str) -> Path:
 
 
 def read_profile(profile: Path) -> dict[str, Any]:
-    """A profile as `accelerate config` writes it."""
+    """Read a launch profile, as `accelerate config` writes it.
+
+    Raises:
+        UserError: the file is not one.
+    """
     try:
-        settings = YAML(typ="safe").load(profile.read_text(encoding="utf-8"))
+        content = YAML(typ="safe").load(profile.read_text(encoding="utf-8"))
     except (OSError, YAMLError):
-        settings = None
-    if not isinstance(settings, dict):
+        content = None
+    if not isinstance(content, dict):
         raise UserError(f"{profile}: expected an Accelerate profile with the key num_processes")
-    return settings
+    return content
 
 
 def read_processes(profile: Path) -> int:
-    """The number of processes in a profile: with `gpu_ids: all`, one for each GPU."""
-    settings = read_profile(profile)
-    if "num_processes" not in settings and settings.get("gpu_ids") != "all":
+    """Read the number of processes from a profile; with `gpu_ids: all`, one per GPU.
+
+    Raises:
+        UserError: the profile has no valid number.
+    """
+    content = read_profile(profile)
+    if "num_processes" not in content and content.get("gpu_ids") != "all":
         raise UserError(f"{profile}: expected an Accelerate profile with the key num_processes")
-    processes = torch.cuda.device_count() if settings.get("gpu_ids") == "all" else settings["num_processes"]
+    processes = count_gpus() if content.get("gpu_ids") == "all" else content["num_processes"]
     if not isinstance(processes, int) or processes < 1:
-        raise UserError(f"{profile}: num_processes: expected a whole number of at least 1, got {processes!r}")
+        raise UserError(f"{profile}: num_processes: expected an integer of at least 1, got {processes!r}")
     return processes
 
 
+def count_gpus() -> int:
+    """Return the number of GPUs that torch can use."""
+    import torch  # for CUDA only
+
+    return torch.cuda.device_count()
+
+
 def fsdp_env(profile: Path) -> dict[str, str]:
-    """What tells Accelerate, as environment variables, that it divides the model and how; {} where it does not.
+    """Return the variables with which Accelerate shards the model; {} if the profile does not.
 
     Raises:
-        UserError: the profile asks for another way than FSDP2.
+        UserError: the profile asks for another version than FSDP2.
     """
-    settings = read_profile(profile)
-    if settings.get("distributed_type") != "FSDP":
+    content = read_profile(profile)
+    if content.get("distributed_type") != "FSDP":
         return {}
-    chosen = settings.get("fsdp_config") or {}
-    if chosen.get("fsdp_version") != 2:
-        raise UserError(f"{profile}: fsdp_config.fsdp_version: expected 2, got {chosen.get('fsdp_version')!r}")
-    return {"ACCELERATE_USE_FSDP": "true"} | {key.upper(): str(value) for key, value in chosen.items()}
+    options = content.get("fsdp_config") or {}
+    if options.get("fsdp_version") != 2:
+        raise UserError(f"{profile}: fsdp_config.fsdp_version: expected 2, got {options.get('fsdp_version')!r}")
+    return {"ACCELERATE_USE_FSDP": "true"} | {key.upper(): str(value) for key, value in options.items()}
 
 
 def has_bf16(cpuinfo: Path) -> bool:
-    """Whether the processor multiplies bf16 natively, by the flags that Linux lists (x86-64 and Arm)."""
+    """Return whether the processor multiplies bf16 natively, by its flags (x86-64 and Arm)."""
     try:
         words = set(cpuinfo.read_text().split())
     except OSError:
-        return True  # not Linux: nothing is known, so nothing is claimed
+        return True  # not Linux: unknown, so there is no warning
     return not words.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})

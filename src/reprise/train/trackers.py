@@ -1,10 +1,9 @@
-"""Trackers: who else is told of a run's figures while it trains, TensorBoard and the like. They change none of them.
+"""Experiment trackers such as TensorBoard. They receive metrics and change no result.
 
-    tracking/tensorboard/20251126-125800-a1150aa6/    a run: when it began, and its checkpoints' folder
+    tracking/tensorboard/20251126-125800-a1150aa6/    a run: its start time, and the name of its checkpoint directory
 
-These are Accelerate's tracker classes, taken without an `Accelerator` around them: it would choose a precision for the
-whole process, which the engines do in their own ways, and ending its trackers ends the process group, which is
-worker.py's. All engines fill the same record, and the record tells the trackers.
+These are Accelerate's tracker classes without an `Accelerator`, which would set the precision of the process and end
+the process group together with its trackers. The recorder logs to them, the same for all engines.
 """
 
 import json
@@ -34,8 +33,12 @@ PROJECT = "reprise"
 
 
 def check_trackers(run: Run) -> None:
-    """Raise an UserError where a tracker of the recipe is not installed: none of them is in the locks."""
-    installed = {str(kind) for kind in get_available_trackers()}
+    """Check that the recipe's trackers are installed; the locks contain none.
+
+    Raises:
+        UserError: one is not.
+    """
+    installed = {str(name) for name in get_available_trackers()}
     for name in run.trackers:
         if name not in installed:
             raise UserError(
@@ -45,20 +48,25 @@ def check_trackers(run: Run) -> None:
 
 
 class Trackers:
-    """The trackers of one run. The first process has those of the recipe, the others none."""
+    """The trackers of one run; only the main process has any."""
 
-    def __init__(self, recipe: Recipe, run: str, *, first: bool) -> None:
-        """`run` is the name of the folder in which its checkpoints lie."""
-        self.names = recipe.run.trackers if first else []
+    def __init__(self, recipe: Recipe, run: str, *, is_main_process: bool) -> None:
+        """Create no tracker yet; `run` is the name of the checkpoint directory."""
+        self.names = recipe.run.trackers if is_main_process else []
         self.recipe, self.run = recipe, run
         self.active: dict[str, GeneralTracker] = {}
 
-    def start(self, began: str, from_step: int) -> None:
-        """Follow a run that began at this time (ISO 8601), or go on with it after so many steps. Again: nothing."""
+    def start(self, started: str, from_step: int) -> None:
+        """Start or resume trackers that are not active yet.
+
+        Args:
+            started: start of the run's first session, ISO 8601.
+            from_step: steps that were done before this session.
+        """
         for name in self.names:
             if name in self.active:
                 continue
-            run = f"{datetime.fromisoformat(began):%Y%m%d-%H%M%S}-{self.run[:8]}"
+            run = f"{datetime.fromisoformat(started):%Y%m%d-%H%M%S}-{self.run[:8]}"
             with wrap_tracker_errors(name):
                 tracker = make_tracker(name, run, from_step)
                 tracker.start()
@@ -66,32 +74,32 @@ class Trackers:
                     tracker.store_init_configuration(flat_config(self.recipe))
             self.active[name] = tracker
 
-    def log(self, figures: Mapping[str, float], step: int) -> None:
-        """Tell of figures as they were after an optimizer step, counted from 1."""
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log metrics of an optimizer step, counted from 1."""
         for name, tracker in self.active.items():
             with wrap_tracker_errors(name):
-                tracker.log(dict(figures), step=step)
+                tracker.log(dict(metrics), step=step)
 
     def close(self) -> None:
-        """Have everything written that was told."""
+        """Write everything that was logged."""
         for name, tracker in self.active.items():
             with wrap_tracker_errors(name):
                 tracker.finish()
 
 
 def make_tracker(name: str, run: str, from_step: int) -> GeneralTracker:
-    """A tracker of a run, not yet started, that goes on after so many steps.
+    """Create a tracker that is not started yet and resumes from a step.
 
-    Nothing leaves tracking/ unless the tracker's own environment variables say so.
+    It writes to tracking/ only, unless its own environment variables configure a server.
     """
-    mine = TRACKING / name
-    mine.mkdir(parents=True, exist_ok=True)
+    folder = TRACKING / name
+    folder.mkdir(parents=True, exist_ok=True)
     match name:
         case "tensorboard":
-            # What was told after the last checkpoint is told again: hide the first time.
-            return TensorBoardTracker(run, TRACKING / name, purge_step=from_step + 1 if from_step else None)
+            # Steps after the last checkpoint are logged again: hide the first values.
+            return TensorBoardTracker(run, folder, purge_step=from_step + 1 if from_step else None)
         case "mlflow":
-            os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{mine}/mlflow.db")
+            os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
             os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
             return MLflowTracker(PROJECT, run_name=run, run_id=mlflow_id(run) if from_step else None)
         case "wandb":
@@ -99,12 +107,12 @@ def make_tracker(name: str, run: str, from_step: int) -> GeneralTracker:
             os.environ.setdefault("WANDB_MODE", "online" if "WANDB_API_KEY" in os.environ else "offline")
             return WandBTracker(os.environ.get("WANDB_PROJECT", PROJECT), id=run, name=run, resume="allow")
         case _:
-            os.environ.setdefault("TRACKIO_DIR", str(mine.absolute()))
+            os.environ.setdefault("TRACKIO_DIR", str(folder.absolute()))
             return TrackioTracker(PROJECT, name=run, resume="allow")
 
 
 def mlflow_id(run: str) -> str | None:
-    """What MLflow calls the run of this name, None where it has none."""
+    """Return MLflow's id of the run with this name; None if there is none."""
     import mlflow
 
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
@@ -115,20 +123,24 @@ def mlflow_id(run: str) -> str | None:
 
 
 def flat_config(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as a tracker takes it: a number, a text or None for each dotted key, and lists as JSON."""
+    """Flatten the recipe to dotted keys with numbers, strings or None; lists become JSON."""
     (flat,) = pd.json_normalize(to_dict(recipe)).to_dict("records")
     return {str(key): json.dumps(value) if isinstance(value, list) else value for key, value in flat.items()}
 
 
 @contextmanager
 def wrap_tracker_errors(name: str) -> Iterator[None]:
-    """Turn whatever a tracker fails with into an UserError, any password in an address left out."""
+    """Turn any error of a tracker into a UserError, without passwords in URLs.
+
+    Raises:
+        UserError: the tracker failed.
+    """
     try:
         yield
     except Exception as error:
-        said = str(error).strip() or type(error).__name__
-        problem = re.sub(r"://[^/@\s]*@", "://…@", said.splitlines()[0])
+        message = str(error).strip() or type(error).__name__
+        problem = re.sub(r"://[^/@\s]*@", "://…@", message.splitlines()[0])
         raise UserError(
-            f"params.yaml: run.trackers: {name}: {problem}; expected it to take the run's figures; "
-            "`dvc repro` goes on from the last checkpoint"
+            f"params.yaml: run.trackers: {name}: {problem}; expected it to accept the run's metrics; "
+            "`dvc repro` resumes from the last checkpoint"
         ) from None

@@ -1,0 +1,1 @@
+"""Several processes and hosts: launch options, consistency, liveness and preemption."""

@@ -1,7 +1,7 @@
-"""What all processes of a training have alike, on however many hosts: what goes into it, and a checkpoint's content.
+"""What all ranks have in common: the inputs, a restored checkpoint, and when to stop.
 
-Hosts need not share a disk. Each brings its own checkout, data and pretrained model, which must be those of host 0; the
-checkpoints are the first process's, which hands on what it has read.
+Hosts need no common disk. Each has its own checkout, data and pretrained model, which must equal those of host 0.
+Checkpoints are on host 0, which broadcasts what it reads.
 """
 
 import json
@@ -13,74 +13,79 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast, broadcast_object_list, gather_object
+from accelerate.utils import broadcast, broadcast_object_list, gather_object, reduce
 
 from reprise.core.errors import UserError
 from reprise.train.provenance import git_state
 
 T = TypeVar("T")
 
-MAX_SHOWN = 3  # differences; where the commit is another, much is
+MAX_SHOWN = 3  # differences; another commit may cause many
 
 
 class RankMismatchError(UserError):
-    """Bad input that every process finds alike: none of them waits for another, and none need start again."""
+    """Raised by every rank together, so that no rank blocks and torchrun does not restart."""
 
 
 def is_single_node() -> bool:
-    """Whether all processes of the training are on this host, and so read the same files."""
+    """Return whether all ranks are on this host and so read the same files."""
     return int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1
 
 
-def check_consistency(ingredients: Mapping[str, Any]) -> None:
-    """Compare the commit and everything that decides the weights between the hosts of a training.
+def check_consistency(fingerprint: Mapping[str, Any]) -> None:
+    """Compare the commit and everything that determines the weights between hosts.
 
     Raises:
-        Unlike: a host has something else than host 0.
+        RankMismatchError: a host differs from host 0.
     """
     if is_single_node():
         return
     commit, dirty = git_state()
-    told = {"commit": f"{commit} with changes" if dirty else commit, **ingredients}
-    mine = (int(os.environ["GROUP_RANK"]), platform.node(), told)
+    content = {"commit": f"{commit} with changes" if dirty else commit, **fingerprint}
+    mine = (int(os.environ["GROUP_RANK"]), platform.node(), content)
     (_, first, expected), *others = gather_object([mine])
-    for host, name, has in others:
-        apart = diff(has, expected)
-        if apart:
-            more = f" and {len(apart) - MAX_SHOWN} more" if len(apart) > MAX_SHOWN else ""
+    for host, name, found in others:
+        differences = diff(found, expected)
+        if differences:
+            more = f" and {len(differences) - MAX_SHOWN} more" if len(differences) > MAX_SHOWN else ""
             raise RankMismatchError(
-                f"train: host {host} ({name}) is unlike host 0 ({first}): {'; '.join(apart[:MAX_SHOWN])}{more}; "
-                "expected the same commit, recipe, data and model on all hosts"
+                f"train: host {host} ({name}) differs from host 0 ({first}): {'; '.join(differences[:MAX_SHOWN])}"
+                f"{more}; expected the same commit, recipe, data and model on all hosts"
             )
 
 
-def diff(has: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """What is not as expected, each in a few words with both values; "none" for what one side lacks."""
-    names = [*expected, *(name for name in has if name not in expected)]
+def diff(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """List the differences, each with both values; "none" for a missing one."""
+    names = [*expected, *(name for name in found if name not in expected)]
     return [
-        f"{name} {abbreviate(has.get(name))} instead of {abbreviate(expected.get(name))}"
+        f"{name} {abbreviate(found.get(name))} instead of {abbreviate(expected.get(name))}"
         for name in names
-        if has.get(name) != expected.get(name)
+        if found.get(name) != expected.get(name)
     ]
 
 
 def abbreviate(value: Any) -> str:
-    """A value as people compare it: of a digest or a commit the first digits."""
+    """Format a value for people; digests and commits are cut to 12 digits."""
     if value is None:
         return "none"
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b", r"\1", value) if isinstance(value, str) else json.dumps(value)
 
 
+def any_rank(world: PartialState, flag: bool) -> bool:
+    """Return, on every rank, whether the flag is set on any."""
+    return bool(reduce(torch.tensor(float(flag), device=world.device), "sum").item())
+
+
 def broadcast_object(content: T) -> T:
-    """What the first process gives, on every process; what the others give is left out."""
-    (given,) = broadcast_object_list([content])
-    return given  # type: ignore[no-any-return]
+    """Return the main process's object on every rank."""
+    (received,) = broadcast_object_list([content])
+    return received  # type: ignore[no-any-return]
 
 
 def broadcast_tensors(world: PartialState, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors that the first process gives, in the memory of every process's host.
+    """Return the main process's tensors on every rank, in host memory.
 
-    They travel one at a time, so a device needs room for the largest alone.
+    They are sent one at a time, so that a device holds only the largest.
     """
     received = {}
     for name, shape, dtype in broadcast_object(

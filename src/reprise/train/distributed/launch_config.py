@@ -1,4 +1,4 @@
-"""A host's share of a training, as the command line says it, and what torchrun is told of it."""
+"""The launch options of one host, as the command line gives them, and torchrun's arguments."""
 
 import re
 from dataclasses import dataclass
@@ -8,36 +8,40 @@ from reprise.core.errors import UserError
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """How many processes this host starts, and with which other hosts it trains."""
+    """How many processes this host starts, and which other hosts it trains with."""
 
-    processes: int | None = None  # None: as many as the profile of the hardware says
+    processes: int | None = None  # None: the number in the hardware's launch profile
     nodes: int = 1
-    node_rank: int = 0  # of this host among them; only the first, 0, writes
-    rendezvous: str | None = None  # HOST:PORT of host 0, where they meet
+    node_rank: int = 0  # only rank 0 writes outputs
+    rendezvous: str | None = None  # HOST:PORT of host 0
     max_restarts: int = 0
     profile: str = "accelerate"  # the file in docker/<hardware>/
-    timeout: int = 600  # seconds for which the others are waited for: they may have to while host 0 writes
+    timeout: int = 600  # seconds to wait for other ranks, for example while host 0 writes
 
 
-def validate(share: LaunchConfig, hardware: str) -> None:
-    """Raise an UserError where the options do not fit together, or not this hardware."""
-    nodes, rank = share.nodes, share.node_rank
+def validate(config: LaunchConfig, hardware: str) -> None:
+    """Check the options against each other and against the hardware.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    nodes, rank = config.nodes, config.node_rank
     if rank >= nodes:
         raise UserError(f"--node-rank: expected one of 0 to {nodes - 1}, for --nodes {nodes}; got {rank}")
-    if nodes > 1 and not share.rendezvous:
+    if nodes > 1 and not config.rendezvous:
         raise UserError(f"--rendezvous: expected HOST:PORT of host 0, for --nodes {nodes}; got none")
-    if share.rendezvous:
-        parse_endpoint(share.rendezvous)
-    if hardware == "tpu" and (nodes > 1 or share.max_restarts):
+    if config.rendezvous:
+        parse_endpoint(config.rendezvous)
+    if hardware == "tpu" and (nodes > 1 or config.max_restarts):
         option = "--nodes" if nodes > 1 else "--max-restarts"
         raise UserError(f"{option}: a TPU trains on one host, and its processes start once; expected none")
 
 
 def parse_endpoint(rendezvous: str) -> tuple[str, int]:
-    """The host and the port of HOST:PORT; an IPv6 address stands in brackets there.
+    """Split HOST:PORT into host and port; an IPv6 address is in brackets.
 
     Raises:
-        UserError: it is not of that form.
+        UserError: the text has another form.
     """
     found = re.fullmatch(r"([^\s:/]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", rendezvous)
     if not found or not 0 < int(found[2]) < 2**16:
@@ -45,27 +49,28 @@ def parse_endpoint(rendezvous: str) -> tuple[str, int]:
     return found[1].strip("[]"), int(found[2])
 
 
-def torchrun_args(processes: int, share: LaunchConfig) -> list[str]:
-    """The module and the arguments with which Python starts this host's processes.
+def torchrun_args(processes: int, config: LaunchConfig) -> list[str]:
+    """Return the module, and its arguments, with which Python starts this host's workers.
 
-    torchrun numbers hosts in the order of their addresses, whatever their rank. So each gives one that sorts in its
-    place: host 0 where they meet, which is the only one that anybody calls, and the others what follows upon it.
+    torchrun ranks hosts by their sorted addresses and has no option for the rank. So each host passes an address that
+    sorts by its rank: host 0 the rendezvous host, the only one that others connect to, and the others that name with a
+    suffix.
     """
-    started = [
+    arguments = [
         "reprise.train.distributed.torchrun",
         f"--nproc-per-node={processes}",
-        f"--max-restarts={share.max_restarts}",
+        f"--max-restarts={config.max_restarts}",
     ]
-    if not share.rendezvous or share.nodes == 1:
-        return [*started, "--standalone"]
-    first, _ = parse_endpoint(share.rendezvous)
+    if not config.rendezvous or config.nodes == 1:
+        return [*arguments, "--standalone"]
+    host, _ = parse_endpoint(config.rendezvous)
     return [
-        *started,
-        f"--nnodes={share.nodes}",
+        *arguments,
+        f"--nnodes={config.nodes}",
         "--rdzv-backend=c10d",
-        # Not the run's fingerprint: hosts with other recipes must meet, to be told that they have.
+        # Not the run's fingerprint: hosts with different recipes must meet to report that they differ.
         "--rdzv-id=reprise",
-        f"--rdzv-endpoint={share.rendezvous}",
-        f"--rdzv-conf=is_host={int(share.node_rank == 0)},join_timeout={share.timeout},read_timeout={share.timeout}",
-        f"--local-addr={f'{first}~{share.node_rank:06d}' if share.node_rank else first}",
+        f"--rdzv-endpoint={config.rendezvous}",
+        f"--rdzv-conf=is_host={int(config.node_rank == 0)},join_timeout={config.timeout},read_timeout={config.timeout}",
+        f"--local-addr={f'{host}~{config.node_rank:06d}' if config.node_rank else host}",
     ]

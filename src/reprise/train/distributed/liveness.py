@@ -1,6 +1,7 @@
-"""Whether the processes of a host still live, which torchrun may not get to see: cut off from host 0, it waits for it.
+"""Detect that all workers of this host are dead.
 
-Each holds a lock on a file for as long as it lives. However it ends, the kernel lets go.
+torchrun waits if the connection to host 0 is lost. So each worker holds a shared lock on a file, and the kernel
+releases it however the worker ends.
 """
 
 import fcntl
@@ -10,30 +11,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Where stage.py looks for life.
-LIVENESS_FILE = "REPRISE_LIVENESS_FILE"
-
 
 @contextmanager
-def liveness_lock() -> Iterator[None]:
-    """Be seen to live, and in the end that nothing failed; an exception says that it did."""
-    with Path(os.environ.get(LIVENESS_FILE, os.devnull)).open("a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+def liveness_lock(file: Path | None) -> Iterator[None]:
+    """Hold a shared lock while running; mark a clean exit. Without a launcher there is no file."""
+    with (file or Path(os.devnull)).open("a", encoding="utf-8") as opened:
+        fcntl.flock(opened, fcntl.LOCK_SH)
         yield
-        file.write("well")
+        opened.write("clean exit")
 
 
 class LivenessMonitor:
-    """Says when processes that failed ended so long ago that nothing more is to be expected of torchrun."""
+    """Watches the workers' file."""
 
-    def __init__(self, file: Path, patience: float) -> None:
-        """`patience` is in seconds; `file` is theirs."""
+    def __init__(self, file: Path, timeout: float) -> None:
+        """Create the file; failed workers may be restarted within `timeout` seconds."""
         file.touch()
-        self.file, self.timeout = file, patience
+        self.file, self.timeout = file, timeout
         self.seen_alive, self.last_seen = False, 0.0
 
     def is_dead(self) -> bool:
-        """Whether it is so long since the last of them ended, none has followed, and they did not end well."""
+        """Return whether all workers failed and none was started within the timeout."""
         with self.file.open(encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,10 +1,9 @@
-"""Stopping a training from outside: SIGTERM, as a machine that is taken away sends it, and SIGINT, as Ctrl-C does.
+"""Stopping a run early: SIGTERM, as a preempted machine receives it, and SIGINT from Ctrl-C.
 
-Neither ends it at once. The step is finished and a checkpoint is written, so nothing is lost.
+Neither ends the run at once: the step is finished and a checkpoint is written, so no step is lost.
 """
 
 import ctypes
-import os
 import signal
 import sys
 import threading
@@ -13,69 +12,61 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import torch
-from accelerate import PartialState
-from accelerate.utils import reduce
-
-# Where one of several processes finds what the launcher was told; only the launcher takes signals then.
-STOP_FILE = "REPRISE_STOP_FILE"
-# Several processes must stop after the same step. They talk about it this often, as each talk waits for the device.
+# Ranks must stop after the same step. They agree only this often, because agreeing waits for the device.
 SYNC_EVERY_STEPS = 10
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 - nothing went wrong
-    """The training ended early with everything kept; `signal` asked for it, 0 where another process took it."""
+    """Raised when a run ends early, after its checkpoint; `signal` is 0 if another rank got it."""
 
     def __init__(self, message: str, signal: int) -> None:
+        """Raise with a message for the user."""
         super().__init__(message)
         self.signal = signal
 
 
 class StopRequest:
-    """Whether this process was asked to stop, and by which signal."""
+    """A request to stop: a signal to this process, or the launcher's stop file."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path | None = None) -> None:
+        """Start without a request; `file` is the launcher's stop file."""
         self.signal = 0
-        self.file = Path(os.environ[STOP_FILE]) if STOP_FILE in os.environ else None
+        self.file = file
 
     def on_signal(self, number: int, _: FrameType | None) -> None:
-        """Take a signal; a second one ends the process as if nobody listened."""
+        """Handle a signal; a second one ends the process as usual."""
         self.signal = number
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         name = signal.Signals(number).name
-        print(f"train: {name}: finishing the step and keeping a checkpoint", file=sys.stderr, flush=True)
+        print(f"train: {name}: finishing the step and writing a checkpoint", file=sys.stderr, flush=True)
 
-    def should_stop(self, world: PartialState, steps: int) -> bool:
-        """Whether to stop after this step, the same answer on every process."""
-        told = bool(self.signal) or (self.file is not None and self.file.exists())
-        if world.num_processes == 1:
-            return told
-        if steps % SYNC_EVERY_STEPS:
-            return False
-        return bool(reduce(torch.tensor(float(told), device=world.device), "sum").item())
+    @property
+    def requested(self) -> bool:
+        """Whether this process should stop."""
+        return bool(self.signal) or (self.file is not None and self.file.exists())
 
 
 def set_pdeathsig(number: signal.Signals) -> None:
-    """Have Linux send this process a signal when the one that started it dies, even of SIGKILL: no orphan trains on."""
+    """Have Linux send this process a signal when its parent dies, so that no orphan runs on."""
     pr_set_pdeathsig = 1  # prctl.h
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
 
 
 @contextmanager
-def handle_signals() -> Iterator[StopRequest]:
-    """Take SIGTERM and SIGINT as wishes for as long as this lasts.
+def handle_signals(stop_file: Path | None = None) -> Iterator[StopRequest]:
+    """Treat SIGTERM and SIGINT as requests to stop.
 
-    A process of a TPU runs a thread for each of its cores, and Python lets none but the main thread take signals: there
-    the launcher's file tells of them.
+    A TPU process runs a thread per core, and Python handles signals in the main thread only. The other threads see the
+    launcher's stop file.
     """
-    stop = StopRequest()
+    stop = StopRequest(stop_file)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, stop.on_signal) for number in numbers]
+    previous = [signal.signal(number, stop.on_signal) for number in numbers]
     try:
         yield stop
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(numbers, previous, strict=True):
             signal.signal(number, handler)

@@ -1,6 +1,6 @@
-"""torchrun, which says in a line which process ended and how, in place of a page.
+"""Run torchrun; report a failed worker in one line instead of a traceback.
 
-What failed in a process stands above that line, and stage.py says below it how to go on.
+The worker's own error stands above that line, and stage.py prints below it how to resume.
 """
 
 import logging
@@ -10,26 +10,26 @@ from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
-from torch.distributed.run import main
+from torch.distributed.run import main as torchrun
 
 
-def run() -> None:
-    """Start the processes that the command line says, and wait for them; the exit code is 1 where one failed."""
+def main() -> None:
+    """Start the workers of the command line and wait for them; exit with 1 if one failed."""
     logging.disable(logging.ERROR)
     try:
-        main()
+        torchrun()
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
-        how = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
-        print(f"train: process {rank} ended with {how}", file=sys.stderr)
+        cause = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
+        print(f"train: process {rank} ended with {cause}", file=sys.stderr)
         sys.exit(1)
-    except (RendezvousError, DistError) as lost:
-        why = next(iter(str(lost).splitlines()), type(lost).__name__)
-        print(f"train: the hosts did not meet: {why}", file=sys.stderr)
+    except (RendezvousError, DistError) as error:
+        problem = next(iter(str(error).splitlines()), type(error).__name__)
+        print(f"train: rendezvous failed: {problem}", file=sys.stderr)
         sys.exit(1)
     except SignalException:
-        sys.exit(1)  # stage.py's own
+        sys.exit(1)  # sent by stage.py
 
 
 if __name__ == "__main__":
-    run()
+    main()

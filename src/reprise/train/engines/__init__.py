@@ -1,0 +1,1 @@
+"""Three ways to run the same training: Accelerate, plain PyTorch, transformers' Trainer."""

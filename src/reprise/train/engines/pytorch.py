@@ -1,4 +1,7 @@
-"""The same training in plain PyTorch and one process: the engine `pytorch`, which the others are held against."""
+"""The same loop in plain PyTorch and one process: the engine `pytorch`.
+
+The other engines are compared with it.
+"""
 
 import torch
 from datasets import Dataset
@@ -11,10 +14,9 @@ from reprise.modeling.inference import predict
 from reprise.modeling.scoring import compute_metrics
 from reprise.train.checkpoint import CheckpointManager
 from reprise.train.dataset import ShardedDataset
-from reprise.train.engines.accelerate import summed_loss
-from reprise.train.history import TrainingHistory
 from reprise.train.model import build_model
 from reprise.train.optimizer import build_optimizer, build_schedule
+from reprise.train.recorder import Recorder
 from reprise.train.sampler import iter_micro_batches, loss_scale, micro_batch_seed, plan_recipe_epoch
 
 
@@ -23,49 +25,49 @@ def train(
     rows: ShardedDataset,
     validation: Dataset,
     collate: Collator,
-    record: TrainingHistory,
+    recorder: Recorder,
     checkpoints: CheckpointManager,
 ) -> None:
-    """Fine-tune the pretrained model on `rows`; see accelerate.py, which takes the same."""
-    settings, device = recipe.train, record.world.device
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
-    model, keys = build_model(recipe)
+    """Fine-tune the pretrained model; the arguments are those of accelerate.py."""
+    config, kind, device = recipe.train, recipe.task.kind, recorder.world.device
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    model, dropout_keys = build_model(recipe)
     model.to(device)
-    optimizer = build_optimizer(model, settings)
-    schedule = build_schedule(optimizer, settings, record.total_steps)
+    optimizer = build_optimizer(model, config)
+    schedule = build_schedule(optimizer, config, recorder.history.total_steps)
     checkpoints.restore(model, optimizer, schedule)
 
-    for epoch in range(len(record.epochs), settings.epochs):
-        steps = plan_recipe_epoch(recipe, record.lengths, epoch)
+    for epoch in range(len(recorder.history.epochs), config.epochs):
+        steps = plan_recipe_epoch(recipe, rows.lengths, epoch)
         if not steps:
             break
-        done = record.start_epoch(epoch, steps)  # before an interruption
-        batches = iter(DataLoader(rows, batch_sampler=iter_micro_batches(steps[done:]), collate_fn=collate))
+        steps_done = recorder.start_epoch(epoch, steps)  # 0 unless the epoch is resumed
+        batches = iter(DataLoader(rows, batch_sampler=iter_micro_batches(steps[steps_done:]), collate_fn=collate))
         model.train()
-        for number, step in enumerate(steps[done:], start=done):
+        for index, step in enumerate(steps[steps_done:], start=steps_done):
             loss = torch.zeros((), device=device)
             for micro_batch in range(len(step.micro_batches)):
                 batch = {name: tensor.to(device) for name, tensor in next(batches).items()}
-                targets = batch.pop("labels")
-                keys.set_batch(epoch, step.rows_of_micro_batch(micro_batch), targets)
-                torch.manual_seed(micro_batch_seed(recipe.seed, epoch, number, micro_batch))
+                labels = batch.pop("labels")
+                dropout_keys.set_batch(epoch, step.rows_of_micro_batch(micro_batch), labels)
+                torch.manual_seed(micro_batch_seed(recipe.seed, epoch, index, micro_batch))
                 with precision:
                     logits = model(**batch).logits
-                part = summed_loss(logits, targets) * loss_scale(step, micro_batch)
-                part.backward()  # type: ignore[no-untyped-call]
-                loss += part.detach()
-            norm = clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+                micro_loss = kind.summed_loss(logits, labels) * loss_scale(step, micro_batch)
+                micro_loss.backward()  # type: ignore[no-untyped-call]
+                loss += micro_loss.detach()
+            grad_norm = clip_grad_norm_(model.parameters(), config.max_grad_norm)
             learning_rate = float(schedule.get_last_lr()[0])
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            record.log_device(loss, norm)
-            record.log_step(epoch, step, learning_rate)
+            recorder.log_device(loss, grad_norm)
+            recorder.log_step(step, learning_rate)
             checkpoints.maybe_save()
 
         with precision:
             logits = predict(model, validation, collate, recipe.evaluate.batch_size)
-        record.log_epoch(epoch, compute_metrics(recipe.task, logits, validation["label"]))
-        if record.is_best(epoch):
-            record.save(model)
+        recorder.log_epoch(epoch, compute_metrics(recipe.task, logits, validation["label"]))
+        if recorder.is_best(epoch):
+            recorder.save_model(model)
         checkpoints.save()

@@ -1,4 +1,4 @@
-"""The plan of an epoch: every row once, steps that do not depend on how they are split, little padding."""
+"""The plan of an epoch: every example once, steps independent of their split, and little padding."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reprise.train import sampler as planning
+from reprise.train import sampler
 from reprise.train.sampler import (
     SHUFFLE_SHARDS,
     SORT_WINDOW_STEPS,
@@ -23,7 +23,7 @@ Lengths = npt.NDArray[np.int64]
 
 
 def random_lengths(rows: int) -> Lengths:
-    """Lengths like those of texts: most are short, some long, none above 128."""
+    """Lengths like those of texts: most short, some long, at most 128."""
     random = np.random.default_rng(0)
     return np.clip(random.lognormal(3.3, 0.5, rows).astype(np.int64) + 2, 3, 128)
 
@@ -41,13 +41,13 @@ def rows_of(step: StepPlan) -> list[int]:
 
 
 def padding_fraction(batches: list[list[int]], lengths: Lengths) -> float:
-    """Of all tokens that a model sees, those that only fill rows up to the longest of their batch."""
+    """The fraction of padding among all tokens of these batches."""
     seen = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
     return 1 - int(lengths.sum()) / seen
 
 
 @given(st.lists(st.integers(3, 128), min_size=1, max_size=200), st.integers(1, 12), st.integers(1, 12))
-def test_every_row_comes_exactly_once_in_full_steps_and_one_remainder(
+def test_every_example_occurs_once_in_full_steps_and_one_remainder(
     lengths: list[int], batch_size: int, micro_batch_size: int
 ) -> None:
     steps = plan(np.array(lengths), batch_size=batch_size, micro_batch_size=min(micro_batch_size, batch_size))
@@ -57,7 +57,7 @@ def test_every_row_comes_exactly_once_in_full_steps_and_one_remainder(
 
 
 @given(st.integers(1, 100), st.integers(1, 12), st.integers(1, 12))
-def test_micro_batches_are_full_but_for_the_last_of_a_step(rows: int, batch_size: int, micro_batch_size: int) -> None:
+def test_only_the_last_micro_batch_of_a_step_is_smaller(rows: int, batch_size: int, micro_batch_size: int) -> None:
     micro_batch_size = min(micro_batch_size, batch_size)
     for step in plan(random_lengths(rows), batch_size=batch_size, micro_batch_size=micro_batch_size):
         *full, last = map(len, step.micro_batches)
@@ -66,14 +66,14 @@ def test_micro_batches_are_full_but_for_the_last_of_a_step(rows: int, batch_size
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 5, 8, 31])
-def test_the_rows_of_each_step_do_not_depend_on_the_micro_batches(micro_batch_size: int) -> None:
+def test_examples_of_a_step_do_not_depend_on_the_micro_batches(micro_batch_size: int) -> None:
     lengths = random_lengths(500)
     split = plan(lengths, micro_batch_size=micro_batch_size)
     assert [rows_of(step) for step in split] == [rows_of(step) for step in plan(lengths)]
     assert [len(step.micro_batches) for step in split] == [-(-step.num_examples // micro_batch_size) for step in split]
 
 
-def test_the_same_arguments_give_the_same_plan() -> None:
+def test_same_arguments_give_the_same_plan() -> None:
     lengths = random_lengths(500)
     before = lengths.copy()
     np.random.seed(1)  # noqa: NPY002 - the state that a careless implementation would draw from
@@ -83,7 +83,7 @@ def test_the_same_arguments_give_the_same_plan() -> None:
     assert lengths.tolist() == before.tolist()
 
 
-def test_a_plan_is_the_same_on_every_machine() -> None:
+def test_plan_has_known_values() -> None:
     steps = plan(np.array([5, 3, 9, 4, 7]), seed=1, batch_size=2, micro_batch_size=1)
     assert steps == [StepPlan([[0], [4]]), StepPlan([[1], [3]]), StepPlan([[2]])]
 
@@ -101,15 +101,13 @@ def test_a_plan_is_the_same_on_every_machine() -> None:
         ),
     ],
 )
-def test_rows_of_one_shard_come_in_the_order_in_which_they_came_before_there_were_shards(
-    rows: int, arguments: dict[str, int], digest: str
-) -> None:
+def test_order_within_one_shard_has_known_digests(rows: int, arguments: dict[str, int], digest: str) -> None:
     assert order_digest(plan(random_lengths(rows), **arguments)) == digest
 
 
 @settings(deadline=None)
 @given(st.integers(1, 2000), st.integers(1, 60), st.integers(10, 90))
-def test_rows_of_many_shards_come_exactly_once_in_full_steps_but_for_the_last_part(
+def test_examples_of_many_shards_occur_once_in_full_steps_except_the_last_chunk(
     rows: int, batch_size: int, shard: int
 ) -> None:
     steps = plan(random_lengths(rows), batch_size=batch_size, micro_batch_size=batch_size, shard=shard)
@@ -117,53 +115,55 @@ def test_rows_of_many_shards_come_exactly_once_in_full_steps_but_for_the_last_pa
     *_, remainder = sorted((step.num_examples for step in steps), reverse=True)
     assert remainder == (rows % batch_size or batch_size)
     assert [step.num_examples for step in steps].count(batch_size) == rows // batch_size
-    in_a_part = max(SHUFFLE_SHARDS * shard // batch_size, 1)
-    assert {step.num_examples for step in steps[: (len(steps) - 1) // in_a_part * in_a_part]} <= {batch_size}
+    steps_per_chunk = max(SHUFFLE_SHARDS * shard // batch_size, 1)
+    assert {step.num_examples for step in steps[: (len(steps) - 1) // steps_per_chunk * steps_per_chunk]} <= {
+        batch_size
+    }
 
 
-def test_a_part_of_an_epoch_reads_few_shards_and_another_epoch_mixes_others() -> None:
+def test_chunk_reads_few_shards_and_each_epoch_mixes_others() -> None:
     shard, batch_size, rows = 100, 48, 100 * 23 + 7
-    parts = {}
+    chunks = {}
     for epoch in (0, 1):
         steps = plan(random_lengths(rows), epoch=epoch, batch_size=batch_size, shard=shard)
-        in_a_part = SHUFFLE_SHARDS * shard // batch_size
-        parts[epoch] = [
-            {row // shard for step in steps[start : start + in_a_part] for row in rows_of(step)}
-            for start in range(0, len(steps), in_a_part)
+        steps_per_chunk = SHUFFLE_SHARDS * shard // batch_size
+        chunks[epoch] = [
+            {row // shard for step in steps[start : start + steps_per_chunk] for row in rows_of(step)}
+            for start in range(0, len(steps), steps_per_chunk)
         ]
-        assert len(parts[epoch]) == 7
-        # Its borders may lie within a shard; there is one shard more where the small one is among them.
-        assert all(len(shards) <= SHUFFLE_SHARDS + 2 for shards in parts[epoch])
-        # All of them are mixed: its first steps already read most of them.
+        assert len(chunks[epoch]) == 7
+        # A chunk may begin within a shard, and may contain the smaller last shard.
+        assert all(len(shards) <= SHUFFLE_SHARDS + 2 for shards in chunks[epoch])
+        # They are mixed: the first steps already read most of them.
         first = {row // shard for step in steps[:3] for row in rows_of(step)}
         assert len(first) >= SHUFFLE_SHARDS
-    assert parts[0] != parts[1]
+    assert chunks[0] != chunks[1]
 
 
-def test_a_late_step_is_planned_without_the_parts_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_step_is_planned_without_earlier_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     planned = []
 
-    def noting(lengths: Lengths, part: int, **more: int) -> list[Lengths]:
-        planned.append(part)
-        return plan_part(lengths, part, **more)
+    def recording_plan(lengths: Lengths, chunk: int, **more: int) -> list[Lengths]:
+        planned.append(chunk)
+        return plan_chunk(lengths, chunk, **more)
 
-    plan_part = planning.plan_chunk
-    monkeypatch.setattr(planning, "plan_chunk", noting)
-    whole = plan(random_lengths(2000), batch_size=8, shard=50)
+    plan_chunk = sampler.plan_chunk
+    monkeypatch.setattr(sampler, "plan_chunk", recording_plan)
+    complete = plan(random_lengths(2000), batch_size=8, shard=50)
     assert planned == list(range(10))  # each once
     planned.clear()
     steps = plan_epoch(random_lengths(2000), seed=0, epoch=0, batch_size=8, micro_batch_size=32, shard=50)
     assert len(steps[230:]) == 20
     assert planned == []
-    assert list(steps[230:]) == [*steps[-20:]] == whole[230:]
+    assert list(steps[230:]) == [*steps[-20:]] == complete[230:]
     assert planned == [9]
-    assert steps[100] == whole[100]
+    assert steps[100] == complete[100]
     assert planned == [9, 4]
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"epoch": 1}, {"seed": 1, "epoch": 1}])
 def test_another_seed_or_epoch_gives_other_steps_in_another_order(changes: dict[str, int]) -> None:
-    # More than one window, so that the rows of a step change too.
+    # More than one window, so that the examples of a step change too.
     lengths = random_lengths(SORT_WINDOW_STEPS * 8 * 3)
     one, other = plan(lengths, batch_size=8), plan(lengths, batch_size=8, **changes)
     same = {tuple(sorted(rows_of(step))) for step in one} & {tuple(sorted(rows_of(step))) for step in other}
@@ -171,12 +171,12 @@ def test_another_seed_or_epoch_gives_other_steps_in_another_order(changes: dict[
     assert [step.num_examples for step in one] == [step.num_examples for step in other]
 
 
-def test_seed_and_epoch_are_not_added_up() -> None:
+def test_seed_and_epoch_are_independent() -> None:
     lengths = random_lengths(100)
     assert plan(lengths, seed=1, epoch=0) != plan(lengths, seed=0, epoch=1)
 
 
-def test_steps_of_similar_lengths_pad_little() -> None:
+def test_grouping_by_length_reduces_padding() -> None:
     lengths = random_lengths(5000)
     grouped = [rows_of(step) for step in plan(lengths)]
     shuffled = np.random.default_rng(0).permutation(5000)
@@ -184,7 +184,7 @@ def test_steps_of_similar_lengths_pad_little() -> None:
     assert padding_fraction([shuffled[start : start + 32].tolist() for start in range(0, 5000, 32)], lengths) > 0.5
 
 
-def test_steps_do_not_come_in_the_order_of_their_lengths() -> None:
+def test_steps_are_not_sorted_by_length() -> None:
     lengths = random_lengths(SORT_WINDOW_STEPS * 32)
     means = [lengths[rows_of(step)].mean() for step in plan(lengths)]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
@@ -194,65 +194,65 @@ def test_steps_do_not_come_in_the_order_of_their_lengths() -> None:
     ("rows", "epochs", "max_steps", "steps"),
     [(100, 1, None, 4), (96, 1, None, 3), (100, 3, None, 12), (100, 3, 5, 5), (100, 3, 50, 12), (1, 2, None, 2)],
 )
-def test_steps_are_counted_over_all_epochs_up_to_the_limit(
+def test_total_steps_count_all_epochs_up_to_max_steps(
     rows: int, epochs: int, max_steps: int | None, steps: int
 ) -> None:
     assert total_steps(rows, batch_size=32, epochs=epochs, max_steps=max_steps) == steps
 
 
-def test_the_steps_of_a_run_are_those_of_its_epochs() -> None:
+def test_total_steps_equal_the_planned_steps() -> None:
     lengths = random_lengths(333)
     planned = sum(len(plan(lengths, epoch=epoch)) for epoch in range(3))
     assert total_steps(333, batch_size=32, epochs=3, max_steps=None) == planned == 33
 
 
 @pytest.mark.parametrize(
-    ("processes", "dealt"),
+    ("processes", "batches"),
     [
         (1, [[4, 5], [6, 7], [8], [1, 2]]),
         (2, [[4, 5], [6, 7], [8], [4], [1, 2], [1]]),
         (3, [[4, 5], [6, 7], [8], [1, 2], [1], [1]]),
     ],
 )
-def test_micro_batches_go_round_the_processes_and_steps_are_filled_up(processes: int, dealt: list[list[int]]) -> None:
-    assert list(iter_micro_batches([StepPlan([[4, 5], [6, 7], [8]]), StepPlan([[1, 2]])], processes)) == dealt
+def test_micro_batches_alternate_between_ranks_and_fill_each_step(processes: int, batches: list[list[int]]) -> None:
+    assert list(iter_micro_batches([StepPlan([[4, 5], [6, 7], [8]]), StepPlan([[1, 2]])], processes)) == batches
 
 
 @given(st.integers(1, 80), st.integers(1, 12), st.integers(1, 12), st.integers(1, 5))
-def test_every_process_takes_part_in_every_step_and_the_rows_of_a_step_weigh_one(
+def test_every_rank_takes_part_in_every_step_and_loss_scales_sum_to_one(
     rows: int, batch_size: int, micro_batch_size: int, processes: int
 ) -> None:
     steps = plan(random_lengths(rows), batch_size=batch_size, micro_batch_size=min(micro_batch_size, batch_size))
-    dealt = list(iter_micro_batches(steps, processes))
-    assert len(dealt) % processes == 0
+    batches = list(iter_micro_batches(steps, processes))
+    assert len(batches) % processes == 0
     start = 0
     for step in steps:
         turns = -(-len(step.micro_batches) // processes)
-        share = dealt[start : start + turns * processes]
+        of_step = batches[start : start + turns * processes]
         start += turns * processes
-        weights = [loss_scale(step, number) for number in range(len(share))]
-        assert sum(w * len(batch) for w, batch in zip(weights, share, strict=True)) == pytest.approx(1)
-        # What weighs something are the micro-batches of the step, each once; what fills it up is a row of its own.
-        assert [batch for w, batch in zip(weights, share, strict=True) if w > 0] == step.micro_batches
-        fillers = [batch for w, batch in zip(weights, share, strict=True) if w == 0]
+        weights = [loss_scale(step, number) for number in range(len(of_step))]
+        assert sum(w * len(batch) for w, batch in zip(weights, of_step, strict=True)) == pytest.approx(1)
+        # Micro-batches of the step have a positive scale, each once; dummy rows have the scale 0.
+        assert [batch for w, batch in zip(weights, of_step, strict=True) if w > 0] == step.micro_batches
+        fillers = [batch for w, batch in zip(weights, of_step, strict=True) if w == 0]
         assert all(len(batch) == 1 and batch[0] in rows_of(step) for batch in fillers)
         assert len(fillers) < processes
-    assert start == len(dealt)
+    assert start == len(batches)
 
 
-def test_each_row_of_a_step_weighs_the_same_however_the_step_is_split() -> None:
+def test_loss_scale_does_not_depend_on_the_split_of_a_step() -> None:
     for step in StepPlan([[0, 1, 2, 3]]), StepPlan([[0, 1, 2], [3]]), StepPlan([[0], [1], [2], [3]]):
         assert [loss_scale(step, number) for number in range(5)] == [0.25] * len(step.micro_batches) + [0.0] * (
             5 - len(step.micro_batches)
         )
 
 
-def test_a_random_seed_is_a_fixed_number() -> None:
+def test_micro_batch_seed_has_known_values() -> None:
     assert micro_batch_seed(42, 0, 0, 0) == 5732826375231505755
     assert micro_batch_seed(42, 1, 2, 3) == 3973600423109162145
 
 
-def test_random_seeds_differ_over_every_argument() -> None:
+def test_micro_batch_seed_depends_on_every_argument() -> None:
     seeds = [
         micro_batch_seed(seed, epoch, step, micro_batch)
         for seed in range(4)

@@ -1,0 +1,55 @@
+"""What a run prints: a progress bar in a terminal, elsewhere a line every few seconds."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+LOG_EVERY_S = 5.0
+
+
+class Progress:
+    """Progress of the optimizer steps; only the main process prints."""
+
+    def __init__(self, total_steps: int, steps_per_epoch: int, epochs: int, *, enabled: bool) -> None:
+        """Show a bar if stderr is a terminal."""
+        self.total_steps, self.steps_per_epoch, self.epochs, self.enabled = (
+            total_steps,
+            steps_per_epoch,
+            epochs,
+            enabled,
+        )
+        self.bar = tqdm(
+            total=total_steps, desc="train", unit="step", dynamic_ncols=True,
+            disable=not (enabled and sys.stderr.isatty()),
+        )  # fmt: skip
+        self.last_line = time.perf_counter()
+
+    def advance(self, steps: int = 1) -> None:
+        """Move the bar forward."""
+        self.bar.update(steps)
+
+    def show(self, steps_done: int, loss: float, examples_per_second: float, elapsed: float) -> None:
+        """Show the mean loss of the latest steps, the speed and the time left; `elapsed` in seconds."""
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {examples_per_second:.0f} examples/s")
+        now = time.perf_counter()
+        if self.bar.disable and self.enabled and now - self.last_line > LOG_EVERY_S:
+            self.last_line = now
+            left = tqdm.format_interval(elapsed / steps_done * (self.total_steps - steps_done))
+            epoch = (steps_done - 1) // self.steps_per_epoch + 1
+            print(
+                f"train: epoch {epoch}/{self.epochs}, step {steps_done}/{self.total_steps}, "
+                f"loss {loss:.3f}, {examples_per_second:.0f} examples/s, {left} left",
+                flush=True,
+            )
+
+    def show_validation(self, epoch: int, scores: dict[str, float]) -> None:
+        """Print the validation metrics of an epoch, counted from 0."""
+        if self.enabled:
+            listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            self.bar.write(f"train: epoch {epoch + 1}/{self.epochs}: validation {listed}", file=sys.stdout)
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self.bar.close()
