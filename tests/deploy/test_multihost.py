@@ -254,7 +254,7 @@ def test_a_signal_on_any_host_stops_both_and_one_process_resumes_with_the_same_l
         other.end(143)
     (stopped,) = set(re.findall(rf"reprise train: stopped after step (\d+)/{STEPS}; ", training.errors + other.errors))
     with first.type("reprise", "train", REPRISE_NODES="1", REPRISE_NODE_RANK="0") as alone:
-        said = alone.end()
+        output = alone.end()
     assert f"train: resuming from step {stopped}/{STEPS}" in output
     losses, expected = (
         pd.read_csv(io.BytesIO(found["plots/train.csv"]))["loss"] for found in (results(first.folder), one_host)

@@ -66,7 +66,7 @@ def test_sharded_model_has_the_metrics_and_weights_of_an_unsharded_one(sharded: 
     assert ours.keys() == theirs.keys()
     # AdamW's steps are as large for tiny gradients, which consist of rounding errors.
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
-    assert json.loads((sharded / "metrics/train.json").read_text())["epoch"] == 2  # the same on all ranks
+    assert json.loads((sharded / "metrics/train.json").read_text())["best_epoch"] == 2  # the same on all ranks
 
 
 def test_sharded_model_is_exported_to_one_file_that_evaluate_reads(

@@ -88,12 +88,12 @@ def test_first_step_has_the_size_of_the_learning_rate() -> None:
     ],
 )
 def test_learning_rate_warms_up_and_then_follows_its_schedule(schedule: str, expected: list[float]) -> None:
-    rates = learning_rates(10, schedule=schedule, warmup=0.2, learning_rate=2e-5)
+    rates = learning_rates(10, lr_scheduler=schedule, warmup_ratio=0.2, learning_rate=2e-5)
     assert rates == pytest.approx([2e-5 * fraction for fraction in expected], abs=1e-12)
 
 
 def test_cosine_schedule_has_known_values() -> None:
-    rates = learning_rates(10, schedule="cosine", warmup=0.2, learning_rate=1.0)
+    rates = learning_rates(10, lr_scheduler="cosine", warmup_ratio=0.2, learning_rate=1.0)
     assert [rates[2], rates[4], rates[6], rates[8]] == pytest.approx([1, 0.8535534, 0.5, 0.1464466], abs=1e-7)
 
 
@@ -104,6 +104,6 @@ def test_without_warmup_the_first_step_has_the_full_rate(schedule: str) -> None:
 
 @pytest.mark.parametrize(("steps", "peak"), [(10, 1), (11, 2), (20, 2), (21, 3)])
 def test_warmup_steps_are_rounded_up(steps: int, peak: int) -> None:
-    rates = learning_rates(steps, schedule="linear", warmup=0.1, learning_rate=1.0)
+    rates = learning_rates(steps, lr_scheduler="linear", warmup_ratio=0.1, learning_rate=1.0)
     assert rates.index(max(rates)) == peak
     assert rates[1] == pytest.approx(1 / peak)

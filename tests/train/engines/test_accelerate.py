@@ -130,10 +130,10 @@ def test_best_or_last_epoch_is_kept(train: Train, workdir: Path) -> None:
     changes = {"train.learning_rate": 0.02, "train.lr_scheduler": "constant", "train.epochs": 3, "seed": 1}
     train(**changes)
     scores = pd.read_csv(workdir / "plots/validation.csv")["accuracy"].tolist()
-    assert json.loads((workdir / "metrics/train.json").read_text())["epoch"] == 1 + int(np.argmax(scores))
+    assert json.loads((workdir / "metrics/train.json").read_text())["best_epoch"] == 1 + int(np.argmax(scores))
     best = weights(workdir)
     train(**changes, **{"train.keep_epoch": "last"})
-    assert json.loads((workdir / "metrics/train.json").read_text())["epoch"] == 3
+    assert json.loads((workdir / "metrics/train.json").read_text())["best_epoch"] == 3
     assert (weights(workdir) == best) == (int(np.argmax(scores)) == 2)
 
 
