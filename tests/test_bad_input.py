@@ -167,7 +167,7 @@ CASES = {
     "nothing to train on": Case(
         "environment",
         params(task__split={"validation": 0.5, "test": 0.6}),
-        "params.yaml: task.split: expected validation + test below 1, so that rows are left to train on",
+        "params.yaml: task.split: expected validation + test below 1, so that rows remain to train on",
     ),
     "a split to evaluate that the task has not": Case(
         "environment",
@@ -271,12 +271,12 @@ CASES = {
         f"{REVIEWS}: rows 1 and 2 have the same id '1' in column 'number' (task.id_column); expected different ids",
     ),
     "empty split": Case(
-        "prepare", own_splits, "params.yaml: task.source: the validation split is empty: nothing is left of its table"
+        "prepare", own_splits, "params.yaml: task.source: the validation split is empty: no row of its table is left"
     ),
     "split fraction that leaves nothing": Case(
         "prepare",
         params(task__split={"validation": 0.001, "test": 0.2, "group_by": "film"}),
-        "params.yaml: task.split: the validation split is empty: its share leaves nothing",
+        "params.yaml: task.split: the validation split is empty: its fraction gives no row",
     ),
     # What the later verbs find
     "nothing prepared": Case("train", removed("data/prepared"), "data/prepared/stats.json: not found; …`dvc repro`"),

@@ -107,12 +107,12 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
             "model.source.config: unknown key; expected kind, repo, revision",
         ),
         # A key that is missing
-        ({"seed": ABSENT}, "seed: missing; every key of a recipe is written out"),
-        ({"train": ABSENT}, "train: missing; every key of a recipe is written out"),
-        ({"train.epochs": ABSENT}, "train.epochs: missing; every key of a recipe is written out"),
-        ({"task.split.test": ABSENT}, "task.split.test: missing; every key of a recipe is written out"),
-        ({"model.source.path": ABSENT}, "model.source.path: missing; every key of a recipe is written out"),
-        ({"task.source": HUB_MODEL}, "task.source.config: missing; every key of a recipe is written out"),
+        ({"seed": ABSENT}, "seed: missing; expected every key of the recipe"),
+        ({"train": ABSENT}, "train: missing; expected every key of the recipe"),
+        ({"train.epochs": ABSENT}, "train.epochs: missing; expected every key of the recipe"),
+        ({"task.split.test": ABSENT}, "task.split.test: missing; expected every key of the recipe"),
+        ({"model.source.path": ABSENT}, "model.source.path: missing; expected every key of the recipe"),
+        ({"task.source": HUB_MODEL}, "task.source.config: missing; expected every key of the recipe"),
         ({"task.source.kind": ABSENT}, "task.source.kind: missing; expected 'pypi', 'hub' or 'local'"),
         # A value of the wrong type
         ({"train.epochs": "2"}, "train.epochs: expected a valid integer, got '2'"),
@@ -232,7 +232,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"task.submission": "names"}, "task.submission: expected a section with keys of its own, got 'names'"),
         (
             {"task.submission": {"files": {"test": "A.tsv"}}},
-            "task.submission.labels: missing; every key of a recipe is written out",
+            "task.submission.labels: missing; expected every key of the recipe",
         ),
         (
             {"task.submission": {"files": {"test": "A.tsv"}, "labels": "ids"}},
@@ -287,7 +287,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ),
         (
             {"task.split.validation": 0.5, "task.split.test": 0.5},
-            "task.split: expected validation + test below 1, so that rows are left to train on",
+            "task.split: expected validation + test below 1, so that rows remain to train on",
         ),
         (
             {"train.micro_batch_size": 17},

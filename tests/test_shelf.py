@@ -159,7 +159,7 @@ def test_a_choice_that_is_not_on_the_shelf_is_told_which_ones_are(group: str) ->
         ("learning_rate=1e-4", "compose: learning_rate: unknown key; did you mean train.learning_rate?"),
         ("bogus=1", "compose: bogus: unknown key; params.yaml lists them all"),
         ("+train.epoch=1", "compose: train.epoch: unknown key; did you mean epochs?"),
-        ("~train.epochs", "compose: train.epochs: missing; every key of a recipe is written out"),
+        ("~train.epochs", "compose: train.epochs: missing; expected every key of the recipe"),
         ("train.epochs=two", "compose: train.epochs: expected a valid integer, got 'two'"),
         ("train.warmup_ratio=2", "compose: train.warmup_ratio: expected less than 1, got 2"),
     ],

@@ -328,14 +328,14 @@ def test_a_split_of_more_rows_than_a_file_takes_has_several_with_the_same_rows(
         pytest.param(
             {"split": {"validation": 0.2, "test": 0.001, "group_by": "film", "seed": 0}},
             16,
-            "params.yaml: task.split: the test split is empty: its share leaves nothing",
-            id="a share that leaves nothing",
+            "params.yaml: task.split: the test split is empty: its fraction gives no row",
+            id="a fraction that gives no row",
         ),
         pytest.param(
             {"split": None},
             16,
             "params.yaml: task.split: the source has no train and no validation split; "
-            "expected shares such as {validation: 0.1, test: 0.1}",
+            "expected fractions such as {validation: 0.1, test: 0.1}",
             id="one table and no shares",
         ),
         pytest.param(
@@ -375,13 +375,13 @@ def test_bad_input_is_told_in_one_line_and_leaves_what_was_there(
         pytest.param(
             ["train", "test"],
             {},
-            "params.yaml: task.split: the source has no validation split; expected shares",
+            "params.yaml: task.split: the source has no validation split; expected fractions",
             id="no validation split",
         ),
         pytest.param(
             ["train", "validation"],
             {"filter": {"text": ["the train film"]}},
-            "params.yaml: task.source: the validation split is empty: nothing is left of its table",
+            "params.yaml: task.source: the validation split is empty: no row of its table is left",
             id="a split of which nothing is kept",
         ),
     ],

@@ -1,4 +1,4 @@
-"""The recipe: the keys of params.yaml as checked, frozen dataclasses.
+"""The recipe: the keys of params.yaml as frozen dataclasses.
 
 validation.py reads the file into them; commands/compose.py composes the file from the catalog in recipes/.
 """
@@ -30,12 +30,12 @@ def _under_local_data(path: str) -> str:
 
 
 def _to_str(label: object) -> object:
-    """Labels are compared as text, so that `labels: [0, 1]` and a column of integers mean the same as "0" and "1"."""
+    """Turn integers into text: `labels: [0, 1]` also matches a column of "0" and "1"."""
     return str(label) if isinstance(label, int) and not isinstance(label, bool) else label
 
 
 def _split_name(name: str) -> str:
-    if not re.fullmatch(r"\w+", name, re.ASCII):  # it names a folder, and datasets takes no other either
+    if not re.fullmatch(r"\w+", name, re.ASCII):  # it names a folder, and `datasets` accepts no others
         raise ValueError("a split's name of letters, digits and underscores")
     return name
 
@@ -108,7 +108,7 @@ class WheelSource:
 class HubDataset:
     """A dataset of the Hugging Face Hub at a full commit hash: the Parquet files in its folder `config`.
 
-    `splits` says which of them are taken, our name for each and the Hub's; None: all of them, by the Hub's names.
+    `splits` maps our name of each split to the Hub's; None takes all splits by the Hub's names.
     """
 
     kind: Literal["hub"]
@@ -129,9 +129,9 @@ class HubModel:
 
 @_section
 class LocalDataset:
-    """The user's own CSV, TSV, JSON lines or Parquet: a file a split, or a folder of such files.
+    """The user's own CSV, TSV, JSON lines or Parquet: per split a file, or a folder of such files.
 
-    A table that stands alone is divided by `task.split`.
+    `task.split` splits a single table.
     """
 
     kind: Literal["local"]
@@ -154,7 +154,7 @@ ModelSource = Annotated[WheelSource | HubModel | LocalModel, Field(discriminator
 
 @_section
 class Split:
-    """How one table becomes three. Rows that share a text or a value of `group_by` stay together."""
+    """How one table becomes three; rows that share a text or a value of `group_by` stay together."""
 
     validation: Fraction
     test: Fraction
@@ -164,7 +164,7 @@ class Split:
 
 @_section
 class Submission:
-    """How predictions are handed in to a benchmark: a file for each split, with labels by name or by number."""
+    """How a benchmark wants predictions: a file per split, with labels as names or numbers."""
 
     files: dict[SplitName, FileName]
     labels: Literal["names", "numbers"]
@@ -172,7 +172,7 @@ class Submission:
 
 @_section
 class Task:
-    """What is learned from which columns, and how it is judged."""
+    """What is learned from which columns, and which metrics evaluate it."""
 
     name: NonEmptyStr
     source: TaskSource
@@ -193,9 +193,9 @@ class Task:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that may be prepared; whether the source has them all shows when it is fetched."""
-        named = self.source.splits if isinstance(self.source, HubDataset) else None
-        return SPLITS if named is None else tuple(named)
+        """The splits that may be prepared; only fetching shows whether the source has them all."""
+        listed = self.source.splits if isinstance(self.source, HubDataset) else None
+        return SPLITS if listed is None else tuple(listed)
 
 
 @_section
@@ -208,9 +208,9 @@ class Model:
 
 @_section
 class Lora:
-    """Low-rank adaptation (Hu et al. 2021): the encoder stays as it is, and `alpha` / `rank` · B A is added to layers.
+    """Low-rank adaptation (Hu et al. 2021): `alpha` / `rank` · B A is added to layers of a frozen encoder.
 
-    `targets` names the layers, each by the last parts of its name. A and B are trained, and the head on top whole.
+    `targets` names the layers, each by the last parts of its name. A, B and the head are trained.
     """
 
     rank: PositiveInt
@@ -242,7 +242,7 @@ class Train:
 
 @_section
 class Evaluate:
-    """What is reported: one of the task's splits. Each interval takes `bootstrap_resamples` resamples."""
+    """What is reported: a split of the task, with `bootstrap_resamples` resamples per confidence interval."""
 
     split: NonEmptyStr
     batch_size: PositiveInt
@@ -251,7 +251,7 @@ class Evaluate:
 
 @_section
 class Run:
-    """What changes no bit of the results, so no stage depends on it. `save_steps` counts steps between checkpoints."""
+    """What changes no bit of the results; `save_steps` counts optimizer steps between checkpoints."""
 
     save_steps: PositiveInt
     trackers: Annotated[list[Tracker], AfterValidator(_validate_unique)]
@@ -288,7 +288,7 @@ RENAMED_SOURCE_KINDS = {"files": "local"}
 
 
 def to_dict(section: Any) -> Any:
-    """A recipe's section as dictionaries, lists and numbers, keys in the order of the dataclasses."""
+    """Turn a section into dictionaries, lists and numbers, with keys in the order of the dataclasses."""
     if is_dataclass(section):
         return {f.name: to_dict(getattr(section, f.name)) for f in fields(section)}
     return section

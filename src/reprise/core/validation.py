@@ -1,4 +1,4 @@
-"""params.yaml read and checked: one line that names the key and what was expected, or a whole recipe."""
+"""Read and check params.yaml: a valid recipe, or one line that names the key and what was expected."""
 
 import difflib
 import re
@@ -38,13 +38,13 @@ def read_recipe(path: Path = PARAMS) -> Recipe:
     """Read and check params.yaml.
 
     Raises:
-        UserError: the file is missing, is not YAML, or says something that a recipe cannot mean.
+        UserError: the file is missing, is not YAML, or is no valid recipe.
     """
     return check_recipe(load_params(path), str(path))
 
 
 def load_params(path: Path) -> Any:
-    """What params.yaml says, unchecked.
+    """Load params.yaml without checking it.
 
     Raises:
         UserError: the file is missing, or is not YAML.
@@ -53,7 +53,7 @@ def load_params(path: Path) -> Any:
         return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
-            f"{path}: not found; run from the repository's root, or make it with `reprise compose`"
+            f"{path}: not found; run from the repository's root, or write it with `reprise compose`"
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
@@ -67,10 +67,14 @@ def load_params(path: Path) -> Any:
 
 
 def check_recipe(content: Any, source: str) -> Recipe:
-    """Turn plain `content` into a recipe; `source` names where it came from in the error.
+    """Turn the content of params.yaml into a recipe.
+
+    Args:
+        content: dictionaries, lists and numbers.
+        source: the file that the error names.
 
     Raises:
-        UserError: the first thing that is wrong, unknown keys before anything else.
+        UserError: the first problem; unknown keys come before others.
     """
     if not isinstance(content, dict):
         raise UserError(f"{source}: expected the sections seed, task, model, train, evaluate and run")
@@ -88,7 +92,7 @@ def check_recipe(content: Any, source: str) -> Recipe:
 
 
 def _renamed_keys(content: dict[str, Any]) -> Iterator[str]:
-    """Name the new key of each key that an earlier version called otherwise."""
+    """Yield a message for each key that has been renamed."""
     for old, new in RENAMED_KEYS.items():
         section, _, key = old.partition(".")
         if isinstance(keys := content.get(section), dict) and key in keys:
@@ -101,7 +105,7 @@ def _renamed_keys(content: dict[str, Any]) -> Iterator[str]:
 
 
 def _cross_field_errors(recipe: Recipe) -> Iterator[str]:
-    """What each key may say alone but not together with another."""
+    """Yield a message for each combination of valid keys that is not valid."""
     task, train, split = recipe.task, recipe.train, recipe.evaluate.split
     if len(set(task.text_columns)) != len(task.text_columns):
         yield f"task.text_columns: expected two different columns, got {task.text_columns[0]!r} twice"
@@ -113,7 +117,7 @@ def _cross_field_errors(recipe: Recipe) -> Iterator[str]:
             reason = "" if task.labels else " (task.labels is empty)"
             yield f"task.metrics: {metric!r} does not fit {task.kind.name}{reason}; expected {_join(allowed)}"
     if task.split and task.split.validation + task.split.test >= 1:
-        yield "task.split: expected validation + test below 1, so that rows are left to train on"
+        yield "task.split: expected validation + test below 1, so that rows remain to train on"
     if not {"train", "validation"} <= set(task.splits):
         yield f"task.source.splits: expected train and validation among its keys, got {_join(task.splits) or 'none'}"
     if split not in task.splits:
@@ -146,10 +150,10 @@ def _submission_errors(submission: Submission, task: Task) -> Iterator[str]:
 
 
 def _format_error(problem: Any) -> str:
-    """One pydantic error as `key: what was expected, what was got`."""
-    # The third part of a source's key is the union's tag, which the file does not have as a key.
-    location = [part for place, part in enumerate(problem["loc"]) if place != 2 or problem["loc"][1] != "source"]
-    if location[-1] == "[key]":  # the trouble is the key itself
+    """Format a pydantic error as `KEY: expected …, got …`."""
+    # The third part of a source's location is the tag of the union, which is no key of the file.
+    location = [part for index, part in enumerate(problem["loc"]) if index != 2 or problem["loc"][1] != "source"]
+    if location[-1] == "[key]":  # the key itself is wrong
         location.pop()
     key = ".".join(str(part) for part in location)
     given = problem["input"]
@@ -160,7 +164,7 @@ def _format_error(problem: Any) -> str:
             hint = f"did you mean {near[0]}?" if near else f"expected {_join(known)}"
             return f"{key}: unknown key; {hint}"
         case "missing":
-            return f"{key}: missing; every key of a recipe is written out"
+            return f"{key}: missing; expected every key of the recipe"
         case "union_tag_invalid":
             return f"{key}.kind: expected {problem['ctx']['expected_tags']}, got {problem['ctx']['tag']!r}"
         case "union_tag_not_found":
@@ -181,7 +185,7 @@ def _format_error(problem: Any) -> str:
 
 
 def _sections_at(location: Sequence[Any]) -> list[type]:
-    """The dataclasses that may stand at a key's path, such as ("task", "source", "hub")."""
+    """Return the possible dataclasses at a path such as ("task", "source", "hub")."""
     match list(location):
         case ["task", "source", kind]:
             return [{"pypi": WheelSource, "hub": HubDataset, "local": LocalDataset}[kind]]

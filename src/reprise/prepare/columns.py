@@ -1,4 +1,4 @@
-"""Raw tables as rows with standard columns: id, text, text_pair (for sentence pairs), label."""
+"""Standard columns from raw tables: id, text, text_pair (of sentence pairs) and label."""
 
 import difflib
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from reprise.data.mmap import drop_mapped_pages
 from reprise.data.readers import check_file, read_table
 from reprise.tasks.classification import UNLABELED
 
-# The columns of prepared rows that hold text.
+# The text columns of prepared data.
 TEXT_COLUMNS = ("text", "text_pair")
-DROP_PAGES_EVERY_ROWS = 100_000  # rows
+DROP_PAGES_EVERY_ROWS = 100_000
 
 
 @dataclass(frozen=True)
 class RawSplit:
-    """The rows of one split of the source; `name` is what an error calls it."""
+    """The raw rows of a split; `name` is the file or folder that error messages name."""
 
     split: str
     name: str
@@ -34,7 +34,7 @@ def read_tables(folder: Path, cache: Path) -> list[RawSplit]:
     """Read each split's files below `folder` into memory-mapped Arrow tables, which `datasets` keeps in `cache`.
 
     Raises:
-        UserError: a file is not what its ending says, or the files of one split differ in format.
+        UserError: a file does not have the format of its suffix, or the files of one split differ in format.
     """
     tables = []
     for split in sorted(path for path in folder.iterdir() if path.is_dir()):
@@ -46,7 +46,11 @@ def read_tables(folder: Path, cache: Path) -> list[RawSplit]:
 
 
 def check_columns(table: RawSplit, task: Task) -> None:
-    """Raise an UserError where a column that the recipe names is not there."""
+    """Check that the table has every column that the recipe names.
+
+    Raises:
+        UserError: a column is missing.
+    """
     named = {
         "task.label_column": [task.label_column],
         "task.text_columns": task.text_columns,
@@ -56,24 +60,24 @@ def check_columns(table: RawSplit, task: Task) -> None:
         named["task.id_column"] = [task.id_column]
     if task.split and task.split.group_by is not None:
         named["task.split.group_by"] = [task.split.group_by]
-    there = table.rows.column_names
+    present = table.rows.column_names
     for key, names in named.items():
         for name in names:
-            if name not in there:
-                near = difflib.get_close_matches(name, there, n=1)
+            if name not in present:
+                near = difflib.get_close_matches(name, present, n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
-                raise UserError(f"{table.name}: no column {name!r} ({key}); {hint}its columns are {', '.join(there)}")
+                raise UserError(f"{table.name}: no column {name!r} ({key}); {hint}its columns are {', '.join(present)}")
 
 
 def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
-    """Bring the rows to keep to standard columns.
+    """Bring the rows that pass `task.filter` to standard columns.
 
-    id: the text of `task.id_column`, or the row's number; text, text_pair (of sentence pairs); label: its number in
-    `task.labels` (int64; HIDDEN where a test label is not published), or the value itself (float64) in regression;
-    row: the row's number in its table (int64); group, where the recipe's split names one.
+    Returns:
+        Columns id (`task.id_column` as text, or the row's index), text, text_pair (of sentence pairs), label (as the
+        kind of task prepares it), row (its index in the table, int64), and group if the recipe's split names one.
 
     Raises:
-        UserError: a text is missing, a label is unknown or missing, a number is none, an id stands twice.
+        UserError: a text is missing, a label does not fit the task, or an id is not unique.
     """
     kind = task.kind
     label_name = _label_decoder(table.rows, task.label_column) if kind.named_labels else lambda value: value
@@ -85,22 +89,22 @@ def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
             drop_mapped_pages()
         kept = [n for n in range(len(numbers)) if all(as_text(batch[c][n]) in v for c, (as_text, v) in keep.items())]
         batch, numbers = {c: [values[n] for n in kept] for c, values in batch.items()}, [numbers[n] for n in kept]
-        where = [f"{table.name}, row {number + 1}" for number in numbers]
+        places = [f"{table.name}, row {number + 1}" for number in numbers]
         columns: dict[str, list[Any]] = {
             "id": [str(value) for value in (batch[task.id_column] if task.id_column else numbers)]
         }
         for name, column in zip(TEXT_COLUMNS, task.text_columns, strict=False):
             columns[name] = [
-                _check_text(value, place, column) for value, place in zip(batch[column], where, strict=True)
+                _check_text(value, place, column) for value, place in zip(batch[column], places, strict=True)
             ]
         columns["label"] = []
-        for value, place in zip(batch[task.label_column], where, strict=True):
+        for value, place in zip(batch[task.label_column], places, strict=True):
             try:
                 columns["label"].append(kind.parse_label(label_name(value), table.split))
             except ValueError as error:
                 raise UserError(f"{place}: {error}") from None
         if group_by:
-            # A row whose group is not known is a group of its own, not one of a group of strangers.
+            # Rows without a group have nothing in common: each is a group of its own.
             groups = zip(batch[group_by], numbers, strict=True)
             columns["group"] = [f"row {number}" if value in (None, "") else f"={value}" for value, number in groups]
         return columns | {"row": numbers}
@@ -112,13 +116,13 @@ def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
     rows = table.rows.select_columns(sorted(needed)).map(
         convert, batched=True, with_indices=True, remove_columns=sorted(needed), features=features
     )
-    if task.id_column and len(rows):  # a table without rows has no columns either
+    if task.id_column and len(rows):  # a table without rows has no columns
         _check_unique_ids(rows, table.name, task.id_column)
     return rows
 
 
 def _label_decoder(rows: Dataset, column: str) -> Callable[[Any], Any]:
-    """How a value of the column is spelled as a label: class numbers by their published name, the rest as text."""
+    """Return the function that turns a raw label into its name: class ids into published names, the rest into text."""
     feature = rows.features[column]
     if isinstance(feature, ClassLabel):
         return lambda value: value if value is None or value == UNLABELED else feature.int2str(value)
@@ -132,18 +136,18 @@ def _check_text(value: Any, place: str, column: str) -> str:
 
 
 def _check_unique_ids(rows: Dataset, name: str, column: str) -> None:
-    # All ids at once may be more than memory holds: first their hashes, then those whose hash stands more than once.
+    # All ids may not fit into memory: first compare hashes, then the ids of equal hashes.
     hashes = np.empty(0, dtype=np.uint64)
     for ids in rows.select_columns(["id"]).with_format("numpy").iter(batch_size=DROP_PAGES_EVERY_ROWS):
         hashes = np.append(hashes, pd.util.hash_array(ids["id"].astype(object)))
         drop_mapped_pages()
     ascending = np.sort(hashes)
     rows = rows.select(np.flatnonzero(np.isin(hashes, ascending[1:][ascending[1:] == ascending[:-1]])))
-    # Numbers of the ids in the order in which they first stand: where all differ, those of their places.
+    # Ids are numbered by first occurrence: while all are unique, each has the index of its row.
     numbers, _ = pd.factorize(np.array(rows["id"][:], dtype=object))
-    twice = np.flatnonzero(numbers != np.arange(len(rows)))
-    if len(twice):
-        first, second = rows[int(numbers[twice[0]])], rows[int(twice[0])]
+    duplicates = np.flatnonzero(numbers != np.arange(len(rows)))
+    if len(duplicates):
+        first, second = rows[int(numbers[duplicates[0]])], rows[int(duplicates[0])]
         raise UserError(
             f"{name}: rows {first['row'] + 1} and {second['row'] + 1} have the same id {second['id']!r} in column "
             f"{column!r} (task.id_column); expected different ids"

@@ -1,4 +1,4 @@
-"""From data/raw/ to data/prepared/: Arrow files of each split, and stats.json, which says what is in them."""
+"""From data/raw/ to data/prepared/: Arrow files of each split, and stats.json, which describes them."""
 
 import sys
 from pathlib import Path
@@ -26,16 +26,21 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PREPARED) -> None:
     """Split, label and tokenize the raw tables.
 
-    The same input gives the same bytes, whatever the number of cores: the tokenizer's threads keep the order of the
-    rows, and one process writes. Tables are mapped, not read, and what is made of them goes to its file batch by batch,
-    so they may be larger than memory.
+    The same input gives the same bytes with any number of cores: the tokenizer's threads keep the order of the rows,
+    and one process writes. Tables are memory-mapped and written batch by batch, so they may be larger than memory.
+
+    Args:
+        task: names columns, labels, filter and split.
+        max_length: tokens at which texts are truncated.
+        raw: a folder per split, with its files.
+        prepared: replaced as a whole.
 
     Raises:
-        UserError: the raw data is not what the recipe says.
+        UserError: the raw data does not fit the recipe.
     """
     for needed in (raw, PRETRAINED / "tokenizer"):
         if not needed.is_dir():
-            raise UserError(f"{needed}: not found; expected what the stage fetch makes: run `dvc repro`")
+            raise UserError(f"{needed}: not found; expected the output of the stage fetch: run `dvc repro`")
     datasets.disable_caching()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
@@ -44,7 +49,7 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
         raise UserError(f"params.yaml: train.max_length: expected at most the model's {tokenizer.model_max_length}")
 
     with TemporaryDirectory(prefix="reprise-prepare-") as cache, atomic_dir(prepared) as partial:
-        about: dict[str, Any] = {"task": task.name, "labels": task.labels, "max_length": max_length, "splits": {}}
+        stats: dict[str, Any] = {"task": task.name, "labels": task.labels, "max_length": max_length, "splits": {}}
         for split, rows in _load_splits(task, raw, Path(cache)).items():
             if task.max_examples:
                 rows = rows.select(subsample(_text_hashes(rows, TEXT_COLUMNS).ravel(), task.max_examples))
@@ -54,19 +59,19 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
                 name = split if len(files) == 1 else f"{split}, file {number + 1} of {len(files)}"
                 written.append(write_tokenized(part, file, tokenizer, max_length, name=name))
             lengths, labels = map(np.concatenate, zip(*written, strict=True))
-            about["splits"][split] = _split_stats(lengths, labels, files, task, max_length)
-            print(f"prepare: {split}: {len(rows)} rows", flush=True)
-        write_json(stats_path(partial), about)
+            stats["splits"][split] = _split_stats(lengths, labels, files, task, max_length)
+            print(f"prepare: {split}: {len(rows)} examples", flush=True)
+        write_json(stats_path(partial), stats)
 
 
 def _shard_files(split: str, rows: int, folder: Path) -> list[Path]:
-    """The files in which so many rows go: one, or several of SHARD_ROWS each and what is left in the last."""
+    """Name the files of a split: one per SHARD_ROWS rows."""
     shards = -(-rows // SHARD_ROWS)
     return [split_file(split, folder, shard, shards) for shard in range(shards)]
 
 
 def _load_splits(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
-    """The rows of each split in standard columns, every split with rows in it."""
+    """Load each split in standard columns; none of them is empty."""
     rows = _standard_tables(task, raw, cache)
     if task.split and list(rows) not in (["all"], ["train"]):
         raise UserError(f"params.yaml: task.split: expected null, since the source has splits: {', '.join(rows)}")
@@ -75,13 +80,13 @@ def _load_splits(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
     if missing := {"train", "validation"} - rows.keys():
         raise UserError(
             f"params.yaml: task.split: the source has no {' and no '.join(sorted(missing))} split; "
-            "expected shares such as {validation: 0.1, test: 0.1}"
+            "expected fractions such as {validation: 0.1, test: 0.1}"
         )
     for split, part in rows.items():
         if len(part) == 0:
-            because = "its share leaves nothing" if task.split else "nothing is left of its table"
+            reason = "its fraction gives no row" if task.split else "no row of its table is left"
             raise UserError(
-                f"params.yaml: task.{'split' if task.split else 'source'}: the {split} split is empty: {because}"
+                f"params.yaml: task.{'split' if task.split else 'source'}: the {split} split is empty: {reason}"
             )
     return {
         split: part.remove_columns([c for c in ("group", "row") if c in part.column_names])
@@ -90,7 +95,7 @@ def _load_splits(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
 
 
 def _standard_tables(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
-    """The rows of each table in standard columns; the raw ones are let go."""
+    """Bring each raw table to standard columns."""
     print(f"prepare: read {raw}", flush=True)
     tables = read_tables(raw, cache)
     for table in tables:
@@ -99,10 +104,10 @@ def _standard_tables(task: Task, raw: Path, cache: Path) -> dict[str, Dataset]:
 
 
 def _split_table(rows: Dataset, split: Split) -> dict[str, Dataset]:
-    """Divide one table in three, keeping together what shares a text or a value of `group_by`."""
+    """Split one table in three; rows that share a text or a value of `group_by` stay together."""
     if len(rows) == 0:
         raise UserError("params.yaml: task.filter: no row is left")
-    print(f"prepare: divide {len(rows)} rows", flush=True)
+    print(f"prepare: split {len(rows)} rows", flush=True)
     texts = _text_hashes(rows, TEXT_COLUMNS, each=True)
     keys = [texts] if split.group_by is None else [texts, _text_hashes(rows, ("group",))]
     side = assign_splits(
@@ -113,17 +118,17 @@ def _split_table(rows: Dataset, split: Split) -> dict[str, Dataset]:
 
 
 def _text_hashes(rows: Dataset, columns: tuple[str, ...], *, each: bool = False) -> npt.NDArray[np.uint64]:
-    """A digest of each row's columns, [rows, 1], or of each of the columns, [rows, columns].
+    """Hash each row's columns together, [rows, 1], or with `each` column by column, [rows, columns].
 
-    Case and white space do not count, so that a text does not pass for new because of them.
+    Case and white space are ignored: texts that differ only in them are the same text.
     """
-    there = [column for column in columns if column in rows.column_names]
-    digests = np.empty((len(rows), len(there) if each else 1), dtype=np.uint64)
+    present = [column for column in columns if column in rows.column_names]
+    digests = np.empty((len(rows), len(present) if each else 1), dtype=np.uint64)
     filled = 0
-    for batch in iter_batches(rows.select_columns(there), f"read {' and '.join(there)}"):
-        for values in zip(*(batch[column].to_pylist() for column in there), strict=True):
-            plain = [" ".join(value.casefold().split()) for value in values]
-            digests[filled] = [stable_hash64(value) for value in plain] if each else stable_hash64(*plain)
+    for batch in iter_batches(rows.select_columns(present), f"read {' and '.join(present)}"):
+        for values in zip(*(batch[column].to_pylist() for column in present), strict=True):
+            normalized = [" ".join(value.casefold().split()) for value in values]
+            digests[filled] = [stable_hash64(value) for value in normalized] if each else stable_hash64(*normalized)
             filled += 1
     return digests
 
@@ -131,7 +136,7 @@ def _text_hashes(rows: Dataset, columns: tuple[str, ...], *, each: bool = False)
 def _split_stats(
     lengths: npt.NDArray[np.int64], labels: npt.NDArray[Any], files: list[Path], task: Task, max_length: int
 ) -> dict[str, Any]:
-    about: dict[str, Any] = {
+    stats: dict[str, Any] = {
         "num_examples": len(lengths),
         "tokens": int(lengths.sum()),
         "length_quantiles": {str(q): int(np.quantile(lengths, q, method="lower")) for q in QUANTILES},
@@ -139,5 +144,5 @@ def _split_stats(
         "sha256": sha256(*files),
     }
     if len(files) > 1:
-        about["shards"] = {file.name: sha256(file) for file in files}
-    return about | task.kind.label_stats(labels)
+        stats["shards"] = {file.name: sha256(file) for file in files}
+    return stats | task.kind.label_stats(labels)
