@@ -60,14 +60,13 @@ def test_the_first_epoch_may_compile_what_it_needs() -> None:
         (
             1,
             set(),
-            "compiled 1 programs in this epoch and met 0 new shapes of batches "
-            "(all of them: train 8 × 64, train 32 × 16)",
+            "compiled 1 programs in this epoch for 0 new batch shapes (all shapes: train 8 × 64, train 32 × 16)",
         ),
         (
             3,
             trained((32, 128)),
-            "compiled 3 programs in this epoch and met 1 new shapes of batches "
-            "(all of them: train 8 × 64, train 32 × 16, train 32 × 128)",
+            "compiled 3 programs in this epoch for 1 new batch shapes "
+            "(all shapes: train 8 × 64, train 32 × 16, train 32 × 128)",
         ),
     ],
 )
@@ -93,7 +92,7 @@ def test_each_epoch_is_compared_with_the_one_before() -> None:
     watch.programs = 6
     watch.after_epoch()
     watch.programs = 7
-    with pytest.raises(UserError, match=r"compiled 1 programs in this epoch and met 0 new shapes"):
+    with pytest.raises(UserError, match=r"compiled 1 programs in this epoch for 0 new batch shapes"):
         watch.after_epoch()
 
 

@@ -111,21 +111,21 @@ def test_a_lock_that_says_another_version_is_refused_with_both_and_what_to_do(ro
     with pytest.raises(UserError) as refused:
         locked_environment("cpu", rooms)
     assert str(refused.value) == (
-        f"{rooms}/cpu: the lock says numpy 0.0.1, installed is {installed}; "
+        f"{rooms}/cpu: the lock pins numpy 0.0.1, installed is {installed}; "
         "expected them to agree: run `make setup`, or build the image again"
     )
 
 
 def test_another_build_of_torch_is_refused_too(rooms: Path) -> None:
     installed = change_version(rooms / "cpu/torch.txt", "torch", "2.0.0+other")
-    with pytest.raises(UserError, match=re.escape(f"the lock says torch 2.0.0+other, installed is {installed};")):
+    with pytest.raises(UserError, match=re.escape(f"the lock pins torch 2.0.0+other, installed is {installed};")):
         locked_environment("cpu", rooms)
 
 
 def test_a_package_that_is_not_installed_is_named(rooms: Path) -> None:
     with (rooms / "cpu/requirements.txt").open("a", encoding="utf-8") as lock:
         lock.write("nobody-wrote-this==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n")
-    with pytest.raises(UserError, match=r"the lock says nobody-wrote-this 1\.0, installed is none; .*`make setup`"):
+    with pytest.raises(UserError, match=r"the lock pins nobody-wrote-this 1\.0, installed is none; .*`make setup`"):
         locked_environment("cpu", rooms)
     assert installed_version("nobody-wrote-this") is None
 

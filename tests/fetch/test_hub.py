@@ -183,7 +183,7 @@ def test_an_unknown_repository_is_named(
 ) -> None:
     hub.add(kind, "tiny/heard-of", TABLES)
     message = refuse(**source(repo="tiny/unheard-of"))
-    assert message == f"{key}: tiny/unheard-of is not on the Hub, or is private and HF_TOKEN does not open it"
+    assert message == f"{key}: tiny/unheard-of is not on the Hub, or is private and HF_TOKEN gives no access"
 
 
 def test_a_name_that_no_repository_can_have_is_refused(refuse: Refuse, hub: LocalHub) -> None:
@@ -211,7 +211,7 @@ def test_a_gated_repository_says_what_to_do(refuse: Refuse, hub: LocalHub, model
 
 def test_without_a_network_the_message_names_the_address(refuse: Refuse, closed_port: str, hurried: None) -> None:
     assert refuse(**tables()) == (
-        f"task.source: tiny/pairs cannot be reached at {closed_port}; fetch is the one stage that needs the network"
+        f"task.source: tiny/pairs cannot be reached at {closed_port}; only fetch needs the network"
     )
 
 

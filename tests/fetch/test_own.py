@@ -59,7 +59,7 @@ def test_the_files_of_a_folder_are_one_table(fetch: Fetch, place: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
-        ([], "no file in it (task.source.train)"),
+        ([], "empty folder (task.source.train)"),
         (["a.csv", "b.tsv"], "expected files of one format, got .csv and .tsv (task.source.train)"),
     ],
 )
@@ -83,7 +83,7 @@ def test_a_table_that_is_not_what_its_ending_says_is_refused_before_anything_is_
 ) -> None:
     (place / "data/own/reviews.parquet").write_bytes((place / "data/own/reviews.csv").read_bytes())
     message = refuse(**{"task.source.train": "data/own/reviews.parquet"})
-    assert message == "data/own/reviews.parquet: not Parquet, although its name says so"
+    assert message == "data/own/reviews.parquet: not Parquet, although its extension is .parquet"
 
 
 def test_a_missing_model_folder_is_named_with_its_key(refuse: Refuse) -> None:

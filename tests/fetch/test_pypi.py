@@ -158,5 +158,5 @@ def test_without_a_network_the_message_says_so(
     monkeypatch.setenv("PIP_RETRIES", "1")  # pip says that the connection failed where it tries again, and only there
     assert refuse(**table(corpus)) == (
         "task.source: corpus==1.0: cannot be downloaded: no connection to the package index; "
-        "fetch is the one stage that needs the network"
+        "only fetch needs the network"
     )

@@ -216,7 +216,7 @@ def test_ctrl_c_ends_with_130_says_what_is_kept_and_leaves_the_earlier_model(coo
 def test_without_the_device_of_the_hardware_no_stage_begins(verb: str, at: Path, run: Run) -> None:
     refused = run(at, "reprise", verb, code=2, env={"REPRISE_HARDWARE": "cuda", "CUDA_VISIBLE_DEVICES": ""})
     assert refused.stderr == (
-        "reprise: error: cuda: PyTorch sees no GPU; expected one with its driver, as `make train-gpu` hands it on\n"
+        "reprise: error: cuda: PyTorch sees no GPU; expected one with its driver, as `make train-gpu` passes it on\n"
     )
 
 
