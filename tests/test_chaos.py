@@ -1,4 +1,4 @@
-"""Killed at random moments with no chance to tidy up, `dvc repro` goes on and ends with the bits of an unbroken run.
+"""After SIGKILL at random moments, `dvc repro` resumes and gives the same bits as an uninterrupted run.
 
 `make test-chaos` kills 50 times, `make test-chaos N=200 SEED=7` more often and at other moments.
 """
@@ -20,16 +20,16 @@ from interrupting import Running, checkpoints, place, results, set_processes
 from reprise.train.checkpoint import verify_manifest
 from tiny import Run, write_params
 
-KILLS_A_ROUND = 5
+KILLS_PER_ROUND = 5
 EPOCHS, STEPS = 30, 270
-EVERY = 2  # steps, so that many a kill comes while a checkpoint is written
-LONG = {"train.epochs": EPOCHS, "run.save_steps": EVERY}
+SAVE_STEPS = 2  # few, so that many kills happen while a checkpoint is being written
+LONG = {"train.epochs": EPOCHS, "run.save_steps": SAVE_STEPS}
 BEGINS, ENDS = "train: tiny on 144 rows", f"train: epoch {EPOCHS}/{EPOCHS}: validation"
 
 
 @dataclass(frozen=True)
-class Unbroken:
-    """A run that nobody killed: its results, and the seconds that its training took from its first line."""
+class Uninterrupted:
+    """An uninterrupted run: its results and the seconds from the first line of its training to the last."""
 
     results: dict[str, bytes]
     seconds: float
@@ -37,39 +37,39 @@ class Unbroken:
 
 @dataclass
 class Kill:
-    """What a kill found: the last whole checkpoint, and whether the next one was half-written."""
+    """The state at a kill: the last valid checkpoint, and whether another was being written."""
 
     step: int
     epoch: int
     writing: bool
 
     def __str__(self) -> str:
-        doing = "while writing a checkpoint, " if self.writing else ""
-        return f"{doing}in epoch {self.epoch + 1}, with a checkpoint of step {self.step}/{STEPS}"
+        during = "while writing a checkpoint, " if self.writing else ""
+        return f"{during}in epoch {self.epoch + 1}, with a checkpoint of step {self.step}/{STEPS}"
 
 
 @pytest.fixture(scope="module")
-def unbroken(cooked: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Unbroken]:
-    """A run that nobody killed, by the number of its processes."""
-    made: dict[int, Unbroken] = {}
+def uninterrupted(cooked: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Uninterrupted]:
+    """Return a function from a number of processes to an uninterrupted run, which is cached."""
+    cache: dict[int, Uninterrupted] = {}
 
-    def unbroken(processes: int) -> Unbroken:
-        if processes not in made:
-            folder = longer(cooked, tmp_path_factory.mktemp("unbroken"), processes)
-            with Running(folder, "dvc", "repro") as cooking:
-                cooking.until(lambda: BEGINS in cooking.said)
+    def uninterrupted(processes: int) -> Uninterrupted:
+        if processes not in cache:
+            folder = longer_training(cooked, tmp_path_factory.mktemp("uninterrupted"), processes)
+            with Running(folder, "dvc", "repro") as pipeline:
+                pipeline.until(lambda: BEGINS in pipeline.said)
                 start = time.monotonic()
-                cooking.until(lambda: ENDS in cooking.said)
+                pipeline.until(lambda: ENDS in pipeline.said)
                 seconds = time.monotonic() - start
-                cooking.end()
-            made[processes] = Unbroken(results(folder), seconds)
-        return made[processes]
+                pipeline.end()
+            cache[processes] = Uninterrupted(results(folder), seconds)
+        return cache[processes]
 
-    return unbroken
+    return uninterrupted
 
 
-def longer(cooked: Path, beside: Path, processes: int) -> Path:
-    """A copy of the cooked kitchen, with a longer training to be cooked next."""
+def longer_training(cooked: Path, beside: Path, processes: int) -> Path:
+    """Copy the trained repository and configure a longer training."""
     folder = Path(shutil.copytree(cooked, beside / "kitchen", symlinks=True))
     write_params(folder, **LONG)
     set_processes(folder, processes)
@@ -77,7 +77,7 @@ def longer(cooked: Path, beside: Path, processes: int) -> Path:
 
 
 def partials(folder: Path) -> set[tuple[str, int]]:
-    """Checkpoints that were not finished, with their times: one that an earlier kill has left is not one of now."""
+    """Return partial checkpoints with their times, which tell them from those of earlier kills."""
     seen = set()
     for partial in folder.glob("checkpoints/*/.step-*.partial"):
         with suppress(FileNotFoundError):
@@ -85,77 +85,83 @@ def partials(folder: Path) -> set[tuple[str, int]]:
     return seen
 
 
-def kill_once(folder: Path, moment: float, seconds: float, *, kept: int, in_writing: bool) -> tuple[Kill | None, str]:
-    """Cook until a moment of the training, in steps; what the kill found then, None if the training was over.
+def kill_once(
+    folder: Path, moment: float, seconds: float, *, kept: int, while_writing: bool
+) -> tuple[Kill | None, str]:
+    """Run the pipeline until a moment of the training, given in steps, and kill it.
 
-    The moment is awaited from the last checkpoint before it, so that it comes on a busy machine too, and not before the
-    training has taken up the `kept` steps of the one before.
+    Waits for the last checkpoint before that moment, so that the test also works on a busy machine, and first for the
+    training to resume after the `kept` steps of the previous run.
+
+    Returns:
+        The state at the kill, None if the training was over, and the output.
     """
-    left = partials(folder)
-    with Running(folder, "dvc", "repro") as cooking:
-        cooking.until(lambda: (f"train: goes on after step {kept}/" if kept else BEGINS) in cooking.said)
-        groups = cooking.groups()  # now: once the moment has come, nothing is in the way of the kill
+    before = partials(folder)
+    with Running(folder, "dvc", "repro") as pipeline:
+        pipeline.until(lambda: (f"train: goes on after step {kept}/" if kept else BEGINS) in pipeline.said)
+        groups = pipeline.groups()  # before the moment, so that nothing delays the kill
 
         def until(seen: Callable[[], object]) -> None:
-            cooking.until(lambda: seen() or ENDS in cooking.said)
+            pipeline.until(lambda: seen() or ENDS in pipeline.said)
 
-        until(lambda: max((place(left)[0] for left in checkpoints(folder)), default=0) >= moment // EVERY * EVERY)
-        time.sleep(moment % EVERY * seconds / STEPS)
-        if in_writing:
-            until(lambda: partials(folder) - left)
-        cooking.kill(groups)
-        if ENDS in cooking.said:
-            return None, cooking.said
-        # Damaged ones are none: the kill may have come while the folder of a run that succeeded was being removed.
-        whole = [place(checkpoint) for checkpoint in checkpoints(folder) if not verify_manifest(checkpoint)]
-        step, epoch = max(whole, default=(0, 0))
-        return Kill(step, epoch, writing=bool(partials(folder) - left)), cooking.said
+        last = moment // SAVE_STEPS * SAVE_STEPS
+        until(lambda: max((place(checkpoint)[0] for checkpoint in checkpoints(folder)), default=0) >= last)
+        time.sleep(moment % SAVE_STEPS * seconds / STEPS)
+        if while_writing:
+            until(lambda: partials(folder) - before)
+        pipeline.kill(groups)
+        if ENDS in pipeline.said:
+            return None, pipeline.said
+        # Only valid ones: a kill may happen while the checkpoints of a finished run are being deleted.
+        valid = [place(checkpoint) for checkpoint in checkpoints(folder) if not verify_manifest(checkpoint)]
+        step, epoch = max(valid, default=(0, 0))
+        return Kill(step, epoch, writing=bool(partials(folder) - before)), pipeline.said
 
 
-def gone_on_after(said: str) -> int:
-    """The step after which a training went on; 0 where it started over."""
-    return max(map(int, re.findall(r"train: goes on after step (\d+)/", said)), default=0)
+def resumed_after(output: str) -> int:
+    """Return the step after which a training resumed; 0 if it started from the beginning."""
+    return max(map(int, re.findall(r"train: goes on after step (\d+)/", output)), default=0)
 
 
 def rounds(
-    cooked: Path, folders: Path, unbroken: Callable[[int], Unbroken], run: Run, draw: random.Random, *, kills: int,
-    processes: Iterator[int],
+    cooked: Path, folders: Path, uninterrupted: Callable[[int], Uninterrupted], run: Run, draw: random.Random, *,
+    kills: int, processes: Iterator[int],
 ) -> None:  # fmt: skip
-    """Kill so many times, in rounds that each end with a run that is let through and compared with an unbroken one."""
+    """Kill `kills` times, in rounds that each end with a complete run, compared with an uninterrupted one."""
     all_kills: list[Kill] = []
     resumed: list[int] = []
     identical: list[bool] = []
     while len(all_kills) < kills:
         number, count = len(identical) + 1, next(processes)
-        whole = unbroken(count)
+        expected = uninterrupted(count)
         (folders / str(number)).mkdir()
-        folder = longer(cooked, folders / str(number), count)
+        folder = longer_training(cooked, folders / str(number), count)
         kept, kill = 0, None
-        moments = sorted(draw.uniform(0, STEPS) for _ in range(min(KILLS_A_ROUND, kills - len(all_kills))))
+        moments = sorted(draw.uniform(0, STEPS) for _ in range(min(KILLS_PER_ROUND, kills - len(all_kills))))
         for moment in moments:
-            kill, said = kill_once(folder, moment, whole.seconds, kept=kept, in_writing=draw.random() < 1 / 3)
-            resumed.append(gone_on_after(said))
-            assert resumed[-1] == kept, said  # the last whole one: DVC has not touched it
+            kill, output = kill_once(folder, moment, expected.seconds, kept=kept, while_writing=draw.random() < 1 / 3)
+            resumed.append(resumed_after(output))
+            assert resumed[-1] == kept, output  # the last valid checkpoint: DVC did not remove it
             if not kill:
                 break
             kept = kill.step
             assert "checkpoints" not in run(folder, "git", "status", "--porcelain").stdout
             print(f"chaos: round {number}, processes: {count}: killed {kill}", flush=True)
             all_kills.append(kill)
-        said = run(folder, "dvc", "repro").stdout
+        output = run(folder, "dvc", "repro").stdout
         if kill:
-            resumed.append(gone_on_after(said))
-            assert resumed[-1] == kept, said
-        identical.append(results(folder) == whole.results)
-        print(f"chaos: round {number}: {'the same bits' if identical[-1] else 'OTHER BITS'}", flush=True)
+            resumed.append(resumed_after(output))
+            assert resumed[-1] == kept, output
+        identical.append(results(folder) == expected.results)
+        print(f"chaos: round {number}: {'bit-identical' if identical[-1] else 'DIFFERENT'}", flush=True)
         assert not list(folder.rglob("*.partial"))
         assert not list(folder.glob("checkpoints/*"))
     table = {
         "kills": len(all_kills),
-        "of these while writing a checkpoint": sum(kill.writing for kill in all_kills),
-        "of these in a later epoch than the first": sum(kill.epoch > 0 for kill in all_kills),
-        "went on after steps": ", ".join(str(step) for step in resumed if step),
-        "rounds with the bits of the unbroken run": f"{sum(identical)} of {len(identical)}",
+        "kills while a checkpoint was being written": sum(kill.writing for kill in all_kills),
+        "kills after the first epoch": sum(kill.epoch > 0 for kill in all_kills),
+        "resumed after steps": ", ".join(str(step) for step in resumed if step),
+        "rounds bit-identical to the uninterrupted run": f"{sum(identical)} of {len(identical)}",
     }
     for name, value in table.items():
         print(f"chaos: {name}: {value}")
@@ -165,15 +171,15 @@ def rounds(
 
 @pytest.mark.chaos
 @pytest.mark.timeout(0)
-def test_many_kills_at_random_moments_change_no_bit(
-    cooked: Path, tmp_path: Path, unbroken: Callable[[int], Unbroken], run: Run
+def test_many_kills_change_no_bit(
+    cooked: Path, tmp_path: Path, uninterrupted: Callable[[int], Uninterrupted], run: Run
 ) -> None:
     seed, kills = int(os.environ.get("SEED", "0")), int(os.environ.get("N", "50"))
     print(f"\nchaos: {kills} kills, seed {seed}")
-    rounds(cooked, tmp_path, unbroken, run, random.Random(seed), kills=kills, processes=itertools.cycle([1, 2]))
+    rounds(cooked, tmp_path, uninterrupted, run, random.Random(seed), kills=kills, processes=itertools.cycle([1, 2]))
 
 
-def test_a_few_kills_at_random_moments_change_no_bit(
-    cooked: Path, tmp_path: Path, unbroken: Callable[[int], Unbroken], run: Run
+def test_a_few_kills_change_no_bit(
+    cooked: Path, tmp_path: Path, uninterrupted: Callable[[int], Uninterrupted], run: Run
 ) -> None:
-    rounds(cooked, tmp_path, unbroken, run, random.Random(0), kills=3, processes=itertools.repeat(1))
+    rounds(cooked, tmp_path, uninterrupted, run, random.Random(0), kills=3, processes=itertools.repeat(1))
