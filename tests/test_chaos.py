@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from interrupting import Running, checkpoints, place, results, set_processes
+from interrupts import Running, checkpoints, position, results, set_processes
 from reprise.train.checkpoint import verify_manifest
 from tiny import Run, write_params
 
@@ -57,9 +57,9 @@ def uninterrupted(cooked: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
         if processes not in cache:
             folder = longer_training(cooked, tmp_path_factory.mktemp("uninterrupted"), processes)
             with Running(folder, "dvc", "repro") as pipeline:
-                pipeline.until(lambda: BEGINS in pipeline.said)
+                pipeline.until(lambda: BEGINS in pipeline.stdout)
                 start = time.monotonic()
-                pipeline.until(lambda: ENDS in pipeline.said)
+                pipeline.until(lambda: ENDS in pipeline.stdout)
                 seconds = time.monotonic() - start
                 pipeline.end()
             cache[processes] = Uninterrupted(results(folder), seconds)
@@ -98,24 +98,24 @@ def kill_once(
     """
     before = partials(folder)
     with Running(folder, "dvc", "repro") as pipeline:
-        pipeline.until(lambda: (f"train: goes on after step {kept}/" if kept else BEGINS) in pipeline.said)
+        pipeline.until(lambda: (f"train: goes on after step {kept}/" if kept else BEGINS) in pipeline.stdout)
         groups = pipeline.groups()  # before the moment, so that nothing delays the kill
 
         def until(seen: Callable[[], object]) -> None:
-            pipeline.until(lambda: seen() or ENDS in pipeline.said)
+            pipeline.until(lambda: seen() or ENDS in pipeline.stdout)
 
         last = moment // SAVE_STEPS * SAVE_STEPS
-        until(lambda: max((place(checkpoint)[0] for checkpoint in checkpoints(folder)), default=0) >= last)
+        until(lambda: max((position(checkpoint)[0] for checkpoint in checkpoints(folder)), default=0) >= last)
         time.sleep(moment % SAVE_STEPS * seconds / STEPS)
         if while_writing:
             until(lambda: partials(folder) - before)
         pipeline.kill(groups)
-        if ENDS in pipeline.said:
-            return None, pipeline.said
+        if ENDS in pipeline.stdout:
+            return None, pipeline.stdout
         # Only valid ones: a kill may happen while the checkpoints of a finished run are being deleted.
-        valid = [place(checkpoint) for checkpoint in checkpoints(folder) if not verify_manifest(checkpoint)]
+        valid = [position(checkpoint) for checkpoint in checkpoints(folder) if not verify_manifest(checkpoint)]
         step, epoch = max(valid, default=(0, 0))
-        return Kill(step, epoch, writing=bool(partials(folder) - before)), pipeline.said
+        return Kill(step, epoch, writing=bool(partials(folder) - before)), pipeline.stdout
 
 
 def resumed_after(output: str) -> int:

@@ -19,8 +19,8 @@ import pandas as pd
 import psutil
 import pytest
 
-import interrupting
-from interrupting import Running, checkpoints, place, results
+import interrupts
+from interrupts import Running, checkpoints, position, results
 from reprise.train.checkpoint import verify_manifest
 from tiny import Run, write_params
 
@@ -69,7 +69,7 @@ class Host:
         """The steps and epochs of the checkpoints on this host's disk, each of which must be whole."""
         found = checkpoints(self.folder)
         assert [verify_manifest(checkpoint) for checkpoint in found] == [None] * len(found)
-        return [place(checkpoint) for checkpoint in found]
+        return [position(checkpoint) for checkpoint in found]
 
 
 def ip(*arguments: str) -> None:
@@ -79,7 +79,7 @@ def ip(*arguments: str) -> None:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six programs start for each training here; on a busy machine that takes minutes."""
-    monkeypatch.setattr(interrupting, "PATIENCE", 400.0)
+    monkeypatch.setattr(interrupts, "TIMEOUT_S", 400.0)
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +139,8 @@ def process_of(host: Running) -> psutil.Process:
 
 def last_line(host: Running) -> str:
     """The last that a host said of what went wrong; all of it is printed."""
-    print(f"\n{' '.join(host.command[-2:])} said:\n{host.errors}", flush=True)
-    return host.errors.splitlines()[-1]
+    print(f"\n{' '.join(host.command[-2:])} said:\n{host.stderr}", flush=True)
+    return host.stderr.splitlines()[-1]
 
 
 def test_two_hosts_give_the_bits_of_two_processes_on_one_and_the_second_one_writes_nothing(
@@ -181,7 +181,7 @@ def test_a_host_with_another_commit_recipe_or_data_is_named_and_both_end_before_
     )
     for line in {last_line(training), last_line(other)}:
         assert re.fullmatch(re.sub(r"([()])", r"\\\1", expected), line)
-    assert training.errors == other.errors
+    assert training.stderr == other.stderr
     assert not checkpoints(first.folder)
 
 
@@ -238,8 +238,8 @@ def test_a_process_that_is_killed_and_may_not_start_again_ends_both_hosts(hosts:
         process_of(other).send_signal(signal.SIGKILL)
         until_both_end(training, other)
     assert [last_line(host) for host in (training, other)] == [LOST, LOST]
-    assert "train: process 1 ended with SIGKILL\n" in other.errors
-    assert "train: another process or its host is lost: " in training.errors
+    assert "train: process 1 ended with SIGKILL\n" in other.stderr
+    assert "train: another process or its host is lost: " in training.stderr
     assert first.whole()
 
 
@@ -252,7 +252,7 @@ def test_a_signal_on_any_host_stops_both_and_one_process_of_one_host_goes_on_wit
         other.send(signal.SIGTERM)
         training.end(143)
         other.end(143)
-    (stopped,) = set(re.findall(rf"reprise train: stopped after step (\d+)/{STEPS}; ", training.errors + other.errors))
+    (stopped,) = set(re.findall(rf"reprise train: stopped after step (\d+)/{STEPS}; ", training.stderr + other.stderr))
     with first.type("reprise", "train", REPRISE_NODES="1", REPRISE_NODE_RANK="0") as alone:
         said = alone.end()
     assert f"train: goes on after step {stopped}/{STEPS}" in said

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from interrupting import checkpoints, place, results
+from interrupts import checkpoints, position, results
 from slurm_cluster import Cluster, cluster, free_ports
 from tiny import Run, write_params
 
@@ -87,7 +87,7 @@ class Job:
 
 def kept(folder: Path) -> int:
     """The steps of the newest checkpoint."""
-    return max((place(found)[0] for found in checkpoints(folder)), default=0)
+    return max((position(found)[0] for found in checkpoints(folder)), default=0)
 
 
 def cancel(job: Job) -> Job:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import pipeline
 
-from interrupting import Running, checkpoints, place, results
+from interrupts import Running, checkpoints, position, results
 from tiny import ROOT, Run, write_params
 
 # Tests whose fixtures train take several minutes on a busy machine.
@@ -316,7 +316,7 @@ def test_a_run_killed_before_the_last_step_of_an_epoch_resumes_bit_identically(
     with Running(folder, "reprise", "train", env=ON_XLA) as training:
         training.until(lambda: checkpoints(folder))
         training.kill(training.groups())
-    assert place(checkpoints(folder)[-1]) == (STEPS - 1, 0)
+    assert position(checkpoints(folder)[-1]) == (STEPS - 1, 0)
     assert not (folder / "models/final").exists()
     output = run(folder, "reprise", "train", env=ON_XLA).stdout
     assert trained(folder) == trained(on_xla)
@@ -413,10 +413,10 @@ def test_a_run_stopped_several_times_loses_no_step_and_is_bit_identical(
         "reprise train: stopped after step 15/45; `dvc repro` goes on from there\n"
     )
     with Running(folder, "reprise", "train", env=ON_XLA) as training:
-        training.until(lambda: place(checkpoints(folder)[-1])[0] > 2 * STEPS)  # in the last epoch
+        training.until(lambda: position(checkpoints(folder)[-1])[0] > 2 * STEPS)  # in the last epoch
         training.send(signal.SIGINT)  # as Ctrl-C does
         training.end(130)
-    (step,) = re.findall(r"reprise train: stopped after step (\d+)/45;", training.errors)
+    (step,) = re.findall(r"reprise train: stopped after step (\d+)/45;", training.stderr)
     run(folder, "reprise", "train", env=ON_XLA)
     assert trained(folder) == trained(one_bucket.kitchen)
     assert first_steps(folder) == [0, STEPS, int(step)]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from interrupting import Running, checkpoints, place, results, taken
+from interrupts import Running, checkpoints, position, results, take_results
 from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
@@ -99,7 +99,7 @@ def test_however_often_checkpoints_are_made_a_run_that_is_never_stopped_has_the_
     cook: Cook, at: Path, changes: dict[str, int]
 ) -> None:
     cook()
-    whole = taken(at)
+    whole = take_results(at)
     cook(**changes)
     assert results(at) == whole
 
@@ -109,7 +109,7 @@ def test_a_run_stopped_again_and_again_loses_no_step_and_ends_with_the_same_bits
     cook: Cook, stop_after: Stop, at: Path, changes: dict[str, int], capsys: Said
 ) -> None:
     cook()
-    whole = taken(at)
+    whole = take_results(at)
     stops = [1, 2, 8, 10, 17, 18]
     for step in stops:
         stop_after(step, **changes)
@@ -122,7 +122,7 @@ def test_a_run_over_many_shards_goes_on_in_any_part_of_an_epoch_with_the_same_bi
     in_shards: int, cook: Cook, stop_after: Stop, at: Path, capsys: Said
 ) -> None:
     cook()
-    whole = taken(at)
+    whole = take_results(at)
     stops = [3, 4, 8, 14, 17]  # 144 rows: an epoch is parts of 4, 4 and 1 steps
     for step in stops:
         stop_after(step)
@@ -140,7 +140,7 @@ def test_a_power_cut_costs_the_steps_since_the_last_checkpoint_and_no_bit(
     cook: Cook, cut_after: Stop, at: Path, changes: dict[str, int], kept: list[int], capsys: Said
 ) -> None:
     cook()
-    whole = taken(at)
+    whole = take_results(at)
     for step in (5, 10, 17, 18):
         cut_after(step, **changes)
     cook(**changes)
@@ -164,7 +164,7 @@ def test_whatever_the_recipe_asks_for_is_taken_up_again(
     cook: Cook, stop_after: Stop, at: Path, changes: dict[str, Any]
 ) -> None:
     cook(**changes)
-    whole = taken(at)
+    whole = take_results(at)
     stop_after(4, **changes)
     stop_after(13, **changes)
     cook(**changes)
@@ -177,9 +177,9 @@ def test_an_interruption_between_an_epochs_last_step_and_its_validation_goes_on_
 ) -> None:
     changes = {"train.max_steps": max_steps}
     cook(**changes)
-    whole, validated = taken(at), capsys.readouterr().out.count("validation")
+    whole, validated = take_results(at), capsys.readouterr().out.count("validation")
     stop_after(step, **changes)
-    assert place(checkpoints(at)[-1]) == (step, step // 10)  # of the epoch that ends here nothing is known yet
+    assert position(checkpoints(at)[-1]) == (step, step // 10)  # of the epoch that ends here nothing is known yet
     assert capsys.readouterr().out.count("validation") == step // 10
     cook(**changes)
     said = capsys.readouterr().out
@@ -192,7 +192,7 @@ def test_a_power_cut_after_the_last_epoch_leaves_only_the_writing_to_do(
     cook: Cook, at: Path, monkeypatch: Patch, capsys: Said
 ) -> None:
     cook()
-    whole = taken(at)
+    whole = take_results(at)
     with monkeypatch.context() as patch:
         patch.setattr(TrainingHistory, "write_outputs", cut)
         with pytest.raises(Cut):
@@ -231,7 +231,7 @@ def test_a_damaged_checkpoint_is_left_out_and_the_one_before_it_is_taken(
     cook: Cook, cut_after: Stop, at: Path, name: str, damage: Damage, problem: str, capsys: Said
 ) -> None:
     cook()
-    whole = taken(at)
+    whole = take_results(at)
     cut_after(16, **EVERY_3)
     before, newest = checkpoints(Path())
     damage(newest / name)
@@ -248,7 +248,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_starts_over(
     cook: Cook, cut_after: Stop, at: Path, capsys: Said
 ) -> None:
     cook()
-    whole = taken(at)
+    whole = take_results(at)
     cut_after(8, **EVERY_3)
     for checkpoint in checkpoints(at):
         flip_a_byte(checkpoint / "model.safetensors")
@@ -264,14 +264,14 @@ def test_a_checkpoint_that_was_left_out_is_none_of_the_two_that_are_kept(cut_aft
     cut_after(8, **EVERY_3)
     flip_a_byte(checkpoints(at)[-1] / "model.safetensors")
     cut_after(6, **EVERY["every 1"])
-    assert [place(checkpoint) for checkpoint in checkpoints(at)] == [(4, 0), (5, 0)]
+    assert [position(checkpoint) for checkpoint in checkpoints(at)] == [(4, 0), (5, 0)]
 
 
 def test_a_half_written_checkpoint_is_never_read_and_leaves_nothing_behind(
     cook: Cook, cut_after: Stop, at: Path, capsys: Said
 ) -> None:
     cook()
-    whole = taken(at)
+    whole = take_results(at)
     cut_after(8, **EVERY_3)
     newest = checkpoints(Path())[-1]
     # One that looks newer than all, and one whose place the run comes to write itself.
@@ -284,7 +284,7 @@ def test_a_half_written_checkpoint_is_never_read_and_leaves_nothing_behind(
     capsys.readouterr()
     cut_after(10, **EVERY_3)
     assert f"train: goes on after step 6/18, from {newest}\n" in capsys.readouterr().out
-    assert place(checkpoints(at)[-1]) == (9, 1)
+    assert position(checkpoints(at)[-1]) == (9, 1)
     assert not list(checkpoints(at)[-1].rglob("rest"))
     cook(**EVERY_3)
     assert not list(at.rglob("*.partial"))
@@ -295,7 +295,7 @@ def test_the_last_two_are_kept_in_files_that_hold_no_code_and_go_when_the_run_su
     cook: Cook, cut_after: Stop, at: Path
 ) -> None:
     cut_after(17, **EVERY_3)
-    assert [place(checkpoint) for checkpoint in checkpoints(at)] == [(12, 1), (15, 1)]
+    assert [position(checkpoint) for checkpoint in checkpoints(at)] == [(12, 1), (15, 1)]
     files = [file for file in (at / "checkpoints").rglob("*") if file.is_file()]
     assert {file.suffix or file.name for file in files} == {".safetensors", ".json", ".npy", "lock"}
     for file in files:
@@ -319,7 +319,7 @@ def test_the_checkpoints_of_another_run_are_neither_read_nor_touched_and_serve_t
     whole = {}
     for seed in (42, 43):
         cook(seed=seed)
-        whole[seed] = taken(at)
+        whole[seed] = take_results(at)
     stop_after(12, seed=43)
     others = files_in(at / "checkpoints")
     capsys.readouterr()
@@ -392,19 +392,19 @@ def test_other_data_weights_environment_or_code_make_it_another_run(at: Path, na
 def test_a_second_training_of_one_run_waits_and_goes_on_where_the_first_was_stopped(cook: Cook, at: Path) -> None:
     long = {"train.epochs": 300, "run.save_steps": 5, "train.max_steps": 200}
     cook(**long)
-    whole = taken(at)
+    whole = take_results(at)
     write_params(at, **long)
     with Running(at, "reprise", "train") as first:
         first.until(lambda: checkpoints(at))
         # Stopped in its tracks, it still holds the lock, however long the second takes to come.
         first.send(signal.SIGSTOP)
         with Running(at, "reprise", "train") as second:
-            second.until(lambda: "train: waits for another process that trains this recipe, in chec" in second.said)
+            second.until(lambda: "train: waits for another process that trains this recipe, in chec" in second.stdout)
             first.send(signal.SIGTERM)
             first.send(signal.SIGCONT)
             first.end(143)
             said = second.end()
-    (stopped,) = re.findall(r"stopped after step (\d+)/200;", first.errors)
+    (stopped,) = re.findall(r"stopped after step (\d+)/200;", first.stderr)
     assert f"train: goes on after step {stopped}/200" in said
     assert results(at) == whole
 
@@ -437,7 +437,7 @@ def test_a_full_disk_is_one_line_keeps_the_checkpoints_before_and_goes_on_once_t
     cook: Cook, at: Path, run: Run, size: str, kept: list[tuple[int, int]], next_one: tuple[int, int]
 ) -> None:
     cook()
-    whole = taken(at)
+    whole = take_results(at)
     write_params(at, **EVERY_3)
     # The disk is one of its own, in the memory, seen by these commands alone.
     typed = f"""
@@ -455,8 +455,8 @@ def test_a_full_disk_is_one_line_keeps_the_checkpoints_before_and_goes_on_once_t
         done.stderr,
     )
     assert said, done.stderr
-    assert place(Path(said[1])) == next_one
+    assert position(Path(said[1])) == next_one
     found = sorted(line for line in after.splitlines() if line.startswith("checkpoints/"))
-    assert [place(Path(name)) for name in found] == kept  # and nothing half-written, which no place could be read from
+    assert [position(Path(name)) for name in found] == kept  # only complete checkpoints
     assert re.findall(r"goes on after step (\d+)/18", after) == [str(steps) for steps, _ in kept[-1:]]
     assert results(at) == whole

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from interrupting import Running, checkpoints, place, results, set_processes, taken
+from interrupts import Running, checkpoints, position, results, set_processes, take_results
 from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
@@ -116,7 +116,7 @@ def test_killed_and_with_its_newest_checkpoint_damaged_a_divided_run_ends_with_t
         killed.until(lambda: len(checkpoints(at)) == 2)
         killed.kill(killed.groups())
     before, newest = checkpoints(at)
-    steps, _ = place(before)
+    steps, _ = position(before)
     other = shares(newest)[1]
     content = bytearray(other.read_bytes())
     content[-1] ^= 1
@@ -132,7 +132,7 @@ def test_killed_and_with_its_newest_checkpoint_damaged_a_divided_run_ends_with_t
 def test_each_process_writes_its_share_in_files_that_hold_no_code(at: Path) -> None:
     write_params(at, **CHANGES)
     with Running(at, "reprise", "train", env=DIVIDED) as killed:
-        killed.until(lambda: any(place(checkpoint) >= (9, 1) for checkpoint in checkpoints(at)))
+        killed.until(lambda: any(position(checkpoint) >= (9, 1) for checkpoint in checkpoints(at)))
         killed.kill(killed.groups())
     newest = checkpoints(at)[-1]
     files = [file for file in newest.rglob("*") if file.is_file()]
@@ -158,7 +158,7 @@ def test_a_run_goes_on_with_any_number_of_processes(at: Path, cook: Cook, worlds
     changes = CHANGES | {"train.epochs": 2 * len(worlds)}
     cook(**changes)
     whole = curve(at)
-    taken(at)
+    take_results(at)
     write_params(at, **changes)
     steps = 0
     for number, processes in enumerate(worlds, start=1):
@@ -167,14 +167,14 @@ def test_a_run_goes_on_with_any_number_of_processes(at: Path, cook: Cook, worlds
             if number == len(worlds):
                 said = running.end()
             else:
-                running.until(lambda: checkpoints(at) and place(checkpoints(at)[-1])[0] > steps)  # noqa: B023
+                running.until(lambda: checkpoints(at) and position(checkpoints(at)[-1])[0] > steps)  # noqa: B023
                 running.kill(running.groups())
-                said = running.said
+                said = running.stdout
         assert (f"goes on after step {steps}/" in said) == (number > 1)
         assert f"processes: {processes}, " in said
         found = checkpoints(at)
         if found:
-            steps, _ = place(found[-1])
+            steps, _ = position(found[-1])
             assert len(shares(found[-1])) == (processes if processes > 1 else 0)
     for column in ("loss", "grad_norm"):
         np.testing.assert_allclose(curve(at)[column], whole[column], rtol=1e-5)
@@ -183,12 +183,12 @@ def test_a_run_goes_on_with_any_number_of_processes(at: Path, cook: Cook, worlds
 def test_a_run_goes_on_under_the_other_profile(at: Path, cook: Cook, run: Run) -> None:
     cook(**CHANGES)
     whole = curve(at)
-    taken(at)
+    take_results(at)
     write_params(at, **CHANGES)
     with Running(at, "reprise", "train", env=DIVIDED) as killed:
         killed.until(lambda: checkpoints(at))
         killed.kill(killed.groups())
-    steps, _ = place(checkpoints(at)[-1])
+    steps, _ = position(checkpoints(at)[-1])
     set_processes(at, 2)
     said = run(at, "reprise", "train", env={"OMP_NUM_THREADS": "1"}).stdout
     assert f"goes on after step {steps}/18" in said

@@ -13,7 +13,7 @@ import pytest
 from accelerate.state import AcceleratorState
 from safetensors import safe_open
 
-from interrupting import results, set_processes, taken
+from interrupts import results, set_processes, take_results
 from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
@@ -41,7 +41,7 @@ def cooked_by(engine: str, cook: Cook, at: Path, **changes: Any) -> dict[str, by
     recipe = cook(**{"train.engine": engine, **changes})
     AcceleratorState._reset_state(reset_partial_state=True)  # a stage is a process of its own
     evaluate(recipe, cpu=True)
-    return taken(at)
+    return take_results(at)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_all_engines_give_the_same_bits_of_a_regression_over_pairs(cook: Cook, a
 
 def test_checkpointing_of_gradients_changes_no_bit_of_the_weights(cook: Cook, at: Path) -> None:
     cook()
-    whole = taken(at)
+    whole = take_results(at)
     cook(**{"train.gradient_checkpointing": True})
     assert results(at) == whole
 
@@ -96,7 +96,7 @@ def test_stopped_or_cut_off_again_and_again_every_engine_ends_with_the_bits_of_a
 ) -> None:
     changes = changes | {"train.engine": engine, "run.save_steps": 4}
     cook(**changes)
-    whole = taken(at)
+    whole = take_results(at)
     gone_on = []
     for step, power_cut in ((2, False), (7, True), (8, True), (11, False), (16, True), (17, True)):
         with monkeypatch.context() as patch:
@@ -143,7 +143,7 @@ def test_trainer_leaves_out_a_checkpoint_that_was_still_being_written(
 ) -> None:
     changes = {"train.engine": "trainer", "run.save_steps": 4}
     cook(**changes)
-    whole = taken(at)
+    whole = take_results(at)
     with monkeypatch.context() as patch:
         interrupt(patch, "trainer", 10, power_cut=True)
         with pytest.raises(Cut):
@@ -164,7 +164,7 @@ def test_trainer_tells_of_a_full_disk_in_one_line_and_goes_on_once_there_is_room
 ) -> None:
     changes = {"train.engine": "trainer", "run.save_steps": 3}
     cook(**changes)
-    whole = taken(at)
+    whole = take_results(at)
     write_params(at, **changes)
     # The disk is one of its own, in the memory, seen by these commands alone.
     typed = f"""
@@ -201,7 +201,7 @@ def test_two_processes_of_trainer_give_the_losses_of_two_with_accelerate(at: Pat
         run(at, "reprise", "train")
         found.append(pd.read_csv(at / "plots/train.csv")[["loss", "grad_norm", "learning_rate"]].to_numpy())
         assert json.loads((at / "metrics/speed.json").read_text())["processes"] == 2
-        taken(at)
+        take_results(at)
     np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from interrupting import Running, checkpoints, place, results, set_processes
+from interrupts import Running, checkpoints, position, results, set_processes
 from reprise.train.distributed.preemption import STOP_FILE, StopRequest, handle_signals
 from tiny import Run, write_params
 
@@ -41,9 +41,9 @@ def whole(bench: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Wh
 
 def stopped_after(training: Running) -> int:
     """The step that a training says it was stopped after, in its last line."""
-    last = training.errors.splitlines()[-1]
+    last = training.stderr.splitlines()[-1]
     said = re.fullmatch(rf"reprise train: stopped after step (\d+)/{STEPS}; `dvc repro` goes on from there", last)
-    assert said, training.errors
+    assert said, training.stderr
     return int(said[1])
 
 
@@ -66,13 +66,13 @@ def test_stopped_in_the_first_epoch_and_in_the_next_it_goes_on_to_the_bits_of_an
     stops: list[int] = []
     for epoch, number in enumerate(signals):
         with Running(at, "reprise", "train") as training:
-            training.until(lambda epoch=epoch: any(place(found)[1] == epoch for found in checkpoints(at)))
+            training.until(lambda epoch=epoch: any(position(found)[1] == epoch for found in checkpoints(at)))
             training.send(number)
             said = training.end(128 + number)
         assert re.findall(r"goes on after step (\d+)/", said) == [str(step) for step in stops[-1:]]
         stops.append(stopped_after(training))
         assert epoch * EPOCH < stops[-1] <= (epoch + 1) * EPOCH
-        assert place(checkpoints(at)[-1]) == (stops[-1], epoch)
+        assert position(checkpoints(at)[-1]) == (stops[-1], epoch)
         assert results(at) == {}
     assert f"train: goes on after step {stops[-1]}/{STEPS}, from " in run(at, "reprise", "train").stdout
     assert results(at) == whole(processes)

@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from interrupting import Running, checkpoints, results, set_processes, taken
+from interrupts import Running, checkpoints, results, set_processes, take_results
 from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
@@ -62,7 +62,7 @@ def test_tensorboard_is_told_every_figure_of_the_curves_once_and_no_bit_of_the_r
     write_params(at)
     run(at, "reprise", "train")
     assert not (at / "tracking").exists()
-    without = taken(at)
+    without = take_results(at)
     write_params(at, **TENSORBOARD)
     run(at, "reprise", "train")
     assert results(at) == without
