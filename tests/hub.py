@@ -1,4 +1,4 @@
-"""A Hub on this machine: as much of one as its real client needs, with downloads that break off or stall."""
+"""A local Hub with the endpoints that the real client needs; its downloads can break or stall."""
 
 import hashlib
 import json
@@ -22,21 +22,19 @@ class Repository:
     """One repository at one commit."""
 
     files: dict[str, bytes]
-    gated: bool = False  # its files are listed, but not given out
+    gated: bool = False  # its files are listed, but downloads are refused
 
 
 @dataclass
 class LocalHub:
-    """As much of a Hub as its client needs to bring one commit."""
+    """State and request log of a local Hub that serves one commit."""
 
     commit: str = COMMIT  # of every repository
     endpoint: str = ""
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
-    requests: list[str] = field(
-        default_factory=list
-    )  # METHOD PATH of what concerns a repository, in the order they came
-    breaks_off: str | None = None  # "closed" or "reset": how a download ends in the middle
-    stalls: bool = False  # a download stops in the middle and goes on when `released`
+    requests: list[str] = field(default_factory=list)  # "METHOD PATH" of repository requests, in order
+    breaks_off: str | None = None  # "closed" or "reset": how the connection ends in the middle of a download
+    stalls: bool = False  # a download pauses in the middle until `released` is set
     stalled: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -44,13 +42,13 @@ class LocalHub:
         self.repositories[kind, repo] = Repository(files, gated)
 
     def downloads(self) -> set[str]:
-        """The files whose content was asked for."""
+        """Return the files whose content was requested."""
         return {
             request.split(f"/{self.commit}/")[1] for request in self.requests if re.match("GET /.+/resolve/", request)
         }
 
-    def asked_for(self) -> set[str]:
-        """The files about which anything was asked."""
+    def requested(self) -> set[str]:
+        """Return the files of all requests, with or without content."""
         return {request.split(f"/{self.commit}/")[1] for request in self.requests if "/resolve/" in request}
 
 
@@ -58,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
     hub: LocalHub
 
     def log_message(self, *args: Any) -> None:
-        """Nothing on the terminal; `hub.requests` is the log."""
+        """Print nothing; `hub.requests` is the log."""
 
     def do_GET(self) -> None:
         self.handle_request()
@@ -74,9 +72,9 @@ class Handler(BaseHTTPRequestHandler):
         elif file := re.fullmatch(r"/(?:(dataset)s/)?(.+)/resolve/(\w+)/(.+)", path):
             kind, repo, commit, name = file.groups(default="model")
         else:
-            self.answer(HTTPStatus.NOT_FOUND)  # the client also asks what the Hub knows about terminals
+            self.answer(HTTPStatus.NOT_FOUND)  # the client also sends other API requests
             return
-        self.again = f"{self.command} {path}" in self.hub.requests
+        self.is_retry = f"{self.command} {path}" in self.hub.requests
         self.hub.requests.append(f"{self.command} {path}")
         repository = self.hub.repositories.get((kind, repo))
         if repository is None:
@@ -99,9 +97,9 @@ class Handler(BaseHTTPRequestHandler):
     def answer(
         self, status: HTTPStatus, headers: dict[str, str] | None = None, body: bytes = b"", download: bool = False
     ) -> None:
-        troubled = download and self.command == "GET"
-        if troubled and self.hub.breaks_off and self.again:
-            return  # the line stays dead: whoever asks again is hung up on
+        faulty = download and self.command == "GET"
+        if faulty and self.hub.breaks_off and self.is_retry:
+            return  # the connection stays broken: close retries without an answer
         self.send_response(status)
         for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
@@ -110,21 +108,21 @@ class Handler(BaseHTTPRequestHandler):
             return
         half = len(body) // 2
         self.wfile.write(body[:half])
-        if troubled and self.hub.stalls:
+        if faulty and self.hub.stalls:
             self.hub.stalled.set()
             self.hub.released.wait(60)
-        if troubled and self.hub.breaks_off:
+        if faulty and self.hub.breaks_off:
             if self.hub.breaks_off == "reset":
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
             return
-        with suppress(ConnectionError):  # a killed client is gone
+        with suppress(ConnectionError):  # the client may have been killed
             self.wfile.write(body[half:])
 
 
 @contextmanager
 def serving(hub: LocalHub) -> Iterator[LocalHub]:
-    """Let `hub` answer at its `endpoint`, which is for HF_ENDPOINT."""
+    """Serve `hub` on a free port; its `endpoint` is for HF_ENDPOINT."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"

@@ -194,7 +194,7 @@ CASES = {
     "lock and installed packages apart": Case(
         "environment",
         other_version,
-        "docker/cpu: the lock says numpy 0.0.1, installed is …: run `make setup`, or build the image again",
+        "docker/cpu: the lock pins numpy 0.0.1, installed is …: run `make setup`, or build the image again",
     ),
     "unknown hardware": Case(
         "environment",
@@ -221,20 +221,20 @@ CASES = {
     "own table with a column twice": Case(
         "fetch",
         content(OWN, b"text,text\na,b\n"),
-        "data/own/reviews.csv: expected different column names, got 'text' twice",
+        "data/own/reviews.csv: expected unique column names, got 'text' twice",
     ),
     "CSV that is called Parquet": Case(
         "fetch",
         own_table("reviews.parquet", b"number,text,verdict,film\n1,good,fresh,a\n"),
-        "data/own/reviews.parquet: not Parquet, although its name says so",
+        "data/own/reviews.parquet: not Parquet, although its extension is .parquet",
     ),
     "JSON lines that are none": Case(
         "fetch",
         own_table("reviews.jsonl", b'{"text": "good"}\n{"text": good}\n'),
-        "data/own/reviews.jsonl: line 2 is not JSON: …; expected one object a line",
+        "data/own/reviews.jsonl: line 2 is not JSON: …; expected one object per line",
     ),
-    "unknown ending": Case(
-        "fetch", own_table("reviews.xlsx", b"PK"), "data/own/reviews.xlsx: unknown ending; expected .csv, …"
+    "unknown extension": Case(
+        "fetch", own_table("reviews.xlsx", b"PK"), "data/own/reviews.xlsx: unknown extension; expected .csv, …"
     ),
     "own model missing": Case("fetch", removed("data/own/tiny"), "data/own/tiny: not found (model.source.path); …"),
     "own model without weights": Case(
@@ -251,7 +251,7 @@ CASES = {
     "no network": Case(
         "fetch",
         params(task__source=WHEEL),
-        "…made-up-reviews==1.0: cannot be downloaded: no connection …; fetch is the one stage that needs the network",
+        "…made-up-reviews==1.0: cannot be downloaded: no connection …; only fetch needs the network",
         {**PIP, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"},
     ),
     # What prepare finds

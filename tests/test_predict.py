@@ -142,7 +142,7 @@ def write(content: str, name: str) -> str:
         ('{"text": null}\n', "in.jsonl", "out.jsonl", "in.jsonl, row 1: expected text in column 'text', got None"),
         ('{"text": "a"}\n{"text": 3}\n', "in.jsonl", "out.jsonl", "in.jsonl"),
         ("", "in.csv", "out.jsonl", "in.csv: empty"),
-        ("text\nx\n", "in.txt", "out.jsonl", "in.txt: unknown ending; expected .csv"),
+        ("text\nx\n", "in.txt", "out.jsonl", "in.txt: unknown extension; expected .csv"),
         (
             "text\nx\n",
             "in.csv",

@@ -1,7 +1,8 @@
-"""The software that runs, as a dependency of the pipeline.
+"""Describe the installed software and check it against the hash-locked requirements.
 
-`environment.json` holds what a colleague with the same lock on the same kind of hardware shares, nothing else: no host
-name, no processor model, no time. Train and evaluate depend on it, so another image retrains and the same does not.
+`environment.json` holds only what two machines with the same lock and the same hardware type share: no host name, no
+processor model, no time. The stages train and evaluate depend on it, so another image retrains and the same image does
+not.
 """
 
 import hashlib
@@ -19,37 +20,43 @@ HARDWARE_DIR = Path("docker")
 LOCKS = ("torch.txt", "requirements.txt")
 
 
-def current_hardware(rooms: Path = HARDWARE_DIR) -> str:
-    """The kind of hardware that this software was made for: `REPRISE_HARDWARE`, which images set, or cpu.
+def current_hardware(hardware_dir: Path = HARDWARE_DIR) -> str:
+    """Return the hardware type that this software was installed for.
+
+    Returns:
+        The value of `REPRISE_HARDWARE`, which the images set, or "cpu".
 
     Raises:
-        UserError: docker/ has no room of that name.
+        UserError: If `hardware_dir` has no locks for that hardware type.
     """
-    kind = os.environ.get("REPRISE_HARDWARE", "cpu")
+    hardware = os.environ.get("REPRISE_HARDWARE", "cpu")
     for lock in LOCKS:
-        if not (rooms / kind / lock).is_file():
-            known = ", ".join(sorted(found.parent.name for found in rooms.glob(f"*/{lock}")))
-            raise UserError(f"REPRISE_HARDWARE: no lock {rooms / kind / lock}; expected one of {known}")
-    return kind
+        if not (hardware_dir / hardware / lock).is_file():
+            known = ", ".join(sorted(found.parent.name for found in hardware_dir.glob(f"*/{lock}")))
+            raise UserError(f"REPRISE_HARDWARE: no lock {hardware_dir / hardware / lock}; expected one of {known}")
+    return hardware
 
 
-def locked_environment(kind: str, rooms: Path = HARDWARE_DIR) -> dict[str, Any]:
-    """Describe the environment and check it against the lock of `kind`.
+def locked_environment(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> dict[str, Any]:
+    """Describe the environment after checking it against the locks of `hardware`.
+
+    Returns:
+        The content of `environment.json`.
 
     Raises:
-        UserError: an installed distribution is not the one that the lock names.
+        UserError: If an installed distribution differs from its lock.
     """
-    locks = [rooms / kind / name for name in LOCKS]
+    locks = [hardware_dir / hardware / name for name in LOCKS]
     locked = {name: pinned for lock in locks for name, pinned in pinned_versions(lock.read_text()).items()}
     for name, pinned in locked.items():
         installed = installed_version(name)
         if installed != pinned:
             raise UserError(
-                f"{rooms / kind}: the lock says {name} {pinned}, installed is {installed or 'none'}; "
+                f"{hardware_dir / hardware}: the lock pins {name} {pinned}, installed is {installed or 'none'}; "
                 "expected them to agree: run `make setup`, or build the image again"
             )
     return {
-        "hardware": kind,
+        "hardware": hardware,
         "machine": platform.machine(),
         "python": ".".join(platform.python_version_tuple()[:2]),
         "locks": {lock.name: hashlib.sha256(lock.read_bytes()).hexdigest() for lock in locks},
@@ -57,35 +64,35 @@ def locked_environment(kind: str, rooms: Path = HARDWARE_DIR) -> dict[str, Any]:
     }
 
 
-def require_device(kind: str) -> None:
-    """Find out whether the device that `kind` computes on is there, before a library fails with a page of its own.
+def require_device(hardware: str) -> None:
+    """Check that the device of `hardware` is available, before a library fails with a long traceback.
 
     Raises:
-        UserError: it is not.
+        UserError: If it is not available.
     """
-    if kind == "cuda":
-        import torch  # not for `reprise environment`, which runs on every `dvc repro`
+    if hardware == "cuda":
+        import torch  # not at the top: `reprise environment` runs on every `dvc repro` and must start fast
 
         if not torch.cuda.is_available():
-            raise UserError("cuda: PyTorch sees no GPU; expected one with its driver, as `make train-gpu` hands it on")
-    if kind == "tpu" and os.environ.get("PJRT_DEVICE", "TPU") == "TPU" and not tpu_available():
+            raise UserError("cuda: PyTorch sees no GPU; expected one with its driver, as `make train-gpu` passes it on")
+    if hardware == "tpu" and os.environ.get("PJRT_DEVICE", "TPU") == "TPU" and not tpu_available():
         raise UserError(
-            "tpu: no TPU in /dev; expected one, as `make train-tpu` hands it on, or PJRT_DEVICE=CPU to try without"
+            "tpu: no TPU in /dev; expected one, as `make train-tpu` passes it on, or PJRT_DEVICE=CPU to try without"
         )
 
 
 def tpu_available() -> bool:
-    """Whether this machine has a TPU that a program can open."""
+    """Return whether this machine has a TPU device file."""
     return any(Path("/dev").glob("accel*")) or any(Path("/dev").glob("vfio/[0-9]*"))
 
 
 def pinned_versions(lock: str) -> dict[str, str]:
-    """The `name==version` lines of a lock file in pip's format, names as written there."""
+    """Parse the `name==version` lines of a lock file in pip's format."""
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock, flags=re.MULTILINE))
 
 
 def installed_version(name: str) -> str | None:
-    """The version of an installed distribution, None where there is none."""
+    """Return the version of an installed distribution, or None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from interrupting import Running, checkpoints, results
+from interrupts import Running, checkpoints, results
 from tiny import ROOT, Run, write_params
 
 KUBERNETES = ROOT / "deploy/kubernetes"
@@ -115,16 +115,16 @@ class Pods:
 def test_two_pods_train_are_stopped_resume_and_have_nothing_left_to_do(
     served: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("interrupting.PATIENCE", 600.0)
+    monkeypatch.setattr("interrupts.TIMEOUT_S", 600.0)
     write_params(served, **{"train.epochs": 30, "run.save_steps": 2})
     with Pods(served, 2) as (first, second):
         first.until(lambda: checkpoints(served))
-        assert "train.sh: waiting for 127.0.0.1:" in second.said
+        assert "train.sh: waiting for 127.0.0.1:" in second.stdout
         second.send(signal.SIGTERM)  # its node is drained
         for pod in (first, second):
             pod.end(143)
     with Pods(served, 2) as (first, second):
-        first.until(lambda: "train: resuming from step" in first.said)
+        first.until(lambda: "train: resuming from step" in first.stdout)
         for pod in (second, first):
             pod.end()
     assert json.loads((served / "metrics/provenance.json").read_text())["sessions"][-1]["processes"] == 2

@@ -19,8 +19,8 @@ import pandas as pd
 import psutil
 import pytest
 
-import interrupting
-from interrupting import Running, checkpoints, place, results
+import interrupts
+from interrupts import Running, checkpoints, position, results
 from reprise.train.checkpoint import verify_manifest
 from tiny import Run, write_params
 
@@ -69,7 +69,7 @@ class Host:
         """Assert that all checkpoints on the disk of this host are valid; return their steps and epochs."""
         found = checkpoints(self.folder)
         assert [verify_manifest(checkpoint) for checkpoint in found] == [None] * len(found)
-        return [place(checkpoint) for checkpoint in found]
+        return [position(checkpoint) for checkpoint in found]
 
 
 def ip(*arguments: str) -> None:
@@ -79,7 +79,7 @@ def ip(*arguments: str) -> None:
 @pytest.fixture(autouse=True)
 def long_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each training starts six processes here, which takes minutes on a busy machine."""
-    monkeypatch.setattr(interrupting, "PATIENCE", 400.0)
+    monkeypatch.setattr(interrupts, "TIMEOUT_S", 400.0)
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +139,8 @@ def process_of(host: Running) -> psutil.Process:
 
 def last_line(host: Running) -> str:
     """Return the last line of stderr of a host; print all of it."""
-    print(f"\n{' '.join(host.command[-2:])}:\n{host.errors}", flush=True)
-    return host.errors.splitlines()[-1]
+    print(f"\n{' '.join(host.command[-2:])}:\n{host.stderr}", flush=True)
+    return host.stderr.splitlines()[-1]
 
 
 def test_two_hosts_give_the_bits_of_two_processes_on_one_and_host_1_writes_nothing(
@@ -148,7 +148,7 @@ def test_two_hosts_give_the_bits_of_two_processes_on_one_and_host_1_writes_nothi
 ) -> None:
     first, second = hosts
     before = files_of(second)
-    with second.type("reprise", "train") as other, first.type("dvc", "repro", "train") as cooking:
+    with second.start("reprise", "train") as other, first.start("dvc", "repro", "train") as cooking:
         said = cooking.end()
         assert other.end() == "train: host 1 of 2, rendezvous at 10.77.0.1:29500\n"
     assert BEGINS in said
@@ -181,7 +181,7 @@ def test_a_host_with_another_commit_recipe_or_data_is_reported_and_both_exit_bef
     )
     for line in {last_line(training), last_line(other)}:
         assert re.fullmatch(re.sub(r"([()])", r"\\\1", expected), line)
-    assert training.errors == other.errors
+    assert training.stderr == other.stderr
     assert not checkpoints(first.folder)
 
 
@@ -238,8 +238,8 @@ def test_a_killed_process_without_restarts_stops_both_hosts(hosts: tuple[Host, H
         process_of(other).send_signal(signal.SIGKILL)
         until_both_end(training, other)
     assert [last_line(host) for host in (training, other)] == [LOST, LOST]
-    assert "train: process 1 ended with SIGKILL\n" in other.errors
-    assert "train: another process or its host is lost: " in training.errors
+    assert "train: process 1 ended with SIGKILL\n" in other.stderr
+    assert "train: another process or its host is lost: " in training.stderr
     assert first.valid_checkpoints()
 
 
@@ -252,8 +252,8 @@ def test_a_signal_on_any_host_stops_both_and_one_process_resumes_with_the_same_l
         other.send(signal.SIGTERM)
         training.end(143)
         other.end(143)
-    (stopped,) = set(re.findall(rf"reprise train: stopped after step (\d+)/{STEPS}; ", training.errors + other.errors))
-    with first.type("reprise", "train", REPRISE_NODES="1", REPRISE_NODE_RANK="0") as alone:
+    (stopped,) = set(re.findall(rf"reprise train: stopped after step (\d+)/{STEPS}; ", training.stderr + other.stderr))
+    with first.start("reprise", "train", REPRISE_NODES="1", REPRISE_NODE_RANK="0") as alone:
         output = alone.end()
     assert f"train: resuming from step {stopped}/{STEPS}" in output
     losses, expected = (

@@ -22,7 +22,7 @@ from typing import Any
 import boto3
 import pytest
 
-from interrupting import Running, results
+from interrupts import Running, results
 from tiny import Run
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1200)]
@@ -145,8 +145,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     # The first four requests, which create the user and the bucket, need no signature.
     server = Running(folder, "moto_server", "--port", "0", env={"INITIAL_NO_AUTH_ACTION_COUNT": "4"})
     with server:
-        server.until(lambda: re.search(r"Running on http://127\.0\.0\.1:(\d+)", server.errors))
-        port = int(re.findall(r"Running on http://127\.0\.0\.1:(\d+)", server.errors)[0])
+        server.until(lambda: re.search(r"Running on http://127\.0\.0\.1:(\d+)", server.stderr))
+        port = int(re.findall(r"Running on http://127\.0\.0\.1:(\d+)", server.stderr)[0])
         endpoint = f"http://127.0.0.1:{port}"
         iam = client("iam", endpoint, "any", "any")
         iam.create_user(UserName="trainer")
@@ -287,12 +287,12 @@ def test_an_interrupted_transfer_resumes_with_the_same_command(
             else:
                 proxy.disconnect()
                 assert transfer.process.wait() in (1, 255)
-                assert "ERROR: " in transfer.errors
+                assert "ERROR: " in transfer.stderr
         there, here = s3_server.objects(prefix), cached(folder)
         assert_complete(there)
         arrived = len(there if verb == "push" else here)
         assert arrived < len(wanted)
-        print(f"\n{verb} {failure}: {arrived} of {len(wanted)} objects have arrived", transfer.errors[:300])
+        print(f"\n{verb} {failure}: {arrived} of {len(wanted)} objects have arrived", transfer.stderr[:300])
     proxy.restore()
     run(folder, "dvc", verb, env=env)
     for objects in (

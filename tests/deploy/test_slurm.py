@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from slurm_cluster import Cluster, cluster, free_ports
 
-from interrupting import checkpoints, place, results
+from interrupts import checkpoints, position, results
+from slurm_cluster import Cluster, cluster, free_ports
 from tiny import Run, write_params
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
@@ -87,7 +87,7 @@ class Job:
 
 def latest_step(folder: Path) -> int:
     """Return the number of steps in the latest checkpoint."""
-    return max((place(found)[0] for found in checkpoints(folder)), default=0)
+    return max((position(found)[0] for found in checkpoints(folder)), default=0)
 
 
 def cancel(job: Job) -> Job:

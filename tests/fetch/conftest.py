@@ -1,4 +1,4 @@
-"""A folder in which the real fetch runs, cut off from every index, Hub and cache of the machine."""
+"""Run the real `reprise fetch` in a temporary folder, isolated from package indexes, the Hub and caches."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ import pytest
 
 from tiny import ROOT, Run, write_params
 
-# A model in the Hub's layout. Fetch copies these files and does not look into them.
+# A model in the Hub's layout. Fetch copies these files without parsing them.
 MODEL = {
     "config.json": b'{"model_type": "bert"}',
     "model.safetensors": b"weights",
@@ -32,7 +32,7 @@ def fill(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder, hidden or not, by relative path; the value of a folder is None."""
+    """Return all paths below a folder, hidden ones too, with their content; None for folders."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
@@ -41,13 +41,13 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 @pytest.fixture
 def model_files() -> dict[str, bytes]:
-    """The files of a complete model."""
+    """Return the files of a complete model."""
     return dict(MODEL)
 
 
 @pytest.fixture
 def closed_port() -> str:
-    """An address of this machine at which nothing answers."""
+    """Return a local URL on which no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -55,7 +55,7 @@ def closed_port() -> str:
 
 @pytest.fixture(autouse=True)
 def cut_off(tmp_path: Path, closed_port: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of this machine reaches pip and the Hub's client; each test says where they may look."""
+    """Isolate pip and the Hub's client from the machine's settings; each test sets its own sources."""
     for name in os.environ:
         if name.upper().startswith(("PIP_", "HF_")) or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
@@ -76,16 +76,16 @@ def cut_off(tmp_path: Path, closed_port: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits: a client that sleeps before it tries again tries again at once."""
+def fast_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the sleeps between a client's retries."""
     patch = b"import time\n\nsleep = time.sleep\ntime.sleep = lambda seconds: sleep(seconds / 1000)\n"
-    fill(tmp_path / "hurried", {"sitecustomize.py": patch})
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'hurried'}:{ROOT / 'src'}")
+    fill(tmp_path / "fast_retries", {"sitecustomize.py": patch})
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'fast_retries'}:{ROOT / 'src'}")
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with the user's own table and model, which the tiny recipe names, and nothing fetched."""
+    """Return a folder with the table and the model of the tiny recipe, before any fetch."""
     folder = tmp_path / "place"
     fill(folder, {"data/own/reviews.csv": TABLE} | {f"data/own/tiny/{name}": MODEL[name] for name in MODEL})
     return folder
@@ -93,18 +93,18 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def earlier(place: Path) -> None:
-    """An earlier run left its outputs in `place`."""
+    """Put the outputs of an earlier run into `place`."""
     fill(place, EARLIER)
 
 
 @pytest.fixture
 def run_fetch(run: Run, place: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Type `python -m reprise fetch` in `place`, with changes to the tiny recipe by dotted key."""
+    """Run `python -m reprise fetch` in `place`, with changes to the tiny recipe by dotted key."""
 
     def run_fetch(code: int = 0, **changes: Any) -> subprocess.CompletedProcess[str]:
         write_params(place, **changes)
         done = run(place, "python", "-m", "reprise", "fetch", code=code)
-        assert contents(tmp_path / "scratch") == {}, "fetch left something in the system's folder for temporary files"
+        assert contents(tmp_path / "scratch") == {}, "fetch left temporary files behind"
         return done
 
     return run_fetch
@@ -114,15 +114,15 @@ def run_fetch(run: Run, place: Path, tmp_path: Path) -> Callable[..., subprocess
 def fetch(
     run_fetch: Callable[..., subprocess.CompletedProcess[str]], place: Path
 ) -> Callable[..., dict[str, bytes | None]]:
-    """Fetch, and return what then lies in data/raw/ and models/pretrained/: only files, by path."""
+    """Fetch, and return the content of all files in data/raw/ and models/pretrained/ by path."""
 
     def fetch(**changes: Any) -> dict[str, bytes | None]:
         run_fetch(**changes)
-        there = contents(place)
-        assert not [name for name in there if name.endswith(".partial")]
+        found = contents(place)
+        assert not [name for name in found if name.endswith(".partial")]
         return {
             name: content
-            for name, content in there.items()
+            for name, content in found.items()
             if content is not None and name.startswith(("data/raw/", "models/pretrained/"))
         }
 
@@ -133,9 +133,9 @@ def fetch(
 def refuse(
     run_fetch: Callable[..., subprocess.CompletedProcess[str]], place: Path, earlier: None
 ) -> Callable[..., str]:
-    """Fetch what must be refused, after an earlier run; return the one line that says why.
+    """Fetch what must be rejected, after an earlier run; return the error message of one line.
 
-    Whatever it is, the exit code is 2, and the folder is byte for byte as before: no output changed, none half-made.
+    Checks that the exit code is 2 and that no file was changed, added or left incomplete.
     """
 
     def refuse(**changes: Any) -> str:

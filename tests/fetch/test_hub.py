@@ -1,4 +1,4 @@
-"""The Hub as a source: its real client against a small Hub of our own, which writes down what it was asked for."""
+"""Download from the Hub: the real client against a local Hub that records the requests."""
 
 import os
 import signal
@@ -22,8 +22,8 @@ OTHER_COMMIT = "f" * 40
 TABLES = {
     "mrpc/train-00000-of-00002.parquet": b"first rows to train on",
     "mrpc/train-00001-of-00002.parquet": b"more rows to train on",
-    "mrpc/validation-00000-of-00001.parquet": b"rows to choose by",
-    "mrpc/test-00000-of-00001.parquet": b"rows to judge by",
+    "mrpc/validation-00000-of-00001.parquet": b"rows to validate on",
+    "mrpc/test-00000-of-00001.parquet": b"rows to test on",
 }
 MODEL_EXTRAS = {
     "README.md": b"# A card",
@@ -37,20 +37,20 @@ MODEL_EXTRAS = {
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    """A Hub on this machine, empty at first, to which HF_ENDPOINT points."""
+    """Start an empty local Hub and point HF_ENDPOINT to it."""
     with serving(LocalHub()) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         yield hub
 
 
 def tables(config: str = "mrpc", revision: str = COMMIT, repo: str = "tiny/pairs", **splits: str) -> dict[str, Any]:
-    """The change to the recipe that takes the tables from the Hub; `splits` are its, by our names."""
+    """Return the recipe change that takes the tables from the Hub; `splits` maps our names to the Hub's."""
     source = {"kind": "hub", "repo": repo, "config": config, "revision": revision, "splits": splits or None}
     return {"task.source": source, "evaluate.split": "validation"}
 
 
 def model(revision: str = COMMIT, repo: str = "tiny/encoder") -> dict[str, Any]:
-    """The change to the recipe that takes the model from the Hub."""
+    """Return the recipe change that takes the model from the Hub."""
     return {"model.source": {"kind": "hub", "repo": repo, "revision": revision}}
 
 
@@ -61,7 +61,7 @@ SOURCES = pytest.mark.parametrize(
 )
 
 
-def test_a_dataset_comes_split_by_split(fetch: Fetch, hub: LocalHub) -> None:
+def test_a_dataset_is_stored_by_split(fetch: Fetch, hub: LocalHub) -> None:
     hub.add("dataset", "tiny/pairs", TABLES)
     fetched = fetch(**tables())
     assert {name: content for name, content in fetched.items() if name.startswith("data/")} == {
@@ -69,36 +69,36 @@ def test_a_dataset_comes_split_by_split(fetch: Fetch, hub: LocalHub) -> None:
     }
 
 
-def test_of_a_dataset_only_the_tables_of_the_configuration_are_asked_for(fetch: Fetch, hub: LocalHub) -> None:
+def test_only_the_tables_of_the_configuration_are_requested(fetch: Fetch, hub: LocalHub) -> None:
     others = {"README.md": b"# A card", "cola/train-00000-of-00001.parquet": b"others", "mrpc/script.py": b"code"}
     hub.add("dataset", "tiny/pairs", TABLES | others)
     fetch(**tables())
-    assert hub.asked_for() == hub.downloads() == set(TABLES)
+    assert hub.requested() == hub.downloads() == set(TABLES)
     assert [request for request in hub.requests if "/resolve/" not in request] == [
         f"GET /api/datasets/tiny/pairs/tree/{COMMIT}"
     ]
 
 
-def test_a_configuration_without_tables_is_named(refuse: Refuse, hub: LocalHub) -> None:
+def test_a_configuration_without_tables_is_rejected(refuse: Refuse, hub: LocalHub) -> None:
     hub.add("dataset", "tiny/pairs", TABLES)
     assert refuse(**tables(config="mrcp")) == (
         f"task.source.config: no Parquet files in 'mrcp' of tiny/pairs at {COMMIT}"
     )
-    assert hub.asked_for() == set()
+    assert hub.requested() == set()
 
 
-def test_of_a_dataset_only_the_listed_splits_are_brought_and_filed_under_our_names(fetch: Fetch, hub: LocalHub) -> None:
+def test_only_the_listed_splits_are_downloaded_under_the_recipes_names(fetch: Fetch, hub: LocalHub) -> None:
     hub.add("dataset", "tiny/pairs", TABLES)
     fetched = fetch(**tables(train="train", validation="test"))
     assert {name: content for name, content in fetched.items() if name.startswith("data/")} == {
         "data/raw/train/train-00000-of-00002.parquet": b"first rows to train on",
         "data/raw/train/train-00001-of-00002.parquet": b"more rows to train on",
-        "data/raw/validation/test-00000-of-00001.parquet": b"rows to judge by",
+        "data/raw/validation/test-00000-of-00001.parquet": b"rows to test on",
     }
-    assert "mrpc/validation-00000-of-00001.parquet" not in hub.asked_for()
+    assert "mrpc/validation-00000-of-00001.parquet" not in hub.requested()
 
 
-def test_a_split_whose_name_begins_like_anothers_is_not_taken_for_it(fetch: Fetch, hub: LocalHub) -> None:
+def test_splits_with_a_common_name_prefix_are_not_confused(fetch: Fetch, hub: LocalHub) -> None:
     others = {"mrpc/validation_other-00000-of-00001.parquet": b"rows of other sources"}
     hub.add("dataset", "tiny/pairs", TABLES | others)
     fetched = fetch(**tables(train="train", validation="validation", validation_other="validation_other"))
@@ -108,28 +108,28 @@ def test_a_split_whose_name_begins_like_anothers_is_not_taken_for_it(fetch: Fetc
     }
 
 
-def test_what_an_earlier_fetch_left_in_the_clients_cache_is_not_taken_along(fetch: Fetch, hub: LocalHub) -> None:
+def test_cached_files_of_an_earlier_fetch_are_not_included(fetch: Fetch, hub: LocalHub) -> None:
     hub.add("dataset", "tiny/pairs", TABLES)
     fetch(**tables())
     fetched = fetch(**tables(train="train", validation="validation"))
     assert not [name for name in fetched if name.startswith("data/raw/test")]
 
 
-def test_a_listed_split_that_the_hub_lacks_is_told_with_those_that_are_there(refuse: Refuse, hub: LocalHub) -> None:
+def test_a_missing_split_is_reported_with_the_available_ones(refuse: Refuse, hub: LocalHub) -> None:
     hub.add("dataset", "tiny/pairs", TABLES | {"cola/dev-00000-of-00001.parquet": b"others"})
     assert refuse(**tables(train="train", validation="dev")) == (
         "task.source.splits.validation: tiny/pairs has no 'dev' in 'mrpc'; expected one of test, train, validation"
     )
 
 
-def test_of_a_configuration_that_is_not_there_no_split_is_missed(refuse: Refuse, hub: LocalHub) -> None:
+def test_an_unknown_configuration_is_reported_before_missing_splits(refuse: Refuse, hub: LocalHub) -> None:
     hub.add("dataset", "tiny/pairs", TABLES)
     assert refuse(**tables(config="mrcp", train="train", validation="validation")) == (
         f"task.source.config: no Parquet files in 'mrcp' of tiny/pairs at {COMMIT}"
     )
 
 
-def test_of_a_model_only_configuration_safetensors_and_tokenizer_are_brought(
+def test_only_a_models_config_safetensors_and_tokenizer_are_downloaded(
     fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes]
 ) -> None:
     hub.add("model", "tiny/encoder", model_files | MODEL_EXTRAS)
@@ -141,12 +141,10 @@ def test_of_a_model_only_configuration_safetensors_and_tokenizer_are_brought(
         "models/pretrained/tokenizer/tokenizer.json": model_files["tokenizer.json"],
         "models/pretrained/tokenizer/vocab.txt": model_files["vocab.txt"],
     }
-    assert hub.asked_for() == hub.downloads() == set(model_files)
+    assert hub.requested() == hub.downloads() == set(model_files)
 
 
-def test_weights_in_several_files_come_with_their_index(
-    fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes]
-) -> None:
+def test_sharded_weights_include_their_index(fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes]) -> None:
     del model_files["model.safetensors"]
     shards = {
         "model-00001-of-00002.safetensors": b"one half",
@@ -160,33 +158,33 @@ def test_weights_in_several_files_come_with_their_index(
     )
 
 
-def test_weights_in_folders_of_a_model_are_not_asked_for(
+def test_weights_in_subfolders_of_a_model_are_not_requested(
     fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes]
 ) -> None:
     hub.add("model", "tiny/encoder", model_files | {"2_Dense/model.safetensors": b"weights of something else"})
     fetch(**model())
-    assert hub.asked_for() == set(model_files)
+    assert hub.requested() == set(model_files)
 
 
-def test_a_model_without_safetensors_is_refused(refuse: Refuse, hub: LocalHub, model_files: dict[str, bytes]) -> None:
+def test_a_model_without_safetensors_is_rejected(refuse: Refuse, hub: LocalHub, model_files: dict[str, bytes]) -> None:
     del model_files["model.safetensors"]
     hub.add("model", "tiny/encoder", model_files | MODEL_EXTRAS)
     assert refuse(**model()) == (
         f"model.source: expected weights as *.safetensors (pickled ones are not loaded) in tiny/encoder at {COMMIT}"
     )
-    assert "pytorch_model.bin" not in hub.asked_for()
+    assert "pytorch_model.bin" not in hub.requested()
 
 
 @SOURCES
-def test_an_unknown_repository_is_named(
+def test_an_unknown_repository_is_reported(
     refuse: Refuse, hub: LocalHub, kind: str, key: str, source: Callable[..., dict[str, Any]]
 ) -> None:
     hub.add(kind, "tiny/heard-of", TABLES)
     message = refuse(**source(repo="tiny/unheard-of"))
-    assert message == f"{key}: tiny/unheard-of is not on the Hub, or is private and HF_TOKEN does not open it"
+    assert message == f"{key}: tiny/unheard-of is not on the Hub, or is private and HF_TOKEN gives no access"
 
 
-def test_a_name_that_no_repository_can_have_is_refused(refuse: Refuse, hub: LocalHub) -> None:
+def test_an_invalid_repository_name_is_rejected(refuse: Refuse, hub: LocalHub) -> None:
     message = refuse(**model(repo="tiny/encoder/main"))
     assert message.startswith("model.source")
     assert "tiny/encoder/main" in message
@@ -194,30 +192,32 @@ def test_a_name_that_no_repository_can_have_is_refused(refuse: Refuse, hub: Loca
 
 
 @SOURCES
-def test_an_unknown_revision_is_named(
+def test_an_unknown_revision_is_reported(
     refuse: Refuse, hub: LocalHub, kind: str, key: str, source: Callable[..., dict[str, Any]]
 ) -> None:
-    settings = source(revision=OTHER_COMMIT)
-    repo = settings[key]["repo"]
+    config = source(revision=OTHER_COMMIT)
+    repo = config[key]["repo"]
     hub.add(kind, repo, TABLES)
-    assert refuse(**settings) == f"{key}: {repo} has no commit {OTHER_COMMIT}"
+    assert refuse(**config) == f"{key}: {repo} has no commit {OTHER_COMMIT}"
 
 
-def test_a_gated_repository_says_what_to_do(refuse: Refuse, hub: LocalHub, model_files: dict[str, bytes]) -> None:
+def test_the_error_for_a_gated_repository_explains_what_to_do(
+    refuse: Refuse, hub: LocalHub, model_files: dict[str, bytes]
+) -> None:
     hub.add("model", "tiny/encoder", model_files, gated=True)
     message = refuse(**model())
     assert message == "model.source: tiny/encoder is gated: accept its terms on the Hub and set HF_TOKEN"
 
 
-def test_without_a_network_the_message_names_the_address(refuse: Refuse, closed_port: str, hurried: None) -> None:
+def test_without_network_the_error_names_the_address(refuse: Refuse, closed_port: str, fast_retries: None) -> None:
     assert refuse(**tables()) == (
-        f"task.source: tiny/pairs cannot be reached at {closed_port}; fetch is the one stage that needs the network"
+        f"task.source: tiny/pairs cannot be reached at {closed_port}; only fetch needs the network"
     )
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
-def test_a_download_that_breaks_off_leaves_nothing_half_made_and_succeeds_later(
-    refuse: Refuse, fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes], hurried: None, how: str
+def test_a_broken_download_leaves_no_partial_output_and_succeeds_later(
+    refuse: Refuse, fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes], fast_retries: None, how: str
 ) -> None:
     hub.add("model", "tiny/encoder", model_files)
     hub.breaks_off = how
@@ -226,7 +226,7 @@ def test_a_download_that_breaks_off_leaves_nothing_half_made_and_succeeds_later(
     assert fetch(**model())["models/pretrained/model/model.safetensors"] == model_files["model.safetensors"]
 
 
-def test_a_second_fetch_asks_the_hub_nothing(fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes]) -> None:
+def test_a_second_fetch_sends_no_request(fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes]) -> None:
     hub.add("dataset", "tiny/pairs", TABLES)
     hub.add("model", "tiny/encoder", model_files)
     first = fetch(**tables(), **model())
@@ -244,7 +244,7 @@ def halfway(
     tmp_path: Path,
     model_files: dict[str, bytes],
 ) -> Iterator[subprocess.Popen[str]]:
-    """A fetch that hangs in the middle of the model's download, after an earlier run."""
+    """Start a fetch that stalls during the model's download, after an earlier run."""
     hub.add("model", "tiny/encoder", model_files)
     hub.stalls = True
     write_params(place, **model())
@@ -257,7 +257,7 @@ def halfway(
         text=True,
         preexec_fn=partial(
             signal.signal, signal.SIGINT, signal.SIG_DFL
-        ),  # Ctrl-C counts, even if the tests run in the background
+        ),  # background processes ignore Ctrl-C by default
     )
     with fetching:
         assert hub.stalled.wait(60)
@@ -271,7 +271,7 @@ def assert_earlier_outputs(place: Path) -> None:
     assert (place / "models/pretrained/model/model.safetensors").read_bytes() == b"weights of an earlier run"
 
 
-def test_a_killed_fetch_leaves_the_earlier_outputs_and_the_next_one_clears_up(
+def test_a_killed_fetch_keeps_earlier_outputs_and_the_next_one_cleans_up(
     halfway: subprocess.Popen[str], fetch: Fetch, hub: LocalHub, place: Path, model_files: dict[str, bytes]
 ) -> None:
     halfway.kill()
@@ -284,7 +284,7 @@ def test_a_killed_fetch_leaves_the_earlier_outputs_and_the_next_one_clears_up(
     assert "data/raw/all/earlier.csv" not in fetched
 
 
-def test_an_interrupted_fetch_says_that_nothing_changed_and_clears_up(
+def test_an_interrupted_fetch_keeps_earlier_outputs_and_cleans_up(
     halfway: subprocess.Popen[str], hub: LocalHub, place: Path
 ) -> None:
     halfway.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Metrics: the numbers of their definitions, through `evaluate`, without a network."""
+"""Metrics match their definitions, computed by `evaluate` without network access."""
 
 import socket
 from typing import Any, NoReturn
@@ -12,20 +12,20 @@ from sklearn import metrics as sklearn
 from reprise.tasks.metrics.compute import compute
 from reprise.tasks.metrics.registry import METRICS, metric_function
 
-# How many labels each metric is given in the tests over all of them.
+# Number of labels with which each metric is tested; 0 means regression.
 LABELS = {name: 3 if metric.task_kind == "classification" else 0 for name, metric in METRICS.items()}
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: socket.socket, address: Any) -> NoReturn:
-        raise AssertionError(f"the network was asked for: {address}")
+        raise AssertionError(f"unexpected connection to {address}")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 def random_rows(labels: int, seed: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Predictions that are right more often than by chance, and their references; with 0 labels, correlated values."""
+    """Return predictions that are better than chance, and their references; correlated values for 0 labels."""
     random = np.random.default_rng(seed)
     if labels == 0:
         references = random.normal(size=300)
@@ -41,7 +41,7 @@ def random_rows(labels: int, seed: int) -> tuple[npt.NDArray[Any], npt.NDArray[A
         ("accuracy", 3, [0, 1, 1, 1, 2, 0], [0, 0, 1, 1, 2, 2], 4 / 6),
         # 2 true positives, 1 false positive, 3 false negatives; label 1 is the positive one.
         ("f1", 2, [1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 1, 1, 1, 0], 2 * 2 / (2 * 2 + 1 + 3)),
-        # Of the labels: 1/2, 4/5 and 2/3.
+        # Per label: 1/2, 4/5 and 2/3.
         ("f1", 3, [0, 1, 1, 1, 2, 0], [0, 0, 1, 1, 2, 2], (1 / 2 + 4 / 5 + 2 / 3) / 3),
         # 2 true positives, 1 false positive, 1 false negative, 2 true negatives.
         ("matthews", 2, [1, 1, 0, 0, 1, 0], [1, 0, 0, 1, 1, 0], 1 / 3),
@@ -52,14 +52,14 @@ def random_rows(labels: int, seed: int) -> tuple[npt.NDArray[Any], npt.NDArray[A
         ("rmse", 0, [1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 4.0, 2.0], 1.5**0.5),
     ],
 )
-def test_a_metric_is_its_definition(
+def test_a_metric_matches_its_definition(
     name: str, labels: int, predictions: list[float], references: list[float], expected: float
 ) -> None:
     assert compute([name], predictions, references, num_labels=labels) == {name: pytest.approx(expected, abs=1e-12)}
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_metrics_of_labels_agree_with_scikit_learn(seed: int) -> None:
+def test_classification_metrics_agree_with_scikit_learn(seed: int) -> None:
     for labels, average in (2, "binary"), (5, "macro"):
         predictions, references = random_rows(labels, seed)
         assert compute(["accuracy", "f1", "matthews"], predictions, references, num_labels=labels) == pytest.approx(
@@ -100,14 +100,14 @@ def test_a_correlation_with_a_constant_is_zero(name: str, swapped: bool) -> None
         ([1, 1, 1], [0, 0, 0], {"accuracy": 0.0, "f1": 0.0, "matthews": 0.0}),
     ],
 )
-def test_predicting_one_label_only_still_has_numbers(
+def test_metrics_of_constant_predictions_are_defined(
     predictions: list[int], references: list[int], expected: dict[str, float]
 ) -> None:
     assert compute(list(expected), predictions, references, num_labels=2) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_the_plain_function_gives_what_the_module_gives(name: str) -> None:
+def test_the_score_function_agrees_with_the_module(name: str) -> None:
     for labels in {LABELS[name], 2 if LABELS[name] else 0}:
         predictions, references = random_rows(labels, seed=7)
         score = metric_function(name, labels)(predictions, references)
@@ -115,7 +115,7 @@ def test_the_plain_function_gives_what_the_module_gives(name: str) -> None:
         assert compute([name], predictions, references, num_labels=labels) == {name: score}
 
 
-def test_several_metrics_are_told_in_the_asked_order() -> None:
+def test_metrics_are_returned_in_the_requested_order() -> None:
     predictions, references = random_rows(2, seed=0)
     assert list(compute(["matthews", "accuracy", "f1"], predictions, references, num_labels=2)) == [
         "matthews",

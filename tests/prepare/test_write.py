@@ -1,4 +1,4 @@
-"""Prepared rows on their way to the file: a batch at a time, in their order, as `datasets` itself would write them."""
+"""Prepared rows are written batch by batch, in order, as `datasets` itself would write them."""
 
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ def tokenizer(tiny_model: Path) -> PreTrainedTokenizerBase:
     return load_tokenizer(tiny_model)
 
 
-def standard(*, pairs: bool = False, label: str = "int64") -> Dataset:
-    """Rows in standard columns, of 1 to 9 words."""
+def standard_rows(*, pairs: bool = False, label: str = "int64") -> Dataset:
+    """Return rows with the standard columns and texts of 1 to 9 words."""
     draw, words = np.random.default_rng(0), GOOD + BAD + FILLER
     texts = ["text", "text_pair"] if pairs else ["text"]
     columns: dict[str, Any] = {"id": [f"review {number}" for number in range(ROWS)]}
@@ -42,12 +42,12 @@ def standard(*, pairs: bool = False, label: str = "int64") -> Dataset:
 
 @pytest.mark.parametrize("pairs", [False, True], ids=["texts", "pairs"])
 @pytest.mark.parametrize("segments", [False, True], ids=["no segments", "segments"])
-def test_what_is_written_is_what_the_map_of_datasets_gives(
+def test_the_file_equals_the_result_of_datasets_map(
     tmp_path: Path, tokenizer: PreTrainedTokenizerBase, pairs: bool, segments: bool
 ) -> None:
-    if not segments:  # as of RoBERTa
+    if not segments:  # as for RoBERTa
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    rows = standard(pairs=pairs)
+    rows = standard_rows(pairs=pairs)
     texts = ["text", "text_pair"] if pairs else ["text"]
     mapped = rows.map(lambda batch: tokenize(tokenizer, [batch[name] for name in texts], 12), batched=True)
     write_tokenized(rows, tmp_path / "rows.arrow", tokenizer, 12, name="train")
@@ -57,24 +57,26 @@ def test_what_is_written_is_what_the_map_of_datasets_gives(
     assert ("token_type_ids" in written.column_names) == segments
 
 
-def test_no_more_than_a_batch_is_tokenized_and_mapped_at_once(
+def test_rows_are_tokenized_and_written_in_batches(
     tmp_path: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
 
-    def noting(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int) -> dict[str, Any]:
+    def recording_tokenize(
+        tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int
+    ) -> dict[str, Any]:
         sizes.append(len(texts[0]))
         return tokenize(tokenizer, texts, max_length)
 
-    monkeypatch.setattr(write, "tokenize", noting)
-    write_tokenized(standard(), tmp_path / "rows.arrow", tokenizer, 12, name="train")
+    monkeypatch.setattr(write, "tokenize", recording_tokenize)
+    write_tokenized(standard_rows(), tmp_path / "rows.arrow", tokenizer, 12, name="train")
     with pa.memory_map(str(tmp_path / "rows.arrow")) as mapped, pa.ipc.open_stream(mapped) as stream:
         batches = [batch.num_rows for batch in stream]
     assert sizes == batches == [BATCH, BATCH, ROWS - 2 * BATCH]
 
 
-def test_chosen_rows_keep_their_order_and_their_ids(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    rows, chosen = standard(), [1, 2, 5, 7, 8, 9, 11, 12, 15, 17, 20, 22]
+def test_selected_rows_keep_their_order_and_ids(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    rows, chosen = standard_rows(), [1, 2, 5, 7, 8, 9, 11, 12, 15, 17, 20, 22]
     write_tokenized(rows.select(chosen), tmp_path / "rows.arrow", tokenizer, 12, name="train")
     written = Dataset.from_file(str(tmp_path / "rows.arrow"))
     assert written["id"][:] == [f"review {number}" for number in chosen]
@@ -83,23 +85,23 @@ def test_chosen_rows_keep_their_order_and_their_ids(tmp_path: Path, tokenizer: P
 
 
 @pytest.mark.parametrize("kind", ["int64", "float64"])
-def test_lengths_and_labels_come_back_as_they_were_written(
+def test_the_returned_lengths_and_labels_are_those_of_the_file(
     tmp_path: Path, tokenizer: PreTrainedTokenizerBase, kind: str
 ) -> None:
-    lengths, labels = write_tokenized(standard(label=kind), tmp_path / "rows.arrow", tokenizer, 8, name="train")
+    lengths, labels = write_tokenized(standard_rows(label=kind), tmp_path / "rows.arrow", tokenizer, 8, name="train")
     written = Dataset.from_file(str(tmp_path / "rows.arrow"))
     assert lengths.tolist() == written["length"][:] == [len(ids) for ids in written["input_ids"]]
     assert lengths.max() == 8
     assert (labels.dtype, labels.tolist()) == (kind, written["label"][:])
 
 
-def test_lines_say_how_far_it_has_come(
+def test_progress_lines_have_the_number_of_rows(
     tmp_path: Path,
     tokenizer: PreTrainedTokenizerBase,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(write, "LOG_EVERY_S", 0)
-    write_tokenized(standard(), tmp_path / "rows.arrow", tokenizer, 12, name="train")
-    said = [line.rsplit(",", 1)[0] for line in capsys.readouterr().out.splitlines()]
-    assert said == [f"prepare: train: {done} of 23 rows" for done in (10, 20, 23)]
+    write_tokenized(standard_rows(), tmp_path / "rows.arrow", tokenizer, 12, name="train")
+    progress = [line.rsplit(",", 1)[0] for line in capsys.readouterr().out.splitlines()]
+    assert progress == [f"prepare: train: {done} of 23 rows" for done in (10, 20, 23)]

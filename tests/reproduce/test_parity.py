@@ -1,4 +1,4 @@
-"""`reprise parity`, with a second backend that computes on the CPU too: XLA's own is compared in tests/test_xla.py."""
+"""`reprise parity` with a second backend on the CPU; XLA itself is compared in tests/e2e/test_xla.py."""
 
 import sys
 from pathlib import Path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from interrupting import Running, set_processes
+from interrupts import Running, set_processes
 from tiny import ALONE, OWNER, Run, write_params
 
 LEARNED = {"train.epochs": 4}  # as the fixture `measured`
@@ -158,10 +158,10 @@ def test_an_interrupted_verification_goes_on_where_it_was(served: Path, run: Run
     commit(served, run)
     before = state(served, run)
     with Running(served, "reprise", "verify") as verifying:
-        verifying.until(lambda: "train: epoch 5/60" in verifying.said)
+        verifying.until(lambda: "train: epoch 5/60" in verifying.stdout)
         os.killpg(verifying.process.pid, signal.SIGINT)  # as Ctrl-C does: to all of the terminal's
         verifying.end(130)
-        assert verifying.errors.endswith("reprise verify: interrupted; earlier results are kept\n")
+        assert verifying.stderr.endswith("reprise verify: interrupted; earlier results are kept\n")
     (worktree,) = (served / WORKTREES).iterdir()
     assert list(worktree.glob("checkpoints/*/step-*"))
     done = run(served, "reprise", "verify")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from interrupting import Running, checkpoints, place, results, taken
+from interrupts import Running, checkpoints, position, results, take_results
 from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
@@ -96,7 +96,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("changes", EVERY.values(), ids=EVERY)
 def test_save_interval_changes_no_bit(train: Train, workdir: Path, changes: dict[str, int]) -> None:
     train()
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     train(**changes)
     assert results(workdir) == uninterrupted
 
@@ -106,7 +106,7 @@ def test_run_stopped_repeatedly_loses_no_step_and_ends_with_the_same_bits(
     train: Train, stop_after: Stop, workdir: Path, changes: dict[str, int], capsys: Capsys
 ) -> None:
     train()
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     stops = [1, 2, 8, 10, 17, 18]
     for step in stops:
         stop_after(step, **changes)
@@ -119,7 +119,7 @@ def test_run_over_many_shards_resumes_in_any_chunk_with_the_same_bits(
     shard_rows: int, train: Train, stop_after: Stop, workdir: Path, capsys: Capsys
 ) -> None:
     train()
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     stops = [3, 4, 8, 14, 17]  # 144 rows: an epoch has chunks of 4, 4 and 1 steps
     for step in stops:
         stop_after(step)
@@ -137,7 +137,7 @@ def test_power_cut_costs_only_the_steps_since_the_last_checkpoint(
     train: Train, cut_after: Stop, workdir: Path, changes: dict[str, int], kept: list[int], capsys: Capsys
 ) -> None:
     train()
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     for step in (5, 10, 17, 18):
         cut_after(step, **changes)
     train(**changes)
@@ -161,7 +161,7 @@ def test_resumed_run_has_the_same_bits_for_other_recipes(
     train: Train, stop_after: Stop, workdir: Path, changes: dict[str, Any]
 ) -> None:
     train(**changes)
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     stop_after(4, **changes)
     stop_after(13, **changes)
     train(**changes)
@@ -174,9 +174,9 @@ def test_run_stopped_before_a_validation_resumes_with_it(
 ) -> None:
     changes = {"train.max_steps": max_steps}
     train(**changes)
-    uninterrupted, validated = taken(workdir), capsys.readouterr().out.count("validation")
+    uninterrupted, validated = take_results(workdir), capsys.readouterr().out.count("validation")
     stop_after(step, **changes)
-    assert place(checkpoints(workdir)[-1]) == (step, step // 10)  # this epoch has no validation yet
+    assert position(checkpoints(workdir)[-1]) == (step, step // 10)  # this epoch has no validation yet
     assert capsys.readouterr().out.count("validation") == step // 10
     train(**changes)
     output = capsys.readouterr().out
@@ -189,7 +189,7 @@ def test_run_cut_after_the_last_epoch_only_writes_outputs(
     train: Train, workdir: Path, monkeypatch: Patch, capsys: Capsys
 ) -> None:
     train()
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     with monkeypatch.context() as patch:
         patch.setattr("reprise.train.worker.write_outputs", cut_power)
         with pytest.raises(PowerCut):
@@ -233,7 +233,7 @@ def test_corrupt_checkpoint_is_skipped_for_the_previous_one(
     train: Train, cut_after: Stop, workdir: Path, name: str, damage: Damage, problem: str, capsys: Capsys
 ) -> None:
     train()
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     cut_after(16, **EVERY_3)
     before, newest = checkpoints(Path())
     damage(newest / name)
@@ -249,7 +249,7 @@ def test_run_with_corrupt_checkpoints_only_starts_over(
     train: Train, cut_after: Stop, workdir: Path, capsys: Capsys
 ) -> None:
     train()
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     cut_after(8, **EVERY_3)
     for checkpoint in checkpoints(workdir):
         flip_a_byte(checkpoint / "model.safetensors")
@@ -265,14 +265,14 @@ def test_skipped_checkpoint_is_not_one_of_the_last_two(cut_after: Stop, workdir:
     cut_after(8, **EVERY_3)
     flip_a_byte(checkpoints(workdir)[-1] / "model.safetensors")
     cut_after(6, **EVERY["every 1"])
-    assert [place(checkpoint) for checkpoint in checkpoints(workdir)] == [(4, 0), (5, 0)]
+    assert [position(checkpoint) for checkpoint in checkpoints(workdir)] == [(4, 0), (5, 0)]
 
 
 def test_incomplete_checkpoint_is_never_read_and_is_removed(
     train: Train, cut_after: Stop, workdir: Path, capsys: Capsys
 ) -> None:
     train()
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     cut_after(8, **EVERY_3)
     newest = checkpoints(Path())[-1]
     # One that looks like the latest, and one that the run will write itself.
@@ -285,7 +285,7 @@ def test_incomplete_checkpoint_is_never_read_and_is_removed(
     capsys.readouterr()
     cut_after(10, **EVERY_3)
     assert f"train: resuming from step 6/18, from {newest}\n" in capsys.readouterr().out
-    assert place(checkpoints(workdir)[-1]) == (9, 1)
+    assert position(checkpoints(workdir)[-1]) == (9, 1)
     assert not list(checkpoints(workdir)[-1].rglob("rest"))
     train(**EVERY_3)
     assert not list(workdir.rglob("*.partial"))
@@ -296,7 +296,7 @@ def test_last_two_checkpoints_are_kept_without_pickles_until_the_run_succeeds(
     train: Train, cut_after: Stop, workdir: Path
 ) -> None:
     cut_after(17, **EVERY_3)
-    assert [place(checkpoint) for checkpoint in checkpoints(workdir)] == [(12, 1), (15, 1)]
+    assert [position(checkpoint) for checkpoint in checkpoints(workdir)] == [(12, 1), (15, 1)]
     files = [file for file in (workdir / "checkpoints").rglob("*") if file.is_file()]
     assert {file.suffix or file.name for file in files} == {".safetensors", ".json", ".npy", "lock"}
     for file in files:
@@ -320,7 +320,7 @@ def test_checkpoints_of_another_run_stay_and_remain_usable(
     uninterrupted = {}
     for seed in (42, 43):
         train(seed=seed)
-        uninterrupted[seed] = taken(workdir)
+        uninterrupted[seed] = take_results(workdir)
     stop_after(12, seed=43)
     others = read_files(workdir / "checkpoints")
     capsys.readouterr()
@@ -420,19 +420,19 @@ def test_other_data_weights_environment_or_code_have_another_fingerprint(
 def test_second_process_waits_for_the_lock_and_resumes_from_the_first(train: Train, workdir: Path) -> None:
     long = {"train.epochs": 300, "run.save_steps": 5, "train.max_steps": 200}
     train(**long)
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     write_params(workdir, **long)
     with Running(workdir, "reprise", "train") as first:
         first.until(lambda: checkpoints(workdir))
         # The stopped process keeps the lock until the second one waits for it.
         first.send(signal.SIGSTOP)
         with Running(workdir, "reprise", "train") as second:
-            second.until(lambda: "train: waiting for a lock held by another run of this recipe: chec" in second.said)
+            second.until(lambda: "train: waiting for a lock held by another run of this recipe: chec" in second.stdout)
             first.send(signal.SIGTERM)
             first.send(signal.SIGCONT)
             first.end(143)
             output = second.end()
-    (stopped,) = re.findall(r"stopped after step (\d+)/200;", first.errors)
+    (stopped,) = re.findall(r"stopped after step (\d+)/200;", first.stderr)
     assert f"train: resuming from step {stopped}/200" in output
     assert results(workdir) == uninterrupted
 
@@ -465,7 +465,7 @@ def test_full_disk_is_one_line_keeps_earlier_checkpoints_and_allows_resuming(
     train: Train, workdir: Path, run: Run, size: str, kept: list[tuple[int, int]], next_one: tuple[int, int]
 ) -> None:
     train()
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     write_params(workdir, **EVERY_3)
     # A small file system in memory that only these commands see.
     typed = f"""
@@ -483,8 +483,8 @@ def test_full_disk_is_one_line_keeps_earlier_checkpoints_and_allows_resuming(
         done.stderr,
     )
     assert output, done.stderr
-    assert place(Path(output[1])) == next_one
+    assert position(Path(output[1])) == next_one
     found = sorted(line for line in after.splitlines() if line.startswith("checkpoints/"))
-    assert [place(Path(name)) for name in found] == kept  # and no incomplete one
+    assert [position(Path(name)) for name in found] == kept  # and no incomplete one
     assert re.findall(r"resuming from step (\d+)/18", after) == [str(steps) for steps, _ in kept[-1:]]
     assert results(workdir) == uninterrupted

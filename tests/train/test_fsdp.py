@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from interrupting import Running, checkpoints, place, results, set_processes, taken
+from interrupts import Running, checkpoints, position, results, set_processes, take_results
 from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
@@ -112,7 +112,7 @@ def test_killed_sharded_run_with_a_corrupt_checkpoint_ends_with_the_same_bits(sh
         killed.until(lambda: len(checkpoints(workdir)) == 2)
         killed.kill(killed.groups())
     before, newest = checkpoints(workdir)
-    steps, _ = place(before)
+    steps, _ = position(before)
     other = shard_files(newest)[1]
     content = bytearray(other.read_bytes())
     content[-1] ^= 1
@@ -131,7 +131,7 @@ def test_killed_sharded_run_with_a_corrupt_checkpoint_ends_with_the_same_bits(sh
 def test_each_rank_writes_its_shards_without_pickles(workdir: Path) -> None:
     write_params(workdir, **CHANGES)
     with Running(workdir, "reprise", "train", env=FSDP) as killed:
-        killed.until(lambda: any(place(checkpoint) >= (9, 1) for checkpoint in checkpoints(workdir)))
+        killed.until(lambda: any(position(checkpoint) >= (9, 1) for checkpoint in checkpoints(workdir)))
         killed.kill(killed.groups())
     newest = checkpoints(workdir)[-1]
     files = [file for file in newest.rglob("*") if file.is_file()]
@@ -161,7 +161,7 @@ def test_sharded_run_resumes_with_any_number_of_ranks(
     changes = CHANGES | {"train.epochs": 2 * len(world_sizes)}
     train(**changes)
     unsharded = curve(workdir)
-    taken(workdir)
+    take_results(workdir)
     write_params(workdir, **changes)
     steps = 0
     for number, processes in enumerate(world_sizes, start=1):
@@ -170,14 +170,14 @@ def test_sharded_run_resumes_with_any_number_of_ranks(
             if number == len(world_sizes):
                 output = running.end()
             else:
-                running.until(lambda: checkpoints(workdir) and place(checkpoints(workdir)[-1])[0] > steps)  # noqa: B023
+                running.until(lambda: checkpoints(workdir) and position(checkpoints(workdir)[-1])[0] > steps)  # noqa: B023
                 running.kill(running.groups())
-                output = running.said
+                output = running.stdout
         assert (f"resuming from step {steps}/" in output) == (number > 1)
         assert f"processes: {processes}, " in output
         found = checkpoints(workdir)
         if found:
-            steps, _ = place(found[-1])
+            steps, _ = position(found[-1])
             assert len(shard_files(found[-1])) == (processes if processes > 1 else 0)
     for column in ("loss", "grad_norm"):
         np.testing.assert_allclose(curve(workdir)[column], unsharded[column], rtol=1e-5)
@@ -186,12 +186,12 @@ def test_sharded_run_resumes_with_any_number_of_ranks(
 def test_sharded_run_resumes_without_sharding(workdir: Path, train: Train, run: Run) -> None:
     train(**CHANGES)
     unsharded = curve(workdir)
-    taken(workdir)
+    take_results(workdir)
     write_params(workdir, **CHANGES)
     with Running(workdir, "reprise", "train", env=FSDP) as killed:
         killed.until(lambda: checkpoints(workdir))
         killed.kill(killed.groups())
-    steps, _ = place(checkpoints(workdir)[-1])
+    steps, _ = position(checkpoints(workdir)[-1])
     set_processes(workdir, 2)
     output = run(workdir, "reprise", "train", env={"OMP_NUM_THREADS": "1"}).stdout
     assert f"resuming from step {steps}/18" in output

@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from interrupting import Running, checkpoints, results, set_processes, taken
+from interrupts import Running, checkpoints, results, set_processes, take_results
 from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
@@ -60,7 +60,7 @@ def test_tensorboard_gets_every_metric_once_and_changes_no_bit(workdir: Path, ru
     write_params(workdir)
     run(workdir, "reprise", "train")
     assert not (workdir / "tracking").exists()
-    without = taken(workdir)
+    without = take_results(workdir)
     write_params(workdir, **TENSORBOARD)
     run(workdir, "reprise", "train")
     assert results(workdir) == without

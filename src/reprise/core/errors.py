@@ -1,5 +1,8 @@
-"""What goes wrong by the user's hand: bad input, told in one line."""
+"""Errors that the user can correct, reported in one line."""
 
 
 class UserError(Exception):
-    """Bad input. The message is one line that names file, key and what was expected; the command exits with 2."""
+    """Bad input; the command exits with code 2.
+
+    The message is one line that names the file, the key and what was expected.
+    """

@@ -1,4 +1,4 @@
-"""Outputs that are whole or absent: everything is written beside its place and moved into it at the end."""
+"""Read and write files atomically: an output is written beside its path and moved there once complete."""
 
 import hashlib
 import json
@@ -13,9 +13,10 @@ from reprise.core.errors import UserError
 
 @contextmanager
 def atomic_dir(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; on success it takes the place of `folder`, else `folder` stays as it was.
+    """Yield an empty directory that replaces `folder` on success.
 
-    What a killed run left half-made (`.NAME.partial`) is removed by the next one.
+    On failure, `folder` keeps its content. The partial directory of a killed run (`.NAME.partial`) is removed by the
+    next run.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -32,7 +33,7 @@ def atomic_dir(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(file: Path) -> Iterator[Path]:
-    """Yield a path to write to; on success it takes the place of `file`, on any failure `file` stays as it was."""
+    """Yield a path to write to; on success it replaces `file`, on failure `file` is unchanged."""
     partial = file.with_name(f".{file.name}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -43,7 +44,11 @@ def atomic_file(file: Path) -> Iterator[Path]:
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write `content` as JSON that people and diffs can read. NaN and infinity are refused: they are not JSON."""
+    """Write `content` as indented JSON.
+
+    Raises:
+        ValueError: If a number is NaN or infinite, which JSON cannot represent.
+    """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_file(file) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
@@ -53,21 +58,21 @@ def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON object that another stage wrote.
 
     Raises:
-        UserError: the file is not there, or was damaged since.
+        UserError: If the file is missing or is not valid JSON.
     """
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file}: not found; expected the result of `dvc repro`") from None
     except ValueError:
-        raise UserError(f"{file}: not JSON; expected the result of `dvc repro`, which makes it anew") from None
+        raise UserError(f"{file}: not valid JSON; expected the result of `dvc repro`, which recreates it") from None
     return content
 
 
 def sha256(*files: Path) -> str:
-    """The SHA-256 of a file, or of the bytes of several one after the other, in hexadecimal."""
+    """Return the hexadecimal SHA-256 of the concatenated contents of `files`."""
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as opened:
-            hashlib.file_digest(opened, lambda: digest)
+        with file.open("rb") as stream:
+            hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Where each stage finds what the one before it left. dvc.yaml names the same places."""
+"""Paths of the outputs of each stage, the same as in dvc.yaml."""
 
 from pathlib import Path
 

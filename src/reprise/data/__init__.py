@@ -1,0 +1,1 @@
+"""Table readers, tokenization and the format of prepared data, shared by several stages."""

@@ -1,22 +1,26 @@
-"""The files of prepared data: names, shards and the statistics beside them."""
+"""File names of the prepared data: Arrow shards of each split and the statistics beside them."""
 
 from pathlib import Path
 
 from reprise.core.paths import PREPARED
 
-SHARD_ROWS = 2**19  # rows of a prepared file; a split with more has several
+SHARD_ROWS = 2**19  # maximum rows per Arrow file; larger splits are sharded
 
 
 def stats_path(prepared: Path = PREPARED) -> Path:
-    """The description of the prepared data."""
+    """Return the path of the statistics of the prepared data."""
     return prepared / "stats.json"
 
 
 def split_file(split: str, prepared: Path = PREPARED, shard: int = 0, shards: int = 1) -> Path:
-    """The Arrow file of a prepared split, or of one of its shards, counted from 0."""
+    """Return the path of a prepared split, or of shard number `shard` (from 0) of `shards`."""
     return prepared / (f"{split}.arrow" if shards == 1 else f"{split}-{shard:05d}-of-{shards:05d}.arrow")
 
 
 def split_shards(split: str, prepared: Path = PREPARED) -> list[Path]:
-    """The Arrow files of a prepared split in order, each but the last of SHARD_ROWS rows; [] where there is none."""
+    """Return the Arrow files of a prepared split in order.
+
+    Returns:
+        The files, each but the last of SHARD_ROWS rows; an empty list if the split does not exist.
+    """
     return sorted(prepared.glob(f"{split}.arrow")) or sorted(prepared.glob(f"{split}-*-of-*.arrow"))

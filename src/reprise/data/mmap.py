@@ -1,22 +1,23 @@
-"""Memory-mapped Arrow files: what was read of them need not stay in this process's memory."""
+"""Release the resident pages of memory-mapped Arrow files."""
 
 import ctypes
 from pathlib import Path
 
 MAPS = Path("/proc/self/maps")
+MADV_DONTNEED = 4  # sys/mman.h
 
 
 def drop_mapped_pages() -> None:
-    """Take what was read of mapped Arrow files out of this process's memory. Changes no value.
+    """Drop the resident pages of mapped Arrow files from this process. Changes no value.
 
-    The kernel does it by itself once memory is short. But until then a file that is read from end to end counts whole,
-    and a scheduler that counts so ends the job. What is asked for again comes from the kernel's cache or the disk.
+    The kernel drops them itself once memory is short. Until then, a file that is read from start to end counts as used
+    memory in full, and a scheduler with a memory limit may end the job. Dropped pages are read again from the page
+    cache or the disk.
     """
     madvise = getattr(ctypes.CDLL(None), "madvise", None)
     if madvise and MAPS.is_file():
-        dont_need = 4  # sys/mman.h
         for line in MAPS.read_text(encoding="utf-8", errors="replace").splitlines():
-            place, rights, *_ = line.split()
-            if rights in ("r--p", "r--s") and line.endswith(".arrow"):  # nobody has written there: nothing is lost
-                start, end = (int(number, 16) for number in place.split("-"))
-                madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), dont_need)
+            addresses, permissions, *_ = line.split()
+            if permissions in ("r--p", "r--s") and line.endswith(".arrow"):  # read-only, so no data is lost
+                start, end = (int(address, 16) for address in addresses.split("-"))
+                madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""Tables in files: CSV, TSV, JSON lines and Parquet, read as `datasets` reads them, checked before."""
+"""Check and read tables from CSV, TSV, JSON lines and Parquet files with `datasets`."""
 
 import json
 import lzma
@@ -14,38 +14,38 @@ from datasets.exceptions import DatasetGenerationError
 
 from reprise.core.errors import UserError
 
-# What a name may end on, and which reader of `datasets` takes it.
+# The reader of `datasets` for each file extension.
 READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 COMPRESSIONS = (".bz2", ".gz", ".xz")
-# What reading a damaged compressed file raises.
+# Raised by Python's readers of a damaged compressed file.
 DECOMPRESSION_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 def format_suffix(file: Path) -> str:
-    """The ending that says the format, with a compression's own ending set aside: `.csv` of `reviews.csv.bz2`."""
+    """Return the extension without that of a compression: `.csv` for `reviews.csv.bz2`."""
     return Path(file.stem).suffix if file.suffix in COMPRESSIONS else file.suffix
 
 
 def delimiter(file: Path) -> str:
-    """What stands between the columns of a CSV or TSV file."""
+    """Return the column delimiter of a CSV or TSV file."""
     return "\t" if format_suffix(file) == ".tsv" else ","
 
 
 def check_file(file: Path) -> None:
-    """Check that a file is what its ending says, reading it in pieces.
+    """Check that the content of a file matches its extension, without loading all of it.
 
     Raises:
-        UserError: an unknown ending, an empty file, text that is not UTF-8, or content of another format.
+        UserError: If the extension is unknown, the file is empty, text is not UTF-8, or the format is another.
     """
     if format_suffix(file) not in READERS or (format_suffix(file) == ".parquet" and file.suffix != ".parquet"):
-        raise UserError(f"{file}: unknown ending; expected {', '.join(READERS)}, text ones also with .bz2, .gz or .xz")
+        raise UserError(f"{file}: unknown extension; expected {', '.join(READERS)}, text also with .bz2, .gz or .xz")
     if file.stat().st_size == 0:
         raise UserError(f"{file}: empty")
     if READERS[format_suffix(file)] == "parquet":
         try:
             pq.read_schema(file)
         except (pa.ArrowInvalid, OSError):
-            raise UserError(f"{file}: not Parquet, although its name says so") from None
+            raise UserError(f"{file}: not Parquet, although its extension is .parquet") from None
     elif file.suffix not in COMPRESSIONS:
         _check_utf8(file)
         if READERS[format_suffix(file)] == "json":
@@ -57,13 +57,13 @@ def check_file(file: Path) -> None:
 def _check_utf8(file: Path) -> None:
     line = 1
     with file.open("rb") as stream:
-        for piece in stream:
+        for content in stream:
             try:
-                piece.decode("utf-8")
+                content.decode("utf-8")
             except UnicodeDecodeError:
                 raise UserError(f"{file}: line {line} is not UTF-8; convert it, for example with iconv") from None
-            if b"\0" in piece:
-                raise UserError(f"{file}: line {line} holds a zero byte: not a text file, although its name says so")
+            if b"\0" in content:
+                raise UserError(f"{file}: line {line} contains a null byte; expected a text file")
             line += 1
 
 
@@ -74,42 +74,49 @@ def _check_json_lines(file: Path) -> None:
                 row = json.loads(line) if line.strip() else {}
             except (ValueError, RecursionError) as error:
                 raise UserError(
-                    f"{file}: line {number} is not JSON: {getattr(error, 'msg', error)}; expected one object a line"
+                    f"{file}: line {number} is not JSON: {getattr(error, 'msg', error)}; expected one object per line"
                 ) from None
             if not isinstance(row, dict):
                 raise UserError(f"{file}: line {number}: expected a JSON object, got {line.strip()[:40]!r}")
 
 
 def read_header(file: Path) -> list[str]:
-    """The column names in the first line of a CSV or TSV file.
+    """Return the column names in the first line of a CSV or TSV file.
 
-    The second line is read too: pandas would take a field more than there are names for a column without one.
+    The second line is parsed too: pandas would take a field without a column name as an index column.
 
     Raises:
-        UserError: the line cannot be read, or names a column twice.
+        UserError: If the line cannot be parsed, or a column name is duplicated.
     """
     try:
-        line = pd.read_csv(file, sep=delimiter(file), nrows=2, header=None, dtype=str, na_filter=False)
+        lines = pd.read_csv(file, sep=delimiter(file), nrows=2, header=None, dtype=str, na_filter=False)
     except (*DECOMPRESSION_ERRORS, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{file}: not a table whose first line names its columns: {' '.join(str(error).split())}"
+            f"{file}: not a table with column names in the first line: {' '.join(str(error).split())}"
         ) from None
-    names = [str(name) for name in line.iloc[0]]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise UserError(f"{file}: expected different column names, got {min(twice)!r} twice")
+    names = [str(name) for name in lines.iloc[0]]
+    if duplicates := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"{file}: expected unique column names, got {min(duplicates)!r} twice")
     return names
 
 
 def read_table(files: list[Path], cache: Path) -> Dataset:
-    """The rows of files of one format that `check_file` has passed, memory-mapped from Arrow files in `cache`.
+    """Read files of one format as one table.
+
+    Args:
+        files: Files that passed `check_file`.
+        cache: Directory for the Arrow files from which the table is memory-mapped.
+
+    Returns:
+        The rows of all files in order; every column of CSV and TSV files is a string.
 
     Raises:
-        UserError: they cannot be read as what their ending says, or hold no row.
+        UserError: If the files cannot be read in the format of their extension, or contain no row.
     """
     reader = READERS[format_suffix(files[0])]
     options: dict[str, Any] = {}
     if reader == "csv":
-        # Everything is text as written: no guessing that "NA" is missing or that "007" is a number.
+        # Keep every field as the written text: "NA" must not become a missing value, nor "007" the number 7.
         features = Features({name: Value("string") for name in read_header(files[0])})
         options = {"sep": delimiter(files[0]), "na_filter": False, "features": features}
     try:

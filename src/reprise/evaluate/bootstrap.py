@@ -1,4 +1,4 @@
-"""How far a metric would move with other test rows: percentile bootstrap (Efron & Tibshirani 1993, chapter 13)."""
+"""Compute confidence intervals by the percentile bootstrap (Efron & Tibshirani 1993, chapter 13)."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,7 +6,7 @@ from scipy.stats import bootstrap
 
 from reprise.tasks.metrics.registry import MetricFunction
 
-# The resamples are the same for every run, so that two runs on the same rows are compared on the same resamples.
+# One fixed seed: two runs on the same examples are compared on the same resamples.
 SEED = 0
 CONFIDENCE = 0.95
 
@@ -14,17 +14,20 @@ CONFIDENCE = 0.95
 def bootstrap_ci(
     score: MetricFunction, predictions: npt.NDArray[np.generic], references: npt.NDArray[np.generic], resamples: int
 ) -> tuple[float, float]:
-    """The 95 % interval of `score` over rows drawn with replacement, prediction and reference together.
+    """Compute the 95 % confidence interval of a metric over resampled (prediction, reference) pairs.
 
     Args:
-        score: takes predictions and references.
-        predictions: shape [rows].
-        references: shape [rows].
-        resamples: how often the rows are drawn.
+        score: The metric, a function of predictions and references.
+        predictions: Shape [examples].
+        references: Shape [examples].
+        resamples: Number of bootstrap resamples.
+
+    Returns:
+        The lower and the upper bound; both are the metric itself for fewer than two examples.
     """
     if len(references) < 2:
-        only = score(predictions, references)
-        return only, only
+        value = score(predictions, references)
+        return value, value
     result = bootstrap(
         (predictions, references),
         score,

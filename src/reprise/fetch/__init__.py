@@ -1,1 +1,1 @@
-"""Fetch: the raw data and the pretrained model, pinned and hash-checked. The only stage that uses the network."""
+"""The stage fetch: download pinned, hash-checked sources. The only stage that uses the network."""

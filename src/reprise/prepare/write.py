@@ -1,4 +1,4 @@
-"""Rows in standard columns, tokenized and written in one pass: no more than a batch of them is in memory."""
+"""Tokenize and write rows in one pass, with at most one batch in memory."""
 
 import sys
 import time
@@ -17,36 +17,36 @@ from reprise.data.mmap import drop_mapped_pages
 from reprise.data.tokenization import tokenize
 from reprise.prepare.columns import TEXT_COLUMNS
 
-BATCH_ROWS = 1000  # rows that the tokenizer's threads share, and that are mapped together later
-DROP_PAGES_EVERY_BATCHES = 50  # batches
-LOG_EVERY_S = 10  # between two lines that say how far it has come, where there is no terminal
-# What `encode` gives: the columns of prepared rows beside the standard ones.
+BATCH_ROWS = 1000  # rows per tokenizer call and per record batch of the Arrow file
+DROP_PAGES_EVERY_BATCHES = 50
+LOG_EVERY_S = 10  # seconds between progress lines without a terminal
+# The columns that `tokenize` adds to the standard ones.
 TOKENIZED_COLUMNS = {"input_ids": List(Value("int32")), "token_type_ids": List(Value("int8")), "length": Value("int64")}
 
 
 def write_tokenized(
     rows: Dataset, file: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, *, name: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
-    """Write the rows with what the model reads of them, as an Arrow stream, which `Dataset.from_file` maps.
+    """Write rows with their tokens as an Arrow stream, the format of `Dataset.from_file`.
 
     Args:
-        rows: in standard columns, see `standardise`.
-        file: to write.
-        tokenizer: the model's; its threads keep the order of the rows.
-        max_length: tokens at most.
-        name: what progress calls the rows.
+        rows: Rows with the standard columns of `prepare/columns.py`.
+        file: The file to write.
+        tokenizer: The model's tokenizer.
+        max_length: Maximum number of tokens of a row.
+        name: Name of the rows in progress messages.
 
     Returns:
-        The tokens of each row (int64), and its label (int64, fp64 in regression): shape [rows].
+        The number of tokens (int64) and the label (int64; float64 for regression) of each row, both of shape [rows].
     """
-    known = {*tokenizer.model_input_names, "length"}
+    used = {*tokenizer.model_input_names, "length"}
     features = Features(
-        {**rows.features, **{column: kind for column, kind in TOKENIZED_COLUMNS.items() if column in known}}
+        {**rows.features, **{column: feature for column, feature in TOKENIZED_COLUMNS.items() if column in used}}
     )
     schema = features.arrow_schema
     texts = [column for column in TEXT_COLUMNS if column in rows.column_names]
     lengths, labels = [], []
-    # `save_to_disk` would add a fingerprint of its own.
+    # Not `save_to_disk`, which would add a fingerprint to the files.
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in iter_batches(rows, name):
             encoded = tokenize(tokenizer, [batch[column].to_pylist() for column in texts], max_length)
@@ -59,16 +59,16 @@ def write_tokenized(
 
 
 def iter_batches(rows: Dataset, name: str) -> Iterator[pa.Table]:
-    """The rows in batches, while a bar in a terminal, or now and then a line, says how far they are."""
-    began = shown = time.perf_counter()
+    """Yield the rows in batches with a progress bar, or with progress lines without a terminal."""
+    start = last_line = time.perf_counter()
     with tqdm(total=len(rows), desc=f"prepare: {name}", unit="row", disable=not sys.stderr.isatty()) as bar:
-        for number, batch in enumerate(rows.with_format("arrow").iter(batch_size=BATCH_ROWS)):
+        for index, batch in enumerate(rows.with_format("arrow").iter(batch_size=BATCH_ROWS)):
             yield batch
             bar.update(len(batch))
-            if number % DROP_PAGES_EVERY_BATCHES == 0:
+            if index % DROP_PAGES_EVERY_BATCHES == 0:
                 drop_mapped_pages()
-            done, now = number * BATCH_ROWS + len(batch), time.perf_counter()
-            if bar.disable and now - shown > LOG_EVERY_S:
-                shown = now
-                left = tqdm.format_interval((now - began) / done * (len(rows) - done))
+            done, now = index * BATCH_ROWS + len(batch), time.perf_counter()
+            if bar.disable and now - last_line > LOG_EVERY_S:
+                last_line = now
+                left = tqdm.format_interval((now - start) / done * (len(rows) - done))
                 print(f"prepare: {name}: {done} of {len(rows)} rows, {left} left", flush=True)

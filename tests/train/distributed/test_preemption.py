@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from interrupting import Running, checkpoints, place, results, set_processes
+from interrupts import Running, checkpoints, position, results, set_processes
 from reprise.train.distributed.preemption import StopRequest, handle_signals
 from tiny import Run, write_params
 
@@ -41,9 +41,9 @@ def uninterrupted(bench: Path, tmp_path_factory: pytest.TempPathFactory, run: Ru
 
 def stopped_after(training: Running) -> int:
     """The step in the last line of a stopped run."""
-    last = training.errors.splitlines()[-1]
+    last = training.stderr.splitlines()[-1]
     output = re.fullmatch(rf"reprise train: stopped after step (\d+)/{STEPS}; `dvc repro` resumes from there", last)
-    assert output, training.errors
+    assert output, training.stderr
     return int(output[1])
 
 
@@ -66,13 +66,13 @@ def test_run_stopped_by_signals_in_two_epochs_ends_with_the_same_bits(
     stops: list[int] = []
     for epoch, number in enumerate(signals):
         with Running(workdir, "reprise", "train") as training:
-            training.until(lambda epoch=epoch: any(place(found)[1] == epoch for found in checkpoints(workdir)))
+            training.until(lambda epoch=epoch: any(position(found)[1] == epoch for found in checkpoints(workdir)))
             training.send(number)
             output = training.end(128 + number)
         assert re.findall(r"resuming from step (\d+)/", output) == [str(step) for step in stops[-1:]]
         stops.append(stopped_after(training))
         assert epoch * EPOCH < stops[-1] <= (epoch + 1) * EPOCH
-        assert place(checkpoints(workdir)[-1]) == (stops[-1], epoch)
+        assert position(checkpoints(workdir)[-1]) == (stops[-1], epoch)
         assert results(workdir) == {}
     assert f"train: resuming from step {stops[-1]}/{STEPS}, from " in run(workdir, "reprise", "train").stdout
     assert results(workdir) == uninterrupted(processes)

@@ -13,7 +13,7 @@ import pytest
 from accelerate.state import AcceleratorState
 from safetensors import safe_open
 
-from interrupting import results, set_processes, taken
+from interrupts import results, set_processes, take_results
 from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
@@ -41,7 +41,7 @@ def train_and_evaluate(engine: str, train: Train, workdir: Path, **changes: Any)
     recipe = train(**{"train.engine": engine, **changes})
     AcceleratorState._reset_state(reset_partial_state=True)  # each stage normally has its own process
     evaluate(recipe, cpu=True)
-    return taken(workdir)
+    return take_results(workdir)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_all_engines_give_the_same_bits_for_regression_on_pairs(train: Train, wo
 
 def test_gradient_checkpointing_changes_no_bit(train: Train, workdir: Path) -> None:
     train()
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     train(**{"train.gradient_checkpointing": True})
     assert results(workdir) == uninterrupted
 
@@ -94,7 +94,7 @@ def test_every_engine_ends_with_the_same_bits_after_interruptions(
 ) -> None:
     changes = changes | {"train.engine": engine, "run.save_steps": 4}
     train(**changes)
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     resumed = []
     for step, power_cut in ((2, False), (7, True), (8, True), (11, False), (16, True), (17, True)):
         with monkeypatch.context() as patch:
@@ -141,7 +141,7 @@ def test_trainer_skips_an_incomplete_checkpoint(
 ) -> None:
     changes = {"train.engine": "trainer", "run.save_steps": 4}
     train(**changes)
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     with monkeypatch.context() as patch:
         interrupt(patch, "trainer", 10, power_cut=True)
         with pytest.raises(PowerCut):
@@ -162,7 +162,7 @@ def test_full_disk_is_one_line_with_trainer_and_allows_resuming(
 ) -> None:
     changes = {"train.engine": "trainer", "run.save_steps": 3}
     train(**changes)
-    uninterrupted = taken(workdir)
+    uninterrupted = take_results(workdir)
     write_params(workdir, **changes)
     # A small file system in memory that only these commands see.
     typed = f"""
@@ -199,7 +199,7 @@ def test_trainer_on_two_ranks_has_the_losses_of_accelerate(workdir: Path, run: R
         run(workdir, "reprise", "train")
         found.append(pd.read_csv(workdir / "plots/train.csv")[["loss", "grad_norm", "learning_rate"]].to_numpy())
         assert json.loads((workdir / "metrics/speed.json").read_text())["processes"] == 2
-        taken(workdir)
+        take_results(workdir)
     np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
 
 

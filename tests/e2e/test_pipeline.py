@@ -1,4 +1,4 @@
-"""The pipeline as its users drive it: every DVC verb of the README, on the tiny recipe, typed for real."""
+"""The pipeline with real DVC commands, as in the README, on the tiny recipe."""
 
 import hashlib
 import json
@@ -16,24 +16,24 @@ STAGES = ("environment", "fetch", "prepare", "train", "evaluate")
 
 
 def ran(output: str) -> list[str]:
-    """The stages that DVC ran, by what it printed."""
+    """Return the stages that DVC ran, parsed from its output."""
     return re.findall(r"Running stage '(\w+)'", output)
 
 
-def digests(folder: Path, *places: str) -> dict[str, str]:
-    files = [file for place in places for file in sorted((folder / place).rglob("*")) if file.is_file()]
+def digests(folder: Path, *folders: str) -> dict[str, str]:
+    files = [file for subfolder in folders for file in sorted((folder / subfolder).rglob("*")) if file.is_file()]
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def results(folder: Path) -> dict[str, str]:
-    """Everything whose bits the recipe fixes."""
+    """Return the digests of all files whose bits the recipe determines."""
     found = digests(folder, "data/prepared", "models/final", "metrics", "plots", "predictions")
-    for name in ("speed", "provenance"):  # where clocks and commits stand, and nowhere else
+    for name in ("speed", "provenance"):  # the only files with times and commits
         del found[f"metrics/{name}.json"]
     return found
 
 
-def test_the_graph_tells_the_story(kitchen: Path, run: Run) -> None:
+def test_the_graph_has_the_expected_edges(kitchen: Path, run: Run) -> None:
     graph = run(kitchen, "dvc", "dag", "--dot").stdout
     edges = set(re.findall(r'"(\w+)" -> "(\w+)"', graph))
     assert edges == {
@@ -47,34 +47,34 @@ def test_the_graph_tells_the_story(kitchen: Path, run: Run) -> None:
     }
 
 
-def test_the_recipe_is_learned(cooked: Path) -> None:
-    judged = json.loads((cooked / "metrics/evaluate.json").read_text())
-    assert judged["accuracy"] > judged["baseline"]["accuracy"] + 0.3
-    assert judged["constant_prediction"] is False
-    assert judged["ci95"]["accuracy"]["low"] <= judged["accuracy"] <= judged["ci95"]["accuracy"]["high"]
+def test_the_tiny_recipe_beats_the_baseline(cooked: Path) -> None:
+    metrics = json.loads((cooked / "metrics/evaluate.json").read_text())
+    assert metrics["accuracy"] > metrics["baseline"]["accuracy"] + 0.3
+    assert metrics["constant_prediction"] is False
+    assert metrics["ci95"]["accuracy"]["low"] <= metrics["accuracy"] <= metrics["ci95"]["accuracy"]["high"]
 
 
-def test_cooking_again_runs_nothing_but_environment(served: Path, run: Run) -> None:
+def test_a_second_run_runs_only_environment(served: Path, run: Run) -> None:
     before = results(served)
     assert ran(run(served, "dvc", "repro").stdout) == ["environment"]
     assert results(served) == before
     assert run(served, "git", "status", "--porcelain").stdout == ""
 
 
-def test_cooking_from_nothing_gives_the_same_bits(kitchen: Path, cooked: Path, run: Run, tmp_path: Path) -> None:
+def test_a_run_from_scratch_gives_the_same_bits(kitchen: Path, cooked: Path, run: Run, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     run(tmp_path, "git", "clone", "-q", str(kitchen), str(clone))
     assert set(ran(run(clone, "dvc", "repro").stdout)) == set(STAGES)
     assert results(clone) == results(cooked)
 
 
-def test_a_change_in_evaluate_never_retrains(served: Path, run: Run) -> None:
+def test_a_code_change_in_evaluate_does_not_retrain(served: Path, run: Run) -> None:
     with (served / "src/reprise/evaluate/curves.py").open("a") as file:
-        file.write("# a thought\n")
+        file.write("# a comment\n")
     assert ran(run(served, "dvc", "repro").stdout) == ["environment", "evaluate"]
 
 
-def test_another_split_is_evaluated_without_training_again(served: Path, run: Run) -> None:
+def test_another_split_is_evaluated_without_retraining(served: Path, run: Run) -> None:
     before = results(served)
     done = run(served, "dvc", "exp", "run", "-S", "evaluate.split=validation")
     assert ran(done.stdout) == ["environment", "evaluate"]
@@ -82,21 +82,21 @@ def test_another_split_is_evaluated_without_training_again(served: Path, run: Ru
     assert digests(served, "models/final").items() <= before.items()
 
 
-def test_how_a_submission_is_named_changes_nothing(served: Path, run: Run) -> None:
+def test_a_submission_does_not_change_other_results(served: Path, run: Run) -> None:
     before = results(served)
     write_params(served, **{"task.submission": {"files": {"test": "reviews.tsv"}, "labels": "names"}})
     assert ran(run(served, "dvc", "repro").stdout) == ["environment"]
     assert results(served) == before
 
 
-def test_on_a_cpu_other_buckets_change_no_bit(served: Path, run: Run) -> None:
+def test_other_buckets_change_no_bit_on_a_cpu(served: Path, run: Run) -> None:
     before = results(served)
     write_params(served, **{"train.bucket_lengths": [16]})
     assert ran(run(served, "dvc", "repro").stdout) == ["environment", "train", "evaluate"]
     assert results(served) == before
 
 
-def test_another_lock_retrains_and_going_back_restores_from_the_run_cache(served: Path, run: Run) -> None:
+def test_another_lock_retrains_and_the_original_is_restored_from_the_run_cache(served: Path, run: Run) -> None:
     before = results(served)
     lock = served / "docker/cpu/requirements.txt"
     original = lock.read_text()
@@ -109,7 +109,7 @@ def test_another_lock_retrains_and_going_back_restores_from_the_run_cache(served
     assert results(served) == before
 
 
-def test_a_change_in_the_users_own_data_is_seen(served: Path, run: Run) -> None:
+def test_a_change_in_local_data_is_detected(served: Path, run: Run) -> None:
     with (served / "data/own/reviews.csv").open("a") as file:
         file.write('9999,"a warm and clever end",fresh,film 7\n')
     status = json.loads(run(served, "dvc", "status", "--json").stdout)
@@ -117,13 +117,11 @@ def test_a_change_in_the_users_own_data_is_seen(served: Path, run: Run) -> None:
         change.get("changed deps") for change in status["fetch"] if isinstance(change, dict)
     ]
     assert ran(run(served, "dvc", "repro", "prepare").stdout) == ["fetch", "prepare"]
-    card = json.loads((served / "data/prepared/stats.json").read_text())
-    assert sum(split["num_examples"] for split in card["splits"].values()) == 241
+    stats = json.loads((served / "data/prepared/stats.json").read_text())
+    assert sum(split["num_examples"] for split in stats["splits"].values()) == 241
 
 
-def test_everything_after_fetch_works_with_networking_off(
-    kitchen: Path, cooked: Path, run: Run, tmp_path: Path
-) -> None:
+def test_all_stages_after_fetch_run_without_network(kitchen: Path, cooked: Path, run: Run, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     run(tmp_path, "git", "clone", "-q", str(kitchen), str(clone))
     run(clone, "dvc", "repro", "fetch")
@@ -135,23 +133,23 @@ def test_everything_after_fetch_works_with_networking_off(
     assert results(clone) == results(cooked)
 
 
-def test_a_stage_that_fails_loses_nothing_and_the_mended_recipe_is_restored(served: Path, run: Run) -> None:
+def test_a_failed_stage_loses_no_results_and_the_corrected_recipe_is_restored(served: Path, run: Run) -> None:
     before = results(served)
     write_params(served, **{"task.labels": ["rotten", "freesh"]})
     failed = run(served, "dvc", "repro", code=None)
     assert failed.returncode != 0
     assert "unknown label 'fresh'; did you mean 'freesh'?" in failed.stderr
     after = results(served)
-    # DVC takes the output of the stage that failed out of the way (it stays in its cache), and nothing else.
+    # DVC removes only the output of the failed stage from the workspace; the cache still has it.
     assert after == {name: digest for name, digest in before.items() if not name.startswith("data/prepared")}
     write_params(served)
-    mended = run(served, "dvc", "repro").stdout
-    assert ran(mended) == ["environment"]
-    assert "Stage 'prepare' is cached - skipping run" in mended
+    corrected = run(served, "dvc", "repro").stdout
+    assert ran(corrected) == ["environment"]
+    assert "Stage 'prepare' is cached - skipping run" in corrected
     assert results(served) == before
 
 
-def test_a_mistake_anywhere_in_the_recipe_is_found_before_any_work(served: Path, run: Run) -> None:
+def test_a_mistake_in_the_recipe_is_reported_before_any_work(served: Path, run: Run) -> None:
     before = results(served)
     with (served / "params.yaml").open("a") as file:
         file.write("sead: 3\n")
@@ -173,12 +171,12 @@ def test_params_and_metrics_are_compared(served: Path, run: Run) -> None:
     assert "ece" in compared["metrics/evaluate.json"]
 
 
-def test_the_plots_are_drawn(served: Path, run: Run) -> None:
-    drawn = json.loads(run(served, "dvc", "plots", "show", "--json").stdout)["data"]
-    assert {name.removeprefix("dvc.yaml::") for name in drawn} == {
-        f"plots/{name}.csv" for name in ("train", "validation", "confusion", "pr", "calibration")
+def test_all_plots_are_rendered(served: Path, run: Run) -> None:
+    rendered = json.loads(run(served, "dvc", "plots", "show", "--json").stdout)["data"]
+    assert {name.removeprefix("dvc.yaml::") for name in rendered} == {
+        f"plots/{name}.csv" for name in ("train", "validation", "confusion", "precision_recall", "calibration")
     }
-    for name, plots in drawn.items():
+    for name, plots in rendered.items():
         (plot,) = plots
         assert plot["content"]["$schema"].endswith("v5.json"), name
         assert "<DVC_METRIC" not in json.dumps(plot["content"]), name
@@ -186,7 +184,7 @@ def test_the_plots_are_drawn(served: Path, run: Run) -> None:
     assert (served / "dvc_plots/index.html").read_text().count("vega") > 0
 
 
-def test_an_experiment_changes_a_parameter_and_is_listed(served: Path, run: Run) -> None:
+def test_an_experiment_with_a_changed_parameter_is_listed(served: Path, run: Run) -> None:
     done = run(served, "dvc", "exp", "run", "-n", "slower", "-S", "train.learning_rate=1e-3")
     assert ran(done.stdout) == ["environment", "train", "evaluate"]
     table = run(served, "dvc", "exp", "show", "--csv").stdout
@@ -194,16 +192,16 @@ def test_an_experiment_changes_a_parameter_and_is_listed(served: Path, run: Run)
     assert "learning_rate: 0.001" in (served / "params.yaml").read_text()
 
 
-def test_queued_experiments_cook_in_copies_with_their_own_code(served: Path, run: Run) -> None:
+def test_queued_experiments_run_in_copies_with_their_own_code(served: Path, run: Run) -> None:
     with (served / "src/reprise/train/stage.py").open("a") as file:
         file.write("# of this copy\n")
     run(served, "dvc", "exp", "run", "--queue", "-S", "train.learning_rate=2e-3,1e-3", "-S", "train.epochs=1")
-    # An edit after queueing must not reach what was queued.
+    # Edits after queueing must not affect queued experiments.
     with (served / "src/reprise/train/stage.py").open("a") as file:
         file.write("raise SystemExit('the code of the working tree, not of the experiment')\n")
     run(served, "dvc", "queue", "start")
-    until = time.monotonic() + 240
-    while time.monotonic() < until:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
         states = re.findall(r"Success|Failed|Running|Queued", run(served, "dvc", "queue", "status").stdout)
         if states and not {"Running", "Queued"} & set(states):
             break

@@ -1,4 +1,4 @@
-"""The main job on the real data: the default recipe, cooked in a new clone, without the network after fetch."""
+"""The default recipe on the real data, in a new clone, without network access after fetch."""
 
 import json
 import os
@@ -18,10 +18,10 @@ from tiny import ALONE, OWNER, ROOT
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 
-def cook(clone: Path, *command: str) -> tuple[str, float]:
-    """Run a command in the clone, showing what it prints as a user sees it; return that and the seconds."""
+def run_command(clone: Path, *command: str) -> tuple[str, float]:
+    """Run a command in the clone and print its output; return the output and the seconds."""
     environment = {**os.environ, **OWNER, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    environment.pop("OMP_NUM_THREADS")  # conftest's, for tiny tensors; here all cores count
+    environment.pop("OMP_NUM_THREADS")  # set by conftest for tiny tensors; here all cores are used
     start, lines = time.monotonic(), []
     with subprocess.Popen(command, cwd=clone, env=environment, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
@@ -37,32 +37,32 @@ def model_digest(folder: Path) -> str:
     return next(str(out["md5"]) for out in outs if out["path"] == "models/final")
 
 
-def judged(folder: Path) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads((folder / "metrics/evaluate.json").read_text())
-    return said
+def metrics_of(folder: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((folder / "metrics/evaluate.json").read_text())
+    return metrics
 
 
-def test_the_default_recipe_reaches_its_accuracy_and_cooks_once(tmp_path: Path) -> None:
+def test_the_default_recipe_reaches_its_accuracy_and_runs_once(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
     committed = model_digest(clone)
 
-    _, fetching = cook(clone, "dvc", "repro", "fetch")
-    _, cooking = cook(clone, *ALONE, "dvc", "repro")
-    again, repeating = cook(clone, *ALONE, "dvc", "repro")
-    cook(clone, "reprise", "summary")
-    print(f"fetch: {fetching:.0f} s; everything else: {cooking:.0f} s; again: {repeating:.1f} s")
-    print(f"the model has the bits of the committed dvc.lock: {'yes' if model_digest(clone) == committed else 'no'}")
+    _, fetch_s = run_command(clone, "dvc", "repro", "fetch")
+    _, pipeline_s = run_command(clone, *ALONE, "dvc", "repro")
+    repeated, repeat_s = run_command(clone, *ALONE, "dvc", "repro")
+    run_command(clone, "reprise", "summary")
+    print(f"fetch: {fetch_s:.0f} s; all other stages: {pipeline_s:.0f} s; second run: {repeat_s:.1f} s")
+    print(f"bit-identical to the model of dvc.lock: {'yes' if model_digest(clone) == committed else 'no'}")
 
-    assert re.findall(r"Running stage '(\w+)'", again) == ["environment"]
-    seeds = [judged(clone)]
+    assert re.findall(r"Running stage '(\w+)'", repeated) == ["environment"]
+    seeds = [metrics_of(clone)]
     assert seeds[0]["constant_prediction"] is False
     assert seeds[0]["num_examples"] == 1273
     assert seeds[0]["baseline"]["accuracy"] < 0.6
-    # A seed alone says little: its accuracy has a standard deviation of 0.005.
+    # Several seeds, because the accuracy of one has a standard deviation of 0.005.
     for seed in range(43, 42 + int(os.environ.get("N", "3"))):
-        cook(clone, *ALONE, "dvc", "exp", "run", "--set-param", f"seed={seed}")
-        seeds.append(judged(clone))
+        run_command(clone, *ALONE, "dvc", "exp", "run", "--set-param", f"seed={seed}")
+        seeds.append(metrics_of(clone))
     accuracies = [each["accuracy"] for each in seeds]
     print(f"test accuracy of {len(seeds)} seeds: {', '.join(f'{accuracy:.4f}' for accuracy in accuracies)}")
     assert min(accuracies) >= 0.83

@@ -1,4 +1,4 @@
-"""Interrupting a training from outside, at a moment that is waited for, and the bits that it must end with."""
+"""Interrupt a running training at a chosen moment, and compare its results with those of an uninterrupted one."""
 
 import os
 import shutil
@@ -14,43 +14,43 @@ from typing import Self
 
 import psutil
 
-# What training and evaluating leave behind whose bits the recipe fixes: not the clock's figures, nor where they ran.
+# The outputs whose bits the recipe determines: not speed.json and provenance.json, which have times and hosts.
 FIXED = ("models/final/*", "metrics/train.json", "metrics/evaluate.json", "plots/*.csv", "predictions/*")
-PATIENCE = 120.0  # seconds until something that is waited for counts as never coming
+TIMEOUT_S = 120.0
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """The results in a folder, by name: every file whose bits the recipe fixes."""
+    """Return the content of every result file whose bits the recipe determines, by path."""
     files = [file for pattern in FIXED for file in sorted(folder.glob(pattern))]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
-def taken(folder: Path) -> dict[str, bytes]:
-    """The results, which are gone from the folder then: what is found there next was made anew."""
+def take_results(folder: Path) -> dict[str, bytes]:
+    """Return the results and delete them, so that later results must be new."""
     found = results(folder)
-    for place in ("models/final", "metrics", "plots", "predictions"):
-        shutil.rmtree(folder / place, ignore_errors=True)
+    for output in ("models/final", "metrics", "plots", "predictions"):
+        shutil.rmtree(folder / output, ignore_errors=True)
     return found
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first; those that are still being written have no name yet."""
+    """Return the complete checkpoints in a folder, oldest first."""
     return sorted(folder.glob("checkpoints/*/step-*"), key=lambda path: path.name)
 
 
-def place(checkpoint: Path) -> tuple[int, int]:
-    """The steps and the whole epochs that a checkpoint was made after, as its name says."""
+def position(checkpoint: Path) -> tuple[int, int]:
+    """Return the numbers of steps and of complete epochs in the name of a checkpoint."""
     _, steps, _, epochs = checkpoint.name.split("-")
     return int(steps), int(epochs)
 
 
 def set_processes(folder: Path, processes: int) -> None:
-    """Have `reprise train` start so many processes."""
+    """Make `reprise train` start this number of processes."""
     (folder / "docker/cpu/accelerate.yaml").write_text(f"num_processes: {processes}\n")
 
 
 class Running:
-    """A command that goes on while the test does, in a session of its own; killed when the `with` ends before it."""
+    """A command that runs in the background in its own session; killed when the `with` block ends early."""
 
     def __init__(self, folder: Path, *command: str, env: dict[str, str] | None = None) -> None:
         number = len(list(folder.parent.glob("*.out")))
@@ -68,47 +68,47 @@ class Running:
         self.kill(self.groups())
 
     @property
-    def said(self) -> str:
-        """What it has printed so far."""
+    def stdout(self) -> str:
+        """The output so far."""
         return self.out.read_text()
 
     @property
-    def errors(self) -> str:
-        """What it has printed on stderr so far."""
+    def stderr(self) -> str:
+        """The error output so far."""
         return self.err.read_text()
 
     @property
     def ended(self) -> bool:
-        """Whether it came to its end."""
+        """Whether the command has exited."""
         return self.process.poll() is not None
 
-    def until(self, seen: Callable[[], object]) -> None:
-        """Wait until something is to be seen, and fail if the command ends before."""
-        last = time.monotonic() + PATIENCE
-        while not seen():
-            hopeless = self.ended or time.monotonic() > last
-            assert not hopeless, f"{self.command}: never seen\n{self.said}{self.errors}"
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait until the condition is true; fail if the command ends before."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not condition():
+            hopeless = self.ended or time.monotonic() > deadline
+            assert not hopeless, f"{self.command}: condition not met\n{self.stdout}{self.stderr}"
             time.sleep(0.002)
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the command alone."""
+        """Send a signal to the command, but not to its children."""
         self.process.send_signal(number)
 
     def end(self, code: int = 0) -> str:
-        """Wait for its end, check the exit code, and return all that it printed."""
-        got = self.process.wait(timeout=PATIENCE)
-        assert got == code, f"{self.command}: {got}\n{self.said}{self.errors}"
-        return self.said
+        """Wait for the command to exit, check the exit code and return the output."""
+        got = self.process.wait(timeout=TIMEOUT_S)
+        assert got == code, f"{self.command}: {got}\n{self.stdout}{self.stderr}"
+        return self.stdout
 
     def groups(self) -> set[int]:
-        """The process groups of everything that it started: torchrun opens sessions of its own."""
+        """Return the process groups of the command and its descendants; torchrun starts sessions of its own."""
         with suppress(psutil.NoSuchProcess):
             parent = psutil.Process(self.process.pid)
             return {os.getpgid(one.pid) for one in (parent, *parent.children(recursive=True)) if one.is_running()}
         return set()
 
     def kill(self, groups: set[int]) -> None:
-        """SIGKILL to all of these at once: nobody has a chance to tidy up."""
+        """Send SIGKILL to these process groups at once, so that no process can clean up."""
         for group in groups:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)

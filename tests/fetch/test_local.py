@@ -1,4 +1,4 @@
-"""The user's own tables and model as sources."""
+"""Local tables and models as sources."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ MODEL_PATH = "model.source.path"
 
 
 def tables(**splits: str | None) -> dict[str, dict[str, str | None]]:
-    """The change to the recipe that makes these the user's own tables."""
+    """Return the recipe change that sets these local tables."""
     return {"task.source": {"kind": "local", "train": None, "validation": None, "test": None} | splits}
 
 
@@ -22,7 +22,7 @@ def test_one_table_becomes_the_split_all(fetch: Fetch, place: Path) -> None:
     assert fetched["data/raw/all/reviews.csv"] == (place / "data/own/reviews.csv").read_bytes()
 
 
-def test_three_tables_become_the_splits_they_are_named_for(fetch: Fetch, place: Path) -> None:
+def test_three_tables_become_the_named_splits(fetch: Fetch, place: Path) -> None:
     for name in ("a", "b", "c"):
         (place / f"data/own/{name}.tsv").write_text(f"text\tverdict\nof {name}\tfresh\n")
     fetched = fetch(**tables(train="data/own/a.tsv", validation="data/own/b.tsv", test="data/own/c.tsv"))
@@ -33,7 +33,7 @@ def test_three_tables_become_the_splits_they_are_named_for(fetch: Fetch, place: 
     }
 
 
-def test_tables_for_training_and_test_alone_are_two_splits(fetch: Fetch) -> None:
+def test_train_and_test_tables_without_validation_are_two_splits(fetch: Fetch) -> None:
     fetched = fetch(**tables(train="data/own/reviews.csv", test="data/own/reviews.csv"))
     assert {name for name in fetched if name.startswith("data/")} == {
         "data/raw/train/reviews.csv",
@@ -45,7 +45,7 @@ def test_the_files_of_a_folder_are_one_table(fetch: Fetch, place: Path) -> None:
     (place / "data/own/parts").mkdir()
     for number in (0, 1):
         (place / f"data/own/parts/{number}.csv").write_text(f"text,verdict\nof {number},fresh\n")
-    (place / "data/own/parts/.DS_Store").write_text("of no use")
+    (place / "data/own/parts/.DS_Store").write_text("not a table")
     fetched = fetch(**tables(train="data/own/parts"))
     assert {name for name in fetched if name.startswith("data/")} == {"data/raw/all/0.csv", "data/raw/all/1.csv"}
     fetched = fetch(**tables(train="data/own/parts", validation="data/own/reviews.csv"))
@@ -59,11 +59,11 @@ def test_the_files_of_a_folder_are_one_table(fetch: Fetch, place: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
-        ([], "no file in it (task.source.train)"),
+        ([], "empty folder (task.source.train)"),
         (["a.csv", "b.tsv"], "expected files of one format, got .csv and .tsv (task.source.train)"),
     ],
 )
-def test_a_folder_without_files_of_one_format_is_refused(
+def test_a_folder_without_files_of_one_format_is_rejected(
     refuse: Refuse, place: Path, names: list[str], problem: str
 ) -> None:
     (place / "data/own/parts").mkdir()
@@ -73,27 +73,25 @@ def test_a_folder_without_files_of_one_format_is_refused(
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_missing_table_is_named_with_its_key(refuse: Refuse, split: str) -> None:
+def test_a_missing_table_is_reported_with_its_key(refuse: Refuse, split: str) -> None:
     files = {"train": "data/own/reviews.csv", split: "data/own/revews.csv"}
     assert refuse(**tables(**files)) == f"data/own/revews.csv: not found (task.source.{split})"
 
 
-def test_a_table_that_is_not_what_its_ending_says_is_refused_before_anything_is_copied(
-    refuse: Refuse, place: Path
-) -> None:
+def test_a_table_that_does_not_match_its_extension_is_rejected_before_copying(refuse: Refuse, place: Path) -> None:
     (place / "data/own/reviews.parquet").write_bytes((place / "data/own/reviews.csv").read_bytes())
     message = refuse(**{"task.source.train": "data/own/reviews.parquet"})
-    assert message == "data/own/reviews.parquet: not Parquet, although its name says so"
+    assert message == "data/own/reviews.parquet: not Parquet, although its extension is .parquet"
 
 
-def test_a_missing_model_folder_is_named_with_its_key(refuse: Refuse) -> None:
+def test_a_missing_model_folder_is_reported_with_its_key(refuse: Refuse) -> None:
     message = refuse(**{MODEL_PATH: "data/own/tinny"})
     assert message == (
         "data/own/tinny: not found (model.source.path); expected a folder with config.json and safetensors"
     )
 
 
-def test_a_model_that_is_a_file_is_refused(refuse: Refuse) -> None:
+def test_a_file_as_model_is_rejected(refuse: Refuse) -> None:
     message = refuse(**{MODEL_PATH: "data/own/tiny/model.safetensors"})
     assert message.startswith("data/own/tiny/model.safetensors: not found (model.source.path)")
 
@@ -106,32 +104,30 @@ def test_a_model_that_is_a_file_is_refused(refuse: Refuse) -> None:
         (["tokenizer.json", "vocab.txt"], "a tokenizer (tokenizer.json, vocab.txt or the like)"),
     ],
 )
-def test_a_model_without_one_of_its_parts_says_which(
-    refuse: Refuse, place: Path, missing: list[str], expected: str
-) -> None:
+def test_a_missing_part_of_a_model_is_reported(refuse: Refuse, place: Path, missing: list[str], expected: str) -> None:
     for name in missing:
         (place / "data/own/tiny" / name).unlink()
     (place / "data/own/tiny/pytorch_model.bin").write_bytes(b"a pickle")
     assert refuse() == f"model.source: expected {expected} in data/own/tiny"
 
 
-def test_an_index_without_the_weights_it_lists_is_no_weights(refuse: Refuse, place: Path) -> None:
+def test_an_index_without_weights_is_rejected(refuse: Refuse, place: Path) -> None:
     folder = place / "data/own/tiny"
     (folder / "model.safetensors").rename(folder / "model.safetensors.index.json")
     assert "expected weights as *.safetensors" in refuse()
 
 
-def test_of_an_own_model_only_what_is_needed_is_copied(
+def test_only_the_needed_files_of_a_local_model_are_copied(
     fetch: Fetch, place: Path, model_files: dict[str, bytes]
 ) -> None:
     folder = place / "data/own/tiny"
     for name in ("pytorch_model.bin", "modeling_tiny.py", "README.md", "optimizer.pt", "model.safetensors.index.json"):
-        (folder / name).write_bytes(b"of no or of some use")
+        (folder / name).write_bytes(b"content")
     fetched = fetch()
     assert {name: content for name, content in fetched.items() if name.startswith("models/")} == {
         "models/pretrained/model/config.json": model_files["config.json"],
         "models/pretrained/model/model.safetensors": model_files["model.safetensors"],
-        "models/pretrained/model/model.safetensors.index.json": b"of no or of some use",
+        "models/pretrained/model/model.safetensors.index.json": b"content",
         "models/pretrained/tokenizer/config.json": model_files["config.json"],
         "models/pretrained/tokenizer/tokenizer.json": model_files["tokenizer.json"],
         "models/pretrained/tokenizer/vocab.txt": model_files["vocab.txt"],

@@ -1,7 +1,7 @@
-"""Processes and micro-batches only split a step: the same recipe on one, two and three processes, loss by loss.
+"""The losses do not depend on the number of processes or on the micro-batch size.
 
-The default recipe's model and data in fp32, fifty steps. `make test-invariance` prints the table; on two cores it takes
-minutes, so the ordinary suite proves the same on the tiny model (tests/train/engines/test_accelerate.py).
+Trains fifty steps with the default recipe's model and data in fp32. `make test-batch-invariance` prints the tables; it
+takes minutes on two cores, so `make test` checks the same with the tiny model (tests/train/engines/test_accelerate.py).
 """
 
 import json
@@ -19,7 +19,7 @@ from tiny import ROOT, Run
 pytestmark = [pytest.mark.batch_invariance, pytest.mark.timeout(1800)]
 
 STEPS, BATCH_SIZE, MICRO_BATCH_SIZE = 50, 32, 8
-SHOWN = (1, 2, 5, 10, 20, 30, 40, 50)
+PRINTED_STEPS = (1, 2, 5, 10, 20, 30, 40, 50)
 TOLERANCE = 1e-5  # relative, of a step's mean loss
 
 Train = Callable[..., tuple[npt.NDArray[np.float64], list[str], float]]
@@ -27,8 +27,8 @@ Train = Callable[..., tuple[npt.NDArray[np.float64], list[str], float]]
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Train:
-    """Train fifty steps of the default recipe: the losses, the digests of the sample order, the validation accuracy."""
-    clone = tmp_path_factory.mktemp("invariance") / "clone"
+    """Train fifty steps of the default recipe; return losses, data order digests and validation accuracy."""
+    clone = tmp_path_factory.mktemp("batch-invariance") / "clone"
     run(ROOT, "git", "clone", "-q", str(ROOT), str(clone))
     yaml = YAML()
     recipe = yaml.load((clone / "params.yaml").read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def train(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Train:
             run(clone, "dvc", "repro", "prepare")
         profile = clone / "docker/cpu/accelerate.yaml"
         profile.write_text(f"num_processes: {processes}\n", encoding="utf-8")
-        print(f"invariance: processes {processes}, micro-batches of {micro_batch_size}", flush=True)
+        print(f"batch invariance: {processes} process(es), micro-batch size {micro_batch_size}", flush=True)
         run(clone, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
         losses = pd.read_csv(clone / "plots/train.csv")["loss"].to_numpy()
         results = json.loads((clone / "metrics/provenance.json").read_text(encoding="utf-8"))["results"]
@@ -56,22 +56,22 @@ def train(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Train:
 
 
 def compare(title: str, losses: dict[str, npt.NDArray[np.float64]]) -> float:
-    """Print the losses of the first run and how far the others are from them; return the largest relative distance."""
+    """Print the losses of the first run and the others' relative differences; return the largest difference."""
     first, *others = losses
-    distances = {name: np.abs(losses[name] / losses[first] - 1) for name in others}
+    differences = {name: np.abs(losses[name] / losses[first] - 1) for name in others}
     print(f"\n{title}\n\n| step | loss, {first} | " + " | ".join(others) + " |\n|" + "---|" * (2 + len(others)))
-    for step in SHOWN:
-        apart = " | ".join(f"{distances[name][step - 1]:.1e}" for name in others)
-        print(f"| {step} | {losses[first][step - 1]:.6f} | {apart} |")
-    print("| largest of 50 | | " + " | ".join(f"{distances[name].max():.1e}" for name in others) + " |", flush=True)
-    return max(float(distance.max()) for distance in distances.values())
+    for step in PRINTED_STEPS:
+        cells = " | ".join(f"{differences[name][step - 1]:.1e}" for name in others)
+        print(f"| {step} | {losses[first][step - 1]:.6f} | {cells} |")
+    print("| largest of 50 | | " + " | ".join(f"{differences[name].max():.1e}" for name in others) + " |", flush=True)
+    return max(float(difference.max()) for difference in differences.values())
 
 
 def test_one_two_and_three_processes_give_the_same_losses(train: Train) -> None:
     runs = {processes: train(processes, MICRO_BATCH_SIZE) for processes in (1, 2, 3)}
     names = {1: "1 process", 2: "2 processes", 3: "3 processes"}
     largest = compare("Micro-batches of 8", {names[number]: run[0] for number, run in runs.items()})
-    assert runs[1][1] == runs[2][1] == runs[3][1], "the sample order"
+    assert runs[1][1] == runs[2][1] == runs[3][1], "the data order differs"
     assert largest < TOLERANCE
     accuracies = [accuracy for _, _, accuracy in runs.values()]
     assert max(accuracies) - min(accuracies) < 0.01
