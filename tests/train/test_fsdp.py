@@ -273,7 +273,7 @@ def test_refused_recipe_writes_nothing(workdir: Path, run: Run) -> None:
     write_params(workdir, **{"train.engine": "trainer"})
     refused = run(workdir, "reprise", "train", code=2, env=FSDP)
     assert refused.stdout == ""
-    assert re.fullmatch(r"reprise: error: params.yaml: train.engine: trainer has [^\n]*\n", refused.stderr)
+    assert re.fullmatch(r"reprise: error: params.yaml: train.engine: trainer needs [^\n]*\n", refused.stderr)
     assert not (workdir / "checkpoints").exists()
 
 

@@ -217,8 +217,8 @@ def test_missing_result_of_an_earlier_stage_is_named(workdir: Path, run: Run) ->
     (workdir / "data/prepared/stats.json").unlink()
     failed = run(workdir, "reprise", "train", code=2)
     assert failed.stderr == (
-        "reprise: error: data/prepared/stats.json: not found; "
-        "expected what the stages before train make: run `dvc repro`\n"
+        "reprise: error: data/prepared/card.json: not found; "
+        "expected the results of the stages before train: run `dvc repro`\n"
     )
 
 
