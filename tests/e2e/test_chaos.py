@@ -24,7 +24,7 @@ KILLS_PER_ROUND = 5
 EPOCHS, STEPS = 30, 270
 SAVE_STEPS = 2  # few, so that many kills happen while a checkpoint is being written
 LONG = {"train.epochs": EPOCHS, "run.save_steps": SAVE_STEPS}
-BEGINS, ENDS = "train: tiny on 144 rows", f"train: epoch {EPOCHS}/{EPOCHS}: validation"
+BEGINS, ENDS = "train: tiny on 144 examples", f"train: epoch {EPOCHS}/{EPOCHS}: validation"
 
 
 @dataclass(frozen=True)
