@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from entries import CARD, entry
+from factories import CARD, make_run
 from reprise.report.context import build_context
 from reprise.report.errors import find_errors
 from reprise.report.page import render
@@ -117,13 +117,16 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = {"task.labels": ["rotten", "fresh", HOSTILE]}
     rates = [1e-4, 3e-5, 5e-5, 2e-4]
     runs = [
-        entry(**labels),
-        *(entry(f"rate-{n}", "experiment", **{"train.learning_rate": rate, **labels}) for n, rate in enumerate(rates)),
-        *(entry(f"seed-{seed}", "experiment", seed=seed, **labels) for seed in range(43, 48)),
-        entry(
+        make_run(**labels),
+        *(
+            make_run(f"rate-{n}", "experiment", **{"train.learning_rate": rate, **labels})
+            for n, rate in enumerate(rates)
+        ),
+        *(make_run(f"seed-{seed}", "experiment", seed=seed, **labels) for seed in range(43, 48)),
+        make_run(
             "flat", "experiment", how={"constant_prediction": True}, seed=1, **{"train.learning_rate": 1e-2, **labels}
         ),
-        entry(HOSTILE, "experiment", how={"steps": 700}, seed=2, **{"train.epochs": 3, **labels}),
+        make_run(HOSTILE, "experiment", how={"steps": 700}, seed=2, **{"train.epochs": 3, **labels}),
     ]
     wrong = pd.DataFrame(
         {"text": [HOSTILE, "Two hours of noise in search of a plot. " * 20], "label": [HOSTILE, "rotten"],
@@ -393,14 +396,14 @@ def test_without_javascript_all_tables_are_there(opened: Open, report: Path) -> 
 
 
 def test_one_run_alone_makes_a_page(opened: Open, tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text(render(build_context([entry()])), encoding="utf-8")
+    (tmp_path / "index.html").write_text(render(build_context([make_run()])), encoding="utf-8")
     page = opened(tmp_path / "index.html")
     assert lines(page, "loss") == 1
     assert page.locator("#seeds svg, #sweeps svg").count() == 0
 
 
 def test_of_hundreds_of_runs_the_table_shows_the_first_of_all_until_asked(opened: Open, tmp_path: Path) -> None:
-    one = entry("run", "experiment")
+    one = make_run("run", "experiment")
     runs = [
         dataclasses.replace(one, name=f"run-{n:03}", evaluated={**one.evaluated, "accuracy": n / 150})
         for n in range(150)

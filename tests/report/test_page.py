@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from entries import CARD, entry
+from factories import CARD, make_run
 from reprise.report.context import ReportContext, build_context
 from reprise.report.errors import find_errors
 from reprise.report.page import render
@@ -60,7 +60,7 @@ def hostile() -> ReportContext:
     )
     changes = {"task.labels": [HOSTILE, "fresh"], "task.name": HOSTILE, "model.name": HOSTILE}
     card = json.loads(json.dumps(CARD).replace("rotten", "ROTTEN").replace('"ROTTEN"', json.dumps(HOSTILE)))
-    runs = [entry(**changes), entry(HOSTILE, "experiment", seed=1, **{**changes, "task.label_column": HOSTILE})]
+    runs = [make_run(**changes), make_run(HOSTILE, "experiment", seed=1, **{**changes, "task.label_column": HOSTILE})]
     return build_context(runs, card=card, judged_run=HOSTILE, mistaken=find_errors(predictions))
 
 
@@ -111,7 +111,7 @@ def test_every_id_stands_once_and_every_label_and_link_leads_somewhere(page: Par
 
 
 def test_a_constant_prediction_is_marked() -> None:
-    runs = [entry(), entry("flat", "experiment", how={"constant_prediction": True})]
+    runs = [make_run(), make_run("flat", "experiment", how={"constant_prediction": True})]
     text = " ".join(Parsed(render(build_context(runs))).text)
     assert text.count("constant_prediction") == 2  # in the table, and above its commands
     assert "Constant prediction" not in text
@@ -119,13 +119,13 @@ def test_a_constant_prediction_is_marked() -> None:
 
 
 def test_what_is_not_there_is_said_with_the_command_that_brings_it() -> None:
-    text = " ".join(Parsed(render(build_context([entry()]))).text)
+    text = " ".join(Parsed(render(build_context([make_run()]))).text)
     for command in ("dvc pull predictions", "dvc pull data/prepared", "reprise seed-noise", "dvc exp run --queue"):
         assert command in text
 
 
 def test_the_same_runs_give_the_same_page() -> None:
-    assert render(build_context([entry()], card=CARD)) == render(build_context([entry()], card=CARD))
+    assert render(build_context([make_run()], card=CARD)) == render(build_context([make_run()], card=CARD))
 
 
 def test_a_run_takes_less_than_eighteen_kilobytes() -> None:
@@ -133,7 +133,7 @@ def test_a_run_takes_less_than_eighteen_kilobytes() -> None:
 
     def size(count: int) -> int:
         runs = [
-            entry(
+            make_run(
                 f"run-{n}",
                 "experiment",
                 how={"steps": 5000, "rows": 2000},

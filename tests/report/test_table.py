@@ -4,13 +4,16 @@ import dataclasses
 
 import pytest
 
-from entries import entry
+from factories import make_run
 from reprise.report.run import MetricValue
 from reprise.report.table import Cell, Column, format_duration, hardware, metric_cell, table, varying_keys
 
 
 def test_a_column_for_each_key_that_differs_and_for_each_figure() -> None:
-    runs = [entry(), entry("gentler", "experiment", **{"train.learning_rate": 1e-3, "train.bucket_lengths": [8, 16]})]
+    runs = [
+        make_run(),
+        make_run("gentler", "experiment", **{"train.learning_rate": 1e-3, "train.bucket_lengths": [8, 16]}),
+    ]
     columns, rows = table(runs)
     assert [column.heading for column in columns] == [
         "created", "train.bucket_lengths", "train.learning_rate",
@@ -24,20 +27,20 @@ def test_a_column_for_each_key_that_differs_and_for_each_figure() -> None:
 
 
 def test_one_run_differs_from_none() -> None:
-    assert varying_keys([entry()]) == []
+    assert varying_keys([make_run()]) == []
 
 
 def test_of_other_sources_the_name_says_enough() -> None:
     other = {"task.name": "messages", "task.source": {"kind": "local", "train": "data/own/other.csv"}}
-    assert varying_keys([entry(), entry("other", **other)]) == ["task.name"]
+    assert varying_keys([make_run(), make_run("other", **other)]) == ["task.name"]
     moved = {"task.source": {"kind": "local", "train": "data/own/other.csv", "validation": None, "test": None}}
-    assert varying_keys([entry(), entry("moved", **moved)]) == ["task.source.train"]
+    assert varying_keys([make_run(), make_run("moved", **moved)]) == ["task.source.train"]
 
 
 def test_what_a_run_does_not_have_is_a_dash_that_is_sorted_last() -> None:
     runs = [
-        entry(),
-        entry("bare", change=lambda files: [files.pop(path) for path in list(files) if path.stem == "speed"]),
+        make_run(),
+        make_run("bare", change=lambda files: [files.pop(path) for path in list(files) if path.stem == "speed"]),
     ]
     columns, rows = table(runs)
     place = [column.heading for column in columns].index("examples/s")
@@ -76,7 +79,7 @@ def test_a_time_has_its_two_largest_units(seconds: float, told: str) -> None:
 
 
 def test_devices_are_counted() -> None:
-    run = entry()
+    run = make_run()
     told = {**run.result.provenance, "devices": ["H100", "H100"], "processes": 2, "threads": 1}
     run = dataclasses.replace(run, result=dataclasses.replace(run.result, provenance=told))
     assert hardware(run) == ("2 × H100", "2 processes, 1 thread")

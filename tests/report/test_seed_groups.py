@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from entries import entry
+from factories import make_run
 from reprise.report.seeds import seed_groups
 from reprise.report.table import varying_keys
 from reprise.results.reference import summarize_seeds
@@ -10,11 +10,11 @@ from reprise.results.reference import summarize_seeds
 
 def test_runs_that_differ_in_the_seed_alone_are_a_group() -> None:
     runs = [
-        entry(),
-        entry("gentle", "experiment", **{"train.learning_rate": 1e-3}),
-        entry("other", "experiment", seed=43),
-        entry("gentle-44", "experiment", **{"train.learning_rate": 1e-3, "seed": 44}),
-        entry("alone", "experiment", **{"train.learning_rate": 1e-4}),
+        make_run(),
+        make_run("gentle", "experiment", **{"train.learning_rate": 1e-3}),
+        make_run("other", "experiment", seed=43),
+        make_run("gentle-44", "experiment", **{"train.learning_rate": 1e-3, "seed": 44}),
+        make_run("alone", "experiment", **{"train.learning_rate": 1e-4}),
     ]
     found = seed_groups(runs, [], varying_keys(runs))
     assert [(group.label, [(each.seed, each.run) for each in group.seeds]) for group in found] == [
@@ -26,9 +26,9 @@ def test_runs_that_differ_in_the_seed_alone_are_a_group() -> None:
 
 def test_other_code_or_hardware_is_another_group_with_another_name() -> None:
     runs = [
-        *(entry(f"a{seed}", "experiment", seed=seed) for seed in (1, 2)),
-        *(entry(f"b{seed}", "experiment", seed=seed, how={"code": "1" * 32}) for seed in (1, 2)),
-        *(entry(f"c{seed}", "experiment", seed=seed, how={"hardware": "cuda"}) for seed in (1, 2)),
+        *(make_run(f"a{seed}", "experiment", seed=seed) for seed in (1, 2)),
+        *(make_run(f"b{seed}", "experiment", seed=seed, how={"code": "1" * 32}) for seed in (1, 2)),
+        *(make_run(f"c{seed}", "experiment", seed=seed, how={"hardware": "cuda"}) for seed in (1, 2)),
     ]
     found = seed_groups(runs, [], varying_keys(runs))
     assert [[each.run for each in group.seeds] for group in found] == [[0, 1], [2, 3], [4, 5]]
@@ -37,24 +37,26 @@ def test_other_code_or_hardware_is_another_group_with_another_name() -> None:
 
 
 def test_of_two_runs_with_one_seed_the_first_counts() -> None:
-    (group,) = seed_groups([entry(), entry("again", "experiment"), entry("b", "experiment", seed=1)], [], ["seed"])
+    (group,) = seed_groups(
+        [make_run(), make_run("again", "experiment"), make_run("b", "experiment", seed=1)], [], ["seed"]
+    )
     assert [(each.seed, each.run) for each in group.seeds] == [(1, 2), (42, 0)]
 
 
 def test_the_seeds_of_a_reference_join_the_runs_of_its_recipe_on_its_hardware() -> None:
-    measured = {seed: entry("", seed=seed).result for seed in (42, 43, 44)}
+    measured = {seed: make_run("", seed=seed).result for seed in (42, 43, 44)}
     reference = summarize_seeds(measured)
-    (group,) = seed_groups([entry(), entry("own", "experiment", seed=43)], [("cpu", reference)], ["seed"])
+    (group,) = seed_groups([make_run(), make_run("own", "experiment", seed=43)], [("cpu", reference)], ["seed"])
     assert [(each.seed, each.run) for each in group.seeds] == [(42, 0), (43, 1), (44, None)]
     assert group.seeds[2].metrics["accuracy"].value == measured[44].metrics["evaluate"]["accuracy"]
     assert group.seeds[2].metrics["validation f1"].value == measured[44].metrics["train"]["f1"]
     assert np.isclose(group.seeds[2].metrics["training loss"].value, measured[44].losses.mean())
-    assert seed_groups([entry()], [("cuda", reference)], []) == []
-    assert seed_groups([entry(**{"train.epochs": 3})], [("cpu", reference)], []) == []
+    assert seed_groups([make_run()], [("cuda", reference)], []) == []
+    assert seed_groups([make_run(**{"train.epochs": 3})], [("cpu", reference)], []) == []
 
 
 def test_the_spread_of_a_group_is_that_of_a_sample() -> None:
-    runs = [entry(f"{seed}", "experiment", seed=seed) for seed in range(5)]
+    runs = [make_run(f"{seed}", "experiment", seed=seed) for seed in range(5)]
     (group,) = seed_groups(runs, [], ["seed"])
     accuracies = [run.metrics["accuracy"].value for run in runs]
     np.testing.assert_allclose(group.spread("accuracy"), [np.mean(accuracies), np.std(accuracies, ddof=1)])

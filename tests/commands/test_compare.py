@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from entries import entry
+from factories import make_run
 from made_up_runs import files
 from reprise.commands.compare import compare_predictions, comparison, label_ids, to_jsonable, to_markdown
 from reprise.results.reference import summarize_seeds
@@ -167,4 +167,4 @@ def test_a_group_against_itself_is_the_same_as_far_as_seeds_tell() -> None:
     told = comparison(("seeds:a", group("a")), ("seeds:b", group("b")), [], 0)
     assert {each.verdict for each in told.metrics} == {"inside seed noise, n=3 and 3"}
     assert told.differences == []
-    assert entry().result.recipe == run("a").result.recipe
+    assert make_run().result.recipe == run("a").result.recipe

@@ -40,7 +40,7 @@ CARD: dict[str, Any] = {
 }
 
 
-def entry(
+def make_run(
     name: str = "main",
     kind: Kind = "commit",
     *,
@@ -48,7 +48,7 @@ def entry(
     change: Callable[[dict[Path, bytes]], None] = lambda _: None,
     **changes: Any,
 ) -> ReportRun:
-    """An entry of the tiny recipe with `changes` by dotted key; an experiment's parent is the commit `main`.
+    """An make_run of the tiny recipe with `changes` by dotted key; an experiment's parent is the commit `main`.
 
     `how` is for `made_up_runs.files`, `change` for the files that it gives.
     """

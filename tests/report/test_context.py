@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from entries import BASE, CARD, STEPS, entry
+from factories import BASE, CARD, STEPS, make_run
 from reprise.core.paths import PLOTS
 from reprise.report.commands import run_commands
 from reprise.report.context import build_context, confusion_counts, precision_recall, rounded
@@ -30,7 +30,7 @@ def as_regression(files: dict[Path, bytes]) -> None:
 
 
 def test_the_figures_of_a_run_have_the_names_that_people_know() -> None:
-    run = entry()
+    run = make_run()
     judged = run.evaluated
     assert list(run.metrics) == [
         "accuracy", "f1", "validation accuracy", "validation f1", "training loss", "calibration error",
@@ -42,7 +42,7 @@ def test_the_figures_of_a_run_have_the_names_that_people_know() -> None:
 
 
 def test_what_is_drawn_of_a_run_is_what_its_files_say() -> None:
-    run = entry()
+    run = make_run()
     drawn = build_context([run]).data["runs"][0]
     curve = run.tables["train"]
     assert drawn["curve"]["step"] == list(range(1, STEPS + 1))
@@ -57,7 +57,7 @@ def test_what_is_drawn_of_a_run_is_what_its_files_say() -> None:
 
 
 def test_a_long_curve_is_thinned_and_its_largest_gradient_stays() -> None:
-    run = entry(how={"steps": 1000})
+    run = make_run(how={"steps": 1000})
     drawn = build_context([run]).data["runs"][0]["curve"]
     assert {len(values) for values in drawn.values()} == {MAX_BINS}
     assert math.isclose(max(drawn["grad_norm"]), run.tables["train"]["grad_norm"].max(), rel_tol=1e-3)
@@ -66,9 +66,9 @@ def test_a_long_curve_is_thinned_and_its_largest_gradient_stays() -> None:
 
 def test_only_numbers_that_differ_are_swept_and_a_seed_is_not() -> None:
     runs = [
-        entry(),
-        entry("b", "experiment", **{"train.learning_rate": 1e-3, "seed": 1, "train.lora": None}),
-        entry("c", "experiment", **{"train.max_steps": 10, "train.bucket_lengths": [16], "train.epochs": 2}),
+        make_run(),
+        make_run("b", "experiment", **{"train.learning_rate": 1e-3, "seed": 1, "train.lora": None}),
+        make_run("c", "experiment", **{"train.max_steps": 10, "train.bucket_lengths": [16], "train.epochs": 2}),
     ]
     made = build_context(runs)
     assert made.sweeps == ["train.learning_rate"]
@@ -80,7 +80,7 @@ def test_only_numbers_that_differ_are_swept_and_a_seed_is_not() -> None:
 
 def test_a_sweep_over_a_power_of_ten_has_a_logarithmic_axis() -> None:
     def axis(*rates: float) -> str | None:
-        made = build_context([entry(f"{rate}", "experiment", **{"train.learning_rate": rate}) for rate in rates])
+        made = build_context([make_run(f"{rate}", "experiment", **{"train.learning_rate": rate}) for rate in rates])
         kind: str | None = made.charts["sweep 0"]["layer"][0]["encoding"]["x"]["scale"].get("type")
         return kind
 
@@ -99,13 +99,13 @@ def test_a_loss_that_is_no_number_is_a_gap() -> None:
         table[2] = ",".join([*cells[:3], "nan", cells[4]])
         files[PLOTS / "train.csv"] = "\n".join(table).encode()
 
-    drawn = build_context([entry(change=spoil)]).data["runs"][0]["curve"]
+    drawn = build_context([make_run(change=spoil)]).data["runs"][0]["curve"]
     assert [place for place, loss in enumerate(drawn["loss"]) if loss is None] == [1]
 
 
 def test_labels_that_look_like_something_else_stay_labels() -> None:
     labels = {"task.labels": ["NA", "1", "true"]}
-    run = entry(**labels)
+    run = make_run(**labels)
     drawn = build_context([run]).data["runs"][0]
     assert drawn["labels"] == ["NA", "1", "true"]
     assert {actual for actual, *_ in drawn["confusion"]} == {0, 1, 2}
@@ -128,14 +128,14 @@ def test_precision_and_recall_share_their_points_among_the_labels() -> None:
 
 
 def test_a_regression_has_no_labels_and_nothing_of_them_to_draw() -> None:
-    made = build_context([entry(change=as_regression, **{"task.name": "similarity"})])
+    made = build_context([make_run(change=as_regression, **{"task.name": "similarity"})])
     drawn = made.data["runs"][0]
     assert (drawn["confusion"], drawn["pr"], drawn["calibration"]["confidence"]) == ([], {}, [])
     assert [each.name for each in made.headlines] == ["pearson"]
 
 
 def test_the_data_s_lengths_and_labels_are_those_of_its_card() -> None:
-    data = build_context([entry()], card=CARD).data
+    data = build_context([make_run()], card=CARD).data
     assert data["lengths"][0] == {
         "split": "train", "min": 3, "q25": 6, "q50": 9, "q75": 11, "q95": 14, "q99": 15, "max": 16,
     }  # fmt: skip
@@ -143,12 +143,12 @@ def test_the_data_s_lengths_and_labels_are_those_of_its_card() -> None:
         ("train", "rotten", 36, 0.25),
         ("train", "fresh", 108, 0.75),
     ]
-    assert build_context([entry()]).data["lengths"] == []
+    assert build_context([make_run()]).data["lengths"] == []
 
 
 def test_the_first_runs_are_chosen() -> None:
-    assert build_context([entry()]).data["chosen"] == [0]
-    assert build_context([entry(f"{n}", "experiment") for n in range(9)]).data["chosen"] == [0, 1, 2, 3]
+    assert build_context([make_run()]).data["chosen"] == [0]
+    assert build_context([make_run(f"{n}", "experiment") for n in range(9)]).data["chosen"] == [0, 1, 2, 3]
 
 
 def lines(run: ReportRun, *others: ReportRun) -> dict[str, list[str]]:
@@ -156,15 +156,15 @@ def lines(run: ReportRun, *others: ReportRun) -> dict[str, list[str]]:
 
 
 def test_a_commit_is_checked_out_and_verified() -> None:
-    assert lines(entry()) == {
+    assert lines(make_run()) == {
         "Get its results": [f"git checkout {BASE}", "dvc checkout"],
         "Cook it again and judge every output": [f"make verify REV={BASE}"],
     }
 
 
 def test_an_experiment_is_the_dvc_exp_run_on_its_commit() -> None:
-    run = entry("gentler", "experiment", **{"train.learning_rate": 3e-5, "seed": 7})
-    assert lines(run, entry()) == {
+    run = make_run("gentler", "experiment", **{"train.learning_rate": 3e-5, "seed": 7})
+    assert lines(run, make_run()) == {
         "Get its results": ["dvc exp apply gentler"],
         "Cook it anew": [f"git checkout {BASE}", "dvc exp run -S seed=7 -S train.learning_rate=3e-05"],
         "Cook it again and judge every output": [f"make verify REV={run.commit}"],
@@ -173,23 +173,23 @@ def test_an_experiment_is_the_dvc_exp_run_on_its_commit() -> None:
 
 @pytest.mark.parametrize("how", [{"code": "1" * 32}, {}], ids=["other code", "a commit that is not among the runs"])
 def test_an_experiment_that_no_setting_can_say_is_checked_out(how: dict[str, str]) -> None:
-    run = entry("gentler", "experiment", how=how, seed=7)
-    assert lines(run, *([entry()] if how else []))["Cook it anew"] == [f"git checkout {run.commit}", "dvc repro"]
+    run = make_run("gentler", "experiment", how=how, seed=7)
+    assert lines(run, *([make_run()] if how else []))["Cook it anew"] == [f"git checkout {run.commit}", "dvc repro"]
 
 
 def test_the_workspace_is_said_as_an_experiment_on_head() -> None:
-    assert lines(entry("workspace", "workspace", seed=7), entry()) == {
+    assert lines(make_run("workspace", "workspace", seed=7), make_run()) == {
         "Cook it again": [f"git checkout {BASE}", "dvc exp run -S seed=7"]
     }
 
 
 def test_what_was_cooked_on_other_hardware_is_cooked_in_its_image() -> None:
-    run = entry("big", "experiment", how={"hardware": "cuda"}, seed=7)
-    assert lines(run, entry())["Cook it anew"][1] == "docker/run cuda dvc exp run -S seed=7"
+    run = make_run("big", "experiment", how={"hardware": "cuda"}, seed=7)
+    assert lines(run, make_run())["Cook it anew"][1] == "docker/run cuda dvc exp run -S seed=7"
 
 
 def test_the_provenance_has_the_commit_the_devices_and_every_digest() -> None:
-    run = entry()
+    run = make_run()
     told = dict(provenance_rows(run))
     assert told["commit"] == BASE
     assert told["code"] == "c" * 40

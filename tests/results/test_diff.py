@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from entries import entry
+from factories import make_run
 from reprise.results.diff import Difference, diff_runs, format_differences, replicate_key
 from reprise.results.run import Output, RunResult
 
 
 def result(**changes: Any) -> RunResult:
-    return entry(**changes).result
+    return make_run(**changes).result
 
 
 def with_provenance(key: str, value: Any) -> Callable[[RunResult], RunResult]:
