@@ -117,7 +117,7 @@ def test_no_secret_of_the_remote_is_in_any_file(exported: Path) -> None:
     ],
 )
 def test_a_url_loses_its_secrets_and_a_local_path_is_dropped(url: str, expected: str) -> None:
-    assert redact_url(url) == shown
+    assert redact_url(url) == expected
 
 
 def test_a_folder_that_is_not_empty_is_refused_and_unchanged(served: Path, run: Run) -> None:

@@ -17,7 +17,7 @@ WORSE = ("-S", "train.learning_rate=1e-5")
 
 @pytest.fixture(scope="module")
 def seeded(cooked: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> tuple[Path, str, str]:
-    """A trained repository with a second seed of its recipe and two seeds of a worse one, and both outputs. Do not change."""
+    """A trained repository with two seeds of its recipe and two of a worse one, and both outputs. Do not change."""
     folder = Path(shutil.copytree(cooked, tmp_path_factory.mktemp("seeded") / "kitchen", symlinks=True))
     first = run(folder, "reprise", "seeds", "-n", "2").stdout
     return folder, first, run(folder, "reprise", "seeds", "-n", "2", *WORSE).stdout

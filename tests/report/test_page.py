@@ -113,7 +113,7 @@ def test_ids_are_unique_and_labels_and_links_have_targets(page: Parsed) -> None:
 def test_a_constant_prediction_is_marked() -> None:
     runs = [make_run(), make_run("flat", "experiment", how={"constant_prediction": True})]
     text = " ".join(Parsed(render(build_context(runs))).text)
-    assert text.count("constant_prediction") == 2  # in the table and at its commands
+    assert text.count("constant prediction") == 2  # in the table and at its commands
     assert "Constant prediction" not in text
     assert "Constant prediction" in " ".join(Parsed(render(build_context(runs[1:]))).text)
 

@@ -45,7 +45,7 @@ def test_a_spread_is_mean_and_sample_standard_deviation(reference: Reference) ->
 
 
 def test_the_prediction_interval_is_corrected_for_the_number_of_metrics(reference: Reference) -> None:
-    # Two metrics share 5 %, so each has 2.5 %, 1.25 % per side. Student's t of 4 degrees of freedom has the distribution
+    # Two metrics share 5 %, so each has 2.5 %, 1.25 % per side. Student's t with 4 degrees of freedom is distributed as
     # F(t) = 1/2 + 3/8 u (1 - u²/12) with u = t / √(1 + t²/4), and F(3.495406) = 0.9875.
     low, high = reference.prediction_interval("evaluate", "accuracy")
     half = 3.495406 * 0.001**0.5 * (6 / 5) ** 0.5

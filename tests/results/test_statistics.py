@@ -92,7 +92,8 @@ def test_an_interval_excludes_zero_exactly_if_the_verdict_is_better_or_worse(
         ("accuracy", SECOND, FIRST, None, "worse, p<0.01, n=4 and 3"),
         ("loss", SECOND, FIRST, None, "better, p<0.01, n=4 and 3"),
         ("accuracy", FIRST, FIRST, None, "within seed noise, n=3 and 3"),
-        ("accuracy", [0.8], [0.9], 0.0061, "inconclusive: one seed per group; the known standard deviation over seeds is 0.0061"),
+        ("accuracy", [0.8], [0.9], 0.0061,
+         "inconclusive: one seed per group; the known standard deviation over seeds is 0.0061"),
         ("accuracy", [0.8], [0.9], None, "inconclusive: one seed per group"),
         ("f1", [0.8], FIRST, 0.5, "within seed noise of the other group, n=1 and 3"),
         ("f1", FIRST, [0.95], 0.5, "better than one more seed of the first group, p<0.05, n=3 and 1"),
@@ -111,7 +112,7 @@ def test_verdicts(name: str, first: list[float], second: list[float], known_sd: 
 
 def test_a_group_without_variance_is_tested_by_the_variance_of_the_other() -> None:
     result = t_test([0.8, 0.8, 0.8], [0.80, 0.84], metrics=1)
-    # The standard error of the second group alone: 0.0282843 / √2 = 0.02, with one degree of freedom, so t = 1 and p = 1/2.
+    # The standard error of the second group: 0.0282843 / √2 = 0.02, with one degree of freedom, so t = 1 and p = 1/2.
     assert result.p == pytest.approx(0.5)
 
 
