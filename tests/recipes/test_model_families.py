@@ -125,9 +125,9 @@ def write_roberta(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedMode
 
 def write_modernbert(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     learned = byte_pairs("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
-    ends = [(name, learned.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    special_tokens = [(name, learned.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     learned._tokenizer.post_processor = TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:0 [SEP]:0", special_tokens=ends
+        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:0 [SEP]:0", special_tokens=special_tokens
     )
     special = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
     config = {"model_input_names": ["input_ids", "attention_mask"], "model_max_length": LONGEST, **special}

@@ -325,7 +325,10 @@
   function test(term) {
     const [, name, sign, wanted] = /^([^<>=!]+)(>=|<=|!=|=|<|>)(.+)$/.exec(term) ?? [];
     const column = name === undefined ? -1 : columnOf(name);
-    if (column < 0) return (line) => rowText.get(line).includes(term);
+    if (column < 0) {
+      const spaced = term.replaceAll("_", " ");
+      return (line) => rowText.get(line).includes(term) || rowText.get(line).includes(spaced);
+    }
     const number = Number(wanted);
     return (line) => {
       const key = keyOf(line, column);
