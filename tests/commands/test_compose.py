@@ -113,7 +113,7 @@ def test_the_comment_of_a_choice_has_a_command_that_composes_it_and_a_reference(
 
 
 def head(group: str, name: str) -> list[str]:
-    """The lines of the comment at the head of a file on the catalog, without their `# `."""
+    """Return the comment lines at the top of a catalog file, without `# `."""
     lines = (CATALOG / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
     return [line.removeprefix("#").removeprefix(" ") for line in comment]
