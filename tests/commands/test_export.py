@@ -105,7 +105,7 @@ def test_no_secret_of_the_remote_is_in_any_file(exported: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "expected"),
     [
         ("https://token@example.org/a.git", "https://example.org/a.git"),
         ("https://example.org/a.git?private_token=1#x", "https://example.org/a.git"),
