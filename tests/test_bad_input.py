@@ -310,10 +310,10 @@ CASES = {
         "environment.json: not found; …run `dvc repro environment prepare`",
     ),
     "nothing cooked": Case("summary", params(), "metrics/evaluate.json: not found; expected the result of `dvc repro`"),
-    "a choice that is not on the shelf": Case(
+    "an unknown choice": Case(
         "recipe task=nothing",
         params(),
-        "compose: task=nothing: not on the shelf; expected one of cola, custom, mnli, …, wnli",
+        "compose: task=nothing: unknown choice; expected one of cola, mnli, mrpc, …, wnli",
     ),
     "a recipe in place of a malformed one": Case(
         "recipe task=mrpc", content("params.yaml", "seed: [\n"), "params.yaml: line 2, column 1: not valid YAML: …"

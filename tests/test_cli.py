@@ -1,4 +1,4 @@
-"""The command line as a user meets it: its verbs, its help, its exit codes, and whose code it runs."""
+"""The command line: commands, help, exit codes, and which source is run."""
 
 import re
 import shutil
@@ -11,39 +11,40 @@ from tiny import ROOT, Run, write_params
 
 SCRIPT = str(Path(sys.executable).parent / "reprise")
 MODULE = (sys.executable, "-m", "reprise")
-VERBS = (
+COMMANDS = (
     "environment", "fetch", "prepare", "train", "evaluate",
-    "recipe", "summary", "predict", "verify", "reference", "parity", "export", "report", "compare", "seeds", "prune"
+    "compose", "summary", "predict", "verify", "seed-noise", "parity", "export", "report", "compare", "seeds", "prune"
 )  # fmt: skip
 SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def verbs_in(text: str) -> list[str]:
-    """The verbs that a help text lists."""
-    return re.findall(r"^  (\w+)  +\S", text.partition("Commands:")[2], flags=re.MULTILINE)
+def listed_commands(text: str) -> list[str]:
+    """Return the commands that a help text lists."""
+    return re.findall(r"^  ([\w-]+)  +\S", text.partition("Commands:")[2], flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", [(SCRIPT,), MODULE], ids=["reprise", "python -m reprise"])
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_the_help_lists_every_verb(tmp_path: Path, run: Run, command: tuple[str, ...], flag: str) -> None:
+def test_the_help_lists_every_command(tmp_path: Path, run: Run, command: tuple[str, ...], flag: str) -> None:
     shown = run(tmp_path, *command, flag)
-    assert tuple(verbs_in(shown.stdout)) == VERBS
+    assert tuple(listed_commands(shown.stdout)) == COMMANDS
     assert "dvc repro" in shown.stdout
     assert shown.stderr == ""
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_says_what_it_does(tmp_path: Path, run: Run, verb: str) -> None:
-    shown = run(tmp_path, *MODULE, verb, "--help", env=SOURCE).stdout
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_summary(tmp_path: Path, run: Run, command: str) -> None:
+    shown = run(tmp_path, *MODULE, command, "--help", env=SOURCE).stdout
     usage, sentence = [line for line in shown.splitlines() if line.strip()][:2]
-    assert f"reprise {verb}" in usage
+    assert f"reprise {command}" in usage
     assert len(sentence.split()) > 4
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_help_of_recipe_shows_an_example(tmp_path: Path, run: Run) -> None:
+def test_the_help_of_compose_shows_an_example(tmp_path: Path, run: Run) -> None:
     assert (
-        "reprise compose task=mrpc model=bert-base-uncased" in run(tmp_path, *MODULE, "recipe", "-h", env=SOURCE).stdout
+        "reprise compose task=mrpc model=bert-base-uncased"
+        in run(tmp_path, *MODULE, "compose", "-h", env=SOURCE).stdout
     )
 
 
@@ -55,25 +56,25 @@ def test_the_help_imports_nothing_heavy(tmp_path: Path, run: Run) -> None:
     assert {"reprise.cli", "typer"} <= imported
 
 
-@pytest.mark.parametrize("arguments", [("cook",), ("--cook",), ("train", "--cook"), ("train", "now")], ids=" ".join)
-def test_what_is_no_verb_or_option_exits_with_two(tmp_path: Path, run: Run, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", [("bake",), ("--bake",), ("train", "--bake"), ("train", "now")], ids=" ".join)
+def test_unknown_commands_and_options_exit_with_two(tmp_path: Path, run: Run, arguments: tuple[str, ...]) -> None:
     refused = run(tmp_path, *MODULE, *arguments, code=2, env=SOURCE)
     assert refused.stdout == ""
     assert arguments[-1] in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
-def test_an_interrupted_verb_exits_with_130_and_leaves_the_earlier_output(tmp_path: Path, run: Run) -> None:
+def test_an_interrupted_command_exits_with_130_and_keeps_the_earlier_output(tmp_path: Path, run: Run) -> None:
     shutil.copytree(ROOT / "docker", tmp_path / "docker")
     write_params(tmp_path)
     (tmp_path / "environment.json").write_text("earlier")
     program = (
         "import os, signal, sys, time\n"
-        # A shell starts what it puts into the background deaf to Ctrl-C, and children inherit that.
+        # Background jobs of a shell ignore SIGINT, and children inherit that.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from reprise import hardware\n"
         "from reprise.__main__ import main\n"
-        "def locked_environment(kind):\n"
+        "def locked_environment(hardware):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    time.sleep(30)\n"
         "hardware.locked_environment = locked_environment\n"
@@ -88,12 +89,12 @@ def test_an_interrupted_verb_exits_with_130_and_leaves_the_earlier_output(tmp_pa
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder that holds a copy of the source, the words of its help changed."""
+    """A folder with a copy of the source, whose help text is changed."""
     shutil.copytree(ROOT / "src/reprise", tmp_path / "src/reprise", ignore=shutil.ignore_patterns("__pycache__"))
     cli = tmp_path / "src/reprise/cli.py"
     text = cli.read_text(encoding="utf-8")
     assert text.count("Fine-tune a pretrained encoder") == 1
-    cli.write_text(text.replace("Fine-tune a pretrained encoder", "The copy speaks"), encoding="utf-8")
+    cli.write_text(text.replace("Fine-tune a pretrained encoder", "Text of the copy"), encoding="utf-8")
     return tmp_path
 
 
@@ -101,13 +102,13 @@ def checkout(tmp_path: Path) -> Path:
 def test_in_a_copy_of_the_repository_the_code_of_the_copy_runs(
     checkout: Path, tmp_path_factory: pytest.TempPathFactory, run: Run, command: tuple[str, ...]
 ) -> None:
-    assert "The copy speaks" in run(checkout, *command, "--help").stdout
+    assert "Text of the copy" in run(checkout, *command, "--help").stdout
     elsewhere = run(tmp_path_factory.mktemp("elsewhere"), *command, "--help").stdout
     assert "Fine-tune a pretrained encoder" in elsewhere
 
 
-def test_the_copy_gets_the_arguments_and_gives_its_exit_code(checkout: Path, run: Run) -> None:
+def test_the_copy_receives_the_arguments_and_returns_its_exit_code(checkout: Path, run: Run) -> None:
     refused = run(checkout, SCRIPT, "environment", code=2)
     assert refused.stderr.startswith("reprise: error: params.yaml: not found")
-    shown = run(checkout, SCRIPT, "recipe", "--help").stdout
-    assert "Compose params.yaml from the shelf" in shown
+    shown = run(checkout, SCRIPT, "compose", "--help").stdout
+    assert "Compose params.yaml from the recipe catalog" in shown

@@ -1,4 +1,4 @@
-"""The door to the command line: `reprise VERB` and `python -m reprise VERB`."""
+"""Entry point of the command line: `reprise COMMAND` and `python -m reprise COMMAND`."""
 
 import os
 import sys
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Run the verb with the code of the checkout that we stand in.
+    """Run a command with the source of the current checkout, if there is one.
 
-    DVC's queued experiments work in copies of the repository, each with its own source, while the `reprise` on the PATH
-    belongs to the one that was installed. An experiment that ran somebody else's code would not be reproducible.
+    DVC runs queued experiments in copies of the repository, each with its own source, but the `reprise` on the PATH is
+    installed from the original checkout. An experiment must run the code of its copy to be reproducible.
     """
-    here = Path("src/reprise")
-    if here.is_dir() and not here.samefile(Path(__file__).parent) and "REPRISE_REEXECUTED" not in os.environ:
+    source = Path("src/reprise")
+    if source.is_dir() and not source.samefile(Path(__file__).parent) and "REPRISE_REEXECUTED" not in os.environ:
         environment = {**os.environ, "PYTHONPATH": "src", "REPRISE_REEXECUTED": "1"}
         os.execve(sys.executable, [sys.executable, "-m", "reprise", *sys.argv[1:]], environment)  # noqa: S606
     from reprise.cli import app

@@ -1,4 +1,4 @@
-"""`reprise VERB`: one verb a stage or tool. Nothing heavy is imported before a verb needs it."""
+"""`reprise COMMAND`: one command per stage or tool. Heavy imports are deferred to the command that needs them."""
 
 import os
 import sys
@@ -13,9 +13,10 @@ from reprise.train.distributed.launch_config import LaunchConfig
 
 
 class ErrorHandlingGroup(TyperGroup):
-    """The verbs, with one way to fail: bad input is one line and exit code 2, Ctrl-C one line and 130."""
+    """Command group that reports bad input in one line with exit code 2, and Ctrl-C with exit code 130."""
 
     def invoke(self, ctx: Any) -> Any:
+        """Run a command and convert its errors to exit codes."""
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -33,30 +34,37 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Fine-tune a pretrained encoder so that anyone can do it again and get the same model.
+    help="""Fine-tune a pretrained encoder reproducibly: the same recipe gives the same model.
 
-The recipe is params.yaml. `dvc repro` cooks it, stage by stage, and runs only what changed; the first five verbs are
-those stages and seldom typed by hand. `reprise compose` makes params.yaml from the shelf in recipes/.""",
+The recipe is params.yaml; `reprise compose` writes it from the recipe catalog in recipes/. `dvc repro` runs the recipe:
+the stages environment, fetch, prepare, train and evaluate, and of these only what changed. The commands of the same
+names run a single stage and are rarely typed by hand.""",
 )
 
 
 @app.command()
 def environment() -> None:
-    """Stage 1: check the installed software against the lock and write environment.json."""
+    """Stage 1: check installed packages, write environment.json.
+
+    The packages must have the versions of the lock files.
+    """
     from reprise.core.files import write_json
     from reprise.core.validation import read_recipe
     from reprise.hardware import ENVIRONMENT, current_hardware, locked_environment
 
-    read_recipe()  # This stage runs on every `dvc repro`: a mistake anywhere in params.yaml is found before any work.
-    kind = current_hardware()
-    described = locked_environment(kind)
-    write_json(ENVIRONMENT, described)
-    typer.echo(f"environment: {kind}, {len(described['packages'])} packages as locked")
+    read_recipe()  # This stage runs on every `dvc repro`, so an error in params.yaml is reported before any work.
+    hardware = current_hardware()
+    content = locked_environment(hardware)
+    write_json(ENVIRONMENT, content)
+    typer.echo(f"environment: {hardware}, {len(content['packages'])} packages as locked")
 
 
 @app.command()
 def fetch() -> None:
-    """Stage 2: bring the raw data and the pretrained model, hash-checked. The only stage that uses the network."""
+    """Stage 2: download data and model and verify their digests.
+
+    This is the only stage that uses the network.
+    """
     from reprise.core.validation import read_recipe
     from reprise.fetch.stage import fetch
 
@@ -82,38 +90,45 @@ def train(
         typer.Option(
             min=1,
             envvar="REPRISE_PROCESSES",
-            help="How many on this host, else as docker/<hardware>/accelerate.yaml says.",
+            help="Processes on this host (default: set by the launch profile).",
         ),
     ] = None,
-    nodes: Annotated[int, typer.Option(min=1, envvar="REPRISE_NODES", help="How many hosts train together.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, envvar="REPRISE_NODES", help="Number of hosts.")] = 1,
     node_rank: Annotated[
-        int, typer.Option(min=0, envvar="REPRISE_NODE_RANK", help="Which of them this is; only 0 writes.")
+        int, typer.Option(min=0, envvar="REPRISE_NODE_RANK", help="Rank of this host; rank 0 writes the outputs.")
     ] = 0,
     rendezvous: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", envvar="REPRISE_RENDEZVOUS", help="Where they meet: an address of host 0."),
+        typer.Option(
+            metavar="HOST:PORT", envvar="REPRISE_RENDEZVOUS", help="Rendezvous endpoint: an address of host 0."
+        ),
     ] = None,
     max_restarts: Annotated[
         int,
         typer.Option(
-            min=0, envvar="REPRISE_MAX_RESTARTS", help="How often to go on from the checkpoint when a process is lost."
+            min=0, envvar="REPRISE_MAX_RESTARTS", help="Restarts from the last checkpoint after a worker failure."
         ),
     ] = 0,
     profile: Annotated[
         str,
         typer.Option(
-            metavar="NAME", envvar="REPRISE_PROFILE", help="Of docker/<hardware>/NAME.yaml; fsdp divides the model."
+            metavar="NAME",
+            envvar="REPRISE_PROFILE",
+            help="Launch profile docker/<hardware>/NAME.yaml; `fsdp` shards the model.",
         ),
     ] = LaunchConfig.profile,
     timeout: Annotated[
         int,
-        typer.Option(min=1, metavar="SECONDS", envvar="REPRISE_TIMEOUT", help="How long to wait for the others."),
+        typer.Option(
+            min=1, metavar="SECONDS", envvar="REPRISE_TIMEOUT", help="Time to wait for the other hosts and processes."
+        ),
     ] = LaunchConfig.timeout,
 ) -> None:
-    """Stage 4: fine-tune the pretrained model, in one process or several, on one host or several.
+    """Stage 4: fine-tune the pretrained model.
 
-    Each option has a variable, so that `dvc repro` takes it up. Of several hosts, host 0 runs `dvc repro` and the
-    others `reprise train`, at the same commit and with the same prepared data.
+    Training runs in one or several processes on one or several hosts. Set the environment variable of an option to use
+    it with `dvc repro`. On several hosts, run `dvc repro` on host 0 and `reprise train` on the others, all at the same
+    commit and with the same prepared data.
     """
     _go_offline()
     from reprise.core.validation import read_recipe
@@ -129,26 +144,33 @@ def train(
 
 @app.command()
 def evaluate() -> None:
-    """Stage 5: judge the final model on the evaluation split: metrics with intervals, plots, predictions."""
+    """Stage 5: evaluate the final model.
+
+    The results are metrics with confidence intervals, plots and predictions.
+    """
     _go_offline()
     from reprise.core.validation import read_recipe
     from reprise.evaluate.stage import evaluate
     from reprise.hardware import current_hardware, require_device
 
-    recipe, kind = read_recipe(), current_hardware()
-    require_device(kind)
-    evaluate(recipe, cpu=kind == "cpu")
+    recipe, hardware = read_recipe(), current_hardware()
+    require_device(hardware)
+    evaluate(recipe, cpu=hardware == "cpu")
 
 
 @app.command()
-@app.command("recipe", hidden=True)  # its earlier name
+@app.command("recipe", hidden=True)  # earlier name
 def compose(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[GROUP=CHOICE | KEY=VALUE]...", help="What differs from the defaults of the shelf."),
+        typer.Argument(
+            metavar="[GROUP=CHOICE | KEY=VALUE]...", help="Choices and values that differ from the defaults."
+        ),
     ] = None,
 ) -> None:
-    """Compose params.yaml from the shelf; without arguments, list the shelf.
+    """Compose params.yaml from the recipe catalog.
+
+    Without arguments, list the catalog.
 
     For example: reprise compose task=mrpc model=bert-base-uncased train.learning_rate=3e-5
     """
@@ -166,7 +188,10 @@ def compose(
 
 @app.command()
 def summary() -> None:
-    """Show what the last cooking gave: metrics with intervals, the baseline, where the model lies."""
+    """Print metrics and baseline of the last run.
+
+    Also print the confidence intervals, the folder of the model, and commands to try next.
+    """
     from reprise.commands.summary import print_summary
 
     print_summary()
@@ -175,19 +200,22 @@ def summary() -> None:
 @app.command()
 def predict(
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT [TEXT]]", help="A text, or the two of a sentence pair.")
+        list[str] | None, typer.Argument(metavar="[TEXT [TEXT]]", help="A text, or the two texts of a sentence pair.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="A table (CSV, TSV, JSON lines, Parquet) with the recipe's columns of text.")
+        Path | None, typer.Option(help="Table (CSV, TSV, JSON lines, Parquet) with the recipe's text columns.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="A .jsonl file for the answers to --file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output file for --file, ending in .jsonl (default: standard output).")
+    ] = None,
     submission: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the files that a benchmark such as GLUE wants handed in.")
+        Path | None, typer.Option(metavar="DIR", help="Write the submission files of a benchmark such as GLUE.")
     ] = None,
 ) -> None:
-    """Say what the final model makes of texts: a JSON line each, with the label and each label's probability.
+    """Predict labels of texts with the final model.
 
-    Without arguments it reads standard input: a text a line, a tab between the two of a pair. For example:
+    Print one JSON line per text, with its label and the probability of each label. Without arguments, read standard
+    input: one text per line, or two texts of a pair separated by a tab. For example:
 
     reprise predict "a moving story"; reprise predict --file reviews.csv --out labels.jsonl
     """
@@ -197,10 +225,10 @@ def predict(
     from reprise.hardware import current_hardware, require_device
 
     if sum((bool(texts), file is not None, submission is not None)) > 1 or (out and not file):
-        raise UserError("predict: expected texts, --file (with --out or without) or --submission, and not two of them")
-    recipe, kind = read_recipe(), current_hardware()
-    require_device(kind)
-    cpu = kind == "cpu"
+        raise UserError("predict: expected only one of texts, --file (optionally with --out) and --submission")
+    recipe, hardware = read_recipe(), current_hardware()
+    require_device(hardware)
+    cpu = hardware == "cpu"
     if submission:
         write_submission(recipe, submission, cpu=cpu)
     elif file:
@@ -213,13 +241,15 @@ def predict(
 
 @app.command()
 def verify(
-    revision: Annotated[str, typer.Argument(help="The commit whose results are verified.")] = "HEAD",
-    strict: Annotated[bool, typer.Option("--strict", help="Let nothing but identical bits pass.")] = False,
+    revision: Annotated[str, typer.Argument(help="Commit whose results are verified.")] = "HEAD",
+    strict: Annotated[bool, typer.Option("--strict", help="Fail unless every output is bit-identical.")] = False,
 ) -> None:
-    """Cook a commit again, from scratch in a place of its own, and judge every output.
+    """Reproduce a commit from scratch and grade each output.
 
-    Identical: the same bits. Equivalent: the same but for rounding, as on another processor. Within seed noise: what
-    another seed may give, by the reference in reference/. Different: none of these; the exit code is 1.
+    The pipeline runs in a temporary worktree, which leaves the checkout untouched.
+
+    Identical: the same bits. Equivalent: equal up to rounding, for example on another processor. Within seed noise: no
+    further off than another seed, as measured by `reprise seed-noise`. Different: none of these; the exit code is 1.
     """
     from reprise.commands.verify import verify
     from reprise.results.verdict import Verdict
@@ -230,11 +260,15 @@ def verify(
 
 
 @app.command()
-@app.command("reference", hidden=True)  # its earlier name
+@app.command("reference", hidden=True)  # earlier name
 def seed_noise(
-    seeds: Annotated[int, typer.Option(min=5, help="How many seeds, from the recipe's own on.")] = 5,
+    seeds: Annotated[int, typer.Option(min=5, help="Number of seeds, starting at the recipe's seed.")] = 5,
 ) -> None:
-    """Cook several seeds of the recipe and write their figures to reference/, for `reprise verify` to judge by."""
+    """Measure how the metrics vary with the seed.
+
+    Run the recipe with several seeds, and save mean and standard deviation of its metrics to reference/. There
+    `reprise verify` and `reprise compare` find them.
+    """
     from reprise.commands.seed_noise import measure_seed_noise
 
     measure_seed_noise(seeds)
@@ -242,13 +276,16 @@ def seed_noise(
 
 @app.command()
 def parity(
-    steps: Annotated[int, typer.Option(min=1, help="How many optimizer steps each trains.")] = 20,
-    engines: Annotated[bool, typer.Option("--engines", help="Every engine on this backend instead.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Number of optimizer steps.")] = 20,
+    engines: Annotated[
+        bool, typer.Option("--engines", help="Compare the training engines on this backend instead.")
+    ] = False,
 ) -> None:
-    """Train the first steps on every backend that is here (CPU, CUDA, XLA) and show the losses side by side.
+    """Compare the losses of every backend (CPU, CUDA, XLA).
 
-    XLA has an environment of its own: make setup VENV=.venv-xla LOCKS=docker/tpu. The exit code is 1 where the losses
-    in fp32 do not agree; with --engines (accelerate, trainer, pytorch), where any bit differs.
+    Train the first steps on every available backend. XLA needs a separate environment: make setup VENV=.venv-xla
+    LOCKS=docker/tpu. The exit code is 1 if the losses in fp32 do not agree. With --engines, compare the engines
+    accelerate, trainer and pytorch; the exit code is 1 if a bit differs.
     """
     _go_offline()
     from reprise.commands.parity import engine_parity, parity
@@ -259,9 +296,12 @@ def parity(
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is empty or not there yet.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that is empty or does not exist.")],
 ) -> None:
-    """Write the final model with its model card, in the Hub's format, to a folder that can be uploaded as it is."""
+    """Export the final model with a model card for the Hub.
+
+    The folder is ready for upload.
+    """
     _go_offline()
     from reprise.commands.export import export
 
@@ -271,13 +311,15 @@ def export(
 @app.command()
 def report(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Which runs; without any, all experiments too.")
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Runs to show (default: the workspace, HEAD and all experiments)."),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path("report/index.html"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Output file.")] = Path("report/index.html"),
 ) -> None:
-    """Write all runs on one HTML page that needs nothing but a browser: tables, curves, mistakes, where they come from.
+    """Write an HTML report of all runs.
 
-    A run is the workspace, a commit or an experiment. From then on `dvc plots show` needs no network either.
+    It shows tables, curves, errors and provenance, in one file that works offline. A run is `workspace`, a commit or an
+    experiment's name. The command also sets up `dvc plots show` to work offline.
     """
     _go_offline()
     from reprise.report.build import report
@@ -287,38 +329,50 @@ def report(
 
 @app.command()
 def compare(
-    before: Annotated[str, typer.Argument(metavar="FIRST", help="What is compared with.")],
-    after: Annotated[str, typer.Argument(metavar="SECOND", help="What may be better.")],
-    rows: Annotated[int, typer.Option(min=0, help="Of two runs, how many rows that changed to show.")] = 5,
+    before: Annotated[str, typer.Argument(metavar="FIRST", help="Run or group to compare with, the baseline.")],
+    after: Annotated[str, typer.Argument(metavar="SECOND", help="Run or group that may be better.")],
+    rows: Annotated[
+        int, typer.Option(min=0, help="Number of differently predicted examples to print, for two single runs.")
+    ] = 5,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
 ) -> None:
-    """Compare two runs, or two groups of seeds, and say what is more than chance.
+    """Compare two runs or two groups of seeds.
 
-    FIRST and SECOND are `workspace`, an experiment's name or a commit, which is one run each. With `seeds:` before it
-    (seeds:HEAD, seeds:gentler), it is that run and every experiment, HEAD and the workspace that differ from it in the
-    seed alone. One seed a side cannot tell a better recipe from a lucky seed; `reprise seeds` cooks more.
+    Test which differences are significant. FIRST and SECOND are each a run: `workspace`, an experiment's name or a
+    commit. With the prefix `seeds:`, as in seeds:HEAD, they are a group: that run and every experiment, HEAD and the
+    workspace that differ from it only in the seed. One seed per group cannot distinguish a better recipe from a lucky
+    seed; `reprise seeds` runs more.
 
     For example: reprise compare seeds:HEAD seeds:gentler
     """
     from reprise.commands.compare import compare
 
     if json and markdown:
-        raise UserError("--markdown: expected it, or --json, not both")
+        raise UserError("compare: expected only one of --json and --markdown")
     compare(before, after, rows, "json" if json else "markdown" if markdown else "text")
 
 
 @app.command()
 def seeds(
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many, from the recipe's own on.")] = 5,
+    number: Annotated[
+        int, typer.Option("-n", "--number", min=1, help="Number of seeds, starting at the recipe's seed.")
+    ] = 5,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("-S", "--set-param", metavar="KEY=VALUE", help="Of params.yaml, as `dvc exp run` takes it."),
+        typer.Option(
+            "-S",
+            "--set-param",
+            metavar="KEY=VALUE",
+            help="Override a value of params.yaml, as in `dvc exp run`; repeatable.",
+        ),
     ] = None,
 ) -> None:
-    """Cook the recipe with several seeds, each as an experiment, and show how far the figures spread.
+    """Run the recipe with several seeds.
 
-    For example: reprise seeds -n 5 -S train.learning_rate=5e-5. What was cooked already is not cooked again.
+    Each seed is an experiment. Print mean, standard deviation and range of each metric over the seeds.
+
+    For example: reprise seeds -n 5 -S train.learning_rate=5e-5. Seeds that already ran are reused.
     """
     from reprise.commands.seeds import run_seeds
 
@@ -327,15 +381,18 @@ def seeds(
 
 @app.command()
 def prune(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
 ) -> None:
-    """Show the experiments that were tried on other commits than HEAD, and remove them after asking."""
+    """Remove the experiments of other commits than HEAD.
+
+    List the experiments that did not start from HEAD, and remove them after confirmation.
+    """
     from reprise.commands.prune import prune
 
     prune(lambda question: yes or typer.confirm(question))
 
 
 def _go_offline() -> None:
-    """Only fetch may use the network; the libraries read these when they are first imported."""
+    """Forbid network access, which only `fetch` may use. The libraries read the variables when first imported."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_DATASETS_OFFLINE"] = "1"

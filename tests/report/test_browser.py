@@ -1,6 +1,6 @@
-"""The report in a real browser that has no network: Debian's chromium, and axe-core for what people with a reader meet.
+"""The report in chromium without a network, with axe-core for accessibility.
 
-`make test-report` shows the pictures that it took; `REPRISE_PICTURES=DIR` says where they go.
+`REPRISE_PICTURES=DIR` sets the folder for the screenshots.
 """
 
 import base64
@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from entries import CARD, entry
+from factories import STATS, make_run
 from reprise.report.context import build_context
 from reprise.report.errors import find_errors
 from reprise.report.page import render
@@ -73,25 +73,27 @@ def axe(request: pytest.FixtureRequest) -> str:
 def opened(browser: Browser) -> Iterator[Open]:
     """Open a file offline and wait for its charts: `opened(file, DESKTOP, color_scheme="dark")`.
 
-    Fails in the end where anything but the file itself was asked for, or anything was said on the console.
+    Fails at the end if the page requested anything else or logged a message.
     """
-    contexts, complaints = [], []
+    contexts, problems = [], []
 
     def opened(file: Path, size: Any = DESKTOP, *, wait: str = DRAWN, warnings: bool = False, **options: Any) -> Page:
         context = browser.new_context(viewport=size, offline=True, **options)
         contexts.append(context)
         page = context.new_page()
         page.on(
-            "request", lambda asked: asked.url == file.as_uri() or complaints.append(f"asked for {asked.url[:200]}")
+            "request", lambda request: request.url == file.as_uri() or problems.append(f"requested {request.url[:200]}")
         )
         page.on(
             "console",
-            lambda said: (
-                complaints.append(f"{said.type}: {said.text}") if said.type != "warning" or not warnings else None
+            lambda message: (
+                problems.append(f"{message.type}: {message.text}")
+                if message.type != "warning" or not warnings
+                else None
             ),
         )
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: (problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.goto(file.as_uri())
         if wait:
             page.wait_for_function(wait)
@@ -100,12 +102,12 @@ def opened(browser: Browser) -> Iterator[Open]:
     yield opened
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert problems == []
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pictures of the page are left to be looked at."""
+    """Folder for screenshots of the page."""
     folder = Path(os.environ.get("REPRISE_PICTURES") or tmp_path_factory.mktemp("pictures"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -113,59 +115,62 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of a dozen runs, made up: a sweep, seeds, one constant prediction, names and texts that are markup."""
+    """A report of a dozen synthetic runs: a sweep, seeds, a constant prediction, markup in names and texts."""
     labels = {"task.labels": ["rotten", "fresh", HOSTILE]}
     rates = [1e-4, 3e-5, 5e-5, 2e-4]
     runs = [
-        entry(**labels),
-        *(entry(f"rate-{n}", "experiment", **{"train.learning_rate": rate, **labels}) for n, rate in enumerate(rates)),
-        *(entry(f"seed-{seed}", "experiment", seed=seed, **labels) for seed in range(43, 48)),
-        entry(
+        make_run(**labels),
+        *(
+            make_run(f"rate-{n}", "experiment", **{"train.learning_rate": rate, **labels})
+            for n, rate in enumerate(rates)
+        ),
+        *(make_run(f"seed-{seed}", "experiment", seed=seed, **labels) for seed in range(43, 48)),
+        make_run(
             "flat", "experiment", how={"constant_prediction": True}, seed=1, **{"train.learning_rate": 1e-2, **labels}
         ),
-        entry(HOSTILE, "experiment", how={"steps": 700}, seed=2, **{"train.epochs": 3, **labels}),
+        make_run(HOSTILE, "experiment", how={"steps": 700}, seed=2, **{"train.epochs": 3, **labels}),
     ]
     wrong = pd.DataFrame(
         {"text": [HOSTILE, "Two hours of noise in search of a plot. " * 20], "label": [HOSTILE, "rotten"],
          "prediction": ["fresh", "fresh"], "probabilities": [[0.1, 0.9, 0.0], [0.2, 0.8, 0.0]]}
     )  # fmt: skip
-    card = json.loads(json.dumps(CARD))
-    card["labels"] = labels["task.labels"]
-    for split in card["splits"].values():
+    stats = json.loads(json.dumps(STATS))
+    stats["labels"] = labels["task.labels"]
+    for split in stats["splits"].values():
         split["label_counts"][HOSTILE] = 7
     file = tmp_path_factory.mktemp("report") / "index.html"
-    page = render(build_context(runs, card=card, judged_run="main", mistaken=find_errors(wrong)))
+    page = render(build_context(runs, stats=stats, errors_run="main", errors=find_errors(wrong)))
     file.write_text(page, encoding="utf-8")
     return file
 
 
 def names(page: Page) -> list[str]:
-    """The runs that the table shows, from the top."""
+    """Return the runs in the table, from the top."""
     return page.locator("#table tbody tr:visible th a").all_text_contents()
 
 
 def numbers(page: Page, heading: str) -> list[float]:
-    """A column of numbers, from the top."""
+    """Return a column of numbers, from the top."""
     place = page.locator("#table thead th").all_text_contents().index(heading)
     cells = page.locator(f"#table tbody tr:visible > :nth-child({place + 1})")
     return [float(key) for key in cells.evaluate_all("cells => cells.map((cell) => cell.dataset.key)")]
 
 
 def lines(page: Page, chart: str) -> int:
-    """How many lines a chart has drawn."""
+    """Count the lines of a chart."""
     return page.locator(f"figure[data-chart='{chart}'] svg .mark-line path").count()
 
 
-def choose(page: Page, *wanted: str) -> None:
-    """Choose these runs and no others."""
+def select(page: Page, *wanted: str) -> None:
+    """Select exactly these runs."""
     checked = page.locator("#table tbody input:checked")
     while checked.count():
         checked.first.uncheck()
     for name in wanted:
-        page.get_by_role("checkbox", name=f"Choose {name}", exact=True).check()
+        page.get_by_role("checkbox", name=f"Select {name}", exact=True).check()
 
 
-def test_a_click_on_a_heading_sorts_by_it_and_another_the_other_way_round(opened: Open, report: Path) -> None:
+def test_a_click_on_a_heading_sorts_and_a_second_reverses(opened: Open, report: Path) -> None:
     page = opened(report)
     head = page.locator("#table thead th", has=page.get_by_role("button", name="accuracy", exact=True))
     before = numbers(page, "accuracy")
@@ -202,12 +207,12 @@ def test_the_filter_takes_words_and_comparisons(opened: Open, report: Path, type
     assert len(names(page)) == 12
 
 
-def test_the_curves_of_the_chosen_runs_are_drawn(opened: Open, report: Path) -> None:
+def test_the_curves_of_the_selected_runs_are_drawn(opened: Open, report: Path) -> None:
     page = opened(report)
     assert page.locator("#chosen li").all_text_contents() == ["main×", "rate-0×", "rate-1×", "rate-2×"]
-    choose(page)
-    assert page.get_by_text("No run is chosen").count() == 6
-    choose(page, "seed-43", HOSTILE)
+    select(page)
+    assert page.get_by_text("No run is selected").count() == 6
+    select(page, "seed-43", HOSTILE)
     for chart in ("loss", "learning_rate", "grad_norm", "epochs", "pr"):
         page.wait_for_function(
             "chart => document.querySelectorAll(`figure[data-chart='${chart}'] svg .mark-line path`).length === 2",
@@ -218,26 +223,26 @@ def test_the_curves_of_the_chosen_runs_are_drawn(opened: Open, report: Path) -> 
         "Confusion: seed-43", f"Confusion: {HOSTILE}",
     ]  # fmt: skip
     assert page.locator("#confusions svg .mark-rect path").count() == 2 * 9
-    page.get_by_role("button", name="Leave out seed-43").press("Enter")
+    page.get_by_role("button", name="Remove seed-43").press("Enter")
     page.wait_for_function("document.querySelectorAll(\"figure[data-chart='loss'] svg .mark-line path\").length === 1")
-    assert not page.get_by_role("checkbox", name="Choose seed-43").is_checked()
-    assert page.evaluate("document.activeElement.ariaLabel") == f"Leave out {HOSTILE}"
+    assert not page.get_by_role("checkbox", name="Select seed-43").is_checked()
+    assert page.evaluate("document.activeElement.ariaLabel") == f"Remove {HOSTILE}"
 
 
-def test_what_is_chosen_in_haste_is_drawn_as_it_is_chosen_in_the_end(opened: Open, report: Path) -> None:
+def test_quick_selections_are_drawn_in_their_final_state(opened: Open, report: Path) -> None:
     page = opened(report)
     boxes = "[...document.querySelectorAll('#table tbody input')]"
     page.evaluate(f"() => {{ for (let n = 0; n < 3; n++) {boxes}.slice(0, 6).forEach((box) => box.click()); }}")
-    # Four were chosen and are not, two were not and are.
+    # Four runs end up unselected, two selected.
     assert page.locator("#chosen li").count() == 2
     page.wait_for_function("document.querySelectorAll(\"figure[data-chart='loss'] svg .mark-line path\").length === 2")
     page.wait_for_function("document.querySelectorAll('#confusions svg').length === 2")
     page.evaluate(f"() => {boxes}.filter((box) => box.checked).forEach((box) => box.click())")
-    expect(page.get_by_text("No run is chosen")).to_have_count(6)
+    expect(page.get_by_text("No run is selected")).to_have_count(6)
     expect(page.locator("#curves svg")).to_have_count(0)
 
 
-def test_a_run_keeps_its_colour_while_others_come_and_go(opened: Open, report: Path) -> None:
+def test_a_run_keeps_its_colour_while_others_change(opened: Open, report: Path) -> None:
     page = opened(report)
 
     def colors() -> dict[str, str]:
@@ -248,44 +253,44 @@ def test_a_run_keeps_its_colour_while_others_come_and_go(opened: Open, report: P
 
     before = colors()
     assert len(set(before.values())) == 4
-    page.get_by_role("button", name="Leave out main").click()
+    page.get_by_role("button", name="Remove main").click()
     assert colors() == {name: color for name, color in before.items() if name != "main×"}
-    page.get_by_role("checkbox", name="Choose flat").check()
+    page.get_by_role("checkbox", name="Select flat").check()
     assert colors()["flat×"] == before["main×"]
 
 
-def test_no_more_than_eight_runs_can_be_chosen(opened: Open, report: Path) -> None:
+def test_at_most_eight_runs_can_be_selected(opened: Open, report: Path) -> None:
     page = opened(report)
     for name in ("rate-3", "seed-43", "seed-44", "seed-45"):
-        page.get_by_role("checkbox", name=f"Choose {name}").check()
-    ninth = page.get_by_role("checkbox", name="Choose seed-46")
+        page.get_by_role("checkbox", name=f"Select {name}").check()
+    ninth = page.get_by_role("checkbox", name="Select seed-46")
     ninth.click()
     assert not ninth.is_checked()
-    expect(page.locator("#said")).to_contain_text("No more than 8 runs")
+    expect(page.locator("#status")).to_contain_text("At most 8 runs can be selected")
     assert page.locator("#chosen li").count() == 8
     assert page.locator("#chosen .dashed").count() == 4
 
 
-def test_a_chart_says_the_same_as_its_table(opened: Open, report: Path) -> None:
+def test_a_chart_and_its_table_have_the_same_data(opened: Open, report: Path) -> None:
     page = opened(report)
-    choose(page, "main", "seed-43")
-    for metric in page.locator("figure[data-chart]").all():
-        metric.locator("summary").click()
-        rows = metric.locator("table tbody tr")
+    select(page, "main", "seed-43")
+    for chart in page.locator("figure[data-chart]").all():
+        chart.locator("summary").click()
+        rows = chart.locator("table tbody tr")
         expect(rows).not_to_have_count(0)
-        assert metric.locator("table thead th").count() == rows.first.locator("td").count()
+        assert chart.locator("table thead th").count() == rows.first.locator("td").count()
     losses = page.locator("figure[data-chart='loss'] table tbody tr")
     assert losses.count() == 2 * 30
     data = json.loads(page.locator("#content").text_content() or "")
     first = [cell.strip() for cell in losses.first.locator("td").all_text_contents()]
     assert first == ["main", "1", str(data["runs"][0]["curve"]["loss"][0])]
-    page.get_by_role("button", name="Leave out main").click()
+    page.get_by_role("button", name="Remove main").click()
     assert losses.count() == 30
 
 
-def test_another_figure_is_drawn_when_it_is_selected(opened: Open, report: Path) -> None:
+def test_selecting_another_metric_redraws_the_chart(opened: Open, report: Path) -> None:
     page = opened(report)
-    charts = {"sweep-figure": "sweep 0", "seed-figure": "seeds", "epoch-figure": "epochs", "label": "pr"}
+    charts = {"sweep-metric": "sweep 0", "seed-metric": "seeds", "epoch-metric": "epochs", "label": "pr"}
     for select, chart in charts.items():
         chart_data = page.locator(f"figure[data-chart='{chart}'] svg")
         before = chart_data.inner_html()
@@ -300,7 +305,7 @@ def test_another_figure_is_drawn_when_it_is_selected(opened: Open, report: Path)
 def test_a_link_opens_the_commands_of_a_run(opened: Open, report: Path) -> None:
     page = opened(report)
     page.locator("#table tbody th a", has_text="rate-1").click()
-    details = page.locator(".origin[open]")
+    details = page.locator(".run-details[open]")
     expect(details).to_have_count(1)
     assert "dvc exp run -S train.learning_rate=3e-05" in details.locator("pre").nth(1).inner_text()
     assert "7" * 64 in details.inner_text()
@@ -308,7 +313,7 @@ def test_a_link_opens_the_commands_of_a_run(opened: Open, report: Path) -> None:
 
 def test_markup_is_shown_as_text(opened: Open, report: Path) -> None:
     page = opened(report)
-    choose(page, HOSTILE, "flat")
+    select(page, HOSTILE, "flat")
     assert page.locator("blockquote").first.inner_text() == HOSTILE
     assert page.locator("img").count() == 0
     page.locator("figure[data-chart='loss'] svg .mark-symbol path").last.hover(force=True)
@@ -320,7 +325,7 @@ def test_markup_is_shown_as_text(opened: Open, report: Path) -> None:
     assert page.locator("img").count() == 0
 
 
-def test_light_and_dark_follow_the_system_charts_too(opened: Open, report: Path) -> None:
+def test_page_and_charts_follow_light_and_dark_mode(opened: Open, report: Path) -> None:
     page = opened(report, color_scheme="light")
 
     def seen() -> list[str]:
@@ -343,7 +348,7 @@ def test_light_and_dark_follow_the_system_charts_too(opened: Open, report: Path)
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_nobody_is_kept_out(
+def test_the_page_is_accessible(
     opened: Open,
     report: Path,
     axe: str,
@@ -360,13 +365,13 @@ def test_nobody_is_kept_out(
     page.evaluate(axe)
     found = page.evaluate("axe.run()")
     assert len(found["passes"]) > 20
-    told = [(each["id"], [node["html"][:200] for node in each["nodes"]][:3]) for each in found["violations"]]
-    assert told == []
-    # A page that is wider than the screen cannot be read; tables and commands scroll within it.
+    violations = [(each["id"], [node["html"][:200] for node in each["nodes"]][:3]) for each in found["violations"]]
+    assert violations == []
+    # The page must not be wider than the screen; tables and commands scroll within it.
     assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
 
 
-def test_every_control_is_reached_by_the_keyboard_and_shows_it(opened: Open, report: Path) -> None:
+def test_every_control_has_keyboard_focus(opened: Open, report: Path) -> None:
     page = opened(report)
     reached = set()
     for _ in range(60):
@@ -381,26 +386,26 @@ def test_every_control_is_reached_by_the_keyboard_and_shows_it(opened: Open, rep
         assert focused[1] != "none", focused
         reached.add(focused[0].split("#")[0] if focused[0].endswith("#") else focused[0])
     assert {"A", "INPUT#filter", "BUTTON", "INPUT", "DIV"} <= reached
-    page.get_by_label("Choose flat").press("Space")
-    assert page.get_by_label("Choose flat").is_checked()
+    page.get_by_label("Select flat").press("Space")
+    assert page.get_by_label("Select flat").is_checked()
 
 
-def test_without_javascript_all_tables_are_there(opened: Open, report: Path) -> None:
+def test_all_tables_are_shown_without_javascript(opened: Open, report: Path) -> None:
     page = opened(report, wait="", java_script_enabled=False)
     assert len(names(page)) == 12
     assert page.get_by_text("Without JavaScript there are no charts").is_visible()
     assert page.locator("#data table tbody tr").count() == 3
 
 
-def test_one_run_alone_makes_a_page(opened: Open, tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text(render(build_context([entry()])), encoding="utf-8")
+def test_a_single_run_makes_a_page(opened: Open, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(render(build_context([make_run()])), encoding="utf-8")
     page = opened(tmp_path / "index.html")
     assert lines(page, "loss") == 1
     assert page.locator("#seeds svg, #sweeps svg").count() == 0
 
 
-def test_of_hundreds_of_runs_the_table_shows_the_first_of_all_until_asked(opened: Open, tmp_path: Path) -> None:
-    one = entry("run", "experiment")
+def test_the_table_shows_a_hundred_runs_until_asked_for_all(opened: Open, tmp_path: Path) -> None:
+    one = make_run("run", "experiment")
     runs = [
         dataclasses.replace(one, name=f"run-{n:03}", evaluated={**one.evaluated, "accuracy": n / 150})
         for n in range(150)
@@ -416,26 +421,26 @@ def test_of_hundreds_of_runs_the_table_shows_the_first_of_all_until_asked(opened
     page.get_by_label("Filter").fill("")
     page.get_by_role("button", name="Show all 150").press("Enter")
     assert names(page) == [f"run-{n:03}" for n in reversed(range(150))]
-    assert page.evaluate("document.activeElement.ariaLabel") == "Choose run-049"
+    assert page.evaluate("document.activeElement.ariaLabel") == "Select run-049"
     expect(page.locator("#more")).to_be_hidden()
 
 
-def test_the_report_of_what_was_really_cooked_opens(opened: Open, tasted: Path, run: Run, pictures: Path) -> None:
-    run(tasted, "reprise", "report")
-    page = opened(tasted / "report/index.html")
+def test_the_report_of_real_runs_opens(opened: Open, with_experiments: Path, run: Run, pictures: Path) -> None:
+    run(with_experiments, "reprise", "report")
+    page = opened(with_experiments / "report/index.html")
     assert set(names(page)) == {"HEAD", "second", "gentler"}
     assert lines(page, "loss") == 3
     assert page.locator("figure[data-chart='seeds'] svg .mark-rect path").count() == 2
-    judged = json.loads((tasted / "metrics/evaluate.json").read_text())
-    assert page.locator("#mistakes li").count() == min(round((1 - judged["accuracy"]) * judged["num_examples"]), 25)
+    evaluated = json.loads((with_experiments / "metrics/evaluate.json").read_text())
+    assert page.locator("#errors li").count() == min(round((1 - evaluated["accuracy"]) * evaluated["num_examples"]), 25)
     assert page.locator("figure[data-chart='lengths'] svg").count() == 1
-    page.screenshot(path=pictures / "cooked.png", full_page=True)
+    page.screenshot(path=pictures / "report.png", full_page=True)
 
 
-def test_dvc_s_own_plots_open_without_a_network(opened: Open, served: Path, run: Run, pictures: Path) -> None:
+def test_dvc_plots_open_offline(opened: Open, served: Path, run: Run, pictures: Path) -> None:
     run(served, "reprise", "report")
     run(served, "dvc", "plots", "show")
-    # The templates of DVC are written for an earlier version of Vega-Lite, which warns of it.
+    # DVC's templates are for an earlier version of Vega-Lite, which logs a warning.
     chart_data = "document.querySelectorAll('.vega-embed svg.marks').length === 5"
     page = opened(served / "dvc_plots/index.html", wait=chart_data, warnings=True)
     page.screenshot(path=pictures / "dvc-plots.png", full_page=True)

@@ -1,4 +1,4 @@
-"""The commands are typed into what they are meant for: DVC, and Hydra's grammar behind it."""
+"""The generated commands are parsed by DVC and Hydra's grammar."""
 
 import copy
 import shlex
@@ -33,7 +33,7 @@ def settings_of(command: list[str]) -> list[str]:
 
 
 def applied(settings: list[str], base: dict[str, Any], folder: Path) -> Any:
-    """What DVC makes of `base` with `-S` of each of the settings."""
+    """Apply overrides to a base recipe as `dvc exp run -S` does."""
     file = folder / "params.yaml"
     with file.open("w", encoding="utf-8") as opened:
         YAML().dump(base, opened)
@@ -42,7 +42,7 @@ def applied(settings: list[str], base: dict[str, Any], folder: Path) -> Any:
 
 
 def clash(recipe: Any, base: Any) -> bool:
-    """Whether a list stands on one side where a mapping stands on the other."""
+    """Return whether a list replaces a mapping or the reverse."""
     if isinstance(recipe, dict) and isinstance(base, dict):
         return any(clash(recipe[key], base[key]) for key in recipe)
     return {type(recipe), type(base)} == {list, dict}
@@ -50,14 +50,14 @@ def clash(recipe: Any, base: Any) -> bool:
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(base=RECIPES, recipe=RECIPES)
-def test_dvc_makes_of_the_base_what_the_command_was_made_from(tmp_path: Path, base: Any, recipe: Any) -> None:
+def test_dvc_applies_the_command_to_the_base(tmp_path: Path, base: Any, recipe: Any) -> None:
     command = experiment_command(recipe, base)
     assert (command is None) is clash(recipe, base)
     if command is not None:
         assert applied(settings_of(command), base, tmp_path) == recipe
 
 
-def test_a_change_is_said_as_a_user_would_say_it() -> None:
+def test_a_change_is_written_as_a_user_would() -> None:
     changed = tiny_recipe(**{"train.learning_rate": 3e-5, "train.bucket_lengths": [8, 16], "train.lora": {"rank": 8}})
     assert experiment_command(changed, TINY_RECIPE) == shlex.split(
         "dvc exp run -S train.learning_rate=3e-05 -S train.bucket_lengths=[8,16] -S train.lora={rank:8}"
@@ -67,7 +67,7 @@ def test_a_change_is_said_as_a_user_would_say_it() -> None:
     )
 
 
-def test_an_integer_that_became_a_number_with_a_point_is_a_change() -> None:
+def test_an_integer_that_became_a_float_is_a_change() -> None:
     assert experiment_command({"warmup_ratio": 1.0}, {"warmup_ratio": 1}) == [
         "dvc",
         "exp",
@@ -80,12 +80,12 @@ def test_an_integer_that_became_a_number_with_a_point_is_a_change() -> None:
 @pytest.mark.parametrize(
     ("recipe", "base"), [({"a": 1}, {"b": 1}), ({"a": 1}, {}), ({"a": {}}, {"a": {"b": 1}}), ({"a": []}, {"a": {}})]
 )
-def test_keys_that_come_or_go_cannot_be_said(recipe: dict[str, Any], base: dict[str, Any]) -> None:
+def test_added_or_removed_keys_have_no_command(recipe: dict[str, Any], base: dict[str, Any]) -> None:
     assert experiment_command(recipe, base) is None
     assert experiment_command(base, recipe) is None
 
 
-def test_a_key_that_is_no_name_cannot_be_said() -> None:
+def test_a_key_that_is_no_identifier_has_no_command() -> None:
     changed = copy.deepcopy(TINY_RECIPE)
     changed["task"]["filter"] = {"verdict.of the critic": ["rotten"]}
     assert experiment_command(changed, TINY_RECIPE) is None

@@ -1,4 +1,4 @@
-"""The page as a file: what it holds, that nothing is fetched, that a text stays a text. In a browser: test_browser."""
+"""The page as a file: content, no external resources, texts that stay texts. For the browser see test_browser."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from entries import CARD, entry
+from factories import STATS, make_run
 from reprise.report.context import ReportContext, build_context
 from reprise.report.errors import find_errors
 from reprise.report.page import render
@@ -59,9 +59,9 @@ def hostile() -> ReportContext:
         {"text": [HOSTILE], "label": [HOSTILE], "prediction": ["fresh"], "probabilities": [[0.1, 0.9]], "id": [HOSTILE]}
     )
     changes = {"task.labels": [HOSTILE, "fresh"], "task.name": HOSTILE, "model.name": HOSTILE}
-    card = json.loads(json.dumps(CARD).replace("rotten", "ROTTEN").replace('"ROTTEN"', json.dumps(HOSTILE)))
-    runs = [entry(**changes), entry(HOSTILE, "experiment", seed=1, **{**changes, "task.label_column": HOSTILE})]
-    return build_context(runs, card=card, judged_run=HOSTILE, mistaken=find_errors(predictions))
+    stats = json.loads(json.dumps(STATS).replace("rotten", "ROTTEN").replace('"ROTTEN"', json.dumps(HOSTILE)))
+    runs = [make_run(**changes), make_run(HOSTILE, "experiment", seed=1, **{**changes, "task.label_column": HOSTILE})]
+    return build_context(runs, stats=stats, errors_run=HOSTILE, errors=find_errors(predictions))
 
 
 @pytest.fixture(scope="module")
@@ -76,20 +76,20 @@ def test_markup_in_the_data_is_text_on_the_page(page: Parsed) -> None:
     assert any(HOSTILE in (attributes.get("aria-label") or "") for _, attributes in page.tags)
 
 
-def test_the_data_comes_through_as_it_was(page: Parsed, hostile: ReportContext) -> None:
+def test_the_data_is_embedded_unchanged(page: Parsed, hostile: ReportContext) -> None:
     assert page.data("content") == json.loads(json.dumps(hostile.data))
     assert page.data("charts") == json.loads(json.dumps(hostile.charts))
     assert page.data("content")["runs"][1]["name"] == HOSTILE
 
 
-def test_nothing_is_fetched(page: Parsed) -> None:
+def test_the_page_loads_nothing(page: Parsed) -> None:
     for _, attributes in page.tags:
         assert set(attributes) & {"src", "srcset", "data", "action", "poster", "background"} == set()
         assert not attributes.get("href") or attributes["href"].startswith("#")
     assert "url(" not in (Path(__file__).parents[2] / "src/reprise/report/report.css").read_text(encoding="utf-8")
 
 
-def test_the_policy_of_the_page_lets_run_exactly_its_own_scripts(page: Parsed) -> None:
+def test_the_content_security_policy_allows_exactly_the_pages_scripts(page: Parsed) -> None:
     (policy,) = [attributes["content"] for _, attributes in page.tags if attributes.get("http-equiv")]
     assert policy is not None
     assert policy.startswith("default-src 'none'; ")
@@ -100,7 +100,7 @@ def test_the_policy_of_the_page_lets_run_exactly_its_own_scripts(page: Parsed) -
     assert re.search(r"script-src[^;]*unsafe", policy) is None
 
 
-def test_every_id_stands_once_and_every_label_and_link_leads_somewhere(page: Parsed) -> None:
+def test_ids_are_unique_and_labels_and_links_have_targets(page: Parsed) -> None:
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for _, attributes in page.tags:
@@ -111,29 +111,29 @@ def test_every_id_stands_once_and_every_label_and_link_leads_somewhere(page: Par
 
 
 def test_a_constant_prediction_is_marked() -> None:
-    runs = [entry(), entry("flat", "experiment", how={"constant_prediction": True})]
+    runs = [make_run(), make_run("flat", "experiment", how={"constant_prediction": True})]
     text = " ".join(Parsed(render(build_context(runs))).text)
-    assert text.count("constant prediction") == 2  # in the table, and above its commands
+    assert text.count("constant prediction") == 2  # in the table and at its commands
     assert "Constant prediction" not in text
     assert "Constant prediction" in " ".join(Parsed(render(build_context(runs[1:]))).text)
 
 
-def test_what_is_not_there_is_said_with_the_command_that_brings_it() -> None:
-    text = " ".join(Parsed(render(build_context([entry()]))).text)
+def test_missing_data_is_reported_with_the_command_to_get_it() -> None:
+    text = " ".join(Parsed(render(build_context([make_run()]))).text)
     for command in ("dvc pull predictions", "dvc pull data/prepared", "reprise seed-noise", "dvc exp run --queue"):
         assert command in text
 
 
 def test_the_same_runs_give_the_same_page() -> None:
-    assert render(build_context([entry()], card=CARD)) == render(build_context([entry()], card=CARD))
+    assert render(build_context([make_run()], stats=STATS)) == render(build_context([make_run()], stats=STATS))
 
 
 def test_a_run_takes_less_than_eighteen_kilobytes() -> None:
-    """So that five hundred stay under ten megabytes, however long they trained."""
+    """Five hundred runs stay under ten megabytes, however long they trained."""
 
     def size(count: int) -> int:
         runs = [
-            entry(
+            make_run(
                 f"run-{n}",
                 "experiment",
                 how={"steps": 5000, "rows": 2000},

@@ -1,16 +1,19 @@
-"""The table of the runs: its columns, and what stands in a cell."""
+"""The table of runs: columns and cells."""
 
 import dataclasses
 
 import pytest
 
-from entries import entry
+from factories import make_run
 from reprise.report.run import MetricValue
 from reprise.report.table import Cell, Column, format_duration, hardware, metric_cell, table, varying_keys
 
 
-def test_a_column_for_each_key_that_differs_and_for_each_figure() -> None:
-    runs = [entry(), entry("gentler", "experiment", **{"train.learning_rate": 1e-3, "train.bucket_lengths": [8, 16]})]
+def test_columns_are_differing_keys_and_metrics() -> None:
+    runs = [
+        make_run(),
+        make_run("gentler", "experiment", **{"train.learning_rate": 1e-3, "train.bucket_lengths": [8, 16]}),
+    ]
     columns, rows = table(runs)
     assert [column.heading for column in columns] == [
         "created", "train.bucket_lengths", "train.learning_rate",
@@ -23,21 +26,21 @@ def test_a_column_for_each_key_that_differs_and_for_each_figure() -> None:
     assert {len(row) for row in rows} == {len(columns)}
 
 
-def test_one_run_differs_from_none() -> None:
-    assert varying_keys([entry()]) == []
+def test_a_single_run_has_no_differing_keys() -> None:
+    assert varying_keys([make_run()]) == []
 
 
-def test_of_other_sources_the_name_says_enough() -> None:
+def test_of_other_sources_only_the_name_is_shown() -> None:
     other = {"task.name": "messages", "task.source": {"kind": "local", "train": "data/own/other.csv"}}
-    assert varying_keys([entry(), entry("other", **other)]) == ["task.name"]
+    assert varying_keys([make_run(), make_run("other", **other)]) == ["task.name"]
     moved = {"task.source": {"kind": "local", "train": "data/own/other.csv", "validation": None, "test": None}}
-    assert varying_keys([entry(), entry("moved", **moved)]) == ["task.source.train"]
+    assert varying_keys([make_run(), make_run("moved", **moved)]) == ["task.source.train"]
 
 
-def test_what_a_run_does_not_have_is_a_dash_that_is_sorted_last() -> None:
+def test_a_missing_value_is_a_dash_sorted_last() -> None:
     runs = [
-        entry(),
-        entry("bare", change=lambda files: [files.pop(path) for path in list(files) if path.stem == "speed"]),
+        make_run(),
+        make_run("bare", change=lambda files: [files.pop(path) for path in list(files) if path.stem == "speed"]),
     ]
     columns, rows = table(runs)
     place = [column.heading for column in columns].index("examples/s")
@@ -56,12 +59,12 @@ def test_what_a_run_does_not_have_is_a_dash_that_is_sorted_last() -> None:
         ("accuracy", None, Cell("–", "", None)),
     ],
 )
-def test_a_figure_is_told_as_it_is_read(name: str, metric: MetricValue | None, cell: Cell) -> None:
+def test_metrics_are_formatted_for_reading(name: str, metric: MetricValue | None, cell: Cell) -> None:
     assert metric_cell(name, metric) == cell
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "expected"),
     [
         (0.4, "0 s"),
         (59.4, "59 s"),
@@ -71,14 +74,14 @@ def test_a_figure_is_told_as_it_is_read(name: str, metric: MetricValue | None, c
         (7530, "2 h 05 min"),
     ],
 )
-def test_a_time_has_its_two_largest_units(seconds: float, told: str) -> None:
-    assert format_duration(seconds) == told
+def test_a_duration_has_its_two_largest_units(seconds: float, expected: str) -> None:
+    assert format_duration(seconds) == expected
 
 
 def test_devices_are_counted() -> None:
-    run = entry()
-    told = {**run.result.provenance, "devices": ["H100", "H100"], "processes": 2, "threads": 1}
-    run = dataclasses.replace(run, result=dataclasses.replace(run.result, provenance=told))
+    run = make_run()
+    provenance = {**run.result.provenance, "devices": ["H100", "H100"], "processes": 2, "threads": 1}
+    run = dataclasses.replace(run, result=dataclasses.replace(run.result, provenance=provenance))
     assert hardware(run) == ("2 × H100", "2 processes, 1 thread")
     nothing = dataclasses.replace(run, result=dataclasses.replace(run.result, provenance={}))
     assert hardware(nothing) == ("–", "")

@@ -1,0 +1,1 @@
+"""The commands besides the stages, one module each."""

@@ -1,7 +1,7 @@
-"""The backends that are here, and the train stage run on one of them, in a folder apart.
+"""Find the backends of this machine, and train on one of them in a temporary folder.
 
-What is compared is what `dvc repro` runs: `reprise train` with this checkout's code, data and pretrained model, in a
-temporary folder of its own, so that nothing here is overwritten.
+What runs is the stage of `dvc repro`: `reprise train` with this checkout's code, data and pretrained model. The
+temporary folder keeps the results of the workspace untouched.
 """
 
 import os
@@ -23,13 +23,19 @@ from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
 from reprise.hardware import ENVIRONMENT, HARDWARE_DIR, current_hardware, tpu_available
 
-# Accelerate takes XLA wherever torch_xla can be imported, so the CPU and XLA never share an environment.
+# Accelerate uses XLA whenever torch_xla can be imported, so CPU and XLA need separate environments.
 ENVIRONMENTS = {"cpu": Path(".venv"), "xla": Path(".venv-xla")}
 
 
 @dataclass(frozen=True)
 class Backend:
-    """What computes: the Python that starts it, the kind of hardware that it is told, and more of its environment."""
+    """How to start training on a backend.
+
+    Attributes:
+        python: path of the Python interpreter.
+        hardware: value of REPRISE_HARDWARE.
+        variables: further environment variables.
+    """
 
     python: str
     hardware: str
@@ -37,47 +43,48 @@ class Backend:
 
 
 def find_backends() -> dict[str, Backend]:
-    """The backends that this machine and its environments have, by name: cpu, cuda, xla (on a TPU or on XLA's CPU)."""
-    ours = "xla" if find_spec("torch_xla") else "cpu"
-    found = {}
-    for name, kind in {"cpu": "cpu", "xla": "tpu"}.items():
-        python = sys.executable if name == ours else str(ENVIRONMENTS[name].absolute() / "bin/python")
+    """Return the available backends by name: cpu, cuda, xla (on a TPU, or else on XLA's CPU device)."""
+    current = "xla" if find_spec("torch_xla") else "cpu"
+    backends = {}
+    for name, hardware in {"cpu": "cpu", "xla": "tpu"}.items():
+        python = sys.executable if name == current else str(ENVIRONMENTS[name].absolute() / "bin/python")
         if Path(python).exists():
             device = {"PJRT_DEVICE": "CPU"} if name == "xla" and not tpu_available() else {}
-            found[name] = Backend(python, kind, device)
-    if ours == "cpu" and torch.cuda.is_available():
-        found["cuda"] = Backend(sys.executable, "cuda", {})
-    return found
+            backends[name] = Backend(python, hardware, device)
+    if current == "cpu" and torch.cuda.is_available():
+        backends["cuda"] = Backend(sys.executable, "cuda", {})
+    return backends
 
 
 def current_backend() -> Backend:
-    """The one that `reprise train` takes here."""
+    """Return the backend that `reprise train` uses in this environment."""
     return Backend(sys.executable, current_hardware(), {})
 
 
 @contextmanager
 def train_in_tempdir(recipe: dict[str, Any], backend: Backend) -> Iterator[Path]:
-    """Train a recipe, as plain sections, on a backend; yield the folder that holds metrics/ and plots/ then.
+    """Train a recipe on a backend; yield the folder with the resulting metrics/ and plots/.
 
     Args:
-        recipe: as params.yaml says it, for the data that was prepared here.
+        recipe: content of params.yaml, for the data that is prepared here. Its trackers are not used.
         backend: one of `find_backends`.
 
     Raises:
-        UserError: nothing was prepared, or training fails; its own words stand above.
+        UserError: data or model are missing, or training fails; its error output is above.
     """
-    for needed in (stats_path(PREPARED), PRETRAINED / "model"):
-        if not needed.exists():
-            raise UserError(f"{needed}: not found; expected what `dvc repro prepare` makes")
+    for required in (stats_path(PREPARED), PRETRAINED / "model"):
+        if not required.exists():
+            raise UserError(f"{required}: not found; expected the output of `dvc repro prepare`")
     with tempfile.TemporaryDirectory(prefix="reprise-") as name:
         folder = Path(name)
         with (folder / "params.yaml").open("w", encoding="utf-8") as file:
-            YAML().dump(recipe | {"run": recipe["run"] | {"trackers": []}}, file)  # the folder goes, with theirs
-        for there in (HARDWARE_DIR, PREPARED, PRETRAINED / "tokenizer", PRETRAINED / "model", ENVIRONMENT):
-            (folder / there).parent.mkdir(parents=True, exist_ok=True)
-            (folder / there).symlink_to(there.absolute())
+            # Trackers would write to the folder, which is deleted.
+            YAML().dump(recipe | {"run": recipe["run"] | {"trackers": []}}, file)
+        for path in (HARDWARE_DIR, PREPARED, PRETRAINED / "tokenizer", PRETRAINED / "model", ENVIRONMENT):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).symlink_to(path.absolute())
         environment = os.environ | backend.variables | {"REPRISE_HARDWARE": backend.hardware}
-        if Path("src/reprise").is_dir():  # this checkout's code, in whatever environment
+        if Path("src/reprise").is_dir():  # this checkout's code, whatever the environment has installed
             environment["PYTHONPATH"] = str(Path("src").absolute())
         if subprocess.call([backend.python, "-m", "reprise", "train"], cwd=folder, env=environment):
             raise UserError(f"{backend.python}: `reprise train` failed, see above; expected it to train this recipe")

@@ -1,4 +1,4 @@
-"""`reprise compare`: what sets two runs, or two groups of seeds, apart, and whether it is more than chance."""
+"""`reprise compare`: compare two runs or two groups of seeds, and test which differences are significant."""
 
 import json
 import math
@@ -29,47 +29,52 @@ from reprise.results.statistics import (
 )
 
 OutputFormat = Literal["text", "json", "markdown"]
-HEADINGS = ("stage", "figure", "first", "second", "difference", "95 % interval", "verdict")
-ROW_COLUMNS = ("id", "text", "text_pair", "label")  # what says which row it is
+HEADINGS = ("stage", "metric", "first", "second", "difference", "95 % interval", "verdict")
+EXAMPLE_COLUMNS = ("id", "text", "text_pair", "label")  # columns of the predictions that identify an example
 MAX_TEXT_CHARS = 200  # of a text in a table
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """What one side of a comparison is: the word for it, its runs and their seeds, in the same order."""
+    """One of the two groups: its selector, the names of its runs, and their seeds in the same order."""
 
-    word: str
+    selector: str
     runs: list[str]
     seeds: list[int]
 
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """A figure of both sides, by the stage that gave it; no contrast where a side lacks it."""
+    """A metric in both groups.
+
+    Attributes:
+        stage: stage that computed it.
+        name: name of the metric.
+        test: result of the t-test, None if only one group has the metric.
+        verdict: the result in words.
+    """
 
     stage: str
     name: str
-    contrast: TTestResult | None
+    test: TTestResult | None
     verdict: str
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Two runs on the same rows.
+    """Two runs evaluated on the same examples.
 
     Attributes:
-        rows: how many they judged.
-        discordance: McNemar's counts and p; None in a regression.
-        intervals: by metric, the 95 % interval of the second's score less the first's over other rows; None where it
-            cannot be told.
-        changed: how many rows they do not agree on.
-        examples: the first of these: id, texts, label, both predictions. First come those on which both models were
-            surest, by the sum of the probabilities that they gave to their answers; in a regression those that are
-            furthest apart.
+        num_examples: number of examples.
+        mcnemar: McNemar's test, None in regression.
+        intervals: by metric, 95 % interval of the second run's score minus the first's; None if undefined.
+        changed: number of examples that the runs predict differently.
+        examples: the first of these: id, texts, label, both predictions. They are sorted by the sum of both models'
+            confidence, largest first; in regression by the distance between the predictions.
     """
 
-    rows: int
-    discordance: McNemarResult | None
+    num_examples: int
+    mcnemar: McNemarResult | None
     intervals: dict[str, tuple[float, float] | None]
     changed: int
     examples: list[dict[str, Any]]
@@ -77,146 +82,177 @@ class PairedComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides, and what there is to say of them."""
+    """Comparison of two groups of runs.
+
+    Attributes:
+        first: first group.
+        second: second group.
+        metrics: metrics of either group, evaluation first.
+        paired: comparison by example, None unless each group is one run with predictions of the same examples.
+        differences: differences between the inputs of the groups.
+        warnings: reasons to doubt the comparison.
+    """
 
     first: RunGroup
     second: RunGroup
     metrics: list[MetricComparison]
-    pairing: PairedComparison | None
+    paired: PairedComparison | None
     differences: list[Difference]
     warnings: list[str]
 
 
-def compare(before: str, after: str, rows: int, form: OutputFormat) -> None:
-    """Compare what two words name and print it.
+def compare(before: str, after: str, rows: int, output_format: OutputFormat) -> None:
+    """Compare the runs of two selectors and print the result.
+
+    Args:
+        before: selector of the first group.
+        after: selector of the second group.
+        rows: number of examples to print.
+        output_format: text, json or markdown.
 
     Raises:
-        UserError: a word names no run.
+        UserError: a selector names no run.
     """
     first, second = resolve_runs(before), resolve_runs(after)
-    told = comparison((before, first), (after, second), read_references(), rows)
-    if form == "json":
-        print(json.dumps(to_jsonable(asdict(told)), indent=2, ensure_ascii=False, allow_nan=False))
-    elif form == "markdown":
-        print(to_markdown(told))
+    result = comparison((before, first), (after, second), read_references(), rows)
+    if output_format == "json":
+        print(json.dumps(to_jsonable(asdict(result)), indent=2, ensure_ascii=False, allow_nan=False))
+    elif output_format == "markdown":
+        print(to_markdown(result))
     else:
-        print_comparison(told)
+        print_comparison(result)
 
 
 def comparison(
     before: tuple[str, Sequence[Run]],
     after: tuple[str, Sequence[Run]],
-    measured: Sequence[tuple[str, Reference]],
+    references: Sequence[tuple[str, Reference]],
     rows: int,
 ) -> Comparison:
-    """Compare two sides.
+    """Compare two groups of runs.
 
     Args:
-        before: the word for the first side, and its runs.
-        after: the second's.
-        measured: references, each with the kind of hardware.
-        rows: how many of the rows that changed to name.
+        before: selector and runs of the first group.
+        after: selector and runs of the second group.
+        references: measured seed noise, each with its hardware.
+        rows: number of differently predicted examples to include.
     """
-    sides = [RunGroup(word, [run.name for run in runs], [run.seed for run in runs]) for word, runs in (before, after)]
+    groups = [
+        RunGroup(selector, [run.name for run in runs], [run.seed for run in runs]) for selector, runs in (before, after)
+    ]
     results = [[run.result for run in runs] for _, runs in (before, after)]
     warnings = [
         f"{run.name} is a constant prediction: one label for every example"
         for run in (*before[1], *after[1])
         if run.constant_prediction
     ]
-    if len({evaluated_on(result) for side in results for result in side}) > 1:
-        warnings.append("not all runs were judged on the same rows: a difference may come from the rows")
+    if len({evaluated_on(result) for group in results for result in group}) > 1:
+        warnings.append("not all runs were evaluated on the same examples: differences may come from the data")
     if {run.commit or run.name for run in before[1]} & {run.commit or run.name for run in after[1]}:
-        warnings.append("a run stands on both sides")
-    pairing = None
+        warnings.append("a run is in both groups")
+    paired = None
     if len(before[1]) == len(after[1]) == 1:
-        predicted = [runs[0].predictions() for _, runs in (before, after)]
-        if predicted[0] is None or predicted[1] is None:
+        predictions = [runs[0].predictions() for _, runs in (before, after)]
+        if predictions[0] is None or predictions[1] is None:
             missing = [
-                runs[0].name for (_, runs), there in zip((before, after), predicted, strict=True) if there is None
+                runs[0].name for (_, runs), table in zip((before, after), predictions, strict=True) if table is None
             ]
             warnings.append(
-                f"the predictions of {' and '.join(missing)} are not here: rows are not compared (dvc pull)"
+                f"the predictions of {' and '.join(missing)} are not on this machine (dvc pull): "
+                "examples are not compared"
             )
         else:
-            pairing = compare_predictions(predicted[0], predicted[1], results[0][0], rows)
-            if pairing is None:
-                warnings.append("the predictions are of other rows or labels: rows are not compared")
+            paired = compare_predictions(predictions[0], predictions[1], results[0][0], rows)
+            if paired is None:
+                warnings.append("the predictions have different examples or labels: examples are not compared")
     return Comparison(
-        sides[0], sides[1], compare_metrics(results[0], results[1], known_sd(results, measured)), pairing,
+        groups[0], groups[1], compare_metrics(results[0], results[1], known_sd(results, references)), paired,
         diff_runs(results[0], results[1]), warnings,
     )  # fmt: skip
 
 
 def evaluated_on(result: RunResult) -> tuple[str, str]:
-    """What says which rows a result was judged on: the digest of the prepared data, and the split."""
+    """Return what identifies the evaluated examples: digest of the prepared data, and split."""
     prepared = result.outputs.get(str(PREPARED))
     return prepared.md5 if prepared else "", str(result.recipe.get("evaluate.split"))
 
 
-def known_sd(results: Sequence[Sequence[RunResult]], measured: Sequence[tuple[str, Reference]]) -> dict[Any, float]:
-    """The standard deviation over seeds of each figure, by stage and name, as it was measured before.
+def known_sd(results: Sequence[Sequence[RunResult]], references: Sequence[tuple[str, Reference]]) -> dict[Any, float]:
+    """Return the measured standard deviation over seeds of each metric, by stage and name.
 
-    A reference of a side's very recipe goes before one of the same task and pretrained model; either must be of the
-    same hardware.
+    A reference of exactly one of the recipes is preferred to one of the same task and pretrained model. The hardware
+    must be the same.
+
+    Returns:
+        Standard deviations, empty if no reference applies.
     """
-    flat = [result for side in results for result in side]
+    flat = [result for group in results for result in group]
     known = [(result.provenance.get("environment.hardware"), task_and_model(result.recipe)) for result in flat]
-    fitting = [each for kind, each in measured if (kind, task_and_model(each.recipe)) in known]
-    fitting.sort(key=lambda each: not any(each.matches(result) for result in flat))
-    if not fitting:
+    matching = [each for hardware, each in references if (hardware, task_and_model(each.recipe)) in known]
+    matching.sort(key=lambda each: not any(each.matches(result) for result in flat))
+    if not matching:
         return {}
-    return {(stage, name): spread.sd for stage, names in fitting[0].metrics.items() for name, spread in names.items()}
+    return {(stage, name): spread.sd for stage, names in matching[0].metrics.items() for name, spread in names.items()}
 
 
 def task_and_model(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Which task and pretrained model a recipe is about, by dotted key."""
+    """Return the keys of a recipe that define its task and pretrained model."""
     return {key: value for key, value in recipe.items() if key == "task.name" or key.startswith("model.")}
 
 
 def compare_metrics(
-    before: Sequence[RunResult], after: Sequence[RunResult], spreads: dict[Any, float]
+    before: Sequence[RunResult], after: Sequence[RunResult], standard_deviations: dict[Any, float]
 ) -> list[MetricComparison]:
-    """Every figure of either side, evaluation first, compared."""
+    """Compare every metric of either group, evaluation first.
+
+    Args:
+        before: results of the first group.
+        after: results of the second group.
+        standard_deviations: known standard deviations over seeds, by stage and name.
+    """
     keys = {
         (stage, name): None
         for stage in ("evaluate", "train")
         for result in (*before, *after)
         for name in result.metrics[stage]
     }
-    values = {key: [metric_values(side, *key) for side in (before, after)] for key in keys}
-    compared = sum(all(both) for both in values.values())
-    found = []
+    values = {key: [metric_values(group, *key) for group in (before, after)] for key in keys}
+    tests = sum(all(both) for both in values.values())
+    comparisons = []
     for (stage, name), (old, new) in values.items():
         if old and new:
-            told = t_test(old, new, compared)
-            found.append(MetricComparison(stage, name, told, verdict(name, told, spreads.get((stage, name)))))
+            test = t_test(old, new, tests)
+            words = verdict(name, test, standard_deviations.get((stage, name)))
+            comparisons.append(MetricComparison(stage, name, test, words))
         else:
-            side, there = ("first", old) if old else ("second", new)
-            found.append(
-                MetricComparison(stage, name, None, f"only the {side} side has it: {summarize(there).mean:.4f}")
-            )
-    return found
+            group, present = ("first", old) if old else ("second", new)
+            words = f"only in the {group} group: {summarize(present).mean:.4f}"
+            comparisons.append(MetricComparison(stage, name, None, words))
+    return comparisons
 
 
 def metric_values(results: Sequence[RunResult], stage: str, name: str) -> list[float]:
-    """A figure of each result that has it."""
+    """Return a metric of each result that has it."""
     return [result.metrics[stage][name] for result in results if name in result.metrics[stage]]
 
 
 def compare_predictions(
     before: pd.DataFrame, after: pd.DataFrame, result: RunResult, rows: int
 ) -> PairedComparison | None:
-    """Compare two runs row by row; None where they did not judge the same rows by the same labels.
+    """Compare two runs example by example.
 
     Args:
-        before: the predictions of the first, by the columns of `evaluate.stage.prediction_table`.
-        after: those of the second.
-        result: the first's.
-        rows: how many of the rows that changed to name.
+        before: predictions of the first run, with the columns of `evaluate.stage.prediction_table`.
+        after: predictions of the second run.
+        result: result of the first run.
+        rows: number of differently predicted examples to include.
+
+    Returns:
+        The comparison, None if the runs were not evaluated on the same examples with the same labels.
     """
-    which = [name for name in ROW_COLUMNS if name in before]
-    if which != [name for name in ROW_COLUMNS if name in after] or not before[which].equals(after[which]):
+    identifying = [name for name in EXAMPLE_COLUMNS if name in before]
+    same_columns = identifying == [name for name in EXAMPLE_COLUMNS if name in after]
+    if not same_columns or not before[identifying].equals(after[identifying]):
         return None
     labels = [str(label) for label in result.recipe["task.labels"]]
     if labels and not set(after["prediction"].map(str)) <= set(labels):
@@ -229,8 +265,8 @@ def compare_predictions(
     weight = confidence(before) + confidence(after) if labels else np.abs(second - first)
     changed = [int(row) for row in np.argsort(-weight, kind="stable") if first[row] != second[row]]
     return PairedComparison(
-        rows=len(truth),
-        discordance=mcnemar(first == truth, second == truth) if labels else None,
+        num_examples=len(truth),
+        mcnemar=mcnemar(first == truth, second == truth) if labels else None,
         intervals={
             name: paired_bootstrap_ci(metric_function(name, len(labels)), first, second, truth)
             for name in result.recipe["task.metrics"]
@@ -239,7 +275,7 @@ def compare_predictions(
         examples=[
             {
                 "id": row,
-                **{name: to_python(before[name].iloc[row]) for name in which},
+                **{name: to_python(before[name].iloc[row]) for name in identifying},
                 "first": to_python(before["prediction"].iloc[row]),
                 "second": to_python(after["prediction"].iloc[row]),
             }
@@ -249,25 +285,25 @@ def compare_predictions(
 
 
 def label_ids(column: "pd.Series[Any]", labels: Sequence[str]) -> npt.NDArray[Any]:
-    """Labels by their numbers; of a regression the values."""
+    """Convert label names to ids; in regression return the values."""
     if not labels:
         return column.to_numpy(np.float64)
-    known = {label: number for number, label in enumerate(labels)}
-    return np.array([known[str(label)] for label in column])
+    label2id = {label: index for index, label in enumerate(labels)}
+    return np.array([label2id[str(label)] for label in column])
 
 
 def confidence(predictions: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """The probability that a model gave to its answer, shape [rows]."""
+    """Return the probability of each predicted label, shape [examples]."""
     return np.array([max(each) for each in predictions["probabilities"]], np.float64)
 
 
 def to_python(value: Any) -> Any:
-    """A value as Python has it, instead of NumPy."""
+    """Convert a NumPy scalar to a Python number."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def to_jsonable(content: Any) -> Any:
-    """The same with null for numbers that JSON has no word for."""
+    """Replace numbers that are not finite by None, because JSON cannot represent them."""
     if isinstance(content, dict):
         return {key: to_jsonable(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -275,74 +311,75 @@ def to_jsonable(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def describe_group(side: RunGroup) -> str:
-    """A side in a line: the word, and what it stands for."""
-    seeds = f"seed{'s' if len(side.seeds) > 1 else ''} {', '.join(map(str, side.seeds))}"
-    runs = "" if side.runs == [side.word] else f": {', '.join(side.runs)}"
-    return f"{side.word} ({seeds}{runs})"
+def describe_group(group: RunGroup) -> str:
+    """Describe a group on one line: selector, seeds, and runs if the selector does not name them."""
+    seeds = f"seed{'s' if len(group.seeds) > 1 else ''} {', '.join(map(str, group.seeds))}"
+    runs = "" if group.runs == [group.selector] else f": {', '.join(group.runs)}"
+    return f"{group.selector} ({seeds}{runs})"
 
 
 def format_row(metric: MetricComparison) -> list[str]:
-    """A figure's line, by HEADINGS."""
-    told = metric.contrast
-    if told is None:
+    """Format a metric as a table row with the columns of `HEADINGS`."""
+    test = metric.test
+    if test is None:
         return [metric.stage, metric.name, "", "", "", "", metric.verdict]
-    interval = "–" if told.low is None or told.high is None else f"{told.low:+.4f} to {told.high:+.4f}"
+    interval = "–" if test.low is None or test.high is None else f"{test.low:+.4f} to {test.high:+.4f}"
     means = [
-        f"{side.mean:.4f}" + ("" if side.sd is None else f" ± {side.sd:.4f}") for side in (told.before, told.after)
+        f"{group.mean:.4f}" + ("" if group.sd is None else f" ± {group.sd:.4f}") for group in (test.before, test.after)
     ]
-    return [metric.stage, metric.name, *means, f"{told.difference:+.4f}", interval, metric.verdict]
+    return [metric.stage, metric.name, *means, f"{test.difference:+.4f}", interval, metric.verdict]
 
 
-def explain(told: Comparison) -> list[str]:
-    """What the table means, and what the rows say, a line each."""
-    tested = [metric for metric in told.metrics if metric.contrast and metric.contrast.p is not None]
+def explain(result: Comparison) -> list[str]:
+    """Explain the tests behind the table, and summarize the comparison by example; one sentence or two per line."""
+    tested = [metric for metric in result.metrics if metric.test and metric.test.p is not None]
     lines = []
     if tested:
-        single = 1 in (len(told.first.runs), len(told.second.runs))
+        single = 1 in (len(result.first.runs), len(result.second.runs))
         lines.append(
-            "Mean ± standard deviation over seeds; the difference is second less first. "
-            f"{'Student' if single else 'Welch'}'s t-test, with intervals and p made for "
-            f"{sum(each.contrast is not None for each in told.metrics)} metrics at once (Bonferroni)."
+            "Mean ± standard deviation over seeds; differences are second minus first. "
+            f"{'Student' if single else 'Welch'}'s t-test, with intervals and p-values corrected for "
+            f"{sum(metric.test is not None for metric in result.metrics)} metrics (Bonferroni)."
         )
         if single:
-            lines.append("A side of one seed is judged by the other's spread, as if another seed moved both as far.")
-    if told.pairing:
-        lines.append(f"Rows: {told.pairing.changed} of {told.pairing.rows} are predicted otherwise.")
-        if odd := told.pairing.discordance:
+            lines.append("The single seed is tested against the spread of the other group, assuming equal variances.")
+    if result.paired:
+        lines.append(f"Predictions differ on {result.paired.changed} of {result.paired.num_examples} examples.")
+        if test := result.paired.mcnemar:
             lines.append(
-                f"Only the first is right on {odd.only_before} rows, only the second on {odd.only_after}: "
-                f"McNemar's exact test, {format_p(odd.p)}."
+                f"Only the first is correct on {test.only_before} examples, only the second on {test.only_after}: "
+                f"McNemar's exact test, {format_p(test.p)}."
             )
         lines += [
-            f"{name}: second less first is {ends[0]:+.4f} to {ends[1]:+.4f} over other rows (paired bootstrap, 95 %)."
-            if ends
-            else f"{name}: the rows do not tell an interval."
-            for name, ends in told.pairing.intervals.items()
+            f"{name}: second minus first is {interval[0]:+.4f} to {interval[1]:+.4f} over other examples "
+            "(paired bootstrap, 95 %)."
+            if interval
+            else f"{name}: the paired bootstrap gives no interval."
+            for name, interval in result.paired.intervals.items()
         ]
-        lines.append("The rows speak of these two models; what another seed would do, only more seeds tell.")
+        lines.append("These tests compare two trained models; to compare recipes, use several seeds per group.")
     return lines
 
 
-def print_comparison(told: Comparison) -> None:
+def print_comparison(result: Comparison) -> None:
     """Print a comparison on the terminal."""
     console = Console(highlight=False, markup=False)
-    for place, side in (("first", told.first), ("second", told.second)):
-        console.print(f"{place}: {describe_group(side)}", soft_wrap=True)
-    for warning in told.warnings:
-        console.print(f"Beware: {warning}", style="bold", soft_wrap=True)
-    console.print(as_table(HEADINGS, map(format_row, told.metrics)))
-    for line in explain(told):
+    for title, group in (("first", result.first), ("second", result.second)):
+        console.print(f"{title}: {describe_group(group)}", soft_wrap=True)
+    for warning in result.warnings:
+        console.print(f"Warning: {warning}", style="bold", soft_wrap=True)
+    console.print(as_table(HEADINGS, map(format_row, result.metrics)))
+    for line in explain(result):
         console.print(line, soft_wrap=True)
-    if told.pairing and told.pairing.examples:
-        named = list(told.pairing.examples[0])
-        console.print(as_table(named, ([shortened(row[name]) for name in named] for row in told.pairing.examples)))
-    for line in format_differences(told.differences):
+    if result.paired and result.paired.examples:
+        columns = list(result.paired.examples[0])
+        console.print(as_table(columns, ([truncate(row[name]) for name in columns] for row in result.paired.examples)))
+    for line in format_differences(result.differences):
         console.print(f"Differs: {line}", soft_wrap=True)
 
 
 def as_table(headings: Sequence[str], rows: Any) -> Table:
-    """Texts as a table of rich."""
+    """Build a table for the terminal from rows of strings."""
     table = Table()
     for name in headings:
         table.add_column(name, overflow="fold")
@@ -351,20 +388,20 @@ def as_table(headings: Sequence[str], rows: Any) -> Table:
     return table
 
 
-def to_markdown(told: Comparison) -> str:
-    """A comparison as Markdown, for a pull request."""
+def to_markdown(result: Comparison) -> str:
+    """Format a comparison as Markdown, for a pull request."""
     lines = [
-        f"**{place}**: {escaped(describe_group(side))}  "
-        for place, side in (("first", told.first), ("second", told.second))
+        f"**{title}**: {escape_markdown(describe_group(group))}  "
+        for title, group in (("first", result.first), ("second", result.second))
     ]
-    lines += ["", *(f"> **Beware**: {escaped(warning)}" for warning in told.warnings), ""]
-    lines += [*markdown_table(HEADINGS, map(format_row, told.metrics)), ""]
-    lines += [f"- {escaped(line)}" for line in explain(told)]
-    if told.pairing and told.pairing.examples:
-        named = list(told.pairing.examples[0])
-        rows = ([shortened(row[name]) for name in named] for row in told.pairing.examples)
-        lines += ["", *markdown_table(named, rows)]
-    listed = [[each.what, each.key, each.before, each.after] for each in told.differences]
+    lines += ["", *(f"> **Warning**: {escape_markdown(warning)}" for warning in result.warnings), ""]
+    lines += [*markdown_table(HEADINGS, map(format_row, result.metrics)), ""]
+    lines += [f"- {escape_markdown(line)}" for line in explain(result)]
+    if result.paired and result.paired.examples:
+        columns = list(result.paired.examples[0])
+        rows = ([truncate(row[name]) for name in columns] for row in result.paired.examples)
+        lines += ["", *markdown_table(columns, rows)]
+    listed = [[each.kind, each.key, each.before, each.after] for each in result.differences]
     lines += [
         "",
         *(markdown_table(("differs", "", "first", "second"), listed) if listed else ["Nothing else differs."]),
@@ -373,19 +410,19 @@ def to_markdown(told: Comparison) -> str:
 
 
 def markdown_table(headings: Sequence[str], rows: Any) -> list[str]:
-    """A table of GitHub's Markdown, a line each."""
-    return [f"| {' | '.join(map(escaped, each))} |" for each in (headings, ["---"] * len(headings), *rows)]
+    """Format a table in GitHub's Markdown, one row per line."""
+    return [f"| {' | '.join(map(escape_markdown, each))} |" for each in (headings, ["---"] * len(headings), *rows)]
 
 
-def escaped(text: str) -> str:
-    """A text that Markdown takes as it is, on one line."""
+def escape_markdown(text: str) -> str:
+    """Escape a text so that Markdown shows it literally, on one line."""
     flat = " ".join(text.split())
     for sign in "\\|*_`<[":
         flat = flat.replace(sign, f"\\{sign}")
     return flat
 
 
-def shortened(value: Any) -> str:
-    """A value of a row as a table has room for it."""
+def truncate(value: Any) -> str:
+    """Format a value of an example for a table; long texts are cut."""
     text = f"{value:.4f}" if isinstance(value, float) else " ".join(str(value).split())
     return text if len(text) <= MAX_TEXT_CHARS else f"{text[:MAX_TEXT_CHARS].rstrip()} …"

@@ -1,4 +1,4 @@
-"""The shelf: recipes/ as Hydra config groups, composed into params.yaml."""
+"""Compose params.yaml from the recipe catalog: recipes/, a folder of Hydra config groups."""
 
 import difflib
 import re
@@ -17,14 +17,19 @@ from reprise.core.config import to_dict
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_file
 from reprise.core.validation import check_recipe, load_params
+from reprise.results.run import flatten
 
 RECIPES_DIR = Path("recipes")
 GROUPS = ("task", "model", "train")
 
 
-def list_recipes(shelf: Path = RECIPES_DIR) -> dict[str, list[tuple[str, str]]]:
-    """The choices of each group: name and the first line of the comment at the file's head, in alphabetical order."""
-    return {group: [(file.stem, _title(file)) for file in sorted((shelf / group).glob("*.yaml"))] for group in GROUPS}
+def list_recipes(catalog: Path = RECIPES_DIR) -> dict[str, list[tuple[str, str]]]:
+    """List the choices of each group.
+
+    Returns:
+        By group, name and title of each choice in alphabetical order. The title is the first comment line of the file.
+    """
+    return {group: [(file.stem, _title(file)) for file in sorted((catalog / group).glob("*.yaml"))] for group in GROUPS}
 
 
 def _title(file: Path) -> str:
@@ -34,45 +39,50 @@ def _title(file: Path) -> str:
     return ""
 
 
-def compose_recipe(overrides: Sequence[str], shelf: Path = RECIPES_DIR) -> dict[str, Any]:
-    """Compose the shelf's defaults with `overrides` in Hydra's grammar (`task=mrpc train.learning_rate=3e-5`).
+def compose_recipe(overrides: Sequence[str], catalog: Path = RECIPES_DIR) -> dict[str, Any]:
+    """Compose the catalog's defaults with overrides.
+
+    Args:
+        overrides: overrides in Hydra's grammar, such as `task=mrpc` or `train.learning_rate=3e-5`.
+        catalog: folder of the config groups.
 
     Raises:
-        UserError: an override names nothing on the shelf, or what was composed is no recipe.
+        UserError: an override has an unknown key or choice, or the composed recipe is invalid.
     """
-    if not (shelf / "config.yaml").is_file():
-        raise UserError(f"{shelf}/config.yaml: not found; run from the repository's root")
+    if not (catalog / "config.yaml").is_file():
+        raise UserError(f"{catalog}/config.yaml: not found; run from the repository's root")
     for override in overrides:
-        if not override.isprintable():  # the head of the file takes one line
-            raise UserError(f"compose: {override!r}: expected GROUP=CHOICE or KEY=VALUE in one line")
+        if not override.isprintable():  # the command is written to one line of params.yaml
+            raise UserError(f"compose: {override!r}: expected GROUP=CHOICE or KEY=VALUE on one line")
     try:
-        with initialize_config_dir(str(shelf.resolve()), version_base="1.3"):
+        with initialize_config_dir(str(catalog.resolve()), version_base="1.3"):
             composed = OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"compose: {_format_hydra_error(error, shelf)}") from None
-    # Through the dataclasses and back: checked, every key written out, in their order.
+        raise UserError(f"compose: {_format_hydra_error(error, catalog)}") from None
+    # Converted to dataclasses and back, so that the recipe is validated and complete, with keys in a fixed order.
     return dict(to_dict(check_recipe(composed, "compose")))
 
 
-def _format_hydra_error(error: Exception, shelf: Path) -> str:
-    """Hydra explains itself over many lines; one names the trouble, another the choices."""
+def _format_hydra_error(error: Exception, catalog: Path) -> str:
+    """Reduce Hydra's message of many lines to one, with the nearest key or the valid choices."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if unknown := re.match(r"Could not override '([^']+)'", lines[0]):
-        near = difflib.get_close_matches(unknown[1], flatten(compose_recipe([], shelf)), n=1)
+        near = difflib.get_close_matches(unknown[1], flatten(compose_recipe([], catalog), keep_empty=True), n=1)
         return f"{unknown[1]}: unknown key" + (f"; did you mean {near[0]}?" if near else "; params.yaml lists them all")
     if malformed := re.match(r"Error parsing override '(.*)'", lines[0]):
         return f"{malformed[1]!r}: expected GROUP=CHOICE or KEY=VALUE"
     if unknown := re.match(r"In 'config': Could not find '(\w+)/([^']*)'", lines[0]):
         group, choice = unknown.groups()
-        choices = ", ".join(name for name, _ in list_recipes(shelf).get(group, []))
-        return f"{group}={choice}: not on the shelf; expected one of {choices}"
+        choices = ", ".join(name for name, _ in list_recipes(catalog).get(group, []))
+        return f"{group}={choice}: unknown choice; expected one of {choices}"
     return lines[0]
 
 
 def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -> list[str]:
-    """Write params.yaml, headed with the command that made it; return what differs from the file it replaces.
+    """Write params.yaml with the command that composes it in a comment.
 
-    Each difference is a line such as `train.learning_rate: 5e-05 → 3e-05`.
+    Returns:
+        The differences from the previous file, one per key, such as `train.learning_rate: 5e-05 → 3e-05`.
     """
     yaml = YAML()
     yaml.width = 120
@@ -86,7 +96,8 @@ def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -
             "# Edit by hand as you like, or use `dvc exp run -S KEY=VALUE`; what each key means: recipes/config.yaml\n"
         )
         yaml.dump(recipe, file)
-    old, new = flatten(before), flatten(recipe)
+    old = flatten(before, keep_empty=True) if isinstance(before, dict) else {}
+    new = flatten(recipe, keep_empty=True)
     return [
         f"{key}: {old.get(key, 'absent')} → {new.get(key, 'absent')}"
         for key in [*new, *(key for key in old if key not in new)]
@@ -95,13 +106,5 @@ def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -
 
 
 def compose_command(overrides: Sequence[str]) -> str:
-    """The command that composes this recipe again."""
+    """Return the command that composes a recipe again."""
     return shlex.join(["reprise", "compose", *(overrides or ["task=rotten-tomatoes"])])
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict) or not tree:
-        return {prefix: tree} if prefix else {}
-    return {
-        k: v for key, value in tree.items() for k, v in flatten(value, f"{prefix}.{key}" if prefix else key).items()
-    }

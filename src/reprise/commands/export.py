@@ -1,4 +1,4 @@
-"""`reprise export`: the final model as a folder for the Hub, with a model card that is all measured."""
+"""`reprise export`: export the final model to a folder for the Hub, with a model card of measured results."""
 
 import json
 import shutil
@@ -24,18 +24,22 @@ PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "datasets")
 
 
 def export(folder: Path) -> None:
-    """Write the model, its tokenizer, its card, its recipe and its provenance to a new folder.
+    """Write model, tokenizer, model card, recipe and provenance to a folder.
+
+    Args:
+        folder: folder that is empty or does not exist.
 
     Raises:
-        UserError: the folder has something in it, or what lies here is not what the recipe cooks.
+        UserError: the folder is not empty, or the results do not belong to the current recipe.
     """
-    place = folder.resolve()  # of what a link points to
-    if any(above.is_file() for above in place.parents) or place.is_file() or (place.is_dir() and any(place.iterdir())):
-        raise UserError(f"{folder}: expected a folder that is empty or not there yet")
+    target = folder.resolve()  # of a link, the folder it points to
+    blocked = any(parent.is_file() for parent in target.parents) or target.is_file()
+    if blocked or (target.is_dir() and any(target.iterdir())):
+        raise UserError(f"{folder}: expected a folder that is empty or does not exist")
     stale = stale_stages()
     if stale:
-        raise UserError(f"{PARAMS}: {', '.join(stale)} did not cook what lies here; expected `dvc repro` first")
-    result = read_result(folder_reader(Path()), where="here")
+        raise UserError(f"{PARAMS}: out of date: {', '.join(stale)}; expected `dvc repro` first")
+    result = read_result(folder_reader(Path()), where="workspace")
     reference = find_reference(result, result.provenance["environment.hardware"])
     text = model_card(
         read_recipe(),
@@ -45,19 +49,19 @@ def export(folder: Path) -> None:
         reference,
         origin=redact_url(try_output("git", "remote", "get-url", "origin") or ""),
     )
-    with atomic_dir(place) as partial:
+    with atomic_dir(target) as partial:
         for file in sorted(FINAL_MODEL.iterdir()):
             shutil.copyfile(file, partial / file.name)
         shutil.copyfile(PARAMS, partial / PARAMS.name)
         shutil.copyfile(PROVENANCE, partial / PROVENANCE.name)
         (partial / "README.md").write_text(f"{text}\n", encoding="utf-8")
-    for file in sorted(place.iterdir()):
+    for file in sorted(target.iterdir()):
         print(f"export: {folder / file.name}, {file.stat().st_size:,} bytes")
-    print(f"export: to upload it, `hf upload YOUR_NAME/{place.name} {folder}`")
+    print(f"export: upload it with `hf upload YOUR_NAME/{target.name} {folder}`")
 
 
 def stale_stages() -> list[str]:
-    """The stages that DVC would run, but for the one that always runs."""
+    """List the stages that DVC would run, except the one that always runs."""
     status: dict[str, list[Any]] = json.loads(check_output("dvc", "status", "--json"))
     return [stage for stage, changes in status.items() if changes != ["always changed"]]
 
@@ -70,15 +74,15 @@ def model_card(
     reference: Reference | None,
     origin: str,
 ) -> ModelCard:
-    """The model card: metadata as the Hub reads it (huggingface.co/docs/hub/model-cards), and the text.
+    """Build the model card: metadata for the Hub (huggingface.co/docs/hub/model-cards) and text.
 
     Args:
-        recipe: what was cooked.
-        evaluated: metrics/evaluate.json.
-        prepared: data/prepared/stats.json.
-        provenance: metrics/provenance.json.
-        reference: the seeds' figures, where they were measured.
-        origin: where the repository is cloned from, empty where nobody else could.
+        recipe: recipe of the model.
+        evaluated: content of metrics/evaluate.json.
+        prepared: content of data/prepared/stats.json.
+        provenance: content of metrics/provenance.json.
+        reference: metrics over seeds, None if not measured.
+        origin: URL to clone the repository from, empty if it is not public.
     """
     data, model = recipe.task.source, recipe.model.source
     dataset = data.repo if isinstance(data, HubDataset) else recipe.task.name
@@ -98,7 +102,7 @@ def model_card(
                 dataset_name=recipe.task.name,
                 dataset_config=data.config if isinstance(data, HubDataset) else None,
                 dataset_revision=data.revision if isinstance(data, HubDataset) else None,
-                dataset_split=names.get(evaluated["split"], evaluated["split"]),  # as the Hub calls it
+                dataset_split=names.get(evaluated["split"], evaluated["split"]),  # the Hub's name of the split
                 metric_type=name,
                 metric_value=evaluated[name],
             )
@@ -107,7 +111,7 @@ def model_card(
     )
     session, result = provenance["sessions"][-1], provenance["results"][-1]
     clone = f"git clone {origin or 'THE_REPOSITORY'} reprise && cd reprise"
-    made: ModelCard = ModelCard.from_template(
+    card: ModelCard = ModelCard.from_template(
         metadata,
         template_path=str(TEMPLATE),
         recipe=recipe,
@@ -123,30 +127,30 @@ def model_card(
         session=session,
         packages=PACKAGES,
     )
-    return made
+    return card
 
 
 def reproduce_command(session: dict[str, Any]) -> str:
-    """What cooks on the hardware that a session ran on: in the image, or in the environment of the checkout."""
-    kind = session["environment"]["hardware"]
-    if kind == "cpu" and not session["image"]:
+    """Return the command that reproduces a session on its hardware, in its image or in the virtual environment."""
+    hardware = session["environment"]["hardware"]
+    if hardware == "cpu" and not session["image"]:
         return "make train"
-    return f"make train-{'gpu' if kind == 'cuda' else kind}"
+    return f"make train-{'gpu' if hardware == 'cuda' else hardware}"
 
 
 def describe_source(source: Any) -> str:
-    """Where something was fetched from, with what pins it."""
+    """Describe a source of data or weights with the revision or digest that pins it."""
     match source:
         case HubDataset() | HubModel():
             config = f", `{source.config}`" if isinstance(source, HubDataset) else ""
             return f"`{source.repo}`{config} of the Hub at revision `{source.revision}`"
         case WheelSource():
             return f"`{source.path}` of the package {source.distribution} {source.version}, SHA-256 `{source.sha256}`"
-    return "files of its own"
+    return "local files"
 
 
 def redact_url(url: str) -> str:
-    """A clone's URL without password or token; empty where it names a place of this machine."""
+    """Remove password and token from a clone URL; return an empty string for a path on this machine."""
     if url.startswith("git@"):
         return url
     parts = urlsplit(url)

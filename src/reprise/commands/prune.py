@@ -1,4 +1,4 @@
-"""`reprise prune`: clear away the experiments that were tried on other commits than HEAD."""
+"""`reprise prune`: remove the experiments that did not start from HEAD."""
 
 from collections.abc import Callable
 
@@ -9,28 +9,26 @@ from reprise.results.runs import experiments
 from reprise.results.vcs import check_output, resolve_commit
 
 
-def prune(agreed: Callable[[str], bool]) -> None:
-    """Show the experiments that were not tried on HEAD, and have DVC remove them if that is agreed to.
+def prune(confirm: Callable[[str], bool]) -> None:
+    """List the experiments that did not start from HEAD, and remove them after confirmation.
 
     Args:
-        agreed: answers a question.
+        confirm: asks the user a yes-no question.
     """
     head = resolve_commit("HEAD")
     old = [experiment for experiment in experiments() if experiment.base != head]
     if not old:
-        print("prune: no experiment of another commit than HEAD; `dvc exp remove` removes others")
+        print("prune: no experiments of other commits than HEAD; remove others with `dvc exp remove`")
         return
     table = Table()
-    for heading in ("experiment", "tried on", "when"):
+    for heading in ("experiment", "started from", "created"):
         table.add_column(heading)
-    for each in old:
-        table.add_row(each.name, each.base[:12], f"{each.created:%Y-%m-%d %H:%M}")
+    for experiment in old:
+        table.add_row(experiment.name, experiment.base[:12], f"{experiment.created:%Y-%m-%d %H:%M}")
     Console(highlight=False, markup=False).print(table)
-    if not agreed(f"Remove these {len(old)} experiments?"):
+    if not confirm(f"Remove these {len(old)} experiments?"):
         print("prune: nothing was removed")
         return
-    # By ref: experiments of several commits may have the same name.
-    check_output("dvc", "exp", "remove", *(each.ref for each in old))
-    print(
-        f"prune: {len(old)} removed; `dvc gc --workspace --all-commits --all-experiments` frees what they have cached"
-    )
+    # By ref, because experiments of several commits may share a name.
+    check_output("dvc", "exp", "remove", *(experiment.ref for experiment in old))
+    print(f"prune: {len(old)} removed; free their cache with `dvc gc --workspace --all-commits --all-experiments`")

@@ -1,4 +1,4 @@
-"""`reprise seed-noise`: cook several seeds of a recipe and keep what became of each."""
+"""`reprise seed-noise`: run a recipe with several seeds and save the spread of its metrics."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -15,39 +15,42 @@ from reprise.results.vcs import resolve_commit, try_output
 
 
 def measure_seed_noise(seeds: int) -> None:
-    """Cook the recipe with its own seed and those after it, and write and show their reference.
+    """Run the recipe with consecutive seeds; write and print its reference.
 
-    Each is a DVC experiment in a copy of the checkout, so the workspace stays as it is. A measurement that was
-    interrupted goes on with what is missing: DVC's run cache has the rest.
+    Each run is a DVC experiment in a copy of the checkout, so the workspace is untouched. After an interruption, DVC's
+    run cache restores the seeds that are done.
+
+    Args:
+        seeds: number of seeds, starting at the recipe's seed.
 
     Raises:
-        UserError: the pipeline fails, or there is no commit to cook from.
+        UserError: the pipeline fails, or the repository has no commit.
     """
     resolve_commit("HEAD")
-    recipe, kind = read_recipe(), current_hardware()
+    recipe, hardware = read_recipe(), current_hardware()
     experiments = {seed: f"reference-seed-{seed}" for seed in range(recipe.seed, recipe.seed + seeds)}
     remove_experiments(experiments.values())
     results = {}
-    for number, (seed, name) in enumerate(experiments.items(), start=1):
-        print(f"seed-noise: seed {seed}, {number} of {seeds}", flush=True)
+    for index, (seed, name) in enumerate(experiments.items(), start=1):
+        print(f"seed-noise: seed {seed}, {index} of {seeds}", flush=True)
         run_experiment(name, seed)
         results[seed] = resolve_run(name).result
     reference = summarize_seeds(results)
-    file = REFERENCES / f"{recipe.task.name}-{recipe.model.name}-{kind}.json"
+    file = REFERENCES / f"{recipe.task.name}-{recipe.model.name}-{hardware}.json"
     reference.write(file)
     remove_experiments(experiments.values())
     print_reference(reference, file)
 
 
-def remove_experiments(experiments: Collection[str]) -> None:
-    """Remove the experiments of these names that there are; what they cooked stays in DVC's run cache."""
-    there = (try_output("dvc", "exp", "list", "--name-only") or "").split()
-    for name in set(experiments) & set(there):
+def remove_experiments(names: Collection[str]) -> None:
+    """Remove the experiments of these names that exist; DVC's run cache keeps their results."""
+    existing = (try_output("dvc", "exp", "list", "--name-only") or "").split()
+    for name in set(names) & set(existing):
         try_output("dvc", "exp", "remove", name)
 
 
 def print_reference(reference: Reference, file: Path) -> None:
-    """Print the figures over the seeds, and where they were written."""
+    """Print the metrics of each seed, their mean and standard deviation, and the file."""
     console = Console(highlight=False)
     table = Table()
     table.add_column("seed")
@@ -61,4 +64,4 @@ def print_reference(reference: Reference, file: Path) -> None:
     table.add_row("mean", *(f"{spread.mean:.4f}" for spread in spreads))
     table.add_row("standard deviation", *(f"{spread.sd:.4f}" for spread in spreads))
     console.print(table)
-    console.print(f"Written to {file}; `reprise verify` judges by it.", soft_wrap=True)
+    console.print(f"Saved to {file}; `reprise verify` and `reprise compare` use it.", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`reprise seeds`: the recipe with several seeds, each an experiment, and how far its figures spread."""
+"""`reprise seeds`: run the recipe with several seeds, each as an experiment, and summarize its metrics."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,113 +27,121 @@ PIPELINE = Path("dvc.yaml")
 
 
 def run_seeds(count: int, overrides: Sequence[str]) -> None:
-    """Cook the recipe with its own seed and those after it, and print how its figures spread.
+    """Run the recipe with consecutive seeds and print the spread of its metrics.
 
-    Each is a DVC experiment in a copy of the checkout, so the workspace stays as it is. A seed that was cooked already
-    with the same recipe, code and environment is taken as it is, wherever it lies: so what was interrupted goes on.
+    Each run is a DVC experiment in a copy of the checkout, so the workspace is untouched. A seed that the workspace,
+    HEAD or an experiment already has, with the same recipe, code and environment, is not run again. An interrupted
+    command therefore resumes where it stopped.
 
     Args:
-        count: how many seeds.
-        overrides: of params.yaml, as `dvc exp run -S` takes them.
+        count: number of seeds, starting at the recipe's seed.
+        overrides: overrides of params.yaml, as for `dvc exp run -S`.
 
     Raises:
-        UserError: an override means nothing, there is no commit to cook from, or the pipeline fails.
+        UserError: an override is invalid, the repository has no commit, or the pipeline fails.
     """
     resolve_commit("HEAD")
     params = apply_overrides(overrides)
-    group = planned_replicate_key(params)
-    wanted = range(params["seed"], params["seed"] + count)
-    there = {run.seed: run for run in reversed(seed_replicates(group, all_runs()))}
-    name = f"seed-{{}}-{hashlib.sha256(group.encode()).hexdigest()[:7]}"
+    key = planned_replicate_key(params)
+    existing = {run.seed: run for run in reversed(seed_replicates(key, all_runs()))}
+    name = f"seed-{{}}-{hashlib.sha256(key.encode()).hexdigest()[:7]}"
     runs = []
-    for number, seed in enumerate(wanted, start=1):
-        known = there.get(seed)
-        print(f"seeds: seed {seed}, {number} of {count}{f': {known.name} has it' if known else ''}", flush=True)
-        if known is None:
+    for index, seed in enumerate(range(params["seed"], params["seed"] + count), start=1):
+        run = existing.get(seed)
+        print(f"seeds: seed {seed}, {index} of {count}{f': reusing {run.name}' if run else ''}", flush=True)
+        if run is None:
             run_experiment(name.format(seed), seed, overrides)
-            known = resolve_run(name.format(seed))
-        runs.append(known)
+            run = resolve_run(name.format(seed))
+        runs.append(run)
     print_spread(first_per_seed(runs))
 
 
 def run_experiment(name: str, seed: int, overrides: Iterable[str] = ()) -> None:
-    """Cook the recipe with a seed as an experiment of that name, in a copy of the checkout.
+    """Run the recipe with a seed as an experiment of this name, in a copy of the checkout.
 
     Raises:
         UserError: the pipeline fails.
     """
-    settings = [word for setting in (*overrides, f"seed={seed}") for word in ("--set-param", setting)]
-    if dvc("exp", "run", "--temp", "--name", name, *settings):
-        raise UserError(f"params.yaml: seed {seed}: the pipeline failed, see above; expected it to cook")
+    params = [argument for override in (*overrides, f"seed={seed}") for argument in ("--set-param", override)]
+    if dvc("exp", "run", "--temp", "--name", name, *params):
+        raise UserError(f"params.yaml: seed {seed}: the pipeline failed, see above; expected it to finish")
 
 
 def apply_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """params.yaml as `dvc exp run -S` would cook it, checked; both speak Hydra's grammar.
+    """Return params.yaml with overrides applied as `dvc exp run -S` does, validated.
 
     Raises:
         UserError: an override is malformed, names an unknown key, or gives several values.
     """
-    own = [override.removeprefix(f"{PARAMS}:") for override in overrides]
+    unprefixed = [override.removeprefix(f"{PARAMS}:") for override in overrides]
     if not PARAMS.is_file():
         raise UserError(f"{PARAMS}: not found; run from the repository's root, or make it with `reprise compose`")
     try:
         with initialize_config_dir(str(PARAMS.parent.resolve()), version_base="1.3"):
-            changed = OmegaConf.to_container(compose(PARAMS.stem, own), resolve=True)
+            changed = OmegaConf.to_container(compose(PARAMS.stem, unprefixed), resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        said = next(iter(str(error).splitlines()), "")
-        raise UserError(f"-S {' -S '.join(overrides)}: expected KEY=VALUE of a key in {PARAMS}: {said}") from None
+        reason = next(iter(str(error).splitlines()), "")
+        raise UserError(f"-S {' -S '.join(overrides)}: expected KEY=VALUE of a key in {PARAMS}: {reason}") from None
     return dict(to_dict(check_recipe(changed, str(PARAMS))))
 
 
 def planned_replicate_key(params: Mapping[str, Any]) -> str:
-    """The `identity` of what `dvc repro` would cook here with these parameters.
+    """Return the `replicate_key` that a run of `dvc repro` would have here.
+
+    Args:
+        params: content of params.yaml.
 
     Raises:
-        UserError: the software is not the locked one, or what the pipeline reads is not there.
+        UserError: the installed software differs from the lock files, or an input of the pipeline is missing.
     """
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo  # slow; it hashes the code exactly as it will for dvc.lock
+    from dvc.repo import Repo  # slow; hashes the code exactly as for dvc.lock
 
     try:
         with Repo() as repo:
             stages = list(repo.index.stages)
-            made = [Path(out.fs_path) for stage in stages for out in stage.outs]
+            outputs = [Path(out.fs_path) for stage in stages for out in stage.outs]
             code = {}
             for dep in (dep for stage in stages for dep in stage.deps if dep.hash_name != "params"):
-                place = Path(dep.fs_path)
-                if not any(place.is_relative_to(out) for out in made):
-                    code[place.relative_to(repo.root_dir).as_posix()] = dep.get_hash().value
+                path = Path(dep.fs_path)
+                if not any(path.is_relative_to(out) for out in outputs):
+                    code[path.relative_to(repo.root_dir).as_posix()] = dep.get_hash().value
     except DvcException as error:
-        raise UserError(f"{PIPELINE}: expected a pipeline that DVC can cook here: {error}") from None
-    told = YAML(typ="safe").load(PIPELINE.read_text(encoding="utf-8"))["stages"].values()
-    keys = [key for stage in told for key in stage.get("params", [])]
+        raise UserError(f"{PIPELINE}: expected a pipeline that DVC can run here: {error}") from None
+    definitions = YAML(typ="safe").load(PIPELINE.read_text(encoding="utf-8"))["stages"].values()
+    keys = [key for stage in definitions for key in stage.get("params", [])]
     return replicate_key_of(
         stage_params(params, keys), code, flatten({"environment": locked_environment(current_hardware())})
     )
 
 
 def stage_params(params: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """What the stages read of params.yaml, by dotted key, given the keys that dvc.yaml names."""
-    found: dict[str, Any] = {}
+    """Return the parameters that the stages read, flattened.
+
+    Args:
+        params: content of params.yaml.
+        keys: dotted keys of values or sections, as in dvc.yaml.
+    """
+    selected: dict[str, Any] = {}
     for key in keys:
         value: Any = params
-        for part in key.split("."):
-            value = value[part]
-        found |= flatten({key: value})
-    return found
+        for name in key.split("."):
+            value = value[name]
+        selected |= flatten({key: value})
+    return selected
 
 
 def print_spread(runs: Sequence[Run]) -> None:
-    """Print mean, standard deviation and ends of each figure over the seeds, and what to type next."""
+    """Print mean, standard deviation, minimum and maximum of each metric, and a command to try next."""
     console = Console(highlight=False, markup=False)
     table = Table()
-    for heading in ("stage", "figure", "mean", "standard deviation", "min", "max"):
-        table.add_column(heading, justify="left" if heading in ("stage", "figure") else "right")
+    for heading in ("stage", "metric", "mean", "standard deviation", "min", "max"):
+        table.add_column(heading, justify="left" if heading in ("stage", "metric") else "right")
     for stage in ("evaluate", "train"):
         for name in runs[0].result.metrics[stage]:
-            told = summarize([run.result.metrics[stage][name] for run in runs])
-            spread = "–" if told.sd is None else f"{told.sd:.4f}"
-            table.add_row(stage, name, f"{told.mean:.4f}", spread, f"{told.low:.4f}", f"{told.high:.4f}")
+            summary = summarize([run.result.metrics[stage][name] for run in runs])
+            sd = "–" if summary.sd is None else f"{summary.sd:.4f}"
+            table.add_row(stage, name, f"{summary.mean:.4f}", sd, f"{summary.low:.4f}", f"{summary.high:.4f}")
     console.print(table)
     console.print(f"{len(runs)} seed{'s' * (len(runs) > 1)}: {', '.join(run.name for run in runs)}", soft_wrap=True)
     for run in runs:
@@ -144,6 +152,6 @@ def print_spread(runs: Sequence[Run]) -> None:
                 soft_wrap=True,
             )
     if any(run.kind == "commit" for run in runs):
-        console.print("Try something else as often: reprise seeds -n N -S KEY=VALUE", soft_wrap=True)
+        console.print("Run a variant with the same seeds: reprise seeds -n N -S KEY=VALUE", soft_wrap=True)
     else:
-        console.print(f"Is it better? reprise compare seeds:HEAD seeds:{runs[-1].name}", soft_wrap=True)
+        console.print(f"Test the difference: reprise compare seeds:HEAD seeds:{runs[-1].name}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What is shown at the end: the figures of the last cooking, and the shelf."""
+"""Print the metrics of the last run, and the recipe catalog."""
 
 from pathlib import Path
 
@@ -11,55 +11,58 @@ from reprise.core.paths import FINAL_MODEL, METRICS
 from reprise.core.validation import read_recipe
 
 NEXT_COMMANDS = (
-    ("dvc metrics diff", "how far the metrics are from the last commit's"),
-    ("dvc plots show", "the curves, the confusion matrix, the calibration"),
-    ("dvc exp run -S train.learning_rate=3e-5", "try another value; `dvc exp show` compares"),
-    ("reprise compose", "what else is on the shelf"),
+    ("dvc metrics diff", "compare the metrics with the last commit's"),
+    ("dvc plots show", "draw curves, confusion matrix and calibration"),
+    ("dvc exp run -S train.learning_rate=3e-5", "try another value; compare with `dvc exp show`"),
+    ("reprise compose", "list the tasks and models of the recipe catalog"),
 )
 
 
 def print_summary(metrics: Path = METRICS) -> None:
-    """Print the metrics with their intervals, the baseline, where the model lies and what to try next.
+    """Print the metrics with intervals and baseline, the model's folder and commands to try next.
 
     Raises:
-        UserError: nothing was cooked yet.
+        UserError: the metrics are missing.
     """
-    judged, trained, speed = (read_json(metrics / f"{name}.json") for name in ("evaluate", "train", "speed"))
+    evaluation, training, speed = (read_json(metrics / f"{name}.json") for name in ("evaluate", "train", "speed"))
     recipe = read_recipe()
     console = Console(highlight=False)
-    what = f"{recipe.model.name} on {recipe.task.name}: {judged['num_examples']} rows of the {judged['split']} split"
-    console.print(Text(what, style="bold"), soft_wrap=True)
+    examples = f"{evaluation['num_examples']} examples of the {evaluation['split']} split"
+    console.print(Text(f"{recipe.model.name} on {recipe.task.name}: {examples}", style="bold"), soft_wrap=True)
     table = Table()
     for heading in ("metric", "value", "95 % interval", "baseline"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
-    for name, ends in judged["ci95"].items():
+    for name, interval in evaluation["ci95"].items():
         table.add_row(
-            name, f"{judged[name]:.4f}", f"{ends['low']:.4f} – {ends['high']:.4f}", f"{judged['baseline'][name]:.4f}"
+            name,
+            f"{evaluation[name]:.4f}",
+            f"{interval['low']:.4f} – {interval['high']:.4f}",
+            f"{evaluation['baseline'][name]:.4f}",
         )
     console.print(table)
-    if judged["constant_prediction"]:
+    if evaluation["constant_prediction"]:
         console.print(
-            "[bold]Constant prediction:[/bold] every example got the same prediction; the metrics say nothing."
+            "[bold]Constant prediction:[/bold] every example got the same prediction; the metrics are meaningless."
         )
     console.print(f"The baseline always predicts {recipe.task.kind.baseline} of the training split.")
     console.print(
-        f"Epoch {trained['best_epoch']} of {recipe.train.epochs} was kept; "
+        f"Epoch {training['best_epoch']} of {recipe.train.epochs} was kept; "
         f"{speed['examples_per_second']:.0f} examples/s in training.\n"
-        f"The model is in {FINAL_MODEL}/.\n\nWhat to try next:"
+        f"The model is saved to {FINAL_MODEL}/.\n\nWhat to try next:"
     )
     for command, meaning in NEXT_COMMANDS:
         console.print(f"  {command:<42} {meaning}", soft_wrap=True)
 
 
-def print_recipes(shelf: dict[str, list[tuple[str, str]]]) -> None:
-    """Print what may be composed, a line a choice."""
+def print_recipes(catalog: dict[str, list[tuple[str, str]]]) -> None:
+    """Print the recipe catalog, one choice per row."""
     console = Console(highlight=False)
-    table = Table(title="The shelf")
-    for heading in ("choice", "what it is"):
+    table = Table(title="Recipe catalog")
+    for heading in ("choice", "description"):
         table.add_column(heading)
-    for group, choices in shelf.items():
-        for name, headline in choices:
-            table.add_row(f"{group}={name}", headline)
+    for group, choices in catalog.items():
+        for name, title in choices:
+            table.add_row(f"{group}={name}", title)
         table.add_section()
     console.print(table)
     console.print("Compose: reprise compose task=rotten-tomatoes model=minilm train.learning_rate=3e-5", soft_wrap=True)

@@ -1,1 +1,1 @@
-"""`reprise report`: all runs on one page that needs nothing but a browser."""
+"""`reprise report`: all runs on one HTML page that works offline."""

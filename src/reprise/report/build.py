@@ -1,4 +1,4 @@
-"""`reprise report`: collect the runs, read their files, write the page."""
+"""`reprise report`: collect the runs, read their files and write the page."""
 
 from collections.abc import Sequence
 from datetime import UTC
@@ -20,43 +20,52 @@ from reprise.results.runs import Run, all_runs, resolve_runs
 from reprise.results.vcs import check_output, resolve_commit
 
 
-def report(words: Sequence[str], page: Path) -> None:
-    """Write the page of the runs that `words` name, or of the workspace, HEAD and all experiments.
+def report(selectors: Sequence[str], page: Path) -> None:
+    """Write the report.
+
+    Args:
+        selectors: selectors of the runs; if empty, the workspace, HEAD and all experiments.
+        page: output file.
 
     Raises:
-        UserError: a word names no run, or a run is damaged.
+        UserError: a selector names no run, a run is damaged, or there are no runs.
     """
-    named: dict[str | None, Run] = {}  # by commit: a run that several words name stands there once
-    for run in [run for word in words for run in resolve_runs(word)] if words else all_runs():
-        named.setdefault(run.commit, run)
-    runs = list(named.values())
+    by_commit: dict[str | None, Run] = {}  # a run that several selectors name is shown once
+    for run in [run for selector in selectors for run in resolve_runs(selector)] if selectors else all_runs():
+        by_commit.setdefault(run.commit, run)
+    runs = list(by_commit.values())
     if not runs:
-        raise UserError("report: nothing was cooked here yet; expected the results of `dvc repro`")
+        raise UserError("report: no runs yet; expected the results of `dvc repro`")
     parents = parents_of([run.commit for run in runs if run.commit])
-    entries = [
+    report_runs = [
         load_report_run(run, parents) for run in tqdm(runs, desc="report: read", unit=" runs", delay=2, leave=False)
     ]
-    ours = [run for run in runs if run is runs[0] or run.kind != "experiment"]
-    judged, predictions = next(
-        ((run.name, found) for run in ours if (found := run.predictions()) is not None), ("", None)
+    candidates = [run for run in runs if run is runs[0] or run.kind != "experiment"]
+    errors_run, predictions = next(
+        ((run.name, table) for run in candidates if (table := run.predictions()) is not None), ("", None)
     )
     text = render(
         build_context(
-            entries,
+            report_runs,
             references=read_references(),
-            card=read_json(stats_path(PREPARED)) if stats_path(PREPARED).is_file() else None,
-            judged_run=judged,
-            mistaken=[] if predictions is None else find_errors(predictions),
+            stats=read_json(stats_path(PREPARED)) if stats_path(PREPARED).is_file() else None,
+            errors_run=errors_run,
+            errors=[] if predictions is None else find_errors(predictions),
         )
     )
     with atomic_file(page) as partial:
         partial.write_text(text, encoding="utf-8")
     install_offline_template()
-    print(f"report: {len(runs)} runs, {len(text.encode()) / 1e6:.1f} MB, in {page.absolute().as_uri()}")
+    print(f"report: {len(runs)} runs, {len(text.encode()) / 1e6:.1f} MB, saved to {page.absolute().as_uri()}")
 
 
 def load_report_run(run: Run, parents: dict[str, str]) -> ReportRun:
-    """A run with its files read. What lies in the workspace comes after HEAD."""
+    """Read the files of a run.
+
+    Args:
+        run: the run; the parent of the workspace is HEAD.
+        parents: parent of each commit.
+    """
     return ReportRun(
         name=run.name,
         kind=run.kind,
@@ -69,7 +78,7 @@ def load_report_run(run: Run, parents: dict[str, str]) -> ReportRun:
 
 
 def parents_of(commits: Sequence[str]) -> dict[str, str]:
-    """The first parent of each commit that has one."""
+    """Return the first parent of each commit that has one."""
     if not commits:
         return {}
     lines = check_output("git", "rev-list", "--no-walk", "--parents", *commits).splitlines()

@@ -1,7 +1,7 @@
-"""The charts as Vega-Lite, made with altair. Rows and colours come later: what a chart shows is chosen on the page.
+"""Vega-Lite specifications of the charts, built with altair. The page supplies the rows of the selected runs.
 
-Each chart draws the rows of its data set `rows`; a chart's function says which fields they have. Colours are the
-variables of report.css, so that light and dark need no drawing anew. `color` and `dash` are those of a chosen run.
+Each chart draws the rows of the data set `rows`; its function documents their fields. Colours are variables of
+report.css, so that light and dark mode need no redraw. `color` and `dash` are the style of a selected run.
 """
 
 from collections.abc import Collection, Sequence
@@ -17,16 +17,16 @@ Spec = dict[str, Any]
 
 
 def to_spec(chart: alt.Chart | alt.LayerChart | alt.FacetChart, height: int = 240) -> Spec:
-    """The specification, as wide as its place on the page."""
+    """Convert a chart to a specification as wide as its container."""
     spec: Spec = chart.properties(width="container", height=height).to_dict()
-    spec.pop("config")  # The page has its own.
+    spec.pop("config")  # set by the page
     return spec
 
 
 def curve(y: str, title: str, *, axis_format: str) -> Spec:
-    """A line for each run. Rows: run, color, dash, step, and the field `y`."""
-    # Not the nearest point: Vega-Lite 6.4 does not find the texts of its tooltip.
-    under = alt.selection_point(on="pointerover", clear="pointerout", fields=["step"], empty=False)
+    """Draw one line per run over the steps. Rows: run, color, dash, step, and the field `y`."""
+    # Not `nearest`: Vega-Lite 6.4 then shows no tooltip.
+    hovered = alt.selection_point(on="pointerover", clear="pointerout", fields=["step"], empty=False)
     base = alt.Chart(ROWS).encode(
         x=alt.X("step:Q", title="optimizer step").scale(nice=False),
         y=alt.Y(f"{y}:Q", title=title).scale(zero=False).axis(format=axis_format),
@@ -34,14 +34,14 @@ def curve(y: str, title: str, *, axis_format: str) -> Spec:
         detail="run:N",
     )
     points = base.mark_point(filled=True, size=100).encode(
-        opacity=alt.when(under).then(alt.value(1)).otherwise(alt.value(0)),
+        opacity=alt.when(hovered).then(alt.value(1)).otherwise(alt.value(0)),
         tooltip=["run:N", alt.Tooltip("step:Q", format=",.0f"), alt.Tooltip(f"{y}:Q", format=".4~g", title=title)],
     )
-    return to_spec(base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + points.add_params(under))
+    return to_spec(base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + points.add_params(hovered))
 
 
 def epochs() -> Spec:
-    """The validation after each epoch. Rows: run, color, dash, epoch, value."""
+    """Draw a validation metric after each epoch. Rows: run, color, dash, epoch, value."""
     base = alt.Chart(ROWS).encode(
         x=alt.X("epoch:O", title="epoch").axis(labelAngle=0, labelOverlap=True),
         y=alt.Y("value:Q", title=None).scale(zero=False),
@@ -55,26 +55,31 @@ def epochs() -> Spec:
 
 
 def confusion(labels: Sequence[str]) -> Spec:
-    """How many rows of each label were told as which. Rows: actual, predicted, count, share (of the actual label)."""
+    """Draw a confusion matrix. Rows: actual, predicted, count, fraction (of the actual label)."""
     names = list(labels)
     flat = max(map(len, names), default=0) * len(names) < 24
     base = alt.Chart(ROWS).encode(
         x=alt.X("predicted:N", title="predicted", sort=names).axis(labelAngle=0 if flat else -40, labelLimit=80),
         y=alt.Y("actual:N", title="actual", sort=names).axis(labelLimit=80),
-        tooltip=["actual:N", "predicted:N", "count:Q", alt.Tooltip("share:Q", format=".1%", title="of the actual")],
+        tooltip=[
+            "actual:N",
+            "predicted:N",
+            "count:Q",
+            alt.Tooltip("fraction:Q", format=".1%", title="of the actual label"),
+        ],
     )
     cells = base.mark_rect(fill="var(--heat)").encode(
-        fillOpacity=alt.FillOpacity("share:Q", legend=None).scale(domain=[0, 1], range=[0.04, 1])
+        fillOpacity=alt.FillOpacity("fraction:Q", legend=None).scale(domain=[0, 1], range=[0.04, 1])
     )
-    if len(names) > 12:  # No number would find room.
+    if len(names) > 12:  # cells too small for numbers
         return to_spec(cells, height=min(26 * len(names), 900))
     counts = base.mark_text(fontSize=14, dy=-7, fill=INK).encode(text=alt.Text("count:Q", format=","))
-    shares = base.mark_text(fontSize=11, dy=10, fill=INK).encode(text=alt.Text("share:Q", format=".1%"))
-    return to_spec(cells + counts + shares, height=max(60 * len(names), 170))
+    fractions = base.mark_text(fontSize=11, dy=10, fill=INK).encode(text=alt.Text("fraction:Q", format=".1%"))
+    return to_spec(cells + counts + fractions, height=max(60 * len(names), 170))
 
 
 def precision_recall() -> Spec:
-    """Precision against recall over all thresholds. Rows: run, color, dash, recall, precision, order."""
+    """Draw precision against recall over all thresholds. Rows: run, color, dash, recall, precision, order."""
     chart = (
         alt.Chart(ROWS)
         .mark_line(strokeWidth=1.8)
@@ -92,10 +97,10 @@ def precision_recall() -> Spec:
 
 
 def calibration() -> Spec:
-    """How often it was right against how sure it was. Rows: run, color, dash, confidence, accuracy, rows."""
+    """Draw a calibration curve: accuracy against confidence. Rows: run, color, dash, confidence, accuracy, rows."""
     base = alt.Chart(ROWS).encode(
-        x=alt.X("confidence:Q", title="how sure the model was").scale(domain=[0, 1]),
-        y=alt.Y("accuracy:Q", title="how often it was right").scale(domain=[0, 1]),
+        x=alt.X("confidence:Q", title="confidence").scale(domain=[0, 1]),
+        y=alt.Y("accuracy:Q", title="accuracy").scale(domain=[0, 1]),
         color=COLOR,
         detail="run:N",
     )
@@ -110,19 +115,24 @@ def calibration() -> Spec:
             "run:N",
             alt.Tooltip("confidence:Q", format=".3f"),
             alt.Tooltip("accuracy:Q", format=".3f"),
-            alt.Tooltip("rows:Q", format=","),
+            alt.Tooltip("rows:Q", format=",", title="examples"),
         ],
     )
     return to_spec(perfect + base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + points, height=300)
 
 
 def sweep(param: str, values: Collection[float]) -> Spec:
-    """A figure against a number of the recipe, a point a run. Rows: run, color, chosen, param, value, from, to."""
+    """Draw a metric against a parameter, one point per run. Rows: run, color, chosen, param, value, from, to.
+
+    Args:
+        param: dotted key of the parameter.
+        values: its values; the axis is logarithmic if they are positive and span a factor of ten.
+    """
     smallest, largest = min(values), max(values)
     log = smallest > 0 and largest / smallest >= 10
-    few = sorted(values) if len(values) <= 8 else alt.Undefined
-    written = "format(datum.value, datum.value != 0 && abs(datum.value) < 0.001 ? '~e' : '~g')"
-    x = alt.X("param:Q", title=param).axis(labelExpr=written, labelOverlap=True, values=few)
+    ticks = sorted(values) if len(values) <= 8 else alt.Undefined
+    number_format = "format(datum.value, datum.value != 0 && abs(datum.value) < 0.001 ? '~e' : '~g')"
+    x = alt.X("param:Q", title=param).axis(labelExpr=number_format, labelOverlap=True, values=ticks)
     base = alt.Chart(ROWS).encode(
         x=x.scale(type="log", nice=False, padding=14) if log else x.scale(zero=False, nice=False, padding=14),
         color=COLOR,
@@ -136,9 +146,13 @@ def sweep(param: str, values: Collection[float]) -> Spec:
 
 
 def seeds(groups: int) -> Spec:
-    """A strip for each group, a tick a seed.
+    """Draw one strip per group with one tick per seed.
 
-    Rows: group, seed, run, color, value; in the first of a group (`first`) also mean, sd, and low and high, one sd off.
+    Rows: group, seed, run, color, value; the first row of a group (`first`) also has mean, sd, and low and high, the
+    mean minus and plus one sd.
+
+    Args:
+        groups: number of groups.
     """
     base = alt.Chart(ROWS).encode(
         x=alt.X("value:Q", title=None).scale(zero=False, padding=14).axis(orient="top"),
@@ -147,9 +161,9 @@ def seeds(groups: int) -> Spec:
             ticks=False, domain=False, offset=0,
         ),
     )  # fmt: skip
-    once = base.transform_filter("datum.first")
-    spread = once.mark_rule(strokeWidth=1.5, color=MUTED).encode(x=alt.X("low:Q", title=None), x2="high:Q")
-    mean = once.mark_point(shape="diamond", filled=True, size=70, opacity=1, color=MUTED).encode(
+    group_rows = base.transform_filter("datum.first")
+    spread = group_rows.mark_rule(strokeWidth=1.5, color=MUTED).encode(x=alt.X("low:Q", title=None), x2="high:Q")
+    mean = group_rows.mark_point(shape="diamond", filled=True, size=70, opacity=1, color=MUTED).encode(
         x="mean:Q", tooltip=["group:N", alt.Tooltip("mean:Q", format=".4~f"), alt.Tooltip("sd:Q", format=".2~g")]
     )
     ticks = base.mark_tick(thickness=2.5, size=18, opacity=1).encode(
@@ -159,9 +173,13 @@ def seeds(groups: int) -> Spec:
 
 
 def lengths(splits: int) -> Spec:
-    """How long the texts of each split are. Rows: split, and the quantiles min, q25, q50, q75, q95, q99, max."""
+    """Draw the quantiles of text lengths per split. Rows: split, min, q25, q50, q75, q95, q99, max.
+
+    Args:
+        splits: number of splits.
+    """
     base = alt.Chart(ROWS).encode(y=alt.Y("split:N", title=None, sort=None))
-    tooltip = [alt.Tooltip(f"{name}:Q", title=said) for name, said in QUANTILES.items()]
+    tooltip = [alt.Tooltip(f"{name}:Q", title=title) for name, title in QUANTILES.items()]
     range_ = base.mark_rule(color=MUTED).encode(x=alt.X("min:Q", title="tokens"), x2="max:Q", tooltip=tooltip)
     half = base.mark_bar(height=16, color=ACCENT, opacity=0.55).encode(x="q25:Q", x2="q75:Q", tooltip=tooltip)
     median = base.mark_tick(color=INK, thickness=2, size=22).encode(x="q50:Q", tooltip=tooltip)
@@ -172,7 +190,7 @@ def lengths(splits: int) -> Spec:
     return to_spec(alt.layer(range_, half, median, *tails), height=40 * splits)
 
 
-# The quantiles of stats.json that the chart has, and what they are called.
+# Quantiles in the chart, and their display names.
 QUANTILES = {
     "min": "shortest",
     "q25": "25 %",
@@ -185,18 +203,23 @@ QUANTILES = {
 
 
 def balance(labels: Sequence[str], splits: int) -> Spec:
-    """The share of each label in each split. Rows: split, label, count, share, order."""
+    """Draw the fraction of each label per split. Rows: split, label, count, fraction, order.
+
+    Args:
+        labels: names of the labels, in order.
+        splits: number of splits.
+    """
     chart = (
         alt.Chart(ROWS)
         .mark_bar(height=22)
         .encode(
-            x=alt.X("share:Q", title="share of the rows").stack("zero").axis(format="%").scale(domain=[0, 1]),
+            x=alt.X("fraction:Q", title="fraction of the examples").stack("zero").axis(format="%").scale(domain=[0, 1]),
             y=alt.Y("split:N", title=None, sort=None),
             color=alt.Color("label:N", title=None, sort=list(labels)).legend(
                 orient="top", columns=4, labelLimit=160, symbolType="square"
             ),
             order="order:Q",
-            tooltip=["split:N", "label:N", alt.Tooltip("count:Q", format=","), alt.Tooltip("share:Q", format=".1%")],
+            tooltip=["split:N", "label:N", alt.Tooltip("count:Q", format=","), alt.Tooltip("fraction:Q", format=".1%")],
         )
     )
     return to_spec(chart, height=40 * splits)

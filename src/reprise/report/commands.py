@@ -1,4 +1,4 @@
-"""What to type to have a run's results, and to cook it again."""
+"""Shell commands that get a run's results and that reproduce it."""
 
 import re
 import shlex
@@ -9,67 +9,75 @@ from typing import Any
 from reprise.report.run import ReportRun
 
 PLAIN_VALUE = re.compile(r"[A-Za-z_][\w./:@+-]*", re.ASCII)
-# What Hydra's grammar does not take for text (hydra.cc/docs/advanced/override_grammar/basic).
+# Words that Hydra's grammar does not parse as strings (hydra.cc/docs/advanced/override_grammar/basic).
 RESERVED_WORDS = {"null", "true", "false", "nan", "inf"}
 Recipe = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Command:
-    """What to type, and what comes of it."""
+    """Lines to type, and their purpose."""
 
     purpose: str
     lines: list[str]
 
 
-def run_commands(entry: ReportRun, by_commit: dict[str, ReportRun]) -> list[Command]:
-    """What gives a run's results, and what cooks it again.
+def run_commands(run: ReportRun, by_commit: dict[str, ReportRun]) -> list[Command]:
+    """Return the commands that get a run's results and that reproduce it.
 
-    An experiment is said as the `dvc exp run` on the commit that it was tried on, if it changed
-    nothing but params.yaml.
+    An experiment that changed only params.yaml is reproduced by `dvc exp run` on its parent commit.
+
+    Args:
+        run: the run.
+        by_commit: all runs of the report that have a commit.
     """
-    where = docker_prefix(entry)
-    again = Command("Cook it again and judge every output", [f"make verify REV={entry.commit}"])
-    base = by_commit.get(entry.parent)
-    if entry.kind == "commit":
-        return [Command("Get its results", [f"git checkout {entry.commit}", "dvc checkout"]), again]
-    said = None
-    if base is not None and base.result.code == entry.result.code:
-        words = experiment_command(entry.params, base.params)
-        said = None if words is None else [f"git checkout {base.commit}", f"{where}{shlex.join(words)}"]
-    if entry.kind == "workspace":
-        return [Command("Cook it again", said or [f"{where}dvc repro"])]
+    prefix = docker_prefix(run)
+    verify = Command("Reproduce it and grade every output", [f"make verify REV={run.commit}"])
+    base = by_commit.get(run.parent)
+    if run.kind == "commit":
+        return [Command("Get its results", [f"git checkout {run.commit}", "dvc checkout"]), verify]
+    experiment = None
+    if base is not None and base.result.code == run.result.code:
+        arguments = experiment_command(run.params, base.params)
+        experiment = None if arguments is None else [f"git checkout {base.commit}", f"{prefix}{shlex.join(arguments)}"]
+    if run.kind == "workspace":
+        return [Command("Run it again", experiment or [f"{prefix}dvc repro"])]
     return [
-        Command("Get its results", [f"dvc exp apply {shlex.join([entry.name])}"]),
-        Command("Cook it anew", said or [f"git checkout {entry.commit}", f"{where}dvc repro"]),
-        again,
+        Command("Get its results", [f"dvc exp apply {shlex.join([run.name])}"]),
+        Command("Run it again", experiment or [f"git checkout {run.commit}", f"{prefix}dvc repro"]),
+        verify,
     ]
 
 
-def docker_prefix(entry: ReportRun) -> str:
-    """What stands before a command so that it runs in the image of the hardware that the run was cooked on."""
-    told = entry.result.provenance
-    kind = told.get("environment.hardware", "cpu")
-    return f"docker/run {kind} " if told.get("image") or kind != "cpu" else ""
+def docker_prefix(run: ReportRun) -> str:
+    """Return the command prefix that runs a command in the image of the run's hardware; empty if it used none."""
+    provenance = run.result.provenance
+    hardware = provenance.get("environment.hardware", "cpu")
+    return f"docker/run {hardware} " if provenance.get("image") or hardware != "cpu" else ""
 
 
 def experiment_command(recipe: Recipe, base: Recipe) -> list[str] | None:
-    """The words of the `dvc exp run` that cooks `recipe` where `base` is the params.yaml that lies there.
+    """Return the arguments of the `dvc exp run` that changes one params.yaml to another.
 
-    Both are nested, as the file is. None where `-S` cannot say it: keys come or go, or are no names.
+    Args:
+        recipe: wanted params.yaml, nested.
+        base: params.yaml of the commit on which the command is run, nested.
+
+    Returns:
+        The arguments, None if `-S` cannot express the change: keys are added or removed, or are no identifiers.
     """
     try:
-        settings = [f"{key}={to_hydra(value)}" for key, value in changes(recipe, base)]
+        overrides = [f"{key}={to_hydra(value)}" for key, value in changes(recipe, base)]
     except LookupError:
         return None
-    return ["dvc", "exp", "run", *(word for setting in settings for word in ("-S", setting))]
+    return ["dvc", "exp", "run", *(argument for override in overrides for argument in ("-S", override))]
 
 
 def changes(recipe: Recipe, base: Recipe, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted keys whose values are not the same, with the value of `recipe`.
+    """Yield the dotted keys whose values differ, with the value in `recipe`.
 
     Raises:
-        LookupError: a mapping has other keys, or what was one is a list.
+        LookupError: a mapping has other keys, or a mapping is replaced by a list or the reverse.
     """
     require_identifiers(recipe)
     if recipe.keys() != base.keys():
@@ -85,10 +93,10 @@ def changes(recipe: Recipe, base: Recipe, prefix: str = "") -> Iterator[tuple[st
 
 
 def to_hydra(value: Any) -> str:
-    """A value in Hydra's override grammar, which `-S` speaks.
+    """Format a value in Hydra's override grammar, which `-S` uses.
 
     Raises:
-        LookupError: a key in it is no name.
+        LookupError: a key of a mapping is no identifier.
     """
     match value:
         case None:
@@ -105,13 +113,17 @@ def to_hydra(value: Any) -> str:
     text = str(value)
     if PLAIN_VALUE.fullmatch(text) and text.lower() not in RESERVED_WORDS:
         return text
-    # Within quotes a backslash stands for itself, unless a quote comes after it.
+    # In quotes a backslash is literal, except before a quote.
     escaped = re.sub(r"(\\*)'", r"\1\1\'", text)
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
 def require_identifiers(mapping: Mapping[str, Any]) -> None:
-    """Raise LookupError where a key could not stand in a dotted key."""
+    """Check that every key can be part of a dotted key.
+
+    Raises:
+        LookupError: a key is no identifier.
+    """
     for key in mapping:
         if not str(key).isidentifier():
             raise LookupError(key)

@@ -1,4 +1,4 @@
-"""What the page says: plain data, made of the runs and of nothing else."""
+"""Build the content of the page as plain data, a pure function of the runs."""
 
 import math
 from collections import Counter
@@ -18,16 +18,16 @@ from reprise.report.seeds import SeedGroup, seed_groups
 from reprise.report.table import Cell, Column, is_number, metric_names, table, varying_keys
 from reprise.results.reference import Reference
 
-MAX_INITIAL_RUNS = 4  # runs whose curves are drawn when the page opens
-CURVE_POINTS = 200  # of precision against recall, over all labels of a run
-DIGITS = 4  # of what is drawn: a thousandth of a chart's height is less than a pixel
-# How stats.json calls the quantiles that the chart of lengths has.
+MAX_INITIAL_RUNS = 4  # runs that are selected when the page opens
+CURVE_POINTS = 200  # of the precision-recall curves of a run, over all labels
+DIGITS = 4  # significant digits in charts: a thousandth of a chart's height is less than a pixel
+# Quantiles of the length chart, and their keys in stats.json.
 QUANTILES = {"min": "0.0", "q25": "0.25", "q50": "0.5", "q75": "0.75", "q95": "0.95", "q99": "0.99", "max": "1.0"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A run in the table and in the list of where they come from."""
+    """A run in the table and in the list of commands and provenance."""
 
     name: str
     kind: str
@@ -39,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Headline:
-    """The first run's metrics: name, value, interval, baseline."""
+    """A metric of the first run: name, value, bounds of the 95 % interval, baseline."""
 
     name: str
     value: float
@@ -50,90 +50,90 @@ class Headline:
 
 @dataclass(frozen=True)
 class ReportContext:
-    """All that the template fills in.
+    """Everything that the template needs.
 
     Attributes:
         title: model and task of the first run.
-        headlines: its metrics.
-        judged: on what they were measured.
-        columns: of the table, after the name.
-        rows: a run each.
-        regression: whether the first run's task is one.
-        labels: the longest list of labels that a run has; empty where all are regressions.
-        sweeps: the numbers of the recipe that differ.
-        groups: runs that differ in the seed alone.
-        judged_run: the name of the run whose mistakes are shown, empty where its predictions are not here.
-        mistakes: the most confident ones.
-        card: of the prepared data, None where it is not here.
-        charts: Vega-Lite, by name.
-        data: what the charts draw and the page chooses from.
+        headlines: metrics of the first run.
+        evaluated_on: number of examples and split that these metrics were computed on.
+        columns: columns of the table, after the name.
+        rows: one row per run.
+        regression: whether the first run's task is a regression.
+        labels: longest list of labels of any run; empty if all runs are regressions.
+        sweeps: numeric parameters that differ between runs.
+        groups: runs that differ only in the seed.
+        errors_run: name of the run whose errors are shown; empty if no predictions are on this machine.
+        errors: its most confident errors.
+        stats: statistics of the prepared data, None if it is not on this machine.
+        charts: Vega-Lite specifications by name.
+        data: data of the charts and of the controls.
     """
 
     title: str
     headlines: list[Headline]
-    judged: str
+    evaluated_on: str
     columns: list[Column]
     rows: list[Row]
     regression: bool
     labels: list[str]
     sweeps: list[str]
     groups: list[SeedGroup]
-    judged_run: str
-    mistakes: list[Misprediction]
-    card: dict[str, Any] | None
+    errors_run: str
+    errors: list[Misprediction]
+    stats: dict[str, Any] | None
     charts: dict[str, charts.Spec]
     data: dict[str, Any]
 
 
 def build_context(
-    entries: Sequence[ReportRun],
+    runs: Sequence[ReportRun],
     *,
     references: Sequence[tuple[str, Reference]] = (),
-    card: dict[str, Any] | None = None,
-    judged_run: str = "",
-    mistaken: Sequence[Misprediction] = (),
+    stats: dict[str, Any] | None = None,
+    errors_run: str = "",
+    errors: Sequence[Misprediction] = (),
 ) -> ReportContext:
-    """What the page says.
+    """Build the content of the page.
 
     Args:
-        entries: the runs, at least one; the first is the one that the page is about.
-        references: figures of seeds that were measured, each with the kind of hardware.
-        card: data/prepared/stats.json.
-        judged_run: the name of the run whose predictions are here, empty where none are.
-        mistaken: its most confident mistakes.
+        runs: at least one run; the first is the subject of the page.
+        references: measured seed noise, each with its hardware.
+        stats: content of data/prepared/stats.json, None if missing.
+        errors_run: name of the run whose errors are shown, empty for none.
+        errors: its most confident errors.
     """
-    first, keys = entries[0], varying_keys(entries)
-    columns, cells = table(entries)
-    sweeps = {key: values for key in keys if key != "seed" and len(values := numeric_values(entries, key)) > 1}
-    alike = seed_groups(entries, references, keys)
-    labels = max(map(label_names, entries), key=len)
-    by_commit = {entry.commit: entry for entry in entries if entry.commit}
+    first, keys = runs[0], varying_keys(runs)
+    columns, cells = table(runs)
+    sweeps = {key: values for key in keys if key != "seed" and len(values := numeric_values(runs, key)) > 1}
+    groups = seed_groups(runs, references, keys)
+    labels = max(map(label_names, runs), key=len)
+    by_commit = {run.commit: run for run in runs if run.commit}
     return ReportContext(
         title=f"{first.model} on {first.result.recipe['task.name']}",
         headlines=[
-            Headline(name, first.evaluated[name], ends["low"], ends["high"], first.evaluated["baseline"][name])
-            for name, ends in first.evaluated["ci95"].items()
+            Headline(name, first.evaluated[name], ci["low"], ci["high"], first.evaluated["baseline"][name])
+            for name, ci in first.evaluated["ci95"].items()
         ],
-        judged=f"{first.evaluated['num_examples']:,} rows of the {first.evaluated['split']} split",
+        evaluated_on=f"{first.evaluated['num_examples']:,} examples of the {first.evaluated['split']} split",
         columns=columns,
         rows=[
             Row(
-                entry.name,
-                entry.kind,
-                entry.constant_prediction,
+                run.name,
+                run.kind,
+                run.constant_prediction,
                 row,
-                run_commands(entry, by_commit),
-                provenance_rows(entry),
+                run_commands(run, by_commit),
+                provenance_rows(run),
             )
-            for entry, row in zip(entries, cells, strict=True)
+            for run, row in zip(runs, cells, strict=True)
         ],
         regression=not label_names(first),
         labels=labels,
         sweeps=list(sweeps),
-        groups=alike,
-        judged_run=judged_run,
-        mistakes=list(mistaken),
-        card=card,
+        groups=groups,
+        errors_run=errors_run,
+        errors=list(errors),
+        stats=stats,
         charts={
             "loss": charts.curve("loss", "mean loss of a step", axis_format=".2~f"),
             "learning_rate": charts.curve("learning_rate", "learning rate", axis_format=".1~e"),
@@ -142,16 +142,16 @@ def build_context(
             "confusion": charts.confusion(labels),
             "pr": charts.precision_recall(),
             "calibration": charts.calibration(),
-            "seeds": charts.seeds(len(alike)),
-            "lengths": charts.lengths(len(card["splits"]) if card else 0),
-            "balance": charts.balance(card["labels"] if card else [], len(card["splits"]) if card else 0),
-            **{f"sweep {number}": charts.sweep(key, values) for number, (key, values) in enumerate(sweeps.items())},
+            "seeds": charts.seeds(len(groups)),
+            "lengths": charts.lengths(len(stats["splits"]) if stats else 0),
+            "balance": charts.balance(stats["labels"] if stats else [], len(stats["splits"]) if stats else 0),
+            **{f"sweep {index}": charts.sweep(key, values) for index, (key, values) in enumerate(sweeps.items())},
         },
         data={
-            "metrics": metric_names(entries),
+            "metrics": metric_names(runs),
             "sweeps": list(sweeps),
-            "runs": [chart_data(entry, list(sweeps)) for entry in entries],
-            "chosen": list(range(min(MAX_INITIAL_RUNS, len(entries)))),
+            "runs": [chart_data(run, list(sweeps)) for run in runs],
+            "chosen": list(range(min(MAX_INITIAL_RUNS, len(runs)))),
             "groups": [
                 {
                     "label": group.label,
@@ -168,55 +168,55 @@ def build_context(
                         for each in group.seeds
                     ],
                 }
-                for group in alike
+                for group in groups
             ],
-            **dataset_stats(card),
+            **dataset_stats(stats),
         },
     )
 
 
-def label_names(entry: ReportRun) -> list[str]:
-    """The names of the labels in the order of their ids."""
-    return [str(label) for label in entry.result.recipe.get("task.labels") or []]
+def label_names(run: ReportRun) -> list[str]:
+    """Return the label names in the order of their ids."""
+    return [str(label) for label in run.result.recipe.get("task.labels") or []]
 
 
-def numeric_values(entries: Sequence[ReportRun], key: str) -> set[float]:
-    """The numbers that a key of the recipe has."""
-    return {entry.recipe[key] for entry in entries if is_number(entry.recipe.get(key))}
+def numeric_values(runs: Sequence[ReportRun], key: str) -> set[float]:
+    """Return the numeric values of a parameter over all runs."""
+    return {run.recipe[key] for run in runs if is_number(run.recipe.get(key))}
 
 
-def chart_data(entry: ReportRun, params: Sequence[str]) -> dict[str, Any]:
-    """What the charts draw of a run, column by column and rounded, so that hundreds of runs stay a small page."""
-    curve = bin_means(table_of(entry, "train"), peaks=("grad_norm",))
+def chart_data(run: ReportRun, params: Sequence[str]) -> dict[str, Any]:
+    """Return a run's data for the charts, in columns and rounded, so that a page of hundreds of runs stays small."""
+    curve = bin_means(table_of(run, "train"), peaks=("grad_norm",))
     return {
-        "name": entry.name,
-        "labels": label_names(entry),
-        "params": {key: value for key in params if is_number(value := entry.recipe.get(key))},
+        "name": run.name,
+        "labels": label_names(run),
+        "params": {key: value for key in params if is_number(value := run.recipe.get(key))},
         "metrics": {
             name: rounded([each for each in (metric.value, metric.low, metric.high) if each is not None], 5)
-            for name, metric in entry.metrics.items()
+            for name, metric in run.metrics.items()
         },
         "curve": columns_of(curve, ["step", "loss", "learning_rate", "grad_norm"]),
-        "epochs": columns_of(table_of(entry, "validation")),
-        "confusion": confusion_counts(table_of(entry, "confusion"), label_names(entry)),
-        "pr": precision_recall(table_of(entry, "precision_recall")),
-        "calibration": columns_of(table_of(entry, "calibration")),
+        "epochs": columns_of(table_of(run, "validation")),
+        "confusion": confusion_counts(table_of(run, "confusion"), label_names(run)),
+        "pr": precision_recall(table_of(run, "precision_recall")),
+        "calibration": columns_of(table_of(run, "calibration")),
     }
 
 
-def table_of(entry: ReportRun, name: str) -> pd.DataFrame:
-    """A table of the run, empty where it has none."""
-    return entry.tables.get(name, pd.DataFrame())
+def table_of(run: ReportRun, name: str) -> pd.DataFrame:
+    """Return a table of a run, empty if it is missing."""
+    return run.tables.get(name, pd.DataFrame())
 
 
 def columns_of(rows: pd.DataFrame, names: Sequence[str] | None = None) -> dict[str, list[float | None]]:
-    """Columns as rounded numbers; those that are not there are left out."""
+    """Return columns as rounded numbers, without missing columns."""
     wanted = rows.columns if names is None else [name for name in names if name in rows.columns]
     return {str(name): rounded(rows[name]) for name in wanted}
 
 
 def rounded(values: Iterable[float], digits: int = DIGITS) -> list[float | None]:
-    """Numbers of so many significant digits, whole ones as such; None for what JSON has no word for."""
+    """Round numbers to significant digits; integers stay exact, and values that are not finite become None."""
     return [
         None if not math.isfinite(value) else int(value) if value == int(value) else float(f"{value:.{digits}g}")
         for value in values
@@ -224,37 +224,37 @@ def rounded(values: Iterable[float], digits: int = DIGITS) -> list[float | None]
 
 
 def confusion_counts(rows: pd.DataFrame, labels: Sequence[str]) -> list[list[int]]:
-    """How often which label was told as which: triples of actual and predicted (numbers of labels) and the count."""
+    """Count the predictions of each label: sorted triples of actual label id, predicted label id and count."""
     if rows.empty:
         return []
-    number = {label: place for place, label in enumerate(labels)}
-    counted = Counter(zip(rows["actual"].tolist(), rows["predicted"].tolist(), strict=True))
-    return sorted([number[actual], number[predicted], count] for (actual, predicted), count in counted.items())
+    label2id = {label: index for index, label in enumerate(labels)}
+    counts = Counter(zip(rows["actual"].tolist(), rows["predicted"].tolist(), strict=True))
+    return sorted([label2id[actual], label2id[predicted], count] for (actual, predicted), count in counts.items())
 
 
 def precision_recall(rows: pd.DataFrame) -> dict[str, dict[str, list[float | None]]]:
-    """Precision and recall by label, thinned to CURVE_POINTS over all labels, at least ten each."""
+    """Return precision and recall by label, downsampled to CURVE_POINTS over all labels, at least ten each."""
     if rows.empty:
         return {}
     points = max(CURVE_POINTS // rows["label"].nunique(), 10)
     return {
-        str(label): columns_of(part.iloc[evenly_spaced(len(part), points)], ["recall", "precision"])
-        for label, part in rows.groupby("label", sort=False)
+        str(label): columns_of(curve.iloc[evenly_spaced(len(curve), points)], ["recall", "precision"])
+        for label, curve in rows.groupby("label", sort=False)
     }
 
 
-def dataset_stats(card: dict[str, Any] | None) -> dict[str, Any]:
-    """What the charts of the data draw: lengths of the texts, and how many rows each label has."""
-    if card is None:
+def dataset_stats(stats: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the data of the dataset charts: quantiles of text lengths, and examples per label."""
+    if stats is None:
         return {"lengths": [], "balance": []}
     lengths = [
-        {"split": split, **{name: about["length_quantiles"][key] for name, key in QUANTILES.items()}}
-        for split, about in card["splits"].items()
+        {"split": split, **{name: content["length_quantiles"][key] for name, key in QUANTILES.items()}}
+        for split, content in stats["splits"].items()
     ]
     balance = [
-        {"split": split, "label": str(label), "count": count, "share": count / max(rows, 1), "order": place}
-        for split, about in card["splits"].items()
-        for rows in [sum(about.get("label_counts", {}).values())]
-        for place, (label, count) in enumerate(about.get("label_counts", {}).items())
+        {"split": split, "label": str(label), "count": count, "fraction": count / max(total, 1), "order": order}
+        for split, content in stats["splits"].items()
+        for total in [sum(content.get("label_counts", {}).values())]
+        for order, (label, count) in enumerate(content.get("label_counts", {}).items())
     ]
     return {"lengths": lengths, "balance": balance}

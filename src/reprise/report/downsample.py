@@ -1,33 +1,33 @@
-"""Long curves, thinned to as many points as a picture can show."""
+"""Downsample long curves to the number of points that a chart can show."""
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-MAX_BINS = 120  # on a phone three pixels are left for each
+MAX_BINS = 120  # about three pixels per point on a phone
 
 
 def bin_means(curve: pd.DataFrame, points: int = MAX_BINS, peaks: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A curve as its means over windows of equally many steps; a curve that is short enough stays as it is.
+    """Average a curve over bins of equally many steps; return short curves unchanged.
 
-    Means and not a choice of the points (such as LTTB), since a step's loss is mostly noise: of it, single points show
-    what happened to be drawn, and the mean what was learned.
+    Bins are averaged rather than sampled (as in LTTB), because a step's loss is mostly noise: single points show the
+    noise of their batch, means show the progress of training.
 
     Args:
-        curve: numeric columns, a row a step.
-        points: the most rows that are left.
-        peaks: columns whose largest value in the window is kept instead, since a mean would hide what matters in them.
+        curve: numeric columns, one row per step.
+        points: maximum number of rows to return.
+        peaks: columns of which the maximum of the bin is kept, because a mean would hide spikes.
     """
     if len(curve) <= points:
         return curve
-    window = np.arange(len(curve)) * points // len(curve)
-    grouped = curve.groupby(window)
-    thinned = grouped.mean()
+    bins = np.arange(len(curve)) * points // len(curve)
+    grouped = curve.groupby(bins)
+    binned = grouped.mean()
     for name in peaks:
-        thinned[name] = grouped[name].max()
-    return thinned.reset_index(drop=True)
+        binned[name] = grouped[name].max()
+    return binned.reset_index(drop=True)
 
 
 def evenly_spaced(count: int, points: int) -> npt.NDArray[np.int64]:
-    """Which of `count` rows to keep so that at most `points` are left: evenly spaced, the first and the last too."""
+    """Return at most `points` evenly spaced indices of `count` rows, including the first and the last."""
     return np.unique(np.linspace(0, count - 1, min(count, points)).round().astype(np.int64))

@@ -1,8 +1,8 @@
-"""`dvc plots show` without the network: a page for DVC to fill in, with Vega's JavaScript in it.
+"""Make `dvc plots show` work offline: an HTML template for DVC that contains Vega's JavaScript.
 
-DVC's own page fetches Vega from the network whenever it is opened. `make setup` and `reprise report` make another and
-name it in .dvc/config.local; neither is committed, since JavaScript of a megabyte is nothing to review, and DVC fails
-where it is told of a page that is not there.
+DVC's own template loads Vega from the network whenever the page is opened. `make setup` and `reprise report` write
+another one and set it in .dvc/config.local. Neither file is committed: a megabyte of JavaScript cannot be reviewed, and
+DVC fails if the configured template is missing.
 """
 
 from importlib.metadata import version
@@ -17,7 +17,7 @@ SETTING = "plots.html_template"
 
 
 def install_offline_template() -> None:
-    """Write DVC's page and have DVC use it, unless that is done or the user has named a page of their own."""
+    """Write the template and configure DVC to use it, unless the user configured another template."""
     head = f"<!-- with Vega from vl-convert-python {version('vl-convert-python')} -->"
     if TEMPLATE.is_file() and head in TEMPLATE.read_text(encoding="utf-8"):
         return
@@ -28,7 +28,11 @@ def install_offline_template() -> None:
 
 
 def offline_template(head: str) -> str:
-    """What `dvc plots` fills in; without `{scripts}`, which would be the addresses that it fetches Vega from."""
+    """Return the template for `dvc plots`, without `{scripts}`, which would load Vega from the network.
+
+    Args:
+        head: comment with the version of Vega.
+    """
     return f"""<!doctype html>
 {head}
 <html lang="en">

@@ -1,4 +1,4 @@
-"""The most confident mistakes: the rows of the evaluation split that say most about a model."""
+"""The most confident errors of a model, which reveal hard examples and wrong labels."""
 
 from dataclasses import dataclass
 
@@ -6,59 +6,60 @@ import numpy as np
 import pandas as pd
 
 MAX_ERRORS = 25
-MAX_TEXT_CHARS = 600  # of a text: enough to see what went wrong, and the page stays small whatever the texts are
+MAX_TEXT_CHARS = 600  # per text: enough to understand an error, and the page stays small
 
 
 @dataclass(frozen=True)
 class Misprediction:
-    """A row that was judged wrong.
+    """A mispredicted example.
 
     Attributes:
-        row: its id in the data, or else its number in the split, from 0 on.
-        texts: one, or the two of a pair; long ones are cut.
-        label: what it is.
-        prediction: what the model said.
-        sureness: how sure it was of it, from 0 to 1; in a regression how far off it is.
+        row: id of the example, or its index in the split, from 0.
+        texts: one text, or two for a sentence pair; long ones are cut.
+        label: true label or value.
+        prediction: predicted label or value.
+        confidence: probability of the predicted label; in regression the absolute error.
     """
 
     row: str
     texts: list[str]
     label: str
     prediction: str
-    sureness: float
+    confidence: float
 
 
 def find_errors(predictions: pd.DataFrame, rows: int = MAX_ERRORS) -> list[Misprediction]:
-    """The mistakes that the model was surest of; in a regression those that are furthest off.
+    """Return the most confident errors; in regression the predictions with the largest error.
 
     Args:
-        predictions: the columns of `evaluate.stage.prediction_table`.
-        rows: how many at most.
+        predictions: table with the columns of `evaluate.stage.prediction_table`.
+        rows: maximum number of errors.
     """
     if "probabilities" in predictions:
         wrong = predictions[predictions["label"] != predictions["prediction"]]
-        sureness = wrong["probabilities"].map(np.max)
+        confidence = wrong["probabilities"].map(np.max)
     else:
         wrong = predictions
-        sureness = (wrong["label"] - wrong["prediction"]).abs()
-    listed = wrong.assign(sureness=sureness.astype(np.float64)).sort_values("sureness", ascending=False, kind="stable")
+        confidence = (wrong["label"] - wrong["prediction"]).abs()
+    ranked = wrong.assign(confidence=confidence.astype(np.float64))
+    ranked = ranked.sort_values("confidence", ascending=False, kind="stable")
     return [
         Misprediction(
-            row=str(row.get("id", number)),
+            row=str(row.get("id", index)),
             texts=[truncate(row[name]) for name in ("text", "text_pair") if name in row],
             label=format_label(row["label"]),
             prediction=format_label(row["prediction"]),
-            sureness=row["sureness"],
+            confidence=row["confidence"],
         )
-        for number, row in listed.head(rows).to_dict(orient="index").items()
+        for index, row in ranked.head(rows).to_dict(orient="index").items()
     ]
 
 
-def format_label(answer: object) -> str:
-    """A label's name, or a number as it is read."""
-    return f"{answer:.3f}" if isinstance(answer, float) else str(answer)
+def format_label(label: object) -> str:
+    """Format a label, or a value to three decimals."""
+    return f"{label:.3f}" if isinstance(label, float) else str(label)
 
 
 def truncate(text: str) -> str:
-    """A text of at most CHARACTERS, with … where it was cut."""
+    """Cut a text after `MAX_TEXT_CHARS` characters and mark the cut by …."""
     return text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS].rstrip() + " …"

@@ -1,7 +1,7 @@
-"""From content to one HTML file that fetches nothing.
+"""Render the report to one HTML file that works offline.
 
-Three things keep a text of the data a text: Jinja escapes all that it fills in, JSON in the page is written without
-`<`, and the page's own policy lets no script run but the two whose digests it names, and nothing be fetched.
+Three measures prevent texts of the data from acting as markup: Jinja escapes every value, JSON in the page is written
+without `<`, and the page's content security policy allows no requests and only the two scripts with the listed digests.
 """
 
 import base64
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 
 def render(context: ReportContext) -> str:
-    """The page: the template with Vega's JavaScript, our own, the styles and the data in it."""
+    """Render the template with styles, data, Vega's JavaScript and the report's own."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -29,16 +29,16 @@ def render(context: ReportContext) -> str:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters["told"] = format_value
+    environment.filters["format_value"] = format_value
     scripts = [vega(), (HERE / "report.js").read_text(encoding="utf-8")]
     return environment.get_template("template.html").render(
         asdict(context),
-        styles=Markup((HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704  our own file
-        scripts=[Markup(script) for script in scripts],  # noqa: S704  our own, and Vega's
+        styles=Markup((HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704  a file of this package
+        scripts=[Markup(script) for script in scripts],  # noqa: S704  scripts of this package and Vega's
         digests=[digest(script) for script in scripts],
     )
 
 
 def digest(script: str) -> str:
-    """How a content security policy names a script that stands in the page (www.w3.org/TR/CSP3, section 8.4)."""
+    """Return the digest of an inline script for a content security policy (www.w3.org/TR/CSP3, section 8.4)."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

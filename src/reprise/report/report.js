@@ -1,25 +1,25 @@
-// The table (sort, filter, choose) and the charts of what is chosen. Texts become text nodes, never markup.
+// The table of runs (sort, filter, select) and the charts of the selected runs. Texts become text nodes, never markup.
 (() => {
   "use strict";
   const byId = (id) => document.getElementById(id);
-  const parsed = (id) => JSON.parse(byId(id).textContent);
-  const { runs, groups, lengths, balance, sweeps, chosen: initial } = parsed("content");
-  const specs = parsed("charts");
-  const MOST = 8; // runs over each other
-  const AT_ONCE = 100; // rows of the table, unless all are asked for: a browser lays out thousands of cells slowly
+  const readJson = (id) => JSON.parse(byId(id).textContent);
+  const { runs, groups, lengths, balance, sweeps, chosen: initial } = readJson("content");
+  const specs = readJson("charts");
+  const MAX_RUNS = 8; // runs in one chart
+  const MAX_ROWS = 100; // rows of the table until "Show all": browsers lay out thousands of cells slowly
 
-  // ---- what is chosen: the numbers of runs by their place among the colours, which they keep while they are chosen
+  // ---- selection: one slot per colour with the index of a run, which keeps its colour while it is selected
 
-  const places = new Array(MOST).fill(null);
-  const chosen = () => places.filter((run) => run !== null);
-  const color = (run) => (places.includes(run) ? `var(--run-${places.indexOf(run)})` : "var(--other)");
-  const dashed = (run) => places.indexOf(run) >= MOST / 2;
+  const slots = new Array(MAX_RUNS).fill(null);
+  const chosen = () => slots.filter((run) => run !== null);
+  const color = (run) => (slots.includes(run) ? `var(--run-${slots.indexOf(run)})` : "var(--other)");
+  const dashed = (run) => slots.indexOf(run) >= MAX_RUNS / 2;
   const style = (run) => ({ run: runs[run].name, color: color(run), dash: dashed(run) ? [6, 3] : [1, 0] });
 
-  // ---- charts: what each one's rows are, and which of their fields its table has
+  // ---- charts: the rows of each, and the fields and headings of its table
 
-  // Columns of numbers as rows of a run.
-  function unfolded(run, columns) {
+  // Convert columns of numbers to rows of a run.
+  function toRows(run, columns) {
     const names = Object.keys(columns);
     const length = names.length ? columns[names[0]].length : 0;
     return Array.from({ length }, (_, at) => ({
@@ -27,13 +27,13 @@
       ...Object.fromEntries(names.map((name) => [name, columns[name][at]])),
     }));
   }
-  const ofChosen = (rows) => chosen().flatMap(rows);
+  const forChosen = (rows) => chosen().flatMap(rows);
   const curve = (field, title) => ({
-    rows: () => ofChosen((run) => unfolded(run, runs[run].curve)),
+    rows: () => forChosen((run) => toRows(run, runs[run].curve)),
     columns: { run: "run", step: "step", [field]: title },
   });
-  const asRows = (rows, columns) => ({ rows: () => rows, columns });
-  const selected = (id) => byId(id)?.value;
+  const fixedRows = (rows, columns) => ({ rows: () => rows, columns });
+  const selectedOption = (id) => byId(id)?.value;
 
   const charts = {
     loss: curve("loss", "mean loss"),
@@ -41,25 +41,25 @@
     grad_norm: curve("grad_norm", "largest gradient norm"),
     epochs: {
       rows: () =>
-        ofChosen((run) =>
-          unfolded(run, runs[run].epochs).map((row) => ({ ...row, value: row[selected("epoch-figure")] })),
+        forChosen((run) =>
+          toRows(run, runs[run].epochs).map((row) => ({ ...row, value: row[selectedOption("epoch-metric")] })),
         ),
       columns: { run: "run", epoch: "epoch", value: "value" },
     },
     pr: {
       rows: () =>
-        ofChosen((run) =>
-          unfolded(run, runs[run].pr[selected("label")] ?? {}).map((row, order) => ({ ...row, order })),
+        forChosen((run) =>
+          toRows(run, runs[run].pr[selectedOption("label")] ?? {}).map((row, order) => ({ ...row, order })),
         ),
       columns: { run: "run", recall: "recall", precision: "precision" },
     },
     calibration: {
-      rows: () => ofChosen((run) => unfolded(run, runs[run].calibration)),
-      columns: { run: "run", confidence: "how sure", accuracy: "how often right", rows: "rows" },
+      rows: () => forChosen((run) => toRows(run, runs[run].calibration)),
+      columns: { run: "run", confidence: "confidence", accuracy: "accuracy", rows: "examples" },
     },
     seeds: {
       rows: () => {
-        const name = selected("seed-figure");
+        const name = selectedOption("seed-metric");
         return groups.flatMap(({ label, spread, seeds }) => {
           const [mean, sd] = spread[name] ?? [];
           const drawn = { group: label, mean, sd, low: mean - sd, high: mean + sd };
@@ -77,18 +77,18 @@
       },
       columns: { group: "recipe", seed: "seed", run: "run", value: "value", mean: "mean", sd: "standard deviation" },
     },
-    lengths: asRows(lengths, {
+    lengths: fixedRows(lengths, {
       split: "split", min: "shortest", q25: "25 %", q50: "median", q75: "75 %", q95: "95 %", q99: "99 %", max: "longest",
     }),
-    balance: asRows(balance, { split: "split", label: "label", count: "rows", share: "share" }),
+    balance: fixedRows(balance, { split: "split", label: "label", count: "examples", fraction: "fraction" }),
   };
   sweeps.forEach((key, number) => {
     charts[`sweep ${number}`] = {
       rows: () =>
         runs.flatMap(({ name, params, metrics }, run) => {
-          const [value, low, high] = metrics[selected("sweep-figure")] ?? [];
+          const [value, low, high] = metrics[selectedOption("sweep-metric")] ?? [];
           if (value === undefined || !(key in params)) return [];
-          const drawn = { run: name, color: color(run), chosen: places.includes(run), from: low ?? value, to: high ?? value };
+          const drawn = { run: name, color: color(run), chosen: slots.includes(run), from: low ?? value, to: high ?? value };
           return [{ ...drawn, param: params[key], value, low, high }];
         }),
       columns: { run: "run", param: key, value: "value", low: "low", high: "high" },
@@ -97,15 +97,15 @@
 
   function confusion(run) {
     const { labels, confusion: cells } = runs[run];
-    const whole = labels.map((_, actual) => cells.reduce((sum, cell) => sum + (cell[0] === actual ? cell[2] : 0), 0));
-    const known = new Map(cells.map(([actual, predicted, count]) => [`${actual} ${predicted}`, count]));
+    const totals = labels.map((_, actual) => cells.reduce((sum, cell) => sum + (cell[0] === actual ? cell[2] : 0), 0));
+    const counts = new Map(cells.map(([actual, predicted, count]) => [`${actual} ${predicted}`, count]));
     const rows = labels.flatMap((actual, from) =>
       labels.map((predicted, to) => {
-        const count = known.get(`${from} ${to}`) ?? 0;
-        return { actual, predicted, count, share: whole[from] ? count / whole[from] : 0 };
+        const count = counts.get(`${from} ${to}`) ?? 0;
+        return { actual, predicted, count, fraction: totals[from] ? count / totals[from] : 0 };
       }),
     );
-    return asRows(cells.length ? rows : [], { actual: "actual", predicted: "predicted", count: "rows", share: "share" });
+    return fixedRows(cells.length ? rows : [], { actual: "actual", predicted: "predicted", count: "examples", fraction: "fraction" });
   }
 
   // ---- drawing
@@ -117,13 +117,13 @@
     view: { stroke: null },
     axis: { ...labelled, gridColor: "var(--line)", domainColor: "var(--other)", tickColor: "var(--other)", titleFontWeight: 500 },
     legend: labelled,
-    range: { category: Array.from({ length: MOST }, (_, place) => `var(--run-${place})`) },
+    range: { category: Array.from({ length: MAX_RUNS }, (_, place) => `var(--run-${place})`) },
   };
-  // The interpreter of expressions instead of eval, which the page's policy forbids.
+  // `ast` interprets expressions instead of eval, which the content security policy forbids.
   const options = { renderer: "svg", actions: false, ast: true, config };
   const views = new WeakMap();
 
-  // A figure is drawn once at a time, each time as things stand by then.
+  // Draw a figure after its previous drawing is done, with the state of that moment.
   function draw(figure, spec, chart) {
     figure.drawn = (figure.drawn ?? Promise.resolve()).then(() => drawNow(figure, spec, chart));
     return figure.drawn;
@@ -138,19 +138,19 @@
     if (rows.length === 0) {
       views.get(plot)?.finalize();
       views.delete(plot);
-      plot.textContent = chosen().length ? "Nothing to draw" : "No run is chosen";
+      plot.textContent = chosen().length ? "No data" : "No run is selected";
     } else if (views.has(plot)) {
       await views.get(plot).data("rows", rows).runAsync();
     } else {
       plot.textContent = "";
       const { view } = await vegaEmbed(plot, { ...spec, datasets: { ...spec.datasets, rows } }, options);
-      // To who listens, a chart is its name and its table; hundreds of points with their colours would say less.
+      // For screen readers a chart is its name and its table; hundreds of points are of no use.
       plot.querySelector("svg").ariaHidden = "true";
       views.set(plot, view);
     }
   }
 
-  // The same as a table, made when it is opened.
+  // Fill the table of a chart when it is opened.
   function tabulate(figure, rows, columns) {
     const details = figure.querySelector(".as-table");
     const place = details.querySelector(".scroll");
@@ -200,7 +200,7 @@
       const figure = byId("confusion").content.firstElementChild.cloneNode(true);
       const name = runs[run].name;
       figure.querySelector("strong").textContent = `Confusion: ${name}`;
-      figure.querySelector(".unseen").textContent = `: confusion of ${name}`;
+      figure.querySelector(".visually-hidden").textContent = `: confusion of ${name}`;
       figure.querySelector(".plot").ariaLabel = `Confusion of ${name}: a chart, below as a table`;
       figure.querySelector(".scroll").ariaLabel = `Confusion of ${name}, as a table`;
       host.append(figure);
@@ -208,15 +208,15 @@
     }
   }
 
-  // ---- the choice of runs
+  // ---- select runs
 
   const table = byId("table");
   const body = table.tBodies[0];
   const lines = [...body.rows];
   const box = (run) => lines[run].querySelector("input");
-  const said = byId("said");
+  const status = byId("status");
 
-  function offer(select, values) {
+  function setOptions(select, values) {
     const before = select.value;
     select.replaceChildren(...values.map((value) => new Option(value)));
     if (values.includes(before)) select.value = before;
@@ -224,7 +224,7 @@
   }
   const union = (lists) => [...new Set(lists.flat())];
 
-  function chooseAgain() {
+  function updateChosen() {
     const now = chosen();
     byId("chosen").replaceChildren(
       ...now.map((run) => {
@@ -232,36 +232,36 @@
         const swatch = document.createElement("span");
         swatch.className = dashed(run) ? "swatch dashed" : "swatch";
         swatch.style.borderTopColor = color(run);
-        const drop = document.createElement("button");
-        drop.type = "button";
-        drop.textContent = "×";
-        drop.ariaLabel = `Leave out ${runs[run].name}`;
-        drop.addEventListener("click", () => {
+        const remove = document.createElement("button");
+        remove.type = "button";
+        remove.textContent = "×";
+        remove.ariaLabel = `Remove ${runs[run].name}`;
+        remove.addEventListener("click", () => {
           choose(run, false);
           (byId("chosen").querySelector("button") ?? box(run)).focus();
         });
-        item.append(swatch, runs[run].name, drop);
+        item.append(swatch, runs[run].name, remove);
         return item;
       }),
     );
-    // The metric that chose the epoch stands last in validation.csv, so it is what is offered first.
-    offer(byId("epoch-figure"), union(now.map((run) => Object.keys(runs[run].epochs).slice(1).reverse())));
-    if (byId("label")) offer(byId("label"), union(now.map((run) => Object.keys(runs[run].pr))));
+    // validation.csv lists the metric that selects the epoch last; it is the first option.
+    setOptions(byId("epoch-metric"), union(now.map((run) => Object.keys(runs[run].epochs).slice(1).reverse())));
+    if (byId("label")) setOptions(byId("label"), union(now.map((run) => Object.keys(runs[run].pr))));
     drawAll();
     drawConfusions();
   }
 
   function choose(run, wanted) {
-    const place = places.indexOf(wanted ? null : run);
-    said.textContent = "";
-    if (place === -1) said.textContent = `No more than ${MOST} runs can be told apart: leave one out first.`;
-    else places[place] = wanted ? run : null;
-    box(run).checked = places.includes(run);
-    if (place !== -1) chooseAgain();
+    const place = slots.indexOf(wanted ? null : run);
+    status.textContent = "";
+    if (place === -1) status.textContent = `At most ${MAX_RUNS} runs can be selected: remove one first.`;
+    else slots[place] = wanted ? run : null;
+    box(run).checked = slots.includes(run);
+    if (place !== -1) updateChosen();
   }
   body.addEventListener("change", ({ target }) => choose(Number(target.closest("tr").dataset.run), target.checked));
 
-  // ---- what the table shows: the lines that pass the filter, in order
+  // ---- rows of the table: those that pass the filter, sorted
 
   let order = lines;
   let passes = () => true;
@@ -269,8 +269,8 @@
 
   function show() {
     const left = order.filter(passes);
-    const few = all || left.length <= AT_ONCE;
-    body.replaceChildren(...(few ? left : left.slice(0, AT_ONCE)));
+    const few = all || left.length <= MAX_ROWS;
+    body.replaceChildren(...(few ? left : left.slice(0, MAX_ROWS)));
     byId("shown").textContent = `${left.length} of ${lines.length} runs`;
     byId("none").hidden = left.length > 0;
     byId("more").hidden = few;
@@ -279,7 +279,7 @@
   byId("more").addEventListener("click", () => {
     all = true;
     show();
-    body.rows[AT_ONCE].querySelector("input").focus();
+    body.rows[MAX_ROWS].querySelector("input").focus();
   });
 
   // ---- sort
@@ -292,14 +292,14 @@
     const head = heads[column];
     const numeric = head.classList.contains("number");
     const before = head.ariaSort;
-    // What is large is mostly what one looks for, so numbers come largest first.
+    // Numbers are sorted in descending order first, because large values are usually of interest.
     const down = before === "none" ? numeric : before === "ascending";
     for (const other of heads) if (other.ariaSort) other.ariaSort = "none";
     head.ariaSort = down ? "descending" : "ascending";
     const keyed = lines.map((line) => [keyOf(line, column), line]);
     const compare = numeric ? (a, b) => a - b : collator.compare;
     keyed.sort(([a], [b]) => {
-      if (a === undefined || b === undefined) return (a === undefined) - (b === undefined); // what is not there, last
+      if (a === undefined || b === undefined) return (a === undefined) - (b === undefined); // missing values last
       return down ? compare(b, a) : compare(a, b);
     });
     order = keyed.map(([, line]) => line);
@@ -309,15 +309,15 @@
 
   // ---- filter
 
-  const plain = (heading) => heading.trim().toLowerCase().replaceAll(" ", "_");
-  const named = heads.map((head) => plain(head.textContent));
-  // A column by its name, or by what comes after the last dot of a parameter.
+  const normalize = (heading) => heading.trim().toLowerCase().replaceAll(" ", "_");
+  const columnNames = heads.map((head) => normalize(head.textContent));
+  // Find a column by its name, or by the last part of a dotted parameter.
   const columnOf = (name) => {
-    const whole = named.indexOf(name);
-    return whole >= 0 ? whole : named.findIndex((heading) => heading.split(".").at(-1) === name);
+    const exact = columnNames.indexOf(name);
+    return exact >= 0 ? exact : columnNames.findIndex((heading) => heading.split(".").at(-1) === name);
   };
-  const words = new Map(lines.map((line) => [line, line.textContent.toLowerCase()]));
-  const holds = {
+  const rowText = new Map(lines.map((line) => [line, line.textContent.toLowerCase()]));
+  const comparisons = {
     ">": (a, b) => a > b, "<": (a, b) => a < b, ">=": (a, b) => a >= b, "<=": (a, b) => a <= b,
     "=": (a, b) => a === b, "!=": (a, b) => a !== b,
   };
@@ -325,31 +325,34 @@
   function test(term) {
     const [, name, sign, wanted] = /^([^<>=!]+)(>=|<=|!=|=|<|>)(.+)$/.exec(term) ?? [];
     const column = name === undefined ? -1 : columnOf(name);
-    if (column < 0) return (line) => words.get(line).includes(term);
+    if (column < 0) {
+      const spaced = term.replaceAll("_", " ");
+      return (line) => rowText.get(line).includes(term) || rowText.get(line).includes(spaced);
+    }
     const number = Number(wanted);
     return (line) => {
       const key = keyOf(line, column);
       if (key === undefined) return sign === "!=";
-      if (Number.isNaN(number) || Number.isNaN(Number(key))) return holds[sign](key.toLowerCase(), wanted);
-      return holds[sign](Number(key), number);
+      if (Number.isNaN(number) || Number.isNaN(Number(key))) return comparisons[sign](key.toLowerCase(), wanted);
+      return comparisons[sign](Number(key), number);
     };
   }
 
   function filter() {
     const tests = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean).map(test);
-    passes = (line) => tests.every((holds) => holds(line));
+    passes = (line) => tests.every((passesTest) => passesTest(line));
     show();
   }
   byId("filter").addEventListener("input", filter);
   byId("filter").form.addEventListener("submit", (event) => event.preventDefault());
 
-  // ---- the rest
+  // ---- other events
 
   for (const [id, names] of Object.entries({
-    "epoch-figure": ["epochs"], label: ["pr"], "sweep-figure": ["sweep"], "seed-figure": ["seeds"],
+    "epoch-metric": ["epochs"], label: ["pr"], "sweep-metric": ["sweep"], "seed-metric": ["seeds"],
   })) byId(id)?.addEventListener("change", () => drawAll(names));
 
-  // A link to a run's commands opens them.
+  // A link to a run opens its commands.
   const open = () => {
     const details = location.hash && byId(location.hash.slice(1));
     if (details instanceof HTMLDetailsElement) details.open = true;
@@ -357,16 +360,16 @@
   addEventListener("hashchange", open);
   body.addEventListener("click", ({ target }) => target.matches("a") && setTimeout(open));
 
-  byId("scriptless").remove();
+  byId("no-script").remove();
   filter();
   initial.forEach((run, place) => {
-    places[place] = run;
+    slots[place] = run;
     box(run).checked = true;
   });
   for (const line of lines) if (!initial.includes(Number(line.dataset.run))) line.querySelector("input").checked = false;
-  chooseAgain();
+  updateChosen();
   open();
-  // So that others can wait for the charts.
+  // Tests wait for this attribute.
   document.documentElement.dataset.drawn = "";
   Promise.all(drawing).then(() => { document.documentElement.dataset.drawn = "all"; });
 })();

@@ -1,4 +1,4 @@
-"""A run as the report tells of it: its committed files, read."""
+"""A run of the report, with its committed files parsed."""
 
 import io
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ PLOT_TABLES = ("train", "validation", "confusion", "precision_recall", "calibrat
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A number that says how a run went, and the ends of its 95 % interval where it has one."""
+    """A metric, with the bounds of its 95 % confidence interval if it has one."""
 
     value: float
     low: float | None = None
@@ -29,20 +29,20 @@ class MetricValue:
 
 @dataclass(frozen=True)
 class ReportRun:
-    """What the report tells of a run.
+    """A run of the report.
 
     Attributes:
-        name: what it is called.
-        kind: where it lies.
-        commit: its full hash; empty for the workspace.
-        parent: the full hash of the commit before it.
-        created: when, in ISO 8601 and UTC; empty where nobody knows.
-        result: what was cooked from what.
-        params: params.yaml, nested.
-        evaluated: metrics/evaluate.json.
-        trained: metrics/train.json.
-        speed: metrics/speed.json.
-        tables: the tables behind the plots, by name without `.csv`; empty ones where there are none.
+        name: an experiment's name, a commit as the user wrote it, or "workspace".
+        kind: workspace, commit or experiment.
+        commit: full hash; empty for the workspace.
+        parent: full hash of the parent commit.
+        created: time of the commit in ISO 8601 and UTC; empty for the workspace.
+        result: inputs and outputs.
+        params: content of params.yaml, nested.
+        evaluated: content of metrics/evaluate.json.
+        trained: content of metrics/train.json.
+        speed: content of metrics/speed.json.
+        tables: tables in plots/, by name without `.csv`; missing ones are left out.
     """
 
     name: str
@@ -59,10 +59,10 @@ class ReportRun:
 
     @cached_property
     def metrics(self) -> dict[str, MetricValue]:
-        """All its figures, by the name that people know them by, the most telling ones first."""
-        ends = self.evaluated.get("ci95", {})
-        told = {
-            **{name: MetricValue(self.evaluated[name], each["low"], each["high"]) for name, each in ends.items()},
+        """All metrics of the run by display name, the most important first."""
+        intervals = self.evaluated.get("ci95", {})
+        metrics = {
+            **{name: MetricValue(self.evaluated[name], ci["low"], ci["high"]) for name, ci in intervals.items()},
             **{f"validation {name}": MetricValue(value) for name, value in self.trained.get("validation", {}).items()},
             "training loss": MetricValue(self.result.metrics["train"]["loss"]),
         }
@@ -73,27 +73,27 @@ class ReportRun:
             ("peak MiB", self.speed, "peak_memory_mib"),
         ):
             if file.get(key) is not None:
-                told[name] = MetricValue(file[key])
-        return told
+                metrics[name] = MetricValue(file[key])
+        return metrics
 
     @property
     def constant_prediction(self) -> bool:
-        """Whether it says the same of every row."""
+        """Whether the model predicts the same for every example."""
         return bool(self.evaluated.get("constant_prediction"))
 
     @property
     def model(self) -> str:
-        """The name of the pretrained model, which no stage reads."""
+        """Name of the pretrained model, which is in params.yaml but read by no stage."""
         return str(self.params.get("model", {}).get("name", "?"))
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What the stages read of its params.yaml, by dotted key, and the model's name."""
+        """Parameters that the stages read and the model's name, by dotted key."""
         return {"model.name": self.model, **self.result.recipe}
 
 
 def read_run_files(read: FileReader) -> dict[str, Any]:
-    """The fields of an Entry that are files of the run. What is not there is empty."""
+    """Read the fields of `ReportRun` that are files; those of missing files are empty."""
 
     def read_metrics(file: Path) -> dict[str, Any]:
         content = read(file)
@@ -112,7 +112,7 @@ def read_run_files(read: FileReader) -> dict[str, Any]:
 
 
 def parse_table(content: bytes) -> pd.DataFrame:
-    """A table behind a plot; a label that is called "NA" or 1 stays a text."""
+    """Parse a table of plots/; label names such as "NA" or 1 stay strings."""
     names = dict.fromkeys(("actual", "predicted", "label"), str)
     return pd.read_csv(
         io.BytesIO(content),

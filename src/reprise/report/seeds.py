@@ -1,4 +1,4 @@
-"""Groups of runs that differ in nothing but the seed: how far figures move by themselves."""
+"""Groups of runs that differ only in the seed, which show the noise of each metric."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,13 @@ from reprise.results.statistics import summarize
 
 @dataclass(frozen=True)
 class SeedRun:
-    """A seed of a group: the number of its run, None where only the reference knows it."""
+    """A seed of a group.
+
+    Attributes:
+        seed: the seed.
+        run: index of its run in the report, None if only the reference has it.
+        metrics: metrics by name.
+    """
 
     seed: int
     run: int | None
@@ -20,67 +26,73 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs of one recipe and several seeds: what sets the recipe apart from the other groups, and the seeds."""
+    """Runs of one recipe with several seeds.
+
+    Attributes:
+        label: parameters that distinguish the recipe from those of other groups.
+        seeds: the seeds, in ascending order.
+    """
 
     label: str
     seeds: list[SeedRun]
 
     def spread(self, name: str) -> tuple[float, float]:
-        """A figure's arithmetic mean over the seeds that have it, and the standard deviation of the sample (n - 1)."""
-        told = summarize([each.metrics[name].value for each in self.seeds if name in each.metrics])
-        return told.mean, told.sd or 0.0
+        """Return mean and sample standard deviation (n - 1) of a metric over the seeds that have it."""
+        summary = summarize([each.metrics[name].value for each in self.seeds if name in each.metrics])
+        return summary.mean, summary.sd or 0.0
 
 
 def seed_groups(
-    entries: Sequence[ReportRun], references: Sequence[tuple[str, Reference]], keys: Sequence[str]
+    runs: Sequence[ReportRun], references: Sequence[tuple[str, Reference]], keys: Sequence[str]
 ) -> list[SeedGroup]:
-    """The groups with two seeds or more, as their first runs come.
+    """Group the runs that share recipe, code, lock files and hardware, and differ only in the seed.
 
-    Of one group are runs with the same recipe but for the seed, code, locks and kind of hardware. The seeds that
-    `reprise seed-noise` measured of a recipe join the group of its first run.
+    The seeds that `reprise seed-noise` measured for a recipe join the group of its first run.
 
     Args:
-        entries: the runs.
-        references: what was measured, each with the kind of hardware.
-        keys: what differs over all runs; it names the groups.
+        runs: runs of the report.
+        references: measured seed noise, each with its hardware.
+        keys: keys that differ over all runs; they label the groups.
+
+    Returns:
+        Groups of at least two seeds, in the order of their first runs.
     """
-    alike: dict[str, dict[int, SeedRun]] = {}
+    groups: dict[str, dict[int, SeedRun]] = {}
     labels: dict[str, str] = {}
-    for number, entry in enumerate(entries):
-        group, own = replicate_key(entry.result), entry.result.recipe["seed"]
-        seeds = alike.setdefault(group, {})
+    for index, run in enumerate(runs):
+        group, seed = replicate_key(run.result), run.result.recipe["seed"]
+        seeds = groups.setdefault(group, {})
         if group not in labels:
-            name = label(entry, keys)
+            name = label(run, keys)
             others = sum(given == name or given.startswith(f"{name} (other") for given in labels.values())
             labels[group] = f"{name} (other code or hardware, {others})" if others else name
-        seeds.setdefault(own, SeedRun(own, number, entry.metrics))
+        seeds.setdefault(seed, SeedRun(seed, index, run.metrics))
     for hardware, reference in references:
-        measured = (
-            entry
-            for entry in entries
-            if reference.matches(entry.result) and hardware == entry.result.provenance.get("environment.hardware")
+        matching = (
+            run
+            for run in runs
+            if reference.matches(run.result) and hardware == run.result.provenance.get("environment.hardware")
         )
-        if (first := next(measured, None)) is not None:
-            for seed, metrics in reference.seeds.items():
-                alike[replicate_key(first.result)].setdefault(
-                    int(seed), SeedRun(int(seed), None, reference_metrics(metrics))
-                )
+        if (first := next(matching, None)) is not None:
+            for number, metrics in reference.seeds.items():
+                seed = int(number)
+                groups[replicate_key(first.result)].setdefault(seed, SeedRun(seed, None, reference_metrics(metrics)))
     return [
         SeedGroup(labels[group], sorted(seeds.values(), key=lambda each: each.seed))
-        for group, seeds in alike.items()
+        for group, seeds in groups.items()
         if len(seeds) > 1
     ]
 
 
-def label(entry: ReportRun, keys: Sequence[str]) -> str:
-    """What a group is called: its values of the keys that differ."""
-    told = [f"{key.rpartition('.')[2]}={entry.recipe.get(key)}" for key in keys if key != "seed"]
-    return ", ".join(told) or f"{entry.model} on {entry.result.recipe['task.name']}"
+def label(run: ReportRun, keys: Sequence[str]) -> str:
+    """Return the label of a group: the run's values of the keys that differ."""
+    values = [f"{key.rpartition('.')[2]}={run.recipe.get(key)}" for key in keys if key != "seed"]
+    return ", ".join(values) or f"{run.model} on {run.result.recipe['task.name']}"
 
 
 def reference_metrics(metrics: dict[str, dict[str, float]]) -> dict[str, MetricValue]:
-    """A reference's figures by the names that an entry's have."""
-    trained = {
+    """Convert a reference's metrics of a seed to the names of `ReportRun.metrics`."""
+    training = {
         "training loss" if name == "loss" else f"validation {name}": value for name, value in metrics["train"].items()
     }
-    return {name: MetricValue(value) for name, value in (metrics["evaluate"] | trained).items()}
+    return {name: MetricValue(value) for name, value in (metrics["evaluate"] | training).items()}

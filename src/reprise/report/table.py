@@ -1,4 +1,4 @@
-"""The table of the runs: what differs in their recipes, how they went, what they took."""
+"""The table of runs: differing parameters, metrics and cost."""
 
 import json
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from typing import Any
 
 from reprise.report.run import MetricValue, ReportRun
 
-# Between these and the right they say which sources are meant, once more and with digests.
+# If a name differs, the keys with this prefix are redundant: they describe the same source in detail.
 NAMES = {"task.source.": "task.name", "model.source.": "model.name"}
 SECONDS = "training seconds"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, and whether its cells are sorted as numbers and stand to the right."""
+    """A column: its heading, and whether it is sorted as numbers and aligned to the right."""
 
     heading: str
     numeric: bool = False
@@ -22,51 +22,59 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, a smaller text under it, and what it is sorted by; None where there is nothing."""
+    """A cell.
+
+    Attributes:
+        text: main text.
+        small: smaller text below it.
+        key: sort key, None for an empty cell.
+    """
 
     text: str = "–"
     small: str = ""
     key: float | str | None = None
 
 
-def table(entries: Sequence[ReportRun]) -> tuple[list[Column], list[list[Cell]]]:
-    """The columns after the run's name, and a row of cells for each run."""
-    params, metrics = varying_keys(entries), metric_names(entries)
+def table(runs: Sequence[ReportRun]) -> tuple[list[Column], list[list[Cell]]]:
+    """Build the columns after the run's name, and one row of cells per run."""
+    params, metrics = varying_keys(runs), metric_names(runs)
     columns = [Column("created")]
-    columns += [Column(key, all(is_number(entry.recipe.get(key)) for entry in entries)) for key in params]
+    columns += [Column(key, all(is_number(run.recipe.get(key)) for run in runs)) for key in params]
     columns += [Column("training time" if name == SECONDS else name, numeric=True) for name in metrics]
     columns += [Column("hardware")]
     return columns, [
         [
-            created(entry.created),
-            *(param_cell(entry.recipe, key) for key in params),
-            *(metric_cell(name, entry.metrics.get(name)) for name in metrics),
-            Cell(*hardware(entry), key=hardware(entry)[0]),
+            created(run.created),
+            *(param_cell(run.recipe, key) for key in params),
+            *(metric_cell(name, run.metrics.get(name)) for name in metrics),
+            Cell(*hardware(run), key=hardware(run)[0]),
         ]
-        for entry in entries
+        for run in runs
     ]
 
 
-def varying_keys(entries: Sequence[ReportRun]) -> list[str]:
-    """The keys of the recipe, dotted, that do not say the same everywhere. Of sources, the names are enough."""
-    recipes = [entry.recipe for entry in entries]
+def varying_keys(runs: Sequence[ReportRun]) -> list[str]:
+    """List the dotted keys of the recipe that differ between runs, without details of sources whose names differ."""
+    recipes = [run.recipe for run in runs]
     keys = {key: None for recipe in recipes for key in recipe}
-    found = [key for key in keys if len({json.dumps(recipe.get(key)) for recipe in recipes}) > 1]
-    return [key for key in found if not any(key.startswith(source) and name in found for source, name in NAMES.items())]
+    varying = [key for key in keys if len({json.dumps(recipe.get(key)) for recipe in recipes}) > 1]
+    return [
+        key for key in varying if not any(key.startswith(source) and name in varying for source, name in NAMES.items())
+    ]
 
 
-def metric_names(entries: Sequence[ReportRun]) -> list[str]:
-    """The names of all figures that any run has, as they come."""
-    return list({name: None for entry in entries for name in entry.metrics})
+def metric_names(runs: Sequence[ReportRun]) -> list[str]:
+    """List the metrics of all runs, in order of first appearance."""
+    return list({name: None for run in runs for name in run.metrics})
 
 
-def created(moment: str) -> Cell:
-    """When a run was committed, in UTC."""
-    return Cell(moment[:10], f"{moment[11:16]} UTC", moment) if moment else Cell()
+def created(time: str) -> Cell:
+    """Format the time of a commit, in UTC."""
+    return Cell(time[:10], f"{time[11:16]} UTC", time) if time else Cell()
 
 
 def param_cell(recipe: dict[str, Any], key: str) -> Cell:
-    """A value of the recipe as the file says it."""
+    """Format a value of the recipe as in params.yaml."""
     if key not in recipe:
         return Cell()
     value = recipe[key]
@@ -75,44 +83,44 @@ def param_cell(recipe: dict[str, Any], key: str) -> Cell:
 
 
 def metric_cell(name: str, metric: MetricValue | None) -> Cell:
-    """A figure, and its interval under it."""
+    """Format a metric with its interval below."""
     if metric is None:
         return Cell()
     if name == SECONDS:
         return Cell(format_duration(metric.value), key=metric.value)
-    between = "" if metric.low is None or metric.high is None else f"{metric.low:.3f} – {metric.high:.3f}"
-    return Cell(format_value(metric.value), between, metric.value)
+    interval = "" if metric.low is None or metric.high is None else f"{metric.low:.3f} – {metric.high:.3f}"
+    return Cell(format_value(metric.value), interval, metric.value)
 
 
 def format_value(value: float) -> str:
-    """A figure: four places of what is below ten, since metrics are compared there, and one of what is larger."""
+    """Format a metric: four decimals below ten, at most one above."""
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}".removesuffix(".0")
 
 
 def format_duration(seconds: float) -> str:
-    """A time in its two largest units: 42 s, 2 min 46 s, 3 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, hours = divmod(whole, 60), divmod(whole // 60, 60)
-    return f"{minutes[0]} min {minutes[1]:02} s" if whole < 3600 else f"{hours[0]} h {hours[1]:02} min"
+    """Format a duration in its two largest units: 42 s, 2 min 46 s, 3 h 05 min."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    minutes, hours = divmod(total, 60), divmod(total // 60, 60)
+    return f"{minutes[0]} min {minutes[1]:02} s" if total < 3600 else f"{hours[0]} h {hours[1]:02} min"
 
 
-def hardware(entry: ReportRun) -> tuple[str, str]:
-    """What it was trained on: the devices, and how many processes and threads."""
-    told = entry.result.provenance
-    devices: list[str] = told.get("devices") or [told.get("environment.hardware") or "–"]
-    counted = {name: devices.count(name) for name in devices}
+def hardware(run: ReportRun) -> tuple[str, str]:
+    """Return the devices that a run was trained on, and the numbers of processes and threads."""
+    provenance = run.result.provenance
+    devices: list[str] = provenance.get("devices") or [provenance.get("environment.hardware") or "–"]
+    counts = {name: devices.count(name) for name in devices}
     return (
-        ", ".join(name if count == 1 else f"{count} × {name}" for name, count in counted.items()),
+        ", ".join(name if count == 1 else f"{count} × {name}" for name, count in counts.items()),
         ", ".join(
-            f"{told[many]} {many if told[many] > 1 else one}"
-            for many, one in (("processes", "process"), ("threads", "thread"))
-            if told.get(many)
+            f"{provenance[plural]} {plural if provenance[plural] > 1 else singular}"
+            for plural, singular in (("processes", "process"), ("threads", "thread"))
+            if provenance.get(plural)
         ),
     )
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of the recipe can be an axis."""
+    """Return whether a value of the recipe is a number and not a boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool)

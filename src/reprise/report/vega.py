@@ -1,4 +1,4 @@
-"""Vega's JavaScript, for pages that fetch nothing."""
+"""Vega's JavaScript, for pages that work offline."""
 
 import functools
 
@@ -7,11 +7,12 @@ import vl_convert
 
 @functools.cache
 def vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, out of vl-convert's wheel.
+    """Bundle Vega, Vega-Lite and Vega-Embed from the vl-convert package into one script; takes a second or two.
 
-    Takes a second or two.
+    Raises:
+        ValueError: the script contains a closing script tag and cannot be embedded.
     """
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     if "</script" in script.lower():
-        raise ValueError("Vega's JavaScript cannot stand in a page: it has the end of a script in it")
+        raise ValueError("Vega's JavaScript cannot be embedded: it contains a closing script tag")
     return script

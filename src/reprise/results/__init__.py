@@ -1,0 +1,1 @@
+"""Read, compare and grade the results of runs, without changing them."""

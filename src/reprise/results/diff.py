@@ -1,4 +1,4 @@
-"""What sets results apart, and what makes them the same but for the seed: pure functions."""
+"""Compare what runs were made from: parameters, data, environment and code. Pure functions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from reprise.core.config import LOCAL_DATA
 from reprise.results.run import RunResult
 
 DiffKind = Literal["parameter", "data", "environment", "code"]
-# What of a provenance says with what software, on what kind of hardware.
+# Keys of the provenance that name the locked software and the hardware.
 SOFTWARE_KEYS = ("environment.locks.", "environment.hardware")
-# What it says anew of every run. The weights are a result, what was not committed is told by what differs, and the
-# order of the rows follows from the seed, the batches and the data.
+# Keys of the provenance that are new in every run or follow from the rest: the weights are a result, uncommitted
+# changes appear among the differences, and the order of the examples follows from the seed, the batches and the data.
 VOLATILE_KEYS = ("started", "commit", "from_step", "weights.", "dirty", "data_order_sha256")
-# What provenance.json says of data and of pretrained weights, which is told by their digests in dvc.lock.
+# Keys of the provenance for data and pretrained weights, which are compared by their digests in dvc.lock.
 INPUT_KEYS = ("data.", "pretrained.")
 ABSENT = "absent"
 MAX_WIDTH = 60  # characters
@@ -23,28 +23,38 @@ MAX_WIDTH = 60  # characters
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that is not the same on two sides, as it is shown; a side of several values lists them."""
+    """A key whose value differs between two groups of runs.
 
-    what: DiffKind
+    Attributes:
+        kind: parameter, data, environment or code.
+        key: dotted key or path.
+        before: value in the first group, for display; several values are separated by commas.
+        after: value in the second group.
+    """
+
+    kind: DiffKind
     key: str
     before: str
     after: str
 
 
 def replicate_key(result: RunResult) -> str:
-    """What results that differ in the seed alone have in common: recipe, code, locks and kind of hardware."""
+    """Return a key that is equal for runs that differ only in the seed.
+
+    It covers recipe, code, lock files and hardware.
+    """
     return replicate_key_of(result.recipe, result.code, result.provenance)
 
 
-def replicate_key_of(recipe: Mapping[str, Any], code: Mapping[str, str], told: Mapping[str, Any]) -> str:
-    """The same of its parts, as in `Result`, of something that may not be cooked yet.
+def replicate_key_of(recipe: Mapping[str, Any], code: Mapping[str, str], provenance: Mapping[str, Any]) -> str:
+    """Return the replicate key of a run that may not exist yet.
 
     Args:
-        recipe: what the stages read of params.yaml, by dotted key.
-        code: the MD5 of each file and folder that the stages read and no stage makes, by path.
-        told: the provenance, by dotted key, or the environment alone.
+        recipe: parameters that the stages read, by dotted key.
+        code: MD5 of each file and folder that the stages read and no stage writes, by path.
+        provenance: provenance, or the environment alone, by dotted key.
     """
-    software = {key: value for key, value in told.items() if key.startswith(SOFTWARE_KEYS)}
+    software = {key: value for key, value in provenance.items() if key.startswith(SOFTWARE_KEYS)}
     return json.dumps(
         [{key: value for key, value in recipe.items() if key != "seed"}, dict(code), software],
         sort_keys=True, default=str,
@@ -52,51 +62,51 @@ def replicate_key_of(recipe: Mapping[str, Any], code: Mapping[str, str], told: M
 
 
 def diff_runs(before: Sequence[RunResult], after: Sequence[RunResult]) -> list[Difference]:
-    """What two sides were cooked with that differs, parameters first.
+    """List the differences between two groups of runs, parameters first.
 
-    A parameter is a key of params.yaml that a stage reads. Data is what was fetched and prepared, by its digest, and
-    the user's own files. Environment is what provenance.json says: locks, hardware, devices, processes, threads.
+    Parameters are the keys of params.yaml that a stage reads. Data is what was fetched and prepared, and the user's own
+    files, by digest. The environment is the provenance: locks, hardware, devices, processes, threads.
     """
-    found = []
-    for what, tell in EXTRACTORS.items():
-        old, new = ([tell(result) for result in side] for side in (before, after))
-        for key in sorted({key for told in (*old, *new) for key in told}):
-            # By all of a value, since what is shown of a long one is its beginning.
-            values = [{repr(told.get(key)): abbreviate(told.get(key, ABSENT)) for told in side} for side in (old, new)]
-            if values[0].keys() != values[1].keys():
-                found.append(Difference(what, key, *(", ".join(side.values()) for side in values)))
-    return found
+    differences = []
+    for kind, extract in EXTRACTORS.items():
+        old, new = ([extract(result) for result in group] for group in (before, after))
+        for key in sorted({key for values in (*old, *new) for key in values}):
+            # Values are compared in full, because long ones are abbreviated for display.
+            shown = [{repr(run.get(key)): abbreviate(run.get(key, ABSENT)) for run in group} for group in (old, new)]
+            if shown[0].keys() != shown[1].keys():
+                differences.append(Difference(kind, key, *(", ".join(group.values()) for group in shown)))
+    return differences
 
 
-def format_differences(found: Sequence[Difference]) -> list[str]:
-    """Differences in words, a line each; one line where there are none."""
-    told = [f"{each.what}: {each.key}: {each.before} → {each.after}" for each in found]
-    return told or ["nothing that dvc.lock or provenance.json tells"]
+def format_differences(differences: Sequence[Difference]) -> list[str]:
+    """Format differences, one per line; one line if there are none."""
+    lines = [f"{each.kind}: {each.key}: {each.before} → {each.after}" for each in differences]
+    return lines or ["nothing recorded in dvc.lock or provenance.json"]
 
 
 def data(result: RunResult) -> dict[str, Any]:
-    """The digest of each thing that was fetched or prepared, and of each own file, by path."""
-    made = {path: out.md5 for path, out in result.outputs.items() if out.stage in ("fetch", "prepare")}
-    return made | {path: md5 for path, md5 in result.code.items() if is_data(path)}
+    """Return the digests of fetched and prepared data and of the user's own files, by path."""
+    stages = {path: out.md5 for path, out in result.outputs.items() if out.stage in ("fetch", "prepare")}
+    return stages | {path: md5 for path, md5 in result.code.items() if is_data(path)}
 
 
 def environment(result: RunResult) -> dict[str, Any]:
-    """What provenance.json says of where and with what it was trained, but for what a run says anew."""
+    """Return the provenance without volatile keys and without the inputs."""
     return {key: value for key, value in result.provenance.items() if not key.startswith((*VOLATILE_KEYS, *INPUT_KEYS))}
 
 
 def code(result: RunResult) -> dict[str, Any]:
-    """The digest of each file and folder of code, by path."""
+    """Return the digest of each file and folder of code, by path."""
     return {path: md5 for path, md5 in result.code.items() if not is_data(path)}
 
 
 def is_data(path: str) -> bool:
-    """Whether a dependency that no stage makes is the user's own data."""
+    """Return whether a dependency that no stage writes is the user's own data."""
     return PurePosixPath(path).is_relative_to(LOCAL_DATA)
 
 
 def abbreviate(value: Any) -> str:
-    """A value as a line has room for it: of a digest, or a list of them, the beginning."""
+    """Format a value for display; only the beginning of a long one, such as a digest."""
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= MAX_WIDTH else f"{text[:12]}…"
 

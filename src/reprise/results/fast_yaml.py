@@ -1,7 +1,7 @@
-"""YAML 1.2 as DVC writes it, read by libyaml: five hundred locks in two seconds, which take ruamel.yaml ten.
+"""Read the YAML 1.2 that DVC writes with libyaml, about five times as fast as ruamel.yaml.
 
-PyYAML itself reads YAML 1.1, to which 1e-5 is a text and `no` is false. Here plain scalars are what the core schema
-says (yaml.org/spec/1.2.2, section 10.3.2), but for the octal and hexadecimal numbers that DVC never writes.
+PyYAML implements YAML 1.1, where 1e-5 is a string and `no` is false. This loader resolves plain scalars by the core
+schema of YAML 1.2 (yaml.org/spec/1.2.2, section 10.3.2), except octal and hexadecimal numbers, which DVC never writes.
 """
 
 import re
@@ -11,9 +11,9 @@ import yaml
 
 
 class CoreLoader(yaml.CSafeLoader):
-    """PyYAML's loader with the scalars of YAML 1.2."""
+    """PyYAML's safe loader with the scalars of YAML 1.2."""
 
-    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  what PyYAML calls it
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  PyYAML's own name
 
 
 for name, pattern, first in (
@@ -24,14 +24,14 @@ for name, pattern, first in (
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
 ):
     CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{name}", re.compile(rf"^(?:{pattern})$"), first)
-# A leading zero means nothing in YAML 1.2.
+# In YAML 1.2 a leading zero does not make a number octal.
 CoreLoader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
 
 
 def load_yaml(content: bytes) -> Any:
-    """What a file of DVC says.
+    """Parse a YAML file that DVC wrote.
 
     Raises:
-        yaml.YAMLError: it is no YAML.
+        yaml.YAMLError: the content is not valid YAML.
     """
     return yaml.load(content, CoreLoader)  # noqa: S506  safe: it derives from CSafeLoader

@@ -1,4 +1,4 @@
-"""What the seed alone does to a recipe's figures: `reference/<task>-<model>-<hardware>.json`."""
+"""Seed noise of a recipe's metrics: `reference/<task>-<model>-<hardware>.json`."""
 
 import json
 import math
@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class MeanStd:
-    """A figure over the seeds: arithmetic mean, and standard deviation of the sample (n - 1)."""
+    """Mean of a metric over seeds, and the sample standard deviation (n - 1)."""
 
     mean: float
     sd: float
@@ -27,13 +27,13 @@ class MeanStd:
 
 @dataclass(frozen=True)
 class Reference:
-    """The figures of several seeds of one recipe on one kind of hardware.
+    """Metrics of one recipe over several seeds, on one hardware.
 
     Attributes:
-        recipe: every key of the recipe but the seed, dotted.
-        provenance: where and with what: commit, devices, threads, digests of the locks.
-        metrics: by stage and name, as in `RunResult.metrics`.
-        seeds: by seed, stage and name.
+        recipe: every key of the recipe except the seed, dotted.
+        provenance: commit, devices, threads and digests of the lock files of the first seed.
+        metrics: mean and standard deviation by stage and name, as in `RunResult.metrics`.
+        seeds: metrics by seed, stage and name.
     """
 
     recipe: dict[str, Any]
@@ -42,14 +42,15 @@ class Reference:
     seeds: dict[str, dict[str, dict[str, float]]]
 
     def matches(self, result: RunResult) -> bool:
-        """Whether a result was cooked by this recipe, whatever its seed."""
+        """Return whether a run has this recipe, whatever its seed."""
         return recipe_of(result) == self.recipe
 
     def prediction_interval(self, stage: str, name: str) -> tuple[float, float]:
-        """Between what a figure of one more seed lies, together with all other figures in 95 of 100 cases.
+        """Return the prediction interval of a metric for one further seed.
 
-        The prediction interval for one further draw from a normal distribution, mean ± t(n-1) · sd · √(1 + 1/n)
-        (Hahn & Meeker 1991, section 4.7), at a level divided by the number of figures (Bonferroni).
+        The interval for one further draw from a normal distribution is mean ± t(n-1) · sd · √(1 + 1/n) (Hahn & Meeker
+        1991, section 4.7). Its level is divided by the number of metrics (Bonferroni), so that the intervals of all
+        metrics hold together with 95 % probability.
         """
         spread, seeds = self.metrics[stage][name], len(self.seeds)
         level = (1 - CONFIDENCE) / sum(len(metrics) for metrics in self.metrics.values())
@@ -57,15 +58,15 @@ class Reference:
         return spread.mean - half, spread.mean + half
 
     def write(self, file: Path) -> None:
-        """Write it as JSON."""
+        """Write the reference as JSON."""
         write_json(file, asdict(self))
 
 
 def read_reference(file: Path) -> Reference:
-    """Read what `Reference.write` wrote.
+    """Read a reference that `Reference.write` wrote.
 
     Raises:
-        UserError: the file says something else.
+        UserError: the file has another format.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -75,37 +76,41 @@ def read_reference(file: Path) -> Reference:
         }
         return Reference(metrics=metrics, **content)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{file}: expected what `reprise seed-noise` writes; make it anew") from None
+        raise UserError(f"{file}: expected the format of `reprise seed-noise`; run it again") from None
 
 
 def read_references() -> list[tuple[str, Reference]]:
-    """All that was measured here, each with the kind of hardware."""
+    """Read all references of this repository, each with its hardware."""
     return [(file.stem.rpartition("-")[2], read_reference(file)) for file in sorted(REFERENCES.glob("*.json"))]
 
 
 def find_reference(result: RunResult, hardware: str) -> Reference | None:
-    """The reference of a result's recipe on this kind of hardware; None where nobody has made one."""
-    fitting = (each for kind, each in read_references() if kind == hardware and each.matches(result))
-    return next(fitting, None)
+    """Return the reference of a run's recipe on this hardware, None if there is none."""
+    matching = (reference for name, reference in read_references() if name == hardware and reference.matches(result))
+    return next(matching, None)
 
 
 def summarize_seeds(results: dict[int, RunResult]) -> Reference:
-    """Mean and standard deviation over seeds of one recipe."""
+    """Compute mean and standard deviation of each metric over the seeds of one recipe.
+
+    Args:
+        results: at least two runs, by seed.
+    """
     seeds = {str(seed): result.metrics for seed, result in results.items()}
     first = next(iter(results.values()))
     metrics = {}
     for stage, names in first.metrics.items():
         values = {name: [result.metrics[stage][name] for result in results.values()] for name in names}
         metrics[stage] = {
-            name: MeanStd(float(np.mean(drawn)), float(np.std(drawn, ddof=1))) for name, drawn in values.items()
+            name: MeanStd(float(np.mean(sample)), float(np.std(sample, ddof=1))) for name, sample in values.items()
         }
-    told = ("commit", "dirty", "devices", "processes", "threads")
+    recorded = ("commit", "dirty", "devices", "processes", "threads")
     provenance = {
-        key: value for key, value in first.provenance.items() if key in told or key.startswith("environment.locks.")
+        key: value for key, value in first.provenance.items() if key in recorded or key.startswith("environment.locks.")
     }
     return Reference(recipe_of(first), provenance, metrics, seeds)
 
 
 def recipe_of(result: RunResult) -> dict[str, Any]:
-    """What a result's recipe says, but for its seed."""
+    """Return the recipe of a run without its seed."""
     return {key: value for key, value in result.recipe.items() if key != "seed"}

@@ -1,4 +1,4 @@
-"""Names that earlier versions gave to keys and files, so that runs committed then can still be read and compared."""
+"""Earlier names of keys and files, so that runs committed under them can still be read and compared."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from reprise.core.config import RENAMED_KEYS, RENAMED_SOURCE_KINDS
 from reprise.core.paths import METRICS, PLOTS
 
-# By file, the old name of each key and the new one.
+# Old and new names of keys, by file.
 RENAMED_METRICS: dict[Path, dict[str, str]] = {
     METRICS / "evaluate.json": {
         "rows": "num_examples",
@@ -23,7 +23,7 @@ RENAMED_FILES = {PLOTS / "precision_recall.csv": PLOTS / "pr.csv"}  # by the new
 
 
 def with_current_params(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Give keys of params.yaml, by dotted path, the names that they have now."""
+    """Rename the keys of params.yaml, by dotted path, to their current names."""
     current = {}
     for key, value in recipe.items():
         for old, new in RENAMED_KEYS.items():
@@ -37,6 +37,6 @@ def with_current_params(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_current_metrics(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the keys of a metrics file, one of `RENAMED_METRICS`, the names that they have now."""
+    """Rename the keys of a metrics file, one of `RENAMED_METRICS`, to their current names."""
     names = RENAMED_METRICS.get(file, {})
     return {names.get(key, key): value for key, value in content.items()}

@@ -1,4 +1,4 @@
-"""The runs of this repository: the workspace, its commits, and the experiments that DVC keeps in git."""
+"""The runs of this repository: the workspace, commits, and the experiments that DVC keeps in git."""
 
 import functools
 import re
@@ -28,22 +28,22 @@ from reprise.results.vcs import check_output, resolve_commit, try_output
 
 Kind = Literal["workspace", "commit", "experiment"]
 WORKSPACE = "workspace"
-SEEDS_PREFIX = "seeds:"  # before a run's word: that run, and all that differ from it in the seed alone
-# Where DVC keeps an experiment: by the commit that it was tried on, and by its name.
+SEEDS_PREFIX = "seeds:"  # selects a run and all runs that differ from it only in the seed
+# The git ref of a DVC experiment: the commit it started from, and its name.
 EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What was cooked once, and where its files are.
+    """A run and how to read its files.
 
     Attributes:
-        name: an experiment's name, a commit as it was asked for, or "workspace".
-        kind: where it lies.
-        commit: the full hash; None for the workspace.
-        created: when it was committed; None for the workspace.
-        result: what was cooked from what.
-        read: gives the bytes of a file that git has (of the workspace: that lies there), None where there is none.
+        name: an experiment's name, a commit as the user wrote it, or "workspace".
+        kind: workspace, commit or experiment.
+        commit: full hash; None for the workspace.
+        created: time of the commit; None for the workspace.
+        result: inputs and outputs.
+        read: returns the content of a file in git, or in the workspace; None if there is no such file.
     """
 
     name: str
@@ -55,19 +55,22 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """The seed of its recipe."""
+        """The seed of the recipe."""
         return int(self.result.recipe["seed"])
 
     @property
     def constant_prediction(self) -> bool:
-        """Whether it says the same of every row."""
+        """Whether the model predicts the same for every example."""
         content = self.read(EVALUATION)
         return bool(content and parse_metrics(EVALUATION, content).get("constant_prediction"))
 
     def predictions(self) -> pd.DataFrame | None:
-        """The predictions of the evaluation split, by the columns of `evaluate.stage.prediction_table`.
+        """Read the predictions of the evaluation split, with the columns of `evaluate.stage.prediction_table`.
 
-        Those of a commit come out of DVC's cache on this machine. None where they are not here; no remote is asked.
+        Predictions of a commit are read from the DVC cache of this machine; no remote is contacted.
+
+        Returns:
+            The predictions, None if they are not on this machine.
         """
         file = PREDICTIONS / f"{self.result.recipe['evaluate.split']}.parquet"
         if self.commit is None:
@@ -75,18 +78,26 @@ class Run:
         from dvc.api import DVCFileSystem  # slow
         from dvc_data.index import DataIndexDirError
 
-        # Without a default remote DVC looks into its cache alone.
-        there = DVCFileSystem(rev=self.commit, config={"core": {"remote": ""}})
+        # Without a default remote DVC reads only its cache.
+        filesystem = DVCFileSystem(rev=self.commit, config={"core": {"remote": ""}})
         try:
-            with there.open(file.as_posix()) as opened:
-                return pd.read_parquet(opened)
+            with filesystem.open(file.as_posix()) as stream:
+                return pd.read_parquet(stream)
         except (OSError, DataIndexDirError):
             return None
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment as git knows it: name, its commit, the commit that it was tried on, when, and the ref."""
+    """A DVC experiment in git.
+
+    Attributes:
+        name: name of the experiment.
+        commit: full hash of its commit.
+        base: full hash of the commit it started from.
+        created: time of its commit.
+        ref: git ref.
+    """
 
     name: str
     commit: str
@@ -95,82 +106,82 @@ class Experiment:
     ref: str
 
 
-def resolve_runs(word: str) -> list[Run]:
-    """The runs that a word names: `workspace`, an experiment, or a commit; with `seeds:` before it, its whole group.
+def resolve_runs(selector: str) -> list[Run]:
+    """Return the runs that a selector names.
 
-    Of a group are the run itself and HEAD, the workspace and all experiments that differ from it in the seed alone, a
-    run a seed, in the order of the seeds.
+    A selector is `workspace`, an experiment's name or a commit. With the prefix `seeds:` it selects that run and, of
+    HEAD, the workspace and all experiments, those that differ from it only in the seed: one run per seed, by seed.
 
     Raises:
-        UserError: the word names nothing, or several things, or nothing was cooked there.
+        UserError: the selector is unknown or ambiguous, or the run has no results.
     """
-    if not word.startswith(SEEDS_PREFIX):
-        return [resolve_run(word)]
-    run = resolve_run(word.removeprefix(SEEDS_PREFIX))
+    if not selector.startswith(SEEDS_PREFIX):
+        return [resolve_run(selector)]
+    run = resolve_run(selector.removeprefix(SEEDS_PREFIX))
     return first_per_seed([run, *seed_replicates(replicate_key(run.result), all_runs())])
 
 
-def resolve_run(word: str) -> Run:
-    """The one run that a word without `seeds:` names.
+def resolve_run(selector: str) -> Run:
+    """Return the run that a selector without `seeds:` names.
 
     Raises:
         UserError: as `resolve_runs`.
     """
-    if word == WORKSPACE:
+    if selector == WORKSPACE:
         return workspace_run()
     head = try_output("git", "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-    named = [experiment for experiment in experiments() if experiment.name == word]
-    # As DVC does: of experiments of one name, that which was tried on HEAD.
+    named = [experiment for experiment in experiments() if experiment.name == selector]
+    # Of several experiments with one name, the one that started from HEAD wins, as in DVC.
     named = [experiment for experiment in named if experiment.base == head] or named
     if len(named) > 1:
         commits = ", ".join(experiment.commit[:12] for experiment in named)
-        raise UserError(f"{word}: experiments on several commits are called so; expected one of {commits}")
-    commit = try_output("git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{word}^{{commit}}")
+        raise UserError(f"{selector}: experiments of several commits have this name; expected one of {commits}")
+    commit = try_output("git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{selector}^{{commit}}")
     if named and commit not in (None, named[0].commit):
         raise UserError(
-            f"{word}: both an experiment and a commit; expected {named[0].commit[:12]} for the experiment "
+            f"{selector}: both an experiment and a commit; expected {named[0].commit[:12]} for the experiment "
             f"or {commit[:12] if commit else ''} for the commit"
         )
     if named:
         return experiment_run(named[0])
     if commit is None:
         raise UserError(
-            f"{word}: expected `workspace`, an experiment's name (`dvc exp list --all-commits`) or a commit"
+            f"{selector}: expected `workspace`, an experiment's name (`dvc exp list --all-commits`) or a commit"
         )
-    return commit_run(resolve_commit(word), commit[:12] if commit.startswith(word) else word)
+    return commit_run(resolve_commit(selector), commit[:12] if commit.startswith(selector) else selector)
 
 
 def all_runs() -> list[Run]:
-    """The workspace, HEAD and all experiments, as far as something was cooked there.
+    """Return the workspace, HEAD and all experiments that have results.
 
-    The workspace is left out where it has the very results of HEAD.
+    The workspace is skipped if its outputs are those of HEAD.
     """
-    found = []
-    for place in (workspace_run, lambda: commit_run(resolve_commit("HEAD"), "HEAD")):
+    runs = []
+    for load in (workspace_run, lambda: commit_run(resolve_commit("HEAD"), "HEAD")):
         try:
-            found.append(place())
-        except UserError:  # nothing was cooked there yet
+            runs.append(load())
+        except UserError:  # no results yet
             continue
-    if len(found) == 2 and found[0].result.outputs == found[1].result.outputs:
-        found = found[1:]
-    return [*found, *all_experiments()]
+    if len(runs) == 2 and runs[0].result.outputs == runs[1].result.outputs:
+        runs = runs[1:]
+    return [*runs, *all_experiments()]
 
 
 def all_experiments() -> list[Run]:
-    """All experiments of all commits, the latest first; what is no whole result is named on stderr and left out."""
-    found = []
+    """Return the runs of all experiments, latest first; incomplete ones are named on stderr and skipped."""
+    runs = []
     for experiment in tqdm(experiments(), desc="experiments: read", unit="", delay=2, leave=False):
         try:
-            found.append(experiment_run(experiment))
+            runs.append(experiment_run(experiment))
         except UserError as error:
-            print(f"left out: {error}", file=sys.stderr)
-    return found
+            print(f"skipped: {error}", file=sys.stderr)
+    return runs
 
 
 def experiments() -> list[Experiment]:
-    """What DVC keeps under refs/exps/ (dvc.org/doc/user-guide/experiment-management), the latest first."""
-    told = "%(objectname) %(committerdate:iso-strict) %(refname)"
-    lines = check_output("git", "for-each-ref", "--sort=-committerdate", f"--format={told}", "refs/exps").splitlines()
+    """List the experiments under refs/exps/ (dvc.org/doc/user-guide/experiment-management), latest first."""
+    fields = "%(objectname) %(committerdate:iso-strict) %(refname)"
+    lines = check_output("git", "for-each-ref", "--sort=-committerdate", f"--format={fields}", "refs/exps").splitlines()
     return [
         Experiment(parts[3], commit, parts[1] + parts[2], datetime.fromisoformat(created), ref)
         for commit, created, ref in (line.split(maxsplit=2) for line in lines)
@@ -179,13 +190,13 @@ def experiments() -> list[Experiment]:
 
 
 def workspace_run() -> Run:
-    """The run whose files lie here."""
+    """Read the run of the workspace."""
     read = folder_reader(Path())
     return Run(WORKSPACE, "workspace", None, None, read_result(read, WORKSPACE), read)
 
 
 def commit_run(commit: str, name: str) -> Run:
-    """The run that a commit holds."""
+    """Read the run of a commit."""
     read = commit_reader(commit)
     created = datetime.fromisoformat(check_output("git", "show", "--no-patch", "--format=%cI", commit))
     return Run(name, "commit", commit, created, read_result(read, name), read)
@@ -193,19 +204,19 @@ def commit_run(commit: str, name: str) -> Run:
 
 @functools.cache
 def experiment_run(experiment: Experiment) -> Run:
-    """The run of an experiment, read once: what a commit holds stays."""
+    """Read the run of an experiment; cached, because a commit never changes."""
     read = commit_reader(experiment.commit)
     result = read_result(read, experiment.name)
     return Run(experiment.name, "experiment", experiment.commit, experiment.created, result, read)
 
 
-def seed_replicates(group: str, runs: Sequence[Run]) -> list[Run]:
-    """Those of the runs that are of a group, by its `identity`."""
-    return [run for run in runs if replicate_key(run.result) == group]
+def seed_replicates(key: str, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs with a `replicate_key`."""
+    return [run for run in runs if replicate_key(run.result) == key]
 
 
 def first_per_seed(runs: Sequence[Run]) -> list[Run]:
-    """The first run of each seed, in the order of the seeds: a seed that was cooked twice counts once."""
+    """Return the first run of each seed, sorted by seed."""
     first: dict[int, Run] = {}
     for run in runs:
         first.setdefault(run.seed, run)

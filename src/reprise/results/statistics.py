@@ -1,10 +1,11 @@
-"""Whether a difference is more than chance: of seeds, and of test rows. Pure functions of numbers.
+"""Test whether a difference is significant, over seeds or over test examples. Pure functions of numbers.
 
-Seeds are independent draws, so two groups of them are compared by Welch's t-test (B. L. Welch, "The generalization of
+Seeds are independent draws, so two groups of seeds are compared by Welch's t-test (B. L. Welch, "The generalization of
 'Student's' problem when several different population variances are involved", Biometrika 34, 1947). A single seed has
-no variance of its own; against several it is one further draw (Hahn & Meeker, Statistical Intervals, 1991, section
-4.7). Two models that judged the same rows are compared row by row: McNemar's exact test (Q. McNemar, Psychometrika 12,
-1947) and the paired bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13).
+no variance of its own; against a group it is one further draw (Hahn & Meeker, Statistical Intervals, 1991, section
+4.7). Two models evaluated on the same examples are compared example by example: McNemar's exact test (Q. McNemar,
+Psychometrika 12, 1947) and the paired bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8
+and 13).
 """
 
 import math
@@ -22,22 +23,21 @@ if TYPE_CHECKING:  # imports `evaluate`, which takes seconds
 
 CONFIDENCE = 0.95
 LOWER_IS_BETTER = frozenset({"loss"})
-# Below which a p-value is told.
-LEVELS = (0.001, 0.01, 0.05)
+LEVELS = (0.001, 0.01, 0.05)  # thresholds at which a p-value is reported
 RESAMPLES = 1000
-SEED = 0  # of the resamples: the same rows are drawn for every pair of runs
+SEED = 0  # of the resamples, so that every pair of runs is resampled alike
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A figure over the seeds of a side.
+    """A metric over the seeds of a group.
 
     Attributes:
-        n: how many seeds.
+        n: number of seeds.
         mean: arithmetic mean.
-        sd: standard deviation of the sample (n - 1), None of one seed.
-        low: the smallest.
-        high: the largest.
+        sd: sample standard deviation (n - 1), None for one seed.
+        low: minimum.
+        high: maximum.
     """
 
     n: int
@@ -49,15 +49,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class TTestResult:
-    """How far apart the means of two sides are, the second less the first.
+    """Difference between the means of two groups of seeds, second minus first.
 
     Attributes:
-        before: the first side.
-        after: the second side.
-        difference: of the means.
-        low: the lower end of the interval of the difference, None where the seeds do not tell one.
-        high: its upper end.
-        p: how often seeds alone would set the means at least as far apart, None likewise; times the number of figures.
+        before: first group.
+        after: second group.
+        difference: difference of the means.
+        low: lower bound of its confidence interval, None if the seeds do not determine one.
+        high: upper bound, None likewise.
+        p: p-value, corrected for the number of metrics; None likewise.
     """
 
     before: Summary
@@ -70,7 +70,13 @@ class TTestResult:
 
 @dataclass(frozen=True)
 class McNemarResult:
-    """Two models on the same rows: how many only the first, and only the second, got right, and McNemar's p."""
+    """McNemar's test of two models on the same examples.
+
+    Attributes:
+        only_before: number of examples that only the first model predicts correctly.
+        only_after: number of examples that only the second model predicts correctly.
+        p: p-value.
+    """
 
     only_before: int
     only_after: int
@@ -78,90 +84,94 @@ class McNemarResult:
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation and ends of at least one value; not a number if one of them is none."""
-    drawn = np.asarray(values, np.float64)
-    spread = float(np.std(drawn, ddof=1)) if len(drawn) > 1 else None
-    return Summary(len(drawn), float(drawn.mean()), spread, float(drawn.min()), float(drawn.max()))
+    """Compute mean, sample standard deviation, minimum and maximum; NaN if a value is NaN.
+
+    Args:
+        values: at least one value.
+    """
+    sample = np.asarray(values, np.float64)
+    sd = float(np.std(sample, ddof=1)) if len(sample) > 1 else None
+    return Summary(len(sample), float(sample.mean()), sd, float(sample.min()), float(sample.max()))
 
 
 def t_test(before: Sequence[float], after: Sequence[float], metrics: int) -> TTestResult:
-    """Compare two sides by Welch's t-test, which takes no equal variances for granted.
+    """Compare two groups of seeds by Welch's t-test, which does not assume equal variances.
 
-    Where one side has one seed, Student's t-test takes them for granted after all. It is then the prediction interval
-    of one more seed of the other side, mean ± t(n-1) · sd · √(1 + 1/n), and asks whether the single one could be that.
+    If one group has a single seed, Student's t-test with equal variances is used. It is equivalent to the prediction
+    interval of one further seed of the other group, mean ± t(n-1) · sd · √(1 + 1/n): could the single seed be one?
 
-    One of several figures differs by luck more often than the only one does. So a p-value is multiplied by their number
-    and an interval widened accordingly (Bonferroni; O. J. Dunn, JASA 56, 1961): all intervals together hold in at least
-    95 of 100 cases, however the figures hang together, and an interval leaves out 0 exactly where p is below 0.05.
+    Among several metrics some differ by chance. Therefore p-values are multiplied by the number of metrics, and
+    intervals are widened accordingly (Bonferroni; O. J. Dunn, JASA 56, 1961). All intervals hold together with 95 %
+    probability, however the metrics are correlated, and an interval excludes 0 exactly if p is below 0.05.
 
     Args:
-        before: the first side's value of each seed.
-        after: the second side's.
-        figures: how many figures are compared at once.
+        before: value of each seed of the first group.
+        after: value of each seed of the second group.
+        metrics: number of metrics that are compared.
 
     Returns:
-        A contrast without interval and p where both sides have one seed, where neither side varies (two seeds cannot
-        tell how far a third would be), and where a value is not finite.
+        The result; without interval and p-value if both groups have one seed, neither group varies, or a value is not
+        finite.
     """
     first, second = summarize(before), summarize(after)
     difference = second.mean - first.mean
-    untold = TTestResult(first, second, difference, None, None, None)
+    inconclusive = TTestResult(first, second, difference, None, None, None)
     if not (first.sd or second.sd) or not math.isfinite(difference):
-        return untold
+        return inconclusive
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)  # of values that differ in their last bits; told as not finite
+        warnings.simplefilter("ignore", RuntimeWarning)  # values that differ in their last bits give non-finite results
         single = None in (first.sd, second.sd)
         tested = stats.ttest_ind(np.asarray(after, np.float64), np.asarray(before, np.float64), equal_var=single)
-        ends = tested.confidence_interval(1 - (1 - CONFIDENCE) / metrics)
-    told = (float(ends.low), float(ends.high), float(tested.pvalue))
-    if not all(map(math.isfinite, told)):
-        return untold
-    return TTestResult(first, second, difference, told[0], told[1], min(1.0, told[2] * metrics))
+        interval = tested.confidence_interval(1 - (1 - CONFIDENCE) / metrics)
+    low, high, p = float(interval.low), float(interval.high), float(tested.pvalue)
+    if not all(map(math.isfinite, (low, high, p))):
+        return inconclusive
+    return TTestResult(first, second, difference, low, high, min(1.0, p * metrics))
 
 
-def verdict(name: str, told: TTestResult, known_sd: float | None = None) -> str:
-    """What a contrast means, in words.
+def verdict(name: str, result: TTestResult, known_sd: float | None = None) -> str:
+    """Describe the result of a t-test in words.
 
     Args:
-        name: of the figure; of those in LOWER_IS_BETTER, less is better.
-        told: the contrast.
-        known_sd: the standard deviation over seeds that was measured before, for sides of one seed.
+        name: name of the metric; lower is better for those in `LOWER_IS_BETTER`.
+        result: result of the test.
+        known_sd: standard deviation over seeds that was measured before, for groups of one seed.
     """
-    n = f"n={told.before.n} and {told.after.n}"
-    if not math.isfinite(told.difference):
-        return f"not a number on a side: cannot tell, {n}"
-    singles = [side.n == 1 for side in (told.before, told.after)]
-    if told.p is not None:
-        other = f" than another seed of the {'second' if singles[0] else 'first'} side" if any(singles) else ""
-        if told.p >= 1 - CONFIDENCE:
-            return f"inside seed noise{', as far as one seed tells' if other else ''}, {n}"
-        good = (told.difference > 0) != (name in LOWER_IS_BETTER)
-        return f"{'better' if good else 'worse'}{other}, {format_p(told.p)}, {n}"
+    n = f"n={result.before.n} and {result.after.n}"
+    if not math.isfinite(result.difference):
+        return f"inconclusive: a value is not finite, {n}"
+    singles = [group.n == 1 for group in (result.before, result.after)]
+    if result.p is not None:
+        if result.p >= 1 - CONFIDENCE:
+            return f"within seed noise{' of the other group' if any(singles) else ''}, {n}"
+        other = f" than one more seed of the {'second' if singles[0] else 'first'} group" if any(singles) else ""
+        better = (result.difference > 0) != (name in LOWER_IS_BETTER)
+        return f"{'better' if better else 'worse'}{other}, {format_p(result.p)}, {n}"
     if all(singles):
-        spread = "" if known_sd is None else f"; the task's known spread is ±{known_sd:.2g}"
-        return f"one seed a side: cannot tell{spread}"
+        spread = "" if known_sd is None else f"; the known standard deviation over seeds is {known_sd:.2g}"
+        return f"inconclusive: one seed per group{spread}"
     if any(singles):
-        return f"one seed on the {'first' if singles[0] else 'second'} side: cannot tell; the other's do not differ"
-    if told.difference == 0:
+        return f"inconclusive: one seed in the {'first' if singles[0] else 'second'} group, no variance in the other"
+    if result.difference == 0:
         return f"the same for every seed, {n}"
-    return f"no seed differs from the others of its side: cannot tell, {n}"
+    return f"inconclusive: no variance in either group, {n}"
 
 
 def format_p(p: float) -> str:
-    """A p-value by the first of LEVELS that it is below, else to two digits."""
+    """Format a p-value by the smallest of `LEVELS` above it, or to two digits."""
     return next((f"p<{level:g}" for level in LEVELS if p < level), f"p={p:.2f}")
 
 
 def mcnemar(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> McNemarResult:
-    """McNemar's exact test: of the rows that one model alone got right, is it as often the one as the other?
+    """Run McNemar's exact test on the examples that exactly one of two models predicts correctly.
 
     Args:
-        before: which rows the first model got right, shape [rows].
-        after: the same of the second.
+        before: whether the first model is correct, shape [examples].
+        after: whether the second model is correct, shape [examples].
     """
     only_before, only_after = int(np.sum(before & ~after)), int(np.sum(after & ~before))
-    rows = only_before + only_after
-    p = float(stats.binomtest(only_after, rows, 0.5).pvalue) if rows else 1.0
+    discordant = only_before + only_after
+    p = float(stats.binomtest(only_after, discordant, 0.5).pvalue) if discordant else 1.0
     return McNemarResult(only_before, only_after, p)
 
 
@@ -171,18 +181,18 @@ def paired_bootstrap_ci(
     after: npt.NDArray[np.generic],
     references: npt.NDArray[np.generic],
 ) -> tuple[float, float] | None:
-    """The 95 % interval of how much higher the second model scores, over rows drawn with replacement.
+    """Compute the 95 % confidence interval of the second model's score minus the first's, over examples.
 
-    Percentile bootstrap with RESAMPLES resamples; of a row, both predictions and the reference are drawn together.
+    Percentile bootstrap with RESAMPLES resamples; an example is drawn with both predictions and its reference.
 
     Args:
-        score: takes predictions and references.
-        before: the first model's predictions, shape [rows].
-        after: the second's.
-        references: shape [rows].
+        score: computes a metric from predictions and references.
+        before: predictions of the first model, shape [examples].
+        after: predictions of the second model, shape [examples].
+        references: true labels or values, shape [examples].
 
     Returns:
-        None where there are fewer than two rows, or a score of them is not finite.
+        The interval, None for fewer than two examples or a score that is not finite.
     """
     if len(references) < 2:
         return None
@@ -191,7 +201,7 @@ def paired_bootstrap_ci(
         return score(second, truth) - score(first, truth)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of resamples that have no score; told as not finite
+        warnings.simplefilter("ignore")  # resamples without a defined score give a non-finite result
         result = stats.bootstrap(
             (before, after, references), gain, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
             method="percentile", paired=True, vectorized=False, rng=np.random.default_rng(SEED),

@@ -1,4 +1,4 @@
-"""git and DVC, run as a user would run them."""
+"""Run git and DVC as a user would."""
 
 import os
 import signal
@@ -10,39 +10,38 @@ from reprise.core.errors import UserError
 
 
 def dvc(*arguments: str, folder: Path = Path()) -> int:
-    """Run a dvc command in a folder, with its progress on the terminal, and return its exit code.
+    """Run a dvc command in a folder with its output on the terminal; return its exit code.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed; the terminal tells DVC and its stage too, and they end in their own way
-            first.
+        KeyboardInterrupt: Ctrl-C was pressed. The terminal signals DVC and its stage too, so both shut down first.
     """
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    received: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         code = subprocess.call([find_program("dvc"), *arguments], cwd=folder, env=subprocess_env())
     finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
+        signal.signal(signal.SIGINT, previous)
+    if received:
         raise KeyboardInterrupt
     return code
 
 
 def check_output(*command: str, folder: Path = Path()) -> str:
-    """Run a command of git or dvc and return what it prints.
+    """Run a git or dvc command and return its output.
 
     Raises:
-        UserError: it fails; its own words are in the message.
+        UserError: the command fails; the message holds its stderr on one line.
     """
-    called = [find_program(command[0]), *command[1:]]
-    done = subprocess.run(called, cwd=folder, env=subprocess_env(), capture_output=True, text=True, check=False)
+    program = [find_program(command[0]), *command[1:]]
+    done = subprocess.run(program, cwd=folder, env=subprocess_env(), capture_output=True, text=True, check=False)
     if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise UserError(f"{' '.join(command)}: failed in {folder.absolute()}: {said}")
+        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise UserError(f"{' '.join(command)}: failed in {folder.absolute()}: {reason}")
     return done.stdout.strip()
 
 
 def try_output(*command: str, folder: Path = Path()) -> str | None:
-    """The same where the answer may be no: None where the command fails."""
+    """Run a git or dvc command and return its output, None if it fails."""
     try:
         return check_output(*command, folder=folder)
     except UserError:
@@ -50,14 +49,14 @@ def try_output(*command: str, folder: Path = Path()) -> str | None:
 
 
 def resolve_commit(revision: str) -> str:
-    """The full hash of a commit of the repository whose root we stand in, whatever git calls it.
+    """Return the full hash of a revision; the current folder must be the repository's root.
 
     Raises:
-        UserError: git does not know it, or we stand below the root.
+        UserError: git does not find the revision, or the current folder is below the root.
     """
-    below = try_output("git", "rev-parse", "--show-prefix")
-    if below:
-        raise UserError(f"{below}: expected to be run in the repository's root, not below it")
+    subfolder = try_output("git", "rev-parse", "--show-prefix")
+    if subfolder:
+        raise UserError(f"{subfolder}: expected to be run in the repository's root, not below it")
     commit = try_output("git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if not commit:
         raise UserError(f"{revision}: expected a commit of this git repository: a branch, a tag or a hash")
@@ -65,12 +64,15 @@ def resolve_commit(revision: str) -> str:
 
 
 def find_program(name: str) -> str:
-    """A program of this environment, or else of the system."""
-    ours = Path(sys.executable).with_name(name)
-    return str(ours) if ours.exists() else name
+    """Return the path of a program of this Python environment, or its name if the environment lacks it."""
+    installed = Path(sys.executable).with_name(name)
+    return str(installed) if installed.exists() else name
 
 
 def subprocess_env() -> dict[str, str]:
-    """What lets DVC find this environment's `reprise`, which goes by the source that lies where it is started."""
-    there = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "REPRISE_REEXECUTED")}
-    return there | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    """Return the environment for git and DVC, so that stages run this environment's `reprise`.
+
+    `PYTHONPATH` is dropped: the `reprise` of a stage uses the source of the folder in which it starts.
+    """
+    inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "REPRISE_REEXECUTED")}
+    return inherited | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

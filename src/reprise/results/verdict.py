@@ -1,4 +1,4 @@
-"""How much of a result came again, and why not all of it: pure functions of two results."""
+"""Grade how closely a run reproduces a committed one: pure functions of two results."""
 
 import enum
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from reprise.core.paths import FINAL_MODEL
 from reprise.results.reference import Reference
 from reprise.results.run import RunResult
 
-# How far the losses of a step may be apart where nothing but the rounding differs, as a share of the mean loss of all
-# steps, by the precision that the recipe pins.
+# Largest difference of a step's loss that rounding alone explains, as a fraction of the mean loss of all steps, by the
+# recipe's precision.
 LOSS_TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
-# How far the metrics may then be apart.
+# Largest difference of a metric that rounding alone explains.
 METRIC_TOLERANCE = 0.01
 
 
 class Verdict(enum.IntEnum):
-    """What came of an output, from best to worst."""
+    """Grade of an output, from best to worst."""
 
     IDENTICAL = 0
     EQUIVALENT = 1
@@ -25,73 +25,87 @@ class Verdict(enum.IntEnum):
     DIFFERENT = 3
 
     def __str__(self) -> str:
+        """Return the name in lower case, with spaces."""
         return self.name.lower().replace("_", " ")
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where the losses of two runs part: the first step, from 1, and the largest distance, a share of the mean loss."""
+    """Where the losses of two runs diverge.
+
+    Attributes:
+        step: first step whose losses differ, counted from 1.
+        largest: largest difference of any step, as a fraction of the mean loss.
+    """
 
     step: int
     largest: float
 
 
-def judge_outputs(committed: RunResult, cooked: RunResult, reference: Reference | None) -> dict[str, Verdict]:
-    """Judge every output of a commit by what cooking it again has made.
+def grade_outputs(committed: RunResult, reproduced: RunResult, reference: Reference | None) -> dict[str, Verdict]:
+    """Grade every output of a committed run against its reproduction.
 
-    Where the bits of an output differ, it is *equivalent* while the recipe is the same, and the loss of each step and
-    the figures of its stage are within the tolerances; else *within seed noise* while those figures lie where the
-    reference expects one more seed's; else *different*. Data and pretrained weights are *different* at once, and so is
-    what was made of a model that came again to the bit: a figure that does not follow from it was made up.
+    An output whose bits differ is *equivalent* if the recipe is the same, and the loss of each step and the metrics of
+    the output's stage are within the tolerances. It is *within seed noise* if those metrics are inside the reference's
+    prediction intervals for one further seed, and *different* otherwise.
+
+    Data and pretrained weights are *different* as soon as a bit differs. So are outputs of a model that was reproduced
+    bit for bit: they follow from the model, so a committed value that differs was edited.
+
+    Returns:
+        Verdicts by path, one per output of the committed run.
     """
     verdicts = {}
-    same_model = cooked.outputs.get(str(FINAL_MODEL)) == committed.outputs.get(str(FINAL_MODEL))
+    same_model = reproduced.outputs.get(str(FINAL_MODEL)) == committed.outputs.get(str(FINAL_MODEL))
     for path, output in committed.outputs.items():
-        again = cooked.outputs.get(path)
-        if again == output:
+        counterpart = reproduced.outputs.get(path)
+        if counterpart == output:
             verdicts[path] = Verdict.IDENTICAL
-        elif again is None or output.stage not in committed.metrics or same_model:
+        elif counterpart is None or output.stage not in committed.metrics or same_model:
             verdicts[path] = Verdict.DIFFERENT
-        elif is_equivalent(output.stage, committed, cooked):
+        elif is_equivalent(output.stage, committed, reproduced):
             verdicts[path] = Verdict.EQUIVALENT
-        elif reference and is_within_noise(output.stage, cooked, reference):
+        elif reference and is_within_noise(output.stage, reproduced, reference):
             verdicts[path] = Verdict.WITHIN_SEED_NOISE
         else:
             verdicts[path] = Verdict.DIFFERENT
     return verdicts
 
 
-def is_equivalent(stage: str, committed: RunResult, cooked: RunResult) -> bool:
-    """Whether the same recipe was computed up to rounding: loss by loss, and by the figures of a stage."""
-    parting = first_divergence(committed, cooked)
+def is_equivalent(stage: str, committed: RunResult, reproduced: RunResult) -> bool:
+    """Return whether two runs of the same recipe differ only by rounding, by their losses and a stage's metrics."""
+    divergence = first_divergence(committed, reproduced)
     tolerance = LOSS_TOLERANCE[committed.recipe["train.precision"]]
-    if committed.recipe != cooked.recipe or (parting and parting.largest > tolerance):
+    if committed.recipe != reproduced.recipe or (divergence and divergence.largest > tolerance):
         return False
-    expected, found = committed.metrics[stage], cooked.metrics[stage]
-    return expected.keys() == found.keys() and all(
-        abs(found[name] - expected[name]) <= METRIC_TOLERANCE for name in expected
+    expected, actual = committed.metrics[stage], reproduced.metrics[stage]
+    return expected.keys() == actual.keys() and all(
+        abs(actual[name] - expected[name]) <= METRIC_TOLERANCE for name in expected
     )
 
 
-def is_within_noise(stage: str, cooked: RunResult, reference: Reference) -> bool:
-    """Whether each figure of a stage lies where one more seed's would."""
-    if cooked.metrics[stage].keys() != reference.metrics[stage].keys():
+def is_within_noise(stage: str, reproduced: RunResult, reference: Reference) -> bool:
+    """Return whether each metric of a stage is inside the prediction interval for one further seed."""
+    if reproduced.metrics[stage].keys() != reference.metrics[stage].keys():
         return False
-    for name, value in cooked.metrics[stage].items():
+    for name, value in reproduced.metrics[stage].items():
         low, high = reference.prediction_interval(stage, name)
         if not low <= value <= high:
             return False
     return True
 
 
-def first_divergence(committed: RunResult, cooked: RunResult) -> Divergence | None:
-    """Where the losses part; None where they have the same bits to the end."""
-    expected, found = committed.losses, cooked.losses
-    common = min(len(expected), len(found))
-    apart = np.flatnonzero(expected[:common] != found[:common])
-    first = int(apart[0]) if len(apart) else common
-    if len(expected) != len(found):
+def first_divergence(committed: RunResult, reproduced: RunResult) -> Divergence | None:
+    """Return where the losses of two runs diverge, None if they are bit-identical.
+
+    A run with fewer steps diverges at the latest after its last step, by an infinite difference.
+    """
+    expected, actual = committed.losses, reproduced.losses
+    common = min(len(expected), len(actual))
+    differing = np.flatnonzero(expected[:common] != actual[:common])
+    first = int(differing[0]) if len(differing) else common
+    if len(expected) != len(actual):
         return Divergence(first + 1, np.inf)
-    if not len(apart):
+    if not len(differing):
         return None
-    return Divergence(first + 1, float(np.abs(found - expected).max() / np.abs(expected).mean()))
+    return Divergence(first + 1, float(np.abs(actual - expected).max() / np.abs(expected).mean()))

@@ -1,4 +1,4 @@
-"""GLUE's tasks on the shelf against tables of the Hub's own schema: the real client, then the real prepare."""
+"""The catalog's GLUE tasks with synthetic tables in the Hub's schema: the real client, then the real prepare stage."""
 
 import io
 import shutil
@@ -24,7 +24,7 @@ from tiny import FILLER, ROOT, Run
 
 COMMIT = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 SPLITS = {"train": "train", "validation": "validation", "test": "test"}
-# Ours, and the Hub's.
+# Reprise's split names, and the Hub's.
 MATCHED_AND_MISMATCHED = {
     "train": "train",
     "validation": "validation_matched",
@@ -36,11 +36,11 @@ MATCHED_AND_MISMATCHED = {
 
 @dataclass(frozen=True)
 class Schema:
-    """What nyu-mll/glue says of a configuration at that commit; every one has `label` and `idx` (int32) too."""
+    """Schema of a configuration of nyu-mll/glue at that commit; each also has `label` and `idx` (int32)."""
 
     texts: list[str]
-    classes: list[str]  # in the order of their numbers; [] where the label is a number itself (float32)
-    handed_in: list[str]  # the files that GLUE wants, of the test splits in turn, and how it wants its labels
+    classes: list[str]  # in the order of their ids; [] for regression (float32)
+    submission: list[str]  # GLUE's submission files, one per test split, then the format of the labels
     hidden: bool = True  # whether every label of the test splits is -1
 
 
@@ -64,7 +64,7 @@ def splits_of(task: str) -> dict[str, str]:
 
 
 def rows_on_the_hub(task: str, split: str) -> dict[str, list[Any]]:
-    """Made-up rows of one of the Hub's splits: every class comes, no text twice, and no id is the row's number."""
+    """Build synthetic rows of a split: every class occurs, texts are unique, and no id is the row index."""
     schema, numbers = SCHEMAS[task], range(6)
     labels: list[float] = [number % len(schema.classes) if schema.classes else number * 0.8 for number in numbers]
     if schema.hidden and split.startswith("test"):
@@ -74,7 +74,7 @@ def rows_on_the_hub(task: str, split: str) -> dict[str, list[Any]]:
 
 
 def files_on_the_hub(task: str) -> dict[str, bytes]:
-    """The configuration's Parquet files, with the features in their metadata as `datasets` writes them there."""
+    """Build the Parquet files of a configuration, with the features in their metadata as `datasets` writes them."""
     schema, files = SCHEMAS[task], {}
     kinds = {name: Value("string") for name in schema.texts}
     label = ClassLabel(names=schema.classes) if schema.classes else Value("float32")
@@ -89,14 +89,14 @@ def files_on_the_hub(task: str) -> dict[str, bytes]:
     return files
 
 
-def test_every_task_that_comes_from_the_hub_is_tested_here() -> None:
+def test_every_hub_task_is_tested() -> None:
     tasks = [file.stem for file in (ROOT / "recipes/task").glob("*.yaml")]
     sources = {task: compose_recipe([f"task={task}"], ROOT / "recipes")["task"]["source"] for task in tasks}
     assert {task for task in tasks if sources[task]["kind"] == "hub"} == SCHEMAS.keys()
 
 
 @pytest.mark.parametrize("task", SCHEMAS)
-def test_a_task_of_glue_is_fetched_and_prepared_as_the_hub_means_it(
+def test_a_glue_task_is_fetched_and_prepared_with_the_hubs_labels(
     task: str, tmp_path: Path, tiny_model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     composed = compose_recipe([f"task={task}"], ROOT / "recipes")
@@ -131,17 +131,17 @@ def test_a_task_of_glue_is_fetched_and_prepared_as_the_hub_means_it(
     assert {file.stem for file in PREPARED.glob("*.arrow")} == set(splits)
     assert recipe.task.labels == schema.classes
     for split, name in splits.items():
-        prepared, meant = Dataset.from_file(str(split_file(split))), rows_on_the_hub(task, name)
-        assert prepared["label"][:] == pytest.approx(meant["label"])  # the Hub's own numbers of the classes
-        assert prepared["id"][:] == [str(number) for number in meant["idx"]]
+        prepared, expected = Dataset.from_file(str(split_file(split))), rows_on_the_hub(task, name)
+        assert prepared["label"][:] == pytest.approx(expected["label"])  # the Hub's own class ids
+        assert prepared["id"][:] == [str(number) for number in expected["idx"]]
         for column, on_the_hub in zip(("text", "text_pair"), schema.texts, strict=False):
-            assert prepared[column][:] == meant[on_the_hub]
+            assert prepared[column][:] == expected[on_the_hub]
         assert ("text_pair" in prepared.column_names) == (len(schema.texts) == 2)
 
 
 @pytest.mark.parametrize("task", SCHEMAS)
-def test_a_task_of_glue_says_how_it_is_handed_in(task: str) -> None:
+def test_a_glue_task_names_its_submission_files(task: str) -> None:
     submission = check_recipe(compose_recipe([f"task={task}"], ROOT / "recipes"), "recipe").task.submission
     assert submission is not None
-    assert [*submission.files.values(), submission.labels] == SCHEMAS[task].handed_in
+    assert [*submission.files.values(), submission.labels] == SCHEMAS[task].submission
     assert list(submission.files) == [split for split in splits_of(task) if split.startswith("test")]

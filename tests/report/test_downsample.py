@@ -1,4 +1,4 @@
-"""Thinned curves: how many points, and which."""
+"""Downsampled curves: number and choice of points."""
 
 import numpy as np
 import pandas as pd
@@ -13,34 +13,34 @@ def curve(steps: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("steps", [0, 1, 119, 120])
-def test_a_short_curve_stays_as_it_is(steps: int) -> None:
+def test_a_short_curve_is_unchanged(steps: int) -> None:
     pd.testing.assert_frame_equal(bin_means(curve(steps), 120), curve(steps))
 
 
 @pytest.mark.parametrize("steps", [121, 240, 642, 100_000])
-def test_a_long_curve_has_as_many_points_as_it_may(steps: int) -> None:
+def test_a_long_curve_has_the_maximum_number_of_points(steps: int) -> None:
     assert len(bin_means(curve(steps), 120)) == 120
 
 
-def test_a_point_is_the_mean_of_its_window_and_a_peak_stays_a_peak() -> None:
-    thinned = bin_means(curve(12), 3, peaks=("grad_norm",))
-    assert thinned["step"].tolist() == [2.5, 6.5, 10.5]
-    np.testing.assert_allclose(thinned["loss"], [2.5 / 7, 6.5 / 7, 10.5 / 7])
-    assert thinned["grad_norm"].tolist() == [1.0, 99.0, 1.0]
+def test_a_point_is_the_mean_of_its_bin_and_peaks_are_kept() -> None:
+    binned = bin_means(curve(12), 3, peaks=("grad_norm",))
+    assert binned["step"].tolist() == [2.5, 6.5, 10.5]
+    np.testing.assert_allclose(binned["loss"], [2.5 / 7, 6.5 / 7, 10.5 / 7])
+    assert binned["grad_norm"].tolist() == [1.0, 99.0, 1.0]
 
 
 @pytest.mark.parametrize(("steps", "points"), [(7, 3), (642, 120), (1000, 7)])
-def test_every_step_counts_once_and_windows_are_equally_long_but_for_one_step(steps: int, points: int) -> None:
+def test_bins_cover_every_step_once_and_differ_by_at_most_one_step(steps: int, points: int) -> None:
     count = pd.DataFrame({"first": np.arange(steps, dtype=float), "last": np.arange(steps, dtype=float)})
-    thinned = bin_means(count, points, peaks=("last",))
-    ends = thinned["last"].to_numpy() + 1
-    lengths = np.diff([0, *ends])
-    assert ends[-1] == steps
+    binned = bin_means(count, points, peaks=("last",))
+    last = binned["last"].to_numpy() + 1
+    lengths = np.diff([0, *last])
+    assert last[-1] == steps
     assert lengths.max() - lengths.min() <= 1
-    np.testing.assert_allclose(thinned["first"], (np.r_[0, ends[:-1]] + ends - 1) / 2)
+    np.testing.assert_allclose(binned["first"], (np.r_[0, last[:-1]] + last - 1) / 2)
 
 
-def test_kept_rows_are_spread_evenly_from_the_first_to_the_last() -> None:
+def test_indices_are_evenly_spaced_from_first_to_last() -> None:
     assert evenly_spaced(11, 3).tolist() == [0, 5, 10]
     assert evenly_spaced(3, 10).tolist() == [0, 1, 2]
     assert evenly_spaced(1, 10).tolist() == [0]

@@ -1,4 +1,4 @@
-"""`dvc plots show` without the network, by the page that DVC is given."""
+"""`dvc plots show` offline, with the template for DVC."""
 
 import re
 from pathlib import Path
@@ -10,13 +10,13 @@ OFFLINE = ("python", "-m", "reprise.report.dvc_plots")
 
 
 def addresses(page: str) -> list[str]:
-    """What a browser would fetch for a page."""
+    """Return the addresses that a browser would load."""
     return re.findall(
         r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)""", re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     )
 
 
-def test_dvc_s_plots_fetch_nothing_and_git_sees_nothing_of_it(served: Path, run: Run) -> None:
+def test_dvc_plots_load_nothing_and_leave_git_clean(served: Path, run: Run) -> None:
     run(served, "dvc", "plots", "show")
     assert any("https://" in address for address in addresses((served / "dvc_plots/index.html").read_text()))
     run(served, *OFFLINE)
@@ -24,19 +24,19 @@ def test_dvc_s_plots_fetch_nothing_and_git_sees_nothing_of_it(served: Path, run:
     page = (served / "dvc_plots/index.html").read_text(encoding="utf-8")
     assert shown == (served / "dvc_plots/index.html").as_uri()
     assert addresses(page) == []
-    assert page.count("vegaEmbed('#") == 5  # what dvc.yaml draws
+    assert page.count("vegaEmbed('#") == 5  # the plots of dvc.yaml
     assert "{plot_divs}" not in page
     assert run(served, "git", "status", "--short").stdout == ""
 
 
-def test_what_is_done_is_not_done_again_and_a_user_s_own_page_stays(served: Path, run: Run) -> None:
+def test_the_template_is_written_once_and_the_users_own_is_kept(served: Path, run: Run) -> None:
     (served / ".dvc/mine.html").write_text("<p>mine</p>{plot_divs}")
     run(served, "dvc", "config", "--local", "plots.html_template", "mine.html")
     run(served, *OFFLINE)
-    made = (served / TEMPLATE).stat().st_mtime_ns
+    written = (served / TEMPLATE).stat().st_mtime_ns
     assert run(served, "dvc", "config", "plots.html_template").stdout == "mine.html\n"
     run(served, *OFFLINE)
-    assert (served / TEMPLATE).stat().st_mtime_ns == made
+    assert (served / TEMPLATE).stat().st_mtime_ns == written
     (served / TEMPLATE).write_text("of another version")
     run(served, *OFFLINE)
     assert "vegaEmbed" in (served / TEMPLATE).read_text(encoding="utf-8")

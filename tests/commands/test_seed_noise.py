@@ -1,4 +1,4 @@
-"""`reprise seed-noise`, typed: several seeds, cooked in copies of the checkout, and their figures."""
+"""`reprise seed-noise`: several seeds, run in copies of the checkout, and their metrics."""
 
 import json
 import shutil
@@ -13,14 +13,14 @@ from tiny import Run
 FILE = Path("reference/reviews-tiny-cpu.json")
 
 
-def test_the_seeds_from_the_recipes_own_on_are_measured(measured: tuple[Path, str]) -> None:
-    folder, said = measured
+def test_consecutive_seeds_starting_at_the_recipes_are_measured(measured: tuple[Path, str]) -> None:
+    folder, output = measured
     reference = read_json(folder / FILE)
     assert list(reference["seeds"]) == ["42", "43", "44", "45", "46"]
-    trained, judged = (read_json(folder / f"metrics/{name}.json") for name in ("train", "evaluate"))
+    trained, evaluated = (read_json(folder / f"metrics/{name}.json") for name in ("train", "evaluate"))
     assert reference["seeds"]["42"] == {
         "train": {"loss": pd.read_csv(folder / "plots/train.csv")["loss"].mean(), **trained["validation"]},
-        "evaluate": {"accuracy": judged["accuracy"], "f1": judged["f1"]},
+        "evaluate": {"accuracy": evaluated["accuracy"], "f1": evaluated["f1"]},
     }
     losses = [seed["train"]["loss"] for seed in reference["seeds"].values()]
     assert len(set(losses)) == 5
@@ -29,12 +29,12 @@ def test_the_seeds_from_the_recipes_own_on_are_measured(measured: tuple[Path, st
     assert reference["metrics"]["train"]["loss"]["sd"] == pytest.approx(
         (sum((loss - mean) ** 2 for loss in losses) / 4) ** 0.5
     )
-    assert "reference: seed 43, 2 of 5" in said
-    assert f"│ {'mean':<18} │ {mean:.4f} │" in said
-    assert f"Written to {FILE}; `reprise verify` judges by it." in said
+    assert "seed-noise: seed 43, 2 of 5" in output
+    assert f"│ {'mean':<18} │ {mean:.4f} │" in output
+    assert f"Saved to {FILE}; `reprise verify` and `reprise compare` use it." in output
 
 
-def test_it_says_what_was_measured_and_where(measured: tuple[Path, str], run: Run) -> None:
+def test_the_reference_records_recipe_and_provenance(measured: tuple[Path, str], run: Run) -> None:
     folder, _ = measured
     reference = read_json(folder / FILE)
     assert reference["recipe"]["train.learning_rate"] == 5e-3
@@ -43,29 +43,29 @@ def test_it_says_what_was_measured_and_where(measured: tuple[Path, str], run: Ru
     assert "environment.locks.requirements.txt" in reference["provenance"]
 
 
-def test_the_workspace_and_the_users_experiments_stay_as_they_were(measured: tuple[Path, str], run: Run) -> None:
+def test_workspace_and_other_experiments_are_unchanged(measured: tuple[Path, str], run: Run) -> None:
     folder, _ = measured
     assert run(folder, "git", "status", "--porcelain").stdout == "?? reference/\n"
     assert run(folder, "dvc", "exp", "list", "--name-only").stdout.split() == ["mine"]
 
 
-def test_measuring_again_takes_what_the_run_cache_has(measured: tuple[Path, str], tmp_path: Path, run: Run) -> None:
+def test_measuring_again_uses_the_run_cache(measured: tuple[Path, str], tmp_path: Path, run: Run) -> None:
     folder = Path(shutil.copytree(measured[0], tmp_path / "kitchen", symlinks=True))
     before = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    said = run(folder, "reprise", "reference", "--seeds", "5").stdout
-    assert "train: tiny on" not in said
+    output = run(folder, "reprise", "seed-noise", "--seeds", "5").stdout
+    assert "train: tiny on" not in output
     assert json.loads((folder / FILE).read_text(encoding="utf-8")) == before
 
 
-def test_fewer_seeds_than_say_anything_are_refused(kitchen: Path, run: Run) -> None:
-    refused = run(kitchen, "reprise", "reference", "--seeds", "4", code=2)
+def test_fewer_than_five_seeds_are_refused(kitchen: Path, run: Run) -> None:
+    refused = run(kitchen, "reprise", "seed-noise", "--seeds", "4", code=2)
     assert "Invalid value for '--seeds': Input should be greater than or equal to 5" in refused.stderr
 
 
-def test_a_pipeline_that_fails_is_told_in_a_line_and_leaves_no_file(served: Path, run: Run) -> None:
+def test_a_failing_pipeline_is_reported_in_one_line_and_writes_no_file(served: Path, run: Run) -> None:
     (served / "src/reprise/train/engines/accelerate.py").write_text("raise RuntimeError\n", encoding="utf-8")
     failed = run(served, "reprise", "reference", code=2)
     assert failed.stderr.endswith(
-        "reprise: error: params.yaml: seed 42: the pipeline failed, see above; expected it to cook\n"
+        "reprise: error: params.yaml: seed 42: the pipeline failed, see above; expected it to finish\n"
     )
     assert not (served / "reference").exists()

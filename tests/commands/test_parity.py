@@ -1,4 +1,4 @@
-"""`reprise parity` with a second backend on the CPU; XLA itself is compared in tests/e2e/test_xla.py."""
+"""`reprise parity` with a second backend on the CPU; XLA itself is tested in tests/e2e/test_xla.py."""
 
 import sys
 from pathlib import Path
@@ -9,14 +9,14 @@ from tiny import Run, write_params
 
 
 def give_second_backend(folder: Path, before: str = "") -> None:
-    """Have what is started as XLA's environment be this one, told to compute on the CPU."""
+    """Create an XLA environment whose Python is this one, computing on the CPU."""
     python = folder / ".venv-xla/bin/python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\n{before}\nREPRISE_HARDWARE=cpu exec {sys.executable} "$@"\n')
     python.chmod(0o755)
 
 
-def test_losses_of_every_backend_are_shown_side_by_side_and_kept_for_a_plot(served: Path, run: Run) -> None:
+def test_losses_of_every_backend_are_printed_and_saved_for_a_plot(served: Path, run: Run) -> None:
     give_second_backend(served)
     before = {file: file.read_bytes() for file in sorted((served / "metrics").iterdir())}
     write_params(served, **{"train.precision": "bf16"})
@@ -29,37 +29,37 @@ def test_losses_of_every_backend_are_shown_side_by_side_and_kept_for_a_plot(serv
     assert by_backend.shape == (8, 2)
     assert (by_backend["cpu"] == by_backend["xla"]).all()
     exact, recipe = (by_backend.loc[kind, "cpu"].to_numpy() for kind in ("fp32", "bf16"))
-    assert (exact != recipe).all(), "one of the two was rounded"
+    assert (exact != recipe).all(), "one of them is rounded"
     assert before == {file: file.read_bytes() for file in sorted((served / "metrics").iterdir())}
 
 
-def test_curves_of_the_backends_are_drawn_by_dvc(served: Path, run: Run) -> None:
+def test_dvc_plots_the_losses_of_the_backends(served: Path, run: Run) -> None:
     give_second_backend(served)
     run(served, "reprise", "parity", "--steps", "2")
     run(served, "dvc", "plots", "show", "plots/parity.csv", "--template", "parity", "-x", "step", "-y", "loss")
     assert "The first steps on each backend" in (served / "dvc_plots/index.html").read_text()
 
 
-def test_backends_that_do_not_agree_end_with_1(served: Path, run: Run) -> None:
+def test_backends_that_do_not_agree_exit_with_1(served: Path, run: Run) -> None:
     give_second_backend(served, before="sed -i 's/weight_decay: .*/weight_decay: 9.0/' params.yaml")
     done = run(served, "reprise", "parity", "--steps", "4", code=1)
     assert "the backends do NOT agree to 1e-05" in done.stdout
 
 
-def test_one_backend_alone_is_one_line_that_says_how_to_get_another(served: Path, run: Run) -> None:
+def test_a_single_backend_is_refused_with_the_command_to_add_one(served: Path, run: Run) -> None:
     done = run(served, "reprise", "parity", code=2)
     assert done.stderr == (
-        "reprise: error: parity: only cpu is here; expected another: a GPU, or XLA in .venv-xla: "
+        "reprise: error: parity: only cpu found; expected another backend: a GPU, or XLA in .venv-xla: "
         "make setup VENV=.venv-xla LOCKS=docker/tpu\n"
     )
 
 
-def test_data_that_was_not_prepared_is_one_line(kitchen: Path, tmp_path: Path, run: Run) -> None:
+def test_missing_data_is_refused_in_one_line(kitchen: Path, tmp_path: Path, run: Run) -> None:
     give_second_backend(tmp_path)
     (tmp_path / "params.yaml").write_bytes((kitchen / "params.yaml").read_bytes())
     done = run(tmp_path, "reprise", "parity", code=2)
     assert done.stderr == (
-        "reprise: error: data/prepared/stats.json: not found; expected what `dvc repro prepare` makes\n"
+        "reprise: error: data/prepared/stats.json: not found; expected the output of `dvc repro prepare`\n"
     )
 
 
@@ -69,10 +69,10 @@ def test_a_backend_that_fails_is_named(served: Path, run: Run) -> None:
     assert ".venv-xla/bin/python: `reprise train` failed, see above; expected it to train this recipe" in done.stderr
 
 
-def test_engines_are_shown_to_give_the_same_bits(served: Path, run: Run) -> None:
+def test_engines_are_bit_identical(served: Path, run: Run) -> None:
     done = run(served, "reprise", "parity", "--engines", "--steps", "3", env={"COLUMNS": "80"})
-    assert "The engines give the same bits: losses and weights" in done.stdout
-    apart = [line for line in done.stdout.splitlines() if "largest" in line]
-    assert [line.count("0.0e+00") for line in apart] == [1]
+    assert "Losses and weights of the engines are bit-identical" in done.stdout
+    largest = [line for line in done.stdout.splitlines() if "largest" in line]
+    assert [line.count("0.0e+00") for line in largest] == [1]
     assert "…" not in done.stdout, "the tables fit a terminal of 80 columns"
     assert all(engine in done.stdout for engine in ("accelerate", "trainer", "pytorch"))

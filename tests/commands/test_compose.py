@@ -1,4 +1,4 @@
-"""The shelf in recipes/, and params.yaml as it is composed from it."""
+"""The recipe catalog in recipes/, and params.yaml composed from it."""
 
 import itertools
 import shlex
@@ -23,26 +23,26 @@ from reprise.prepare.stage import prepare
 from reprise.train.sampler import plan_epoch, resolve_micro_batch_size, total_steps
 from tiny import ROOT
 
-SHELF = ROOT / "recipes"
-CHOICES = {group: sorted(file.stem for file in (SHELF / group).glob("*.yaml")) for group in GROUPS}
+CATALOG = ROOT / "recipes"
+CHOICES = {group: sorted(file.stem for file in (CATALOG / group).glob("*.yaml")) for group in GROUPS}
 
 
 def write(overrides: list[str], file: Path) -> list[str]:
-    """Compose and write as `reprise compose OVERRIDES` does; return the differences."""
-    return write_recipe(compose_recipe(overrides, SHELF), overrides, file)
+    """Compose and write a recipe like `reprise compose OVERRIDES`; return the differences."""
+    return write_recipe(compose_recipe(overrides, CATALOG), overrides, file)
 
 
 def refusal(*overrides: str) -> str:
-    """The message with which the overrides are refused."""
+    """Return the error message for the overrides."""
     with pytest.raises(UserError) as refused:
-        compose_recipe(overrides, SHELF)
+        compose_recipe(overrides, CATALOG)
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
 
 @pytest.mark.parametrize(("task", "model"), itertools.product(CHOICES["task"], CHOICES["model"]))
 def test_every_task_composes_with_every_model(task: str, model: str) -> None:
-    composed = compose_recipe([f"task={task}", f"model={model}"], SHELF)
+    composed = compose_recipe([f"task={task}", f"model={model}"], CATALOG)
     recipe = check_recipe(composed, "recipe")
     assert isinstance(recipe, Recipe)
     assert (recipe.task.name, recipe.model.name) == (task, model)
@@ -51,14 +51,14 @@ def test_every_task_composes_with_every_model(task: str, model: str) -> None:
 
 
 def assert_an_epoch_can_be_planned(recipe: Recipe) -> None:
-    """The steps of an epoch, and on XLA its shapes, for made-up texts of every length that the recipe lets through."""
+    """Plan an epoch and its bucket lengths for synthetic texts of every length that the recipe allows."""
     train, rows = recipe.train, 501
     lengths = np.random.default_rng(0).integers(3, train.max_length, rows, endpoint=True)
     for processes in 1, 3:
         size = resolve_micro_batch_size(train, processes)
         steps = plan_epoch(lengths, seed=recipe.seed, epoch=0, batch_size=train.batch_size, micro_batch_size=size)
-        dealt = [row for step in steps for micro_batch in step.micro_batches for row in micro_batch]
-        assert sorted(dealt) == list(range(rows))
+        rows_of_epoch = [row for step in steps for micro_batch in step.micro_batches for row in micro_batch]
+        assert sorted(rows_of_epoch) == list(range(rows))
         assert max(len(micro_batch) for step in steps for micro_batch in step.micro_batches) == size
         total = total_steps(rows, batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps)
         assert total == len(steps) * train.epochs
@@ -66,63 +66,63 @@ def assert_an_epoch_can_be_planned(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize("train", CHOICES["train"])
-def test_every_way_to_train_composes(train: str) -> None:
-    assert compose_recipe([f"train={train}"], SHELF)["train"]["epochs"] > 0
+def test_every_training_choice_composes(train: str) -> None:
+    assert compose_recipe([f"train={train}"], CATALOG)["train"]["epochs"] > 0
 
 
-def test_a_value_given_by_hand_wins_over_what_the_shelf_says() -> None:
-    composed = compose_recipe(["task=mrpc", "model=minilm", "train.learning_rate=3e-5", "train.epochs=7"], SHELF)
+def test_an_override_wins_over_the_catalog() -> None:
+    composed = compose_recipe(["task=mrpc", "model=minilm", "train.learning_rate=3e-5", "train.epochs=7"], CATALOG)
     assert composed["train"]["learning_rate"] == 3e-5
     assert composed["train"]["epochs"] == 7
 
 
-def test_a_task_may_say_how_it_is_trained_and_judged() -> None:
-    default, mrpc = compose_recipe([], SHELF), compose_recipe(["task=mrpc"], SHELF)
+def test_a_task_may_set_training_and_evaluation() -> None:
+    default, mrpc = compose_recipe([], CATALOG), compose_recipe(["task=mrpc"], CATALOG)
     assert (default["train"]["keep_epoch"], default["evaluate"]["split"]) == ("best", "test")
     assert (mrpc["train"]["keep_epoch"], mrpc["evaluate"]["split"]) == ("last", "validation")
 
 
-def test_a_task_with_more_splits_may_be_judged_by_any_of_them() -> None:
-    composed = compose_recipe(["task=mnli", "evaluate.split=validation_mismatched"], SHELF)
-    assert composed["task"] == compose_recipe(["task=mnli"], SHELF)["task"]
+def test_a_task_with_more_splits_may_be_evaluated_on_any_of_them() -> None:
+    composed = compose_recipe(["task=mnli", "evaluate.split=validation_mismatched"], CATALOG)
+    assert composed["task"] == compose_recipe(["task=mnli"], CATALOG)["task"]
     assert refusal("task=mnli", "evaluate.split=validation_matched") == (
         "compose: evaluate.split: expected one of train, validation, validation_mismatched, test, test_mismatched, "
         "got 'validation_matched'"
     )
 
 
-def test_the_shelf_is_listed_with_the_headline_of_each_file() -> None:
-    listed = list_recipes(SHELF)
+def test_the_catalog_is_listed_with_the_title_of_each_file() -> None:
+    listed = list_recipes(CATALOG)
     assert {group: [name for name, _ in choices] for group, choices in listed.items()} == CHOICES
     for group, choices in listed.items():
-        for name, headline in choices:
-            assert headline == next(line for line in head(group, name) if not line.startswith("@package"))
-            assert headline
+        for name, title in choices:
+            assert title == next(line for line in head(group, name) if not line.startswith("@package"))
+            assert title
 
 
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group in ("task", "model") for name in CHOICES[group]])
-def test_the_head_of_a_file_has_a_command_that_composes_it_and_a_reference(group: str, name: str) -> None:
+def test_the_comment_of_a_choice_has_a_command_that_composes_it_and_a_reference(group: str, name: str) -> None:
     lines = head(group, name)
     commands = [shlex.split(line) for line in lines if line.startswith("  reprise compose ")]
     assert commands
     for _, _, *overrides in commands:
         assert f"{group}={name}" in overrides
-        assert compose_recipe(overrides, SHELF)[group]["name"] == name
+        assert compose_recipe(overrides, CATALOG)[group]["name"] == name
     text = " ".join(lines)
     assert "Reference: " in text or "not measured here" in text.lower()
 
 
 def head(group: str, name: str) -> list[str]:
-    """The lines of the comment at the head of a file on the shelf, without their `# `."""
-    lines = (SHELF / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    """Return the comment lines at the top of a catalog file, without `# `."""
+    lines = (CATALOG / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
     return [line.removeprefix("#").removeprefix(" ") for line in comment]
 
 
-def test_the_shipped_table_is_prepared_as_the_shelf_says(
+def test_the_shipped_table_is_prepared_by_the_custom_task(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    composed = compose_recipe(["task=custom"], SHELF)
+    composed = compose_recipe(["task=custom"], CATALOG)
     assert composed["task"]["source"]["train"] == "data/own/example.csv"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
@@ -136,20 +136,20 @@ def test_the_shipped_table_is_prepared_as_the_shelf_says(
         assert min(split["label_counts"].values()) >= 4
 
 
-def test_what_is_put_on_the_shelf_is_listed_and_can_be_chosen(tmp_path: Path) -> None:
-    shelf = Path(shutil.copytree(SHELF, tmp_path / "recipes"))
-    text = (shelf / "train/default.yaml").read_text(encoding="utf-8")
-    (shelf / "train/long.yaml").write_text(
+def test_a_new_file_in_the_catalog_is_listed_and_can_be_chosen(tmp_path: Path) -> None:
+    catalog = Path(shutil.copytree(CATALOG, tmp_path / "recipes"))
+    text = (catalog / "train/default.yaml").read_text(encoding="utf-8")
+    (catalog / "train/long.yaml").write_text(
         "# Twenty epochs\n" + text.split("\n", 1)[1].replace("epochs: 2", "epochs: 20"), encoding="utf-8"
     )
-    assert ("long", "Twenty epochs") in list_recipes(shelf)["train"]
-    assert compose_recipe(["train=long"], shelf)["train"]["epochs"] == 20
+    assert ("long", "Twenty epochs") in list_recipes(catalog)["train"]
+    assert compose_recipe(["train=long"], catalog)["train"]["epochs"] == 20
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_choice_that_is_not_on_the_shelf_is_told_which_ones_are(group: str) -> None:
+def test_an_unknown_choice_is_refused_with_the_valid_ones(group: str) -> None:
     expected = ", ".join(CHOICES[group])
-    assert refusal(f"{group}=nothing") == f"compose: {group}=nothing: not on the shelf; expected one of {expected}"
+    assert refusal(f"{group}=nothing") == f"compose: {group}=nothing: unknown choice; expected one of {expected}"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_choice_that_is_not_on_the_shelf_is_told_which_ones_are(group: str) ->
         ("train.warmup_ratio=2", "compose: train.warmup_ratio: expected less than 1, got 2"),
     ],
 )
-def test_an_override_that_makes_no_recipe_is_told_by_its_key(override: str, message: str) -> None:
+def test_an_invalid_override_is_refused_by_its_key(override: str, message: str) -> None:
     assert refusal(override) == message
 
 
@@ -172,16 +172,16 @@ def test_an_override_that_makes_no_recipe_is_told_by_its_key(override: str, mess
     "override",
     ["mrpc", "train.epochs==3", "=3", "train.epochs=1,2", "task.name=[x", "seed=${x}", "task.name='two\nlines'"],
 )
-def test_an_override_that_cannot_be_read_is_refused_in_one_line(override: str) -> None:
+def test_a_malformed_override_is_refused_in_one_line(override: str) -> None:
     assert refusal(override).startswith("compose: ")
 
 
-def test_a_folder_without_a_shelf_is_told_where_to_stand(tmp_path: Path) -> None:
+def test_a_folder_without_a_catalog_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"recipes/config\.yaml: not found; run from the repository's root$"):
         compose_recipe([], tmp_path / "recipes")
 
 
-def test_writing_a_recipe_reports_what_differs_from_the_file_before(tmp_path: Path) -> None:
+def test_writing_a_recipe_reports_the_differences_from_the_previous_file(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     assert "seed: absent → 42" in write([], file)
     assert write([], file) == []
@@ -205,14 +205,14 @@ OVERRIDES = [
 
 
 @pytest.mark.parametrize("overrides", OVERRIDES, ids=" ".join)
-def test_a_written_recipe_reads_back_as_it_was_composed(tmp_path: Path, overrides: list[str]) -> None:
+def test_a_written_recipe_reads_back_equal(tmp_path: Path, overrides: list[str]) -> None:
     file = tmp_path / "params.yaml"
     write(overrides, file)
-    assert to_dict(read_recipe(file)) == compose_recipe(overrides, SHELF)
+    assert to_dict(read_recipe(file)) == compose_recipe(overrides, CATALOG)
 
 
 @pytest.mark.parametrize("overrides", OVERRIDES, ids=" ".join)
-def test_the_command_at_the_head_of_the_file_makes_the_same_bytes_again(tmp_path: Path, overrides: list[str]) -> None:
+def test_the_command_in_the_comment_writes_the_same_bytes(tmp_path: Path, overrides: list[str]) -> None:
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     write(overrides, first)
     head = first.read_text(encoding="utf-8").splitlines()[0]
@@ -222,7 +222,7 @@ def test_the_command_at_the_head_of_the_file_makes_the_same_bytes_again(tmp_path
     assert second.read_bytes() == first.read_bytes()
 
 
-def test_the_head_of_the_file_leads_to_what_the_keys_mean(tmp_path: Path) -> None:
+def test_the_comment_points_to_the_documentation_of_the_keys(tmp_path: Path) -> None:
     write([], tmp_path / "params.yaml")
     comments = [line for line in (tmp_path / "params.yaml").read_text().splitlines() if line.startswith("#")]
     assert len(comments) == 2
@@ -235,7 +235,7 @@ def test_the_head_of_the_file_leads_to_what_the_keys_mean(tmp_path: Path) -> Non
     seed=st.integers(min_value=0, max_value=2**63 - 1),
 )
 @settings(max_examples=25, deadline=None)
-def test_any_number_survives_the_way_through_the_file(
+def test_any_number_survives_a_round_trip_through_the_file(
     tmp_path_factory: pytest.TempPathFactory, learning_rate: float, epochs: int, seed: int
 ) -> None:
     file = tmp_path_factory.mktemp("recipe") / "params.yaml"

@@ -1,4 +1,4 @@
-"""The fast reader of DVC's files reads what DVC itself reads."""
+"""The fast YAML parser reads DVC's files as DVC does."""
 
 import math
 from pathlib import Path
@@ -45,7 +45,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.dictionaries(st.sampled_from(["seed", "train", "no"]), VALUES, max_size=3))
-def test_what_dvc_writes_is_read_as_it_was(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_files_of_dvc_are_read_back_equal(tmp_path: Path, content: dict[str, Any]) -> None:
     dump_yaml(tmp_path / "dvc.lock", content)
     assert load_yaml((tmp_path / "dvc.lock").read_bytes()) == content
 
@@ -53,7 +53,7 @@ def test_what_dvc_writes_is_read_as_it_was(tmp_path: Path, content: dict[str, An
 @pytest.mark.parametrize(
     "scalar", [*TRICKY[:5], "010", "12:30", "1e-05", "-1.5E+3", "3e-5", "+7", ".inf", "True", "NULL", "n"]
 )
-def test_a_plain_scalar_is_what_ruamel_says(scalar: str) -> None:
+def test_plain_scalars_are_parsed_as_by_ruamel(scalar: str) -> None:
     expected = YAML(typ="safe").load(f"key: {scalar}")["key"]
     if scalar == "0x1F":  # DVC writes no such number
         assert (load_yaml(f"key: {scalar}".encode())["key"], expected) == ("0x1F", 31)
@@ -62,20 +62,20 @@ def test_a_plain_scalar_is_what_ruamel_says(scalar: str) -> None:
         assert (read, type(read)) == (expected, type(expected))
 
 
-def test_not_a_number_is_one() -> None:
+def test_nan_is_parsed() -> None:
     assert math.isnan(load_yaml(b"key: .nan")["key"])
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", "params.yaml", "dvc.yaml"])
-def test_the_committed_files_are_read_alike(name: str) -> None:
+def test_committed_files_are_parsed_as_by_ruamel(name: str) -> None:
     assert load_yaml(committed(name).encode()) == YAML(typ="safe").load(committed(name))
 
 
-def test_no_yaml_is_an_error_and_no_tag_makes_an_object() -> None:
+def test_invalid_yaml_is_an_error_and_tags_create_no_objects() -> None:
     for damaged in (b"key: [", b"\tkey: 1", b"key: !!python/object/apply:os.getcwd []"):
         with pytest.raises(yaml.YAMLError):
             load_yaml(damaged)
 
 
-def test_the_loader_of_everyone_else_stays_as_it_was() -> None:
+def test_pyyamls_own_loader_is_unchanged() -> None:
     assert yaml.safe_load("key: no") == {"key": False}

@@ -26,7 +26,7 @@ def before(monkeypatch: pytest.MonkeyPatch) -> FileReader:
     return commit_reader(BEFORE)
 
 
-def test_a_key_and_all_below_it_get_the_new_name() -> None:
+def test_a_key_and_its_subkeys_get_the_new_name() -> None:
     old = {"task.keep.category": ["a"], "task.labels": ["a"], "train.warmup": 0.1, "task.source.kind": "files"}
     assert with_current_params(old) == {
         "task.filter.category": ["a"], "task.labels": ["a"], "train.warmup_ratio": 0.1, "task.source.kind": "local"
@@ -39,7 +39,7 @@ def test_no_new_name_is_an_old_one() -> None:
         assert with_current_metrics(file, dict.fromkeys(names.values())) == dict.fromkeys(names.values())
 
 
-def test_an_earlier_commit_reads_as_one_of_today(before: FileReader) -> None:
+def test_an_earlier_commit_is_read_with_current_names(before: FileReader) -> None:
     result, files = read_result(before, "before"), read_run_files(before)
     assert result.recipe["train.warmup_ratio"] == 0.06
     assert not result.recipe.keys() & RENAMED_KEYS.keys()
@@ -53,7 +53,7 @@ def test_an_earlier_commit_reads_as_one_of_today(before: FileReader) -> None:
 @pytest.mark.full
 @pytest.mark.usefixtures("before")
 def test_an_earlier_commit_is_verified_by_its_own_code(served: Path, run: Run) -> None:
-    """Today's locks stay in the earlier commit, since they are what is installed."""
+    """The earlier commit keeps the current lock files, because these are installed."""
     code = ["src", "dvc.yaml", ".dvc/plots"]
     for name in (*code, "metrics", "plots", "dvc.lock"):
         run(served, "rm", "-r", name)
@@ -64,7 +64,7 @@ def test_an_earlier_commit_is_verified_by_its_own_code(served: Path, run: Run) -
     run(served, "dvc", "repro")
     run(served, "git", "add", ".")
     run(served, "git", "commit", "-qm", "Run with the old names")
-    run(served, "git", "checkout", "-q", "HEAD~", "--", ".")  # the code of today
+    run(served, "git", "checkout", "-q", "HEAD~", "--", ".")  # the current code
     run(served, "git", "commit", "-qam", "Rename the keys")
     done = run(served, "reprise", "verify", "HEAD~")
     assert "plots/pr.csv          │ identical" in done.stdout

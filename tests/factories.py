@@ -1,4 +1,4 @@
-"""Runs for the report, made up instead of cooked."""
+"""Synthetic runs for tests of the report."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from tiny import tiny_recipe
 
 BASE = "b" * 40
 STEPS = 30
-CARD: dict[str, Any] = {
+STATS: dict[str, Any] = {
     "task": "reviews",
     "labels": ["rotten", "fresh"],
     "max_length": 16,
@@ -40,7 +40,7 @@ CARD: dict[str, Any] = {
 }
 
 
-def entry(
+def make_run(
     name: str = "main",
     kind: Kind = "commit",
     *,
@@ -48,18 +48,23 @@ def entry(
     change: Callable[[dict[Path, bytes]], None] = lambda _: None,
     **changes: Any,
 ) -> ReportRun:
-    """An entry of the tiny recipe with `changes` by dotted key; an experiment's parent is the commit `main`.
+    """Build a synthetic run of the tiny recipe; the parent of an experiment is the commit `main`.
 
-    `how` is for `synthetic_runs.files`, `change` for the files that it gives.
+    Args:
+        name: name of the run.
+        kind: workspace, commit or experiment.
+        how: arguments of `synthetic_runs.files`.
+        change: changes the files, given by path.
+        changes: changes of the recipe, by dotted key.
     """
-    made = files(tiny_recipe(**changes), **{"steps": STEPS, "rows": 200, **(how or {})})
-    change(made)
+    content = files(tiny_recipe(**changes), **{"steps": STEPS, "rows": 200, **(how or {})})
+    change(content)
     return ReportRun(
         name=name,
         kind=kind,
         commit={"commit": BASE, "workspace": ""}.get(kind, f"{abs(hash(name)):040x}"[-40:]),
         parent="a" * 40 if kind == "commit" else BASE,
         created="2026-11-25T17:00:28+00:00",
-        result=read_result(made.get, name),
-        **read_run_files(made.get),
+        result=read_result(content.get, name),
+        **read_run_files(content.get),
     )

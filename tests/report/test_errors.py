@@ -1,4 +1,4 @@
-"""The most confident mistakes."""
+"""The most confident errors."""
 
 import pandas as pd
 
@@ -17,15 +17,15 @@ def predictions(rows: int = 4) -> pd.DataFrame:
     )
 
 
-def test_the_surest_mistake_comes_first_and_what_is_right_does_not_come() -> None:
+def test_errors_are_sorted_by_confidence_without_correct_predictions() -> None:
     assert find_errors(predictions()) == [
-        Misprediction(row="8", texts=["bad"], label="rotten", prediction="fresh", sureness=0.875),
-        Misprediction(row="7", texts=["good"], label="fresh", prediction="rotten", sureness=0.75),
-        Misprediction(row="10", texts=["poor"], label="rotten", prediction="fresh", sureness=0.5),
+        Misprediction(row="8", texts=["bad"], label="rotten", prediction="fresh", confidence=0.875),
+        Misprediction(row="7", texts=["good"], label="fresh", prediction="rotten", confidence=0.75),
+        Misprediction(row="10", texts=["poor"], label="rotten", prediction="fresh", confidence=0.5),
     ]
 
 
-def test_there_are_no_more_than_asked_for_and_the_earlier_of_two_comes_first() -> None:
+def test_the_number_of_errors_is_limited_and_ties_keep_their_order() -> None:
     many = pd.concat([predictions().head(1)] * 5, ignore_index=True).drop(columns="id")
     assert [each.row for each in find_errors(many, rows=3)] == ["0", "1", "2"]
 
@@ -37,13 +37,13 @@ def test_a_pair_has_two_texts_and_a_long_text_is_cut() -> None:
     assert find_errors(exact)[0].texts == ["x" * MAX_TEXT_CHARS]
 
 
-def test_a_regression_has_what_is_furthest_off() -> None:
+def test_a_regression_lists_the_largest_errors() -> None:
     numbers = pd.DataFrame({"text": ["a", "b"], "label": [1.0, 2.0], "prediction": [1.25, -1.0]})
     assert find_errors(numbers) == [
-        Misprediction(row="1", texts=["b"], label="2.000", prediction="-1.000", sureness=3.0),
-        Misprediction(row="0", texts=["a"], label="1.000", prediction="1.250", sureness=0.25),
+        Misprediction(row="1", texts=["b"], label="2.000", prediction="-1.000", confidence=3.0),
+        Misprediction(row="0", texts=["a"], label="1.000", prediction="1.250", confidence=0.25),
     ]
 
 
-def test_a_model_without_a_mistake_has_none() -> None:
+def test_a_perfect_model_has_no_errors() -> None:
     assert find_errors(predictions().iloc[[2]]) == []

@@ -1,4 +1,4 @@
-"""git and DVC as they are called: their words in one line, and this environment's programs in front."""
+"""Calls of git and DVC: errors in one line, and programs of this environment."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from tiny import Run
 
 @pytest.fixture
 def repository(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A git repository with one commit, the working directory."""
+    """A git repository with one commit, as the working directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("text\n")
     run(tmp_path, "git", "init", "-q", "-b", "main")
@@ -21,7 +21,7 @@ def repository(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def test_a_commit_is_known_by_every_name_that_git_has_for_it(repository: Path, run: Run) -> None:
+def test_a_commit_is_resolved_from_every_name_that_git_accepts(repository: Path, run: Run) -> None:
     commit = run(repository, "git", "rev-parse", "HEAD").stdout.strip()
     run(repository, "git", "tag", "light")
     tagging = ("tag", "-a", "-m", "Release", "v1")
@@ -30,29 +30,29 @@ def test_a_commit_is_known_by_every_name_that_git_has_for_it(repository: Path, r
 
 
 @pytest.mark.parametrize("revision", ["nothing", "", "HEAD~1", "HEAD:file", "HEAD^{tree}", "--all", "two words"])
-def test_what_is_no_commit_is_refused_by_name(repository: Path, revision: str) -> None:
+def test_other_revisions_are_refused_by_name(repository: Path, revision: str) -> None:
     with pytest.raises(UserError) as refused:
         resolve_commit(revision)
     assert str(refused.value).startswith(f"{revision}: expected a commit of this git repository")
 
 
-def test_a_command_tells_what_it_prints_or_why_not_in_one_line(repository: Path) -> None:
+def test_a_command_returns_its_output_or_fails_in_one_line(repository: Path) -> None:
     assert check_output("git", "ls-files") == "file"
     assert check_output("git", "ls-files", folder=repository / ".git/..") == "file"
     with pytest.raises(UserError) as refused:
         check_output("git", "checkout", "nothing")
-    said = str(refused.value)
-    assert said.startswith(f"git checkout nothing: failed in {repository}: ")
-    assert "pathspec 'nothing' did not match" in said
-    assert "\n" not in said
+    message = str(refused.value)
+    assert message.startswith(f"git checkout nothing: failed in {repository}: ")
+    assert "pathspec 'nothing' did not match" in message
+    assert "\n" not in message
 
 
-def test_a_question_may_be_answered_with_no(repository: Path) -> None:
+def test_a_failing_command_may_return_none(repository: Path) -> None:
     assert try_output("git", "ls-files") == "file"
     assert try_output("git", "remote", "get-url", "origin") is None
 
 
-def test_dvc_is_run_in_the_folder_and_its_exit_code_is_given(repository: Path) -> None:
+def test_dvc_runs_in_the_folder_and_returns_its_exit_code(repository: Path) -> None:
     assert dvc("init", "--quiet") == 0
     assert (repository / ".dvc/config").is_file()
     (repository / "below").mkdir()
@@ -60,7 +60,7 @@ def test_dvc_is_run_in_the_folder_and_its_exit_code_is_given(repository: Path) -
     assert dvc("pull", "nothing") != 0
 
 
-def test_what_is_started_has_this_environments_programs_and_goes_by_its_own_source(
+def test_subprocesses_use_this_environments_programs_and_the_source_of_their_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", "/elsewhere")

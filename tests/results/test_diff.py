@@ -1,4 +1,4 @@
-"""What sets results apart, and what makes them one group."""
+"""Differences between results, and groups of seeds."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,32 +6,32 @@ from typing import Any
 
 import pytest
 
-from entries import entry
+from factories import make_run
 from reprise.results.diff import Difference, diff_runs, format_differences, replicate_key
 from reprise.results.run import Output, RunResult
 
 
 def result(**changes: Any) -> RunResult:
-    return entry(**changes).result
+    return make_run(**changes).result
 
 
 def with_provenance(key: str, value: Any) -> Callable[[RunResult], RunResult]:
-    return lambda cooked: replace(cooked, provenance=cooked.provenance | {key: value})
+    return lambda run: replace(run, provenance=run.provenance | {key: value})
 
 
-def test_results_of_other_seeds_are_one_group() -> None:
+def test_results_that_differ_in_the_seed_are_one_group() -> None:
     assert replicate_key(result()) == replicate_key(result(seed=43))
     assert diff_runs([result()], [result(seed=43)]) == [Difference("parameter", "seed", "42", "43")]
 
 
 @pytest.mark.parametrize(
-    ("change", "same_group", "what", "key"),
+    ("change", "same_group", "kind", "key"),
     [
         (lambda _: result(**{"train.epochs": 9}), False, "parameter", "train.epochs"),
-        (lambda cooked: replace(cooked, code=cooked.code | {"src/reprise/train": "f" * 32}), False, "code",
+        (lambda run: replace(run, code=run.code | {"src/reprise/train": "f" * 32}), False, "code",
          "src/reprise/train"),
-        (lambda cooked: replace(cooked, code=cooked.code | {"data/own": "f" * 32}), False, "data", "data/own"),
-        (lambda cooked: replace(cooked, outputs={**cooked.outputs, "data/prepared": Output("prepare", "f" * 32)}), True,
+        (lambda run: replace(run, code=run.code | {"data/own": "f" * 32}), False, "data", "data/own"),
+        (lambda run: replace(run, outputs={**run.outputs, "data/prepared": Output("prepare", "f" * 32)}), True,
          "data", "data/prepared"),
         (with_provenance("environment.hardware", "tpu"), False, "environment", "environment.hardware"),
         (with_provenance("environment.locks.torch.txt", "f" * 64), False, "environment",
@@ -39,35 +39,35 @@ def test_results_of_other_seeds_are_one_group() -> None:
         (with_provenance("threads", 64), True, "environment", "threads"),
     ],
 )  # fmt: skip
-def test_what_differs_is_named_by_its_kind(
-    change: Callable[[RunResult], RunResult], same_group: bool, what: str, key: str
+def test_differences_are_named_by_their_kind(
+    change: Callable[[RunResult], RunResult], same_group: bool, kind: str, key: str
 ) -> None:
     before, after = result(), change(result())
     assert (replicate_key(before) == replicate_key(after)) == same_group
-    assert [(each.what, each.key) for each in diff_runs([before], [after])] == [(what, key)]
+    assert [(each.kind, each.key) for each in diff_runs([before], [after])] == [(kind, key)]
 
 
 @pytest.mark.parametrize(
     "key", ["started", "commit", "from_step", "weights.model.safetensors", "dirty", "data_order_sha256"]
 )
-def test_what_every_run_says_anew_is_no_difference(key: str) -> None:
+def test_volatile_provenance_is_no_difference(key: str) -> None:
     before, after = (with_provenance(key, value)(result()) for value in ("a", "b"))
     assert diff_runs([before], [after]) == []
 
 
-def test_differences_are_lines_in_which_a_long_value_is_its_beginning() -> None:
+def test_differences_are_one_line_each_with_long_values_abbreviated() -> None:
     (image,) = format_differences(diff_runs([result()], [with_provenance("image", "sha256:" + "0" * 64)(result())]))
     assert image.endswith(" → sha256:00000…")
     assert format_differences(diff_runs([result()], [result(seed=43)])) == ["parameter: seed: 42 → 43"]
-    assert format_differences([]) == ["nothing that dvc.lock or provenance.json tells"]
+    assert format_differences([]) == ["nothing recorded in dvc.lock or provenance.json"]
 
 
-def test_long_values_with_the_same_beginning_are_not_the_same() -> None:
+def test_long_values_with_the_same_beginning_differ() -> None:
     before, after = (with_provenance("devices", ["NVIDIA H100 " * 8 + end])(result()) for end in ("a", "b"))
     assert [each.key for each in diff_runs([before], [after])] == ["devices"]
 
 
-def test_a_side_of_several_values_lists_them() -> None:
+def test_a_group_with_several_values_lists_them() -> None:
     group = [result(seed=seed) for seed in (42, 43)]
     assert diff_runs(group, group) == []
     assert diff_runs(group, [result(seed=44)]) == [Difference("parameter", "seed", "42, 43", "44")]

@@ -1,4 +1,4 @@
-"""A result is read alike from a folder and from a commit, and what is committed is what counts."""
+"""Results are read alike from a folder and from a commit, and committed files are hashed again."""
 
 import hashlib
 from pathlib import Path
@@ -17,7 +17,7 @@ def md5(file: Path) -> str:
     return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-def test_a_folder_and_its_commit_tell_the_same(cooked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_and_its_commit_give_the_same_result(cooked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(cooked)
     folder, commit = read_result(folder_reader(Path()), "here"), read_result(commit_reader("HEAD"), "HEAD")
     assert folder.outputs == commit.outputs
@@ -25,7 +25,7 @@ def test_a_folder_and_its_commit_tell_the_same(cooked: Path, monkeypatch: pytest
     np.testing.assert_array_equal(folder.losses, commit.losses)
 
 
-def test_it_holds_what_the_stages_read_and_made(cooked: Path) -> None:
+def test_a_result_holds_inputs_and_outputs_of_the_stages(cooked: Path) -> None:
     result = read_result(folder_reader(cooked), "here")
     assert result.outputs["metrics/evaluate.json"].md5 == md5(cooked / "metrics/evaluate.json")
     assert {output.stage for output in result.outputs.values()} == {"fetch", "prepare", "train", "evaluate"}
@@ -39,12 +39,12 @@ def test_it_holds_what_the_stages_read_and_made(cooked: Path) -> None:
     assert result.provenance["environment.hardware"] == "cpu"
 
 
-def test_losses_keep_their_last_bit(cooked: Path) -> None:
+def test_losses_are_exact(cooked: Path) -> None:
     text = pd.read_csv(cooked / "plots/train.csv", dtype=str)["loss"]
     assert read_result(folder_reader(cooked), "here").losses.tolist() == [float(value) for value in text]
 
 
-def test_a_committed_file_counts_and_not_what_the_lock_says_of_it(served: Path) -> None:
+def test_a_committed_file_is_hashed_again(served: Path) -> None:
     file = served / "metrics/evaluate.json"
     file.write_text(
         file.read_text(encoding="utf-8").replace('"num_examples": 48', '"num_examples": 49'), encoding="utf-8"
@@ -52,14 +52,14 @@ def test_a_committed_file_counts_and_not_what_the_lock_says_of_it(served: Path) 
     assert read_result(folder_reader(served), "here").outputs["metrics/evaluate.json"].md5 == md5(file)
 
 
-def test_an_emptied_file_is_not_what_the_lock_says(served: Path) -> None:
+def test_an_emptied_file_differs_from_the_lock(served: Path) -> None:
     (served / "plots/precision_recall.csv").write_bytes(b"")
     assert read_result(folder_reader(served), "here").outputs["plots/precision_recall.csv"].md5 == md5(
         served / "plots/precision_recall.csv"
     )
 
 
-def test_nothing_cooked_is_told_in_a_line(kitchen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_results_are_refused_in_one_line(kitchen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(kitchen)
     with pytest.raises(UserError, match=r"^HEAD: no dvc.lock; expected the results of `dvc repro`, committed$"):
         read_result(commit_reader("HEAD"), "HEAD")
@@ -75,16 +75,18 @@ def test_nothing_cooked_is_told_in_a_line(kitchen: Path, monkeypatch: pytest.Mon
         ("plots/train.csv", "step\n1\n"),
     ],
 )
-def test_a_damaged_result_is_told_in_a_line(served: Path, name: str, text: str) -> None:
+def test_a_damaged_result_is_refused_in_one_line(served: Path, name: str, text: str) -> None:
     (served / name).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=rf"^here: {name}: damaged; expected the results of `dvc repro`$"):
         read_result(folder_reader(served), "here")
 
 
-def test_results_from_before_there_was_provenance_are_read(served: Path, run: Run) -> None:
+def test_results_without_provenance_are_read(served: Path, run: Run) -> None:
     (served / "metrics/provenance.json").unlink()
     assert read_result(folder_reader(served), "here").provenance == {}
 
 
 def test_nested_keys_become_dotted() -> None:
-    assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}
+    nested = {"a": {"b": 1, "c": {"d": [2]}, "f": {}}, "e": None}
+    assert flatten(nested) == {"a.b": 1, "a.c.d": [2], "e": None}
+    assert flatten(nested, keep_empty=True) == {"a.b": 1, "a.c.d": [2], "a.f": {}, "e": None}

@@ -1,4 +1,4 @@
-"""`reprise verify`, typed: a commit is cooked again elsewhere, and each of the four verdicts comes when it should."""
+"""`reprise verify`: reproduces a commit in a worktree and gives each of the four verdicts."""
 
 import os
 import re
@@ -12,9 +12,9 @@ import pytest
 from interrupts import Running, set_processes
 from tiny import ALONE, OWNER, Run, write_params
 
-LEARNED = {"train.epochs": 4}  # as the fixture `measured`
+LEARNED = {"train.epochs": 4}  # as in the fixture `measured`
 WORKTREES = Path(".dvc/tmp/verify")
-MODEL, FIGURES, EVALUATION = "models/final", "metrics/train.json", "metrics/evaluate.json"
+MODEL, TRAIN_METRICS, EVALUATION = "models/final", "metrics/train.json", "metrics/evaluate.json"
 
 
 def commit(folder: Path, run: Run) -> None:
@@ -22,16 +22,16 @@ def commit(folder: Path, run: Run) -> None:
     run(folder, "git", "commit", "-qm", "Change it")
 
 
-def verdicts(said: str) -> dict[str, str]:
-    """What the table says of each output."""
+def verdicts(output: str) -> dict[str, str]:
+    """Parse the verdict of each output from the table."""
     rows = re.findall(
-        r"^│ (?:fetch|prepare|train|evaluate) +│ (\S+/\S+|predictions) +│ ([a-z ]+?) +│$", said, re.MULTILINE
+        r"^│ (?:fetch|prepare|train|evaluate) +│ (\S+/\S+|predictions) +│ ([a-z ]+?) +│$", output, re.MULTILINE
     )
     return dict(rows)
 
 
 def state(folder: Path, run: Run) -> tuple[str, str, list[str]]:
-    """What a user would miss: changes in the checkout, worktrees, the files of DVC's cache."""
+    """Return what must not change: uncommitted changes, worktrees and the files of DVC's cache."""
     cache = sorted(str(file) for file in (folder / ".dvc/cache").rglob("*"))
     changes = run(folder, "git", "status", "--porcelain").stdout
     return changes, run(folder, "git", "worktree", "list").stdout, cache
@@ -39,19 +39,21 @@ def state(folder: Path, run: Run) -> tuple[str, str, list[str]]:
 
 @pytest.fixture
 def referenced(measured: tuple[Path, str], tmp_path: Path) -> Path:
-    """A kitchen with the reference of its recipe, the test's own to change."""
+    """A copy of the repository with measured seed noise, for the test to change."""
     return Path(shutil.copytree(measured[0], tmp_path / "kitchen", symlinks=True))
 
 
-def test_the_same_bits_are_identical_and_nothing_of_the_users_is_used_or_touched(served: Path, run: Run) -> None:
+def test_equal_bits_are_identical_and_the_checkout_is_neither_used_nor_changed(served: Path, run: Run) -> None:
     (served / "README.md").write_text("My own words.\n", encoding="utf-8")
     before = state(served, run)
-    done = run(served, *ALONE, "reprise", "verify", "--strict", env=OWNER)  # without the network, too
+    done = run(served, *ALONE, "reprise", "verify", "--strict", env=OWNER)  # also without a network
     assert set(verdicts(done.stdout).values()) == {"identical"}
-    assert {"data/raw", "data/prepared", MODEL, FIGURES, EVALUATION, "predictions"} <= verdicts(done.stdout).keys()
+    assert {"data/raw", "data/prepared", MODEL, TRAIN_METRICS, EVALUATION, "predictions"} <= verdicts(
+        done.stdout
+    ).keys()
     assert done.stdout.endswith("Verdict: identical\n")
-    assert "verify: what you have changed since HEAD is left out, and stays as it is" in done.stdout
-    # DVC's run cache would have spared the training, and has fetched nothing anew.
+    assert "verify: uncommitted changes are ignored and left untouched" in done.stdout
+    # Training really ran instead of coming from DVC's run cache, and nothing was fetched.
     assert "train: tiny on 144 examples" in done.stdout
     assert "Stage 'fetch' didn't change, skipping" in done.stdout
     assert state(served, run) == before
@@ -59,10 +61,10 @@ def test_the_same_bits_are_identical_and_nothing_of_the_users_is_used_or_touched
 
 
 @pytest.mark.full
-def test_what_the_cache_has_lost_is_fetched_anew(served: Path, run: Run) -> None:
+def test_data_missing_from_the_cache_is_fetched_again(served: Path, run: Run) -> None:
     shutil.rmtree(served / ".dvc/cache")
     done = run(served, "reprise", "verify", "HEAD")
-    assert "comes from DVC's cache" not in done.stdout
+    assert "restored from the DVC cache" not in done.stdout
     assert done.stdout.endswith("Verdict: identical\n")
 
 
@@ -75,7 +77,7 @@ def test_another_number_of_threads_is_equivalent(served: Path, run: Run) -> None
 
 
 @pytest.mark.full
-def test_another_order_of_sums_is_equivalent(served: Path, run: Run) -> None:
+def test_another_order_of_summation_is_equivalent(served: Path, run: Run) -> None:
     write_params(served, **{"train.micro_batch_size": 4})
     set_processes(served, 3)
     run(served, "dvc", "repro")
@@ -88,7 +90,7 @@ def test_another_order_of_sums_is_equivalent(served: Path, run: Run) -> None:
     assert found[MODEL] == "equivalent"
     assert done.stdout.endswith("Verdict: equivalent\n")
     assert re.search(
-        r"The 18 losses part at step \d+, by at most [\d.]+e-0\d % of their mean \(equivalent in fp32: 0.1 %\)",
+        r"The 18 losses diverge at step \d+, by at most [\d.]+e-0\d % of their mean \(tolerance in fp32: 0.1 %\)",
         done.stdout,
     )
     assert "Differs: environment: processes: 3 → 1" in done.stdout
@@ -96,22 +98,20 @@ def test_another_order_of_sums_is_equivalent(served: Path, run: Run) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.timeout(600)  # the seeds are cooked for it, one after another
+@pytest.mark.timeout(600)  # the fixture runs five seeds, one after another
 def test_another_seed_is_within_seed_noise(referenced: Path, run: Run) -> None:
     folder = referenced
-    write_params(folder, seed=50, **LEARNED)  # none of the reference's
+    write_params(folder, seed=50, **LEARNED)  # not a seed of the reference
     commit(folder, run)
     done = run(folder, "reprise", "verify")
     assert verdicts(done.stdout)[MODEL] == verdicts(done.stdout)[EVALUATION] == "within seed noise"
     assert done.stdout.endswith("Verdict: within seed noise\n")
-    assert "The 36 losses part at step 1, " in done.stdout
+    assert "The 36 losses diverge at step 1, " in done.stdout
     assert "Differs: parameter: seed: 42 → 50" in done.stdout
     run(folder, "reprise", "verify", "--strict", code=1)
 
 
-def test_another_learning_rate_is_different_and_the_losses_part_where_it_first_counts(
-    referenced: Path, run: Run
-) -> None:
+def test_another_learning_rate_is_different_and_losses_diverge_at_its_first_effect(referenced: Path, run: Run) -> None:
     folder = referenced
     write_params(folder, **LEARNED, **{"train.learning_rate": 5e-4})
     commit(folder, run)
@@ -119,23 +119,23 @@ def test_another_learning_rate_is_different_and_the_losses_part_where_it_first_c
     assert verdicts(done.stdout)["data/prepared"] == "identical"
     assert verdicts(done.stdout)[MODEL] == verdicts(done.stdout)[EVALUATION] == "different"
     assert done.stdout.endswith("Verdict: different\n")
-    # The schedule warms up from zero: only the second step moves the weights, and the third loss tells.
-    assert "The 36 losses part at step 3, " in done.stdout
+    # The schedule warms up from zero: the second step is the first to change the weights, the third loss to differ.
+    assert "The 36 losses diverge at step 3, " in done.stdout
     assert "Differs: parameter: train.learning_rate: 0.005 → 0.0005" in done.stdout
 
 
-def test_a_metric_that_was_made_up_is_different_and_no_other_output(served: Path, run: Run) -> None:
+def test_an_edited_metric_is_the_only_different_output(served: Path, run: Run) -> None:
     file = served / EVALUATION
-    made_up = re.sub(r'"accuracy": [\d.]+', '"accuracy": 0.995', file.read_text(encoding="utf-8"), count=1)
-    file.write_text(made_up, encoding="utf-8")
+    edited = re.sub(r'"accuracy": [\d.]+', '"accuracy": 0.995', file.read_text(encoding="utf-8"), count=1)
+    file.write_text(edited, encoding="utf-8")
     commit(served, run)
     done = run(served, "reprise", "verify", code=1)
     found = verdicts(done.stdout)
     assert found.pop(EVALUATION) == "different"
     assert set(found.values()) == {"identical"}
     assert re.search(r"│ evaluate │ accuracy │ +0.9950 │ +1.0000 │", done.stdout)
-    assert "All 18 losses have the same bits." in done.stdout
-    assert "No reference was made for this recipe on this hardware" in done.stdout
+    assert "All 18 losses are bit-identical." in done.stdout
+    assert "No seed noise was measured for this recipe on this hardware" in done.stdout
 
 
 @pytest.mark.full
@@ -152,20 +152,20 @@ def test_an_earlier_commit_is_verified_by_its_own_code(served: Path, run: Run) -
 
 
 @pytest.mark.full
-def test_an_interrupted_verification_goes_on_where_it_was(served: Path, run: Run) -> None:
+def test_an_interrupted_verification_resumes(served: Path, run: Run) -> None:
     write_params(served, **{"train.epochs": 60, "run.save_steps": 5})
     run(served, "dvc", "repro")
     commit(served, run)
     before = state(served, run)
     with Running(served, "reprise", "verify") as verifying:
         verifying.until(lambda: "train: epoch 5/60" in verifying.stdout)
-        os.killpg(verifying.process.pid, signal.SIGINT)  # as Ctrl-C does: to all of the terminal's
+        os.killpg(verifying.process.pid, signal.SIGINT)  # Ctrl-C signals every process of the terminal
         verifying.end(130)
         assert verifying.stderr.endswith("reprise verify: interrupted; earlier results are kept\n")
     (worktree,) = (served / WORKTREES).iterdir()
     assert list(worktree.glob("checkpoints/*/step-*"))
     done = run(served, "reprise", "verify")
-    assert f"verify: goes on in {worktree.relative_to(served)}" in done.stdout
+    assert f"verify: resuming in {worktree.relative_to(served)}" in done.stdout
     assert "train: resuming from step" in done.stdout
     assert done.stdout.endswith("Verdict: identical\n")
     assert state(served, run) == before
@@ -178,19 +178,19 @@ def test_an_interrupted_verification_goes_on_where_it_was(served: Path, run: Run
         ("HEAD", "HEAD: no dvc.lock; expected the results of `dvc repro`, committed"),
     ],
 )
-def test_a_commit_that_cannot_be_verified_is_told_in_a_line(
+def test_a_commit_that_cannot_be_verified_is_refused_in_one_line(
     kitchen: Path, run: Run, revision: str, problem: str
 ) -> None:
     assert run(kitchen, "reprise", "verify", revision, code=2).stderr == f"reprise: error: {problem}\n"
 
 
-def test_below_the_root_nothing_is_cooked(cooked: Path, run: Run) -> None:
+def test_a_folder_below_the_root_is_refused(cooked: Path, run: Run) -> None:
     failed = run(cooked / "src", "reprise", "verify", code=2)
     assert failed.stderr == "reprise: error: src/: expected to be run in the repository's root, not below it\n"
     assert not failed.stdout
 
 
-def test_no_repository_is_told_in_a_line(tmp_path: Path, run: Run) -> None:
+def test_a_folder_outside_a_repository_is_refused_in_one_line(tmp_path: Path, run: Run) -> None:
     failed = run(tmp_path, "reprise", "verify", code=2)
     assert (
         failed.stderr == "reprise: error: HEAD: expected a commit of this git repository: a branch, a tag or a hash\n"

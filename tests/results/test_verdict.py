@@ -1,4 +1,4 @@
-"""Verdicts are pure functions of two results and a reference."""
+"""Verdicts as pure functions of two results and a reference."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from reprise.results.verdict import (
     Divergence,
     Verdict,
     first_divergence,
-    judge_outputs,
+    grade_outputs,
 )
 
 OUTPUTS = {
@@ -32,7 +32,7 @@ RESULT = RunResult(
     metrics={"train": {"loss": 0.3, "accuracy": 0.8}, "evaluate": {"accuracy": 0.7}},
     provenance={"threads": 2, "commit": "c", "started": "now", "from_step": 0, "weights.model.safetensors": "w"},
 )
-# Figures by which a seed of the figures above passes, and one with an accuracy of 0.9 does not.
+# Seed noise that covers the metrics above, but not an accuracy of 0.9.
 REFERENCE = Reference(
     recipe={"train.precision": "fp32", "train.learning_rate": 1e-4},
     provenance={},
@@ -45,15 +45,15 @@ REFERENCE = Reference(
 
 
 def rounded(result: RunResult, *names: str) -> RunResult:
-    """A result whose outputs of these names, or all that training and evaluation make, have other bits."""
+    """Change the bits of the named outputs, by default of all outputs of training and evaluation."""
     names = names or tuple(name for name, output in OUTPUTS.items() if output.stage != "prepare")
     return dataclasses.replace(
         result, outputs=OUTPUTS | {name: dataclasses.replace(OUTPUTS[name], md5="other") for name in names}
     )
 
 
-def worst(cooked: RunResult, reference: Reference | None = None) -> Verdict:
-    return max(judge_outputs(RESULT, cooked, reference).values())
+def worst(reproduced: RunResult, reference: Reference | None = None) -> Verdict:
+    return max(grade_outputs(RESULT, reproduced, reference).values())
 
 
 def with_losses(*losses: float) -> RunResult:
@@ -68,48 +68,48 @@ def with_accuracy(accuracy: float) -> RunResult:
     )
 
 
-def test_the_same_bits_are_identical() -> None:
-    assert set(judge_outputs(RESULT, RESULT, None).values()) == {Verdict.IDENTICAL}
-    assert judge_outputs(RESULT, RESULT, None).keys() == OUTPUTS.keys()
+def test_equal_bits_are_identical() -> None:
+    assert set(grade_outputs(RESULT, RESULT, None).values()) == {Verdict.IDENTICAL}
+    assert grade_outputs(RESULT, RESULT, None).keys() == OUTPUTS.keys()
 
 
-def test_only_the_outputs_whose_bits_differ_get_another_verdict() -> None:
-    verdicts = judge_outputs(RESULT, rounded(RESULT, "models/final", "predictions"), None)
+def test_only_outputs_whose_bits_differ_get_another_verdict() -> None:
+    verdicts = grade_outputs(RESULT, rounded(RESULT, "models/final", "predictions"), None)
     assert (verdicts.pop("models/final"), verdicts.pop("predictions")) == (Verdict.EQUIVALENT, Verdict.EQUIVALENT)
     assert set(verdicts.values()) == {Verdict.IDENTICAL}
 
 
-def test_what_does_not_follow_from_the_same_model_is_different_however_little() -> None:
-    verdicts = judge_outputs(RESULT, rounded(RESULT, "metrics/evaluate.json"), REFERENCE)
+def test_any_change_in_an_output_of_the_same_model_is_different() -> None:
+    verdicts = grade_outputs(RESULT, rounded(RESULT, "metrics/evaluate.json"), REFERENCE)
     assert verdicts.pop("metrics/evaluate.json") == Verdict.DIFFERENT
     assert set(verdicts.values()) == {Verdict.IDENTICAL}
 
 
 @pytest.mark.parametrize("precision", LOSS_TOLERANCE)
-def test_losses_are_equivalent_up_to_a_share_of_their_mean(precision: str) -> None:
+def test_losses_are_equivalent_up_to_a_fraction_of_their_mean(precision: str) -> None:
     recipe = RESULT.recipe | {"train.precision": precision}
     committed = dataclasses.replace(RESULT, recipe=recipe)
-    for share, verdict in ((0.99, Verdict.EQUIVALENT), (1.01, Verdict.DIFFERENT)):
-        losses = np.array([0.5, 1.5 - share * LOSS_TOLERANCE[precision], 1.0])
-        cooked = dataclasses.replace(rounded(RESULT), recipe=recipe, losses=losses)
-        assert max(judge_outputs(committed, cooked, None).values()) == verdict
+    for fraction, verdict in ((0.99, Verdict.EQUIVALENT), (1.01, Verdict.DIFFERENT)):
+        losses = np.array([0.5, 1.5 - fraction * LOSS_TOLERANCE[precision], 1.0])
+        reproduced = dataclasses.replace(rounded(RESULT), recipe=recipe, losses=losses)
+        assert max(grade_outputs(committed, reproduced, None).values()) == verdict
 
 
-def test_figures_are_equivalent_up_to_their_tolerance() -> None:
-    for share, verdict in ((0.99, Verdict.EQUIVALENT), (1.01, Verdict.DIFFERENT)):
-        metrics = RESULT.metrics | {"train": {"loss": 0.3, "accuracy": 0.8 - share * METRIC_TOLERANCE}}
-        verdicts = judge_outputs(RESULT, dataclasses.replace(rounded(RESULT), metrics=metrics), None)
+def test_metrics_are_equivalent_up_to_their_tolerance() -> None:
+    for fraction, verdict in ((0.99, Verdict.EQUIVALENT), (1.01, Verdict.DIFFERENT)):
+        metrics = RESULT.metrics | {"train": {"loss": 0.3, "accuracy": 0.8 - fraction * METRIC_TOLERANCE}}
+        verdicts = grade_outputs(RESULT, dataclasses.replace(rounded(RESULT), metrics=metrics), None)
         assert verdicts["models/final"] == verdicts["metrics/train.json"] == verdict
-        assert verdicts["predictions"] == Verdict.EQUIVALENT  # its stage's figures are the same
+        assert verdicts["predictions"] == Verdict.EQUIVALENT  # the metrics of its stage are the same
 
 
 def test_another_recipe_is_never_equivalent() -> None:
-    cooked = dataclasses.replace(rounded(RESULT), recipe=RESULT.recipe | {"train.learning_rate": 1.01e-4})
-    assert worst(cooked) == Verdict.DIFFERENT
-    assert worst(cooked, REFERENCE) == Verdict.WITHIN_SEED_NOISE
+    reproduced = dataclasses.replace(rounded(RESULT), recipe=RESULT.recipe | {"train.learning_rate": 1.01e-4})
+    assert worst(reproduced) == Verdict.DIFFERENT
+    assert worst(reproduced, REFERENCE) == Verdict.WITHIN_SEED_NOISE
 
 
-def test_noise_is_what_the_reference_expects_of_one_more_seed() -> None:
+def test_seed_noise_is_the_prediction_interval_of_the_reference() -> None:
     low, high = REFERENCE.prediction_interval("evaluate", "accuracy")
     assert worst(with_accuracy(low + 1e-9), REFERENCE) == Verdict.WITHIN_SEED_NOISE
     assert worst(with_accuracy(high - 1e-9), REFERENCE) == Verdict.WITHIN_SEED_NOISE
@@ -117,36 +117,36 @@ def test_noise_is_what_the_reference_expects_of_one_more_seed() -> None:
     assert worst(with_accuracy(high + 1e-9), REFERENCE) == Verdict.DIFFERENT
 
 
-def test_without_a_reference_nothing_is_noise() -> None:
+def test_without_a_reference_nothing_is_seed_noise() -> None:
     assert worst(with_accuracy(0.7)) == Verdict.DIFFERENT
 
 
-def test_other_data_is_different_whatever_comes_of_it() -> None:
-    verdicts = judge_outputs(RESULT, rounded(RESULT, "data/prepared"), REFERENCE)
+def test_other_data_is_different() -> None:
+    verdicts = grade_outputs(RESULT, rounded(RESULT, "data/prepared"), REFERENCE)
     assert verdicts["data/prepared"] == Verdict.DIFFERENT
     assert verdicts["models/final"] == Verdict.IDENTICAL
 
 
-def test_an_output_that_was_not_made_is_different() -> None:
+def test_a_missing_output_is_different() -> None:
     outputs = {name: output for name, output in OUTPUTS.items() if name != "predictions"}
     assert (
-        judge_outputs(RESULT, dataclasses.replace(RESULT, outputs=outputs), REFERENCE)["predictions"]
+        grade_outputs(RESULT, dataclasses.replace(RESULT, outputs=outputs), REFERENCE)["predictions"]
         == Verdict.DIFFERENT
     )
 
 
-def test_other_figures_than_the_committed_ones_are_different() -> None:
+def test_other_metrics_are_different() -> None:
     metrics = RESULT.metrics | {"evaluate": {"matthews": 0.7}}
-    cooked = dataclasses.replace(rounded(RESULT), metrics=metrics)
-    assert judge_outputs(RESULT, cooked, REFERENCE)["predictions"] == Verdict.DIFFERENT
+    reproduced = dataclasses.replace(rounded(RESULT), metrics=metrics)
+    assert grade_outputs(RESULT, reproduced, REFERENCE)["predictions"] == Verdict.DIFFERENT
 
 
-def test_losses_part_at_the_first_step_that_has_other_bits() -> None:
+def test_losses_diverge_at_the_first_step_that_differs() -> None:
     assert first_divergence(RESULT, RESULT) is None
-    parting = first_divergence(RESULT, with_losses(0.5, 1.5 + 2**-40, 0.75))
-    assert parting == Divergence(step=2, largest=0.25)
+    divergence = first_divergence(RESULT, with_losses(0.5, 1.5 + 2**-40, 0.75))
+    assert divergence == Divergence(step=2, largest=0.25)
 
 
-def test_a_run_of_another_length_parts_where_the_shorter_one_ends() -> None:
+def test_a_run_of_another_length_diverges_at_the_end_of_the_shorter_one() -> None:
     assert first_divergence(RESULT, with_losses(0.5, 1.5)) == Divergence(step=3, largest=math.inf)
     assert first_divergence(RESULT, with_losses(0.5, 1.25, 1.0, 1.0)) == Divergence(step=2, largest=math.inf)

@@ -1,4 +1,4 @@
-"""`reprise predict`: the same answers as the evaluate stage's, from the command line, tables and lines."""
+"""`reprise predict`: the same predictions as the evaluate stage, from arguments, tables and standard input."""
 
 import io
 import json
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from accelerate.state import AcceleratorState
 
-from reprise.commands import predict as predicting
+from reprise.commands import predict as module
 from reprise.commands.predict import (
     parse_row,
     predict_file,
@@ -30,7 +30,7 @@ PAIR = ["question", "sentence"]
 
 @pytest.fixture
 def at(cooked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the cooked model, data and predictions, as the working directory."""
+    """A working directory with the trained model, data and predictions."""
     for name in ("models", "data", "predictions"):
         shutil.copytree(cooked / name, tmp_path / name)
     shutil.copy(cooked / "params.yaml", tmp_path)
@@ -46,7 +46,7 @@ def recipe(at: Path) -> Recipe:
 
 @pytest.fixture
 def evaluated(at: Path) -> list[dict[str, Any]]:
-    """The rows of the test split with what the evaluate stage predicted."""
+    """The predictions of the evaluate stage for the test split."""
     rows: list[dict[str, Any]] = pq.read_table(at / "predictions/test.parquet").to_pylist()
     return rows
 
@@ -65,11 +65,11 @@ def write_table(file: Path, texts: list[str]) -> None:
         table.to_csv(file, sep="\t" if file.suffix == ".tsv" else ",", index=False)
 
 
-@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
-def test_the_rows_that_were_evaluated_have_the_same_labels_and_probabilities_to_the_bit(
-    at: Path, recipe: Recipe, evaluated: list[dict[str, Any]], ending: str
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_evaluated_examples_get_bit_identical_labels_and_probabilities(
+    at: Path, recipe: Recipe, evaluated: list[dict[str, Any]], suffix: str
 ) -> None:
-    file, out = at / f"in.{ending}", at / "out.jsonl"
+    file, out = at / f"in.{suffix}", at / "out.jsonl"
     write_table(file, [row["text"] for row in evaluated])
     predict_file(recipe, file, out, cpu=True)
     found = lines_of(out.read_text())
@@ -90,42 +90,42 @@ def test_every_engine_predicts_the_same(at: Path, evaluated: list[dict[str, Any]
     assert np.array(found, dtype=np.float32).tolist() == [row["probabilities"] for row in evaluated]
 
 
-def test_more_rows_than_are_in_memory_together_keep_their_order(
+def test_examples_of_several_chunks_keep_their_order(
     at: Path, recipe: Recipe, evaluated: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(predicting, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(module, "CHUNK_ROWS", 7)
     out = io.StringIO()
     predict_texts(recipe, iter([(row["text"],) for row in evaluated]), out, cpu=True)
     assert [(row["text"], row["label"]) for row in lines_of(out.getvalue())] == [
         (row["text"], row["prediction"]) for row in evaluated
     ]
-    assert "predict: 42 rows" in capsys.readouterr().err
+    assert "predict: 42 examples" in capsys.readouterr().err
 
 
-def test_texts_on_the_command_line_and_lines_of_standard_input_are_answered_a_line_each(served: Path, run: Run) -> None:
-    (answer,) = lines_of(run(served, "reprise", "predict", "a bright and funny film").stdout)
-    assert answer["text"] == "a bright and funny film"
-    assert answer["label"] == "fresh"
-    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+def test_arguments_and_lines_of_standard_input_get_one_line_each(served: Path, run: Run) -> None:
+    (prediction,) = lines_of(run(served, "reprise", "predict", "a bright and funny film").stdout)
+    assert prediction["text"] == "a bright and funny film"
+    assert prediction["label"] == "fresh"
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1)
     lines = run(served, "sh", "-c", "printf 'a dull story\\n\\na bright and funny film' | reprise predict")
     assert [row["text"] for row in lines_of(lines.stdout)] == ["a dull story", "", "a bright and funny film"]
     assert lines.stderr == ""
 
 
-def test_a_table_is_answered_on_standard_output_or_in_a_file(served: Path, run: Run) -> None:
-    said = run(served, "reprise", "predict", "--file", "data/own/reviews.csv").stdout
+def test_predictions_of_a_table_go_to_standard_output_or_a_file(served: Path, run: Run) -> None:
+    printed = run(served, "reprise", "predict", "--file", "data/own/reviews.csv").stdout
     run(served, "reprise", "predict", "--file", "data/own/reviews.csv", "--out", "out.jsonl")
-    assert (served / "out.jsonl").read_text() == said
-    assert len(said.splitlines()) == 280
+    assert (served / "out.jsonl").read_text() == printed
+    assert len(printed.splitlines()) == 280
 
 
-def test_a_tab_in_a_line_parts_the_texts_of_a_pair_and_a_line_of_one_text_may_hold_it() -> None:
+def test_a_tab_separates_the_texts_of_a_pair_and_is_kept_in_a_single_text() -> None:
     assert list(read_lines(["who?\tnobody\n", "a\tb"], PAIR)) == [("who?", "nobody"), ("a", "b")]
     assert list(read_lines(["a\tb\n"], ["text"])) == [("a\tb",)]
 
 
 @pytest.mark.parametrize(("texts", "columns"), [(["one", "two"], ["text"]), (["one"], PAIR), (["a", "b", "c"], PAIR)])
-def test_more_or_fewer_texts_than_the_recipe_has_columns_are_told(texts: list[str], columns: list[str]) -> None:
+def test_a_wrong_number_of_texts_is_refused(texts: list[str], columns: list[str]) -> None:
     with pytest.raises(UserError, match=rf"^predict: expected .*\({', '.join(columns)}\), got {len(texts)}: "):
         parse_row(texts, columns)
 
@@ -147,17 +147,17 @@ def write(content: str, name: str) -> str:
             "text\nx\n",
             "in.csv",
             "out.csv",
-            "out.csv: expected another file than the one that is read, ending in .jsonl",
+            "out.csv: expected another file than the input, ending in .jsonl",
         ),
-        ('{"text": "a"}\n', "in.jsonl", "in.jsonl", "in.jsonl: expected another file than the one that is read"),
+        ('{"text": "a"}\n', "in.jsonl", "in.jsonl", "in.jsonl: expected another file than the input"),
     ],
 )
-def test_a_table_that_cannot_be_read_is_told_and_the_file_of_earlier_answers_is_kept(
+def test_an_unreadable_table_is_refused_and_earlier_predictions_are_kept(
     at: Path, recipe: Recipe, content: str, name: str, out: str, message: str
 ) -> None:
     write(content, name)
     if out != name:
-        write("earlier answers\n", out)
+        write("earlier predictions\n", out)
     before = Path(out).read_text()
     with pytest.raises(UserError) as refused:
         predict_file(recipe, Path(name), Path(out), cpu=True)
@@ -169,27 +169,33 @@ def test_a_table_that_cannot_be_read_is_told_and_the_file_of_earlier_answers_is_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["text", "--file", "x.csv"], "predict: expected texts, --file (with --out or without) or --submission"),
-        (["--out", "x.jsonl"], "predict: expected texts, --file (with --out or without) or --submission"),
+        (
+            ["text", "--file", "x.csv"],
+            "predict: expected only one of texts, --file (optionally with --out) and --submission",
+        ),
+        (["--out", "x.jsonl"], "predict: expected only one of texts, --file (optionally with --out) and --submission"),
         (["--file", "nowhere.csv"], "nowhere.csv: not found; expected CSV, TSV, JSON lines or Parquet"),
-        (["--submission", "glue"], "params.yaml: task.submission: reviews has none; expected a task of GLUE, say"),
+        (
+            ["--submission", "glue"],
+            "params.yaml: task.submission: reviews has none; expected a benchmark task, such as those of GLUE",
+        ),
     ],
     ids=" ".join,
 )
-def test_what_is_asked_wrongly_is_one_line(served: Path, run: Run, arguments: list[str], message: str) -> None:
+def test_wrong_arguments_are_refused_in_one_line(served: Path, run: Run, arguments: list[str], message: str) -> None:
     done = run(served, "reprise", "predict", *arguments, code=2)
     assert done.stderr.startswith(f"reprise: error: {message}")
     assert done.stderr.count("\n") == 1
 
 
-def test_without_a_model_it_is_told_how_to_make_one(at: Path, recipe: Recipe) -> None:
+def test_a_missing_model_is_refused_with_the_command_to_train_it(at: Path, recipe: Recipe) -> None:
     shutil.rmtree("models/final")
     with pytest.raises(UserError, match=r"^models/final: not found; expected the model that `dvc repro` makes$"):
         predict_texts(recipe, [("x",)], io.StringIO(), cpu=True)
 
 
 @pytest.mark.parametrize(("labels", "spelled"), [("names", ["rotten", "fresh"]), ("numbers", ["0", "1"])])
-def test_a_submission_names_every_row_and_its_label_as_the_benchmark_wants(
+def test_a_submission_has_index_and_label_in_the_benchmarks_format(
     at: Path, evaluated: list[dict[str, Any]], labels: str, spelled: list[str]
 ) -> None:
     submission = {"files": {"test": "CoLA.tsv"}, "labels": labels}
@@ -202,7 +208,7 @@ def test_a_submission_names_every_row_and_its_label_as_the_benchmark_wants(
     ]
 
 
-def test_a_submission_of_a_split_that_was_not_prepared_is_told(at: Path) -> None:
+def test_a_submission_of_a_missing_split_is_refused(at: Path) -> None:
     submission = {"files": {"test": "CoLA.tsv"}, "labels": "names"}
     recipe = check_recipe(tiny_recipe(**{"task.submission": submission}), "recipe")
     (at / "data/prepared/test.arrow").unlink()

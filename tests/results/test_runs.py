@@ -1,4 +1,4 @@
-"""Which runs a word names, in a repository whose experiments are made up."""
+"""Selectors of runs, in a repository of synthetic experiments."""
 
 import os
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ WHEN = "2026-01-02T03:04:05+00:00"
 
 
 def commit(message: str, **changes: Any) -> str:
-    """Commit a made-up run; return the commit."""
+    """Commit a synthetic run; return the commit."""
     for path, content in files(tiny_recipe(**changes), steps=10, rows=20).items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -26,63 +26,63 @@ def commit(message: str, **changes: Any) -> str:
     return check_output("git", "rev-parse", "HEAD")
 
 
-def keep(name: str, base: str, **changes: Any) -> str:
-    """Keep a made-up run as an experiment on a commit, as DVC does; return its commit."""
-    made = commit(name, **changes)
-    check_output("git", "update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{name}", made)
+def store(name: str, base: str, **changes: Any) -> str:
+    """Store a synthetic run as an experiment on a commit, as DVC does; return its commit."""
+    created = commit(name, **changes)
+    check_output("git", "update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{name}", created)
     check_output("git", "reset", "-q", "--hard", base)
-    return made
+    return created
 
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The commit of a run with seed 42, on which two more seeds and another learning rate were tried."""
+    """The commit of a run with seed 42, with experiments of two more seeds and another learning rate."""
     monkeypatch.chdir(tmp_path)
     for key, value in {"NAME": "Test", "EMAIL": "test@example.org", "DATE": WHEN}.items():
         monkeypatch.setitem(os.environ, f"GIT_AUTHOR_{key}", value)
         monkeypatch.setitem(os.environ, f"GIT_COMMITTER_{key}", value)
     check_output("git", "init", "-q", "-b", "main")
-    head = commit("Cook it")
-    keep("later", head, seed=44)
-    keep("sooner", head, seed=43)
-    keep("gentle", head, **{"train.learning_rate": 1e-4})
+    head = commit("Add results")
+    store("later", head, seed=44)
+    store("sooner", head, seed=43)
+    store("gentle", head, **{"train.learning_rate": 1e-4})
     return head
 
 
-def test_a_word_is_the_workspace_an_experiment_or_a_commit(base: str) -> None:
-    for word, name, kind in (
+def test_a_selector_is_the_workspace_an_experiment_or_a_commit(base: str) -> None:
+    for selector, name, kind in (
         ("workspace", "workspace", "workspace"),
         ("gentle", "gentle", "experiment"),
         ("HEAD", "HEAD", "commit"),
         ("main", "main", "commit"),
         (base, base[:12], "commit"),
     ):
-        (run,) = resolve_runs(word)
+        (run,) = resolve_runs(selector)
         assert (run.name, run.kind) == (name, kind)
-        assert run.created == (None if word == "workspace" else datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+        assert run.created == (None if selector == "workspace" else datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     assert resolve_run("gentle").result.recipe["train.learning_rate"] == 1e-4
     assert resolve_run("HEAD").commit == base
 
 
-def test_a_group_is_a_run_a_seed_in_their_order(base: str) -> None:
-    for word in ("seeds:HEAD", "seeds:later"):
-        assert [run.result.recipe["seed"] for run in resolve_runs(word)] == [42, 43, 44]
+def test_a_group_has_one_run_per_seed_sorted_by_seed(base: str) -> None:
+    for selector in ("seeds:HEAD", "seeds:later"):
+        assert [run.result.recipe["seed"] for run in resolve_runs(selector)] == [42, 43, 44]
     assert [run.name for run in resolve_runs("seeds:later")] == ["HEAD", "sooner", "later"]
     assert [run.name for run in resolve_runs("seeds:gentle")] == ["gentle"]
 
 
-def test_the_workspace_is_a_run_of_its_own_where_it_is_not_head(base: str) -> None:
+def test_the_workspace_is_a_run_if_it_differs_from_head(base: str) -> None:
     names = [run.name for run in all_runs()]
     assert names[0] == "HEAD"
     assert sorted(names[1:]) == ["gentle", "later", "sooner"]
-    made = files(tiny_recipe(seed=45), steps=10, rows=20)
-    for path, content in made.items():
+    written = files(tiny_recipe(seed=45), steps=10, rows=20)
+    for path, content in written.items():
         path.write_bytes(content)
     assert [run.name for run in all_runs()][:2] == ["workspace", "HEAD"]
     assert [run.name for run in resolve_runs("seeds:HEAD")] == ["HEAD", "sooner", "later", "workspace"]
 
 
-def test_what_git_has_of_a_run_is_read_byte_by_byte(base: str) -> None:
+def test_files_of_a_commit_are_read_exactly(base: str) -> None:
     run = resolve_run("HEAD")
     assert run.read(Path("metrics/evaluate.json")) == Path("metrics/evaluate.json").read_bytes()
     assert run.read(Path("metrics")) is None
@@ -90,32 +90,30 @@ def test_what_git_has_of_a_run_is_read_byte_by_byte(base: str) -> None:
     assert run.read(Path("dvc.lock")) == Path("dvc.lock").read_bytes()
 
 
-def test_of_experiments_of_one_name_that_on_head_counts_and_else_all_are_told(base: str) -> None:
+def test_of_experiments_with_one_name_the_one_of_head_wins_and_others_are_ambiguous(base: str) -> None:
     first = resolve_run("gentle")
-    head = commit("Go on", seed=50)
-    second = keep("gentle", head, seed=51)
+    head = commit("Another run", seed=50)
+    second = store("gentle", head, seed=51)
     assert resolve_run("gentle").commit == second
-    check_output("git", "commit", "-q", "--allow-empty", "-m", "And on")
+    check_output("git", "commit", "-q", "--allow-empty", "-m", "Another commit")
     with pytest.raises(
-        UserError, match=r"^gentle: experiments on several commits are called so; expected one of"
-    ) as told:
+        UserError, match=r"^gentle: experiments of several commits have this name; expected one of"
+    ) as refused:
         resolve_run("gentle")
-    assert all(str(commit)[:12] in str(told.value) for commit in (first.commit, second))
+    assert all(str(commit)[:12] in str(refused.value) for commit in (first.commit, second))
 
 
-def test_a_word_for_an_experiment_and_a_commit_is_refused(base: str) -> None:
+def test_a_selector_for_an_experiment_and_a_commit_is_refused(base: str) -> None:
     check_output("git", "branch", "gentle")
     with pytest.raises(UserError, match=r"^gentle: both an experiment and a commit; expected [0-9a-f]{12} for"):
         resolve_run("gentle")
 
 
-def test_an_experiment_that_is_no_whole_result_is_named_and_left_out(
-    base: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_incomplete_experiment_is_named_and_skipped(base: str, capsys: pytest.CaptureFixture[str]) -> None:
     check_output("git", "rm", "-q", "dvc.lock")
-    check_output("git", "commit", "-qm", "Nothing cooked")
+    check_output("git", "commit", "-qm", "Remove results")
     check_output("git", "update-ref", f"refs/exps/{base[:2]}/{base[2:]}/empty", "HEAD")
     assert "empty" not in [run.name for run in all_experiments()]
-    assert "left out: empty: no dvc.lock" in capsys.readouterr().err
+    assert "skipped: empty: no dvc.lock" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"^empty: no dvc\.lock"):
         resolve_run("empty")
