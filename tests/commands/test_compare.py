@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import files
 
 from factories import make_run
-from reprise.commands.compare import compare_predictions, comparison, label_ids, to_jsonable, to_markdown
+from reprise.commands.compare import compare_predictions, comparison, to_jsonable, to_markdown
 from reprise.results.reference import summarize_seeds
 from reprise.results.run import RunResult, read_result
 from reprise.results.runs import Run
+from synthetic_runs import files
 from tiny import tiny_recipe
 
 LABELS = ["rotten", "fresh"]
@@ -155,10 +155,6 @@ def test_regression_is_compared_by_its_metrics_and_lists_the_largest_changes() -
     assert paired.intervals["pearson"] is not None
     assert paired.intervals["pearson"][0] > 0
     assert paired.examples[0]["id"] == int(np.abs(first - second).argmax())
-
-
-def test_labels_become_ids() -> None:
-    assert label_ids(pd.Series(["fresh", "rotten", "fresh"]), LABELS).tolist() == [1, 0, 1]
 
 
 def test_json_has_null_for_numbers_that_are_not_finite() -> None:

@@ -139,7 +139,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in stats["splits"].values():
         split["label_counts"][HOSTILE] = 7
     file = tmp_path_factory.mktemp("report") / "index.html"
-    page = render(build_context(runs, stats=stats, errors_run="main", errors=find_errors(wrong)))
+    page = render(
+        build_context(runs, stats=stats, errors_run="main", errors=find_errors(wrong, runs[0].result.task_kind))
+    )
     file.write_text(page, encoding="utf-8")
     return file
 

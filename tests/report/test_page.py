@@ -61,7 +61,9 @@ def hostile() -> ReportContext:
     changes = {"task.labels": [HOSTILE, "fresh"], "task.name": HOSTILE, "model.name": HOSTILE}
     stats = json.loads(json.dumps(STATS).replace("rotten", "ROTTEN").replace('"ROTTEN"', json.dumps(HOSTILE)))
     runs = [make_run(**changes), make_run(HOSTILE, "experiment", seed=1, **{**changes, "task.label_column": HOSTILE})]
-    return build_context(runs, stats=stats, errors_run=HOSTILE, errors=find_errors(predictions))
+    return build_context(
+        runs, stats=stats, errors_run=HOSTILE, errors=find_errors(predictions, runs[0].result.task_kind)
+    )
 
 
 @pytest.fixture(scope="module")

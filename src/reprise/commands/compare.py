@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -27,6 +26,7 @@ from reprise.results.statistics import (
     t_test,
     verdict,
 )
+from reprise.tasks.metrics.registry import metric_function
 
 OutputFormat = Literal["text", "json", "markdown"]
 HEADINGS = ("stage", "metric", "first", "second", "difference", "95 % interval", "verdict")
@@ -242,7 +242,7 @@ def compare_predictions(
     """Compare two runs example by example.
 
     Args:
-        before: predictions of the first run, with the columns of `evaluate.stage.prediction_table`.
+        before: predictions of the first run, with the columns of `evaluate.stage.predictions_table`.
         after: predictions of the second run.
         result: result of the first run.
         rows: number of differently predicted examples to include.
@@ -254,21 +254,21 @@ def compare_predictions(
     same_columns = identifying == [name for name in EXAMPLE_COLUMNS if name in after]
     if not same_columns or not before[identifying].equals(after[identifying]):
         return None
-    labels = [str(label) for label in result.recipe["task.labels"]]
-    if labels and not set(after["prediction"].map(str)) <= set(labels):
+    kind = result.task_kind
+    try:
+        truth, first, second = (
+            kind.label_values(list(column)) for column in (before["label"], before["prediction"], after["prediction"])
+        )
+    except ValueError:  # the second run predicts other labels
         return None
-    from reprise.tasks.metrics.registry import metric_function
-
-    truth, first, second = (
-        label_ids(column, labels) for column in (before["label"], before["prediction"], after["prediction"])
-    )
-    weight = confidence(before) + confidence(after) if labels else np.abs(second - first)
-    changed = [int(row) for row in np.argsort(-weight, kind="stable") if first[row] != second[row]]
+    ranking = np.argsort(-kind.disagreement(before, after), kind="stable")
+    changed = [int(row) for row in ranking if first[row] != second[row]]
+    correct = [kind.is_correct(predictions, truth) for predictions in (first, second)]
     return PairedComparison(
         num_examples=len(truth),
-        mcnemar=mcnemar(first == truth, second == truth) if labels else None,
+        mcnemar=None if correct[0] is None or correct[1] is None else mcnemar(correct[0], correct[1]),
         intervals={
-            name: paired_bootstrap_ci(metric_function(name, len(labels)), first, second, truth)
+            name: paired_bootstrap_ci(metric_function(name, len(kind.labels)), first, second, truth)
             for name in result.recipe["task.metrics"]
         },
         changed=len(changed),
@@ -282,19 +282,6 @@ def compare_predictions(
             for row in changed[:rows]
         ],
     )
-
-
-def label_ids(column: "pd.Series[Any]", labels: Sequence[str]) -> npt.NDArray[Any]:
-    """Convert label names to ids; in regression return the values."""
-    if not labels:
-        return column.to_numpy(np.float64)
-    label2id = {label: index for index, label in enumerate(labels)}
-    return np.array([label2id[str(label)] for label in column])
-
-
-def confidence(predictions: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Return the probability of each predicted label, shape [examples]."""
-    return np.array([max(each) for each in predictions["probabilities"]], np.float64)
 
 
 def to_python(value: Any) -> Any:

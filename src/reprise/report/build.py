@@ -41,8 +41,13 @@ def report(selectors: Sequence[str], page: Path) -> None:
         load_report_run(run, parents) for run in tqdm(runs, desc="report: read", unit=" runs", delay=2, leave=False)
     ]
     candidates = [run for run in runs if run is runs[0] or run.kind != "experiment"]
-    errors_run, predictions = next(
-        ((run.name, table) for run in candidates if (table := run.predictions()) is not None), ("", None)
+    errors_run, errors = next(
+        (
+            (run.name, find_errors(predictions, run.result.task_kind))
+            for run in candidates
+            if (predictions := run.predictions()) is not None
+        ),
+        ("", []),
     )
     text = render(
         build_context(
@@ -50,7 +55,7 @@ def report(selectors: Sequence[str], page: Path) -> None:
             references=read_references(),
             stats=read_json(stats_path(PREPARED)) if stats_path(PREPARED).is_file() else None,
             errors_run=errors_run,
-            errors=[] if predictions is None else find_errors(predictions),
+            errors=errors,
         )
     )
     with atomic_file(page) as partial:

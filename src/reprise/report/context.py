@@ -17,6 +17,8 @@ from reprise.report.run import ReportRun
 from reprise.report.seeds import SeedGroup, seed_groups
 from reprise.report.table import Cell, Column, is_number, metric_names, table, varying_keys
 from reprise.results.reference import Reference
+from reprise.tasks.kind import TaskKind
+from reprise.tasks.registry import task_kind
 
 MAX_INITIAL_RUNS = 4  # runs that are selected when the page opens
 CURVE_POINTS = 200  # of the precision-recall curves of a run, over all labels
@@ -58,13 +60,14 @@ class ReportContext:
         evaluated_on: number of examples and split that these metrics were computed on.
         columns: columns of the table, after the name.
         rows: one row per run.
-        regression: whether the first run's task is a regression.
+        kind: of the first run's task.
         labels: longest list of labels of any run; empty if all runs are regressions.
         sweeps: numeric parameters that differ between runs.
         groups: runs that differ only in the seed.
         errors_run: name of the run whose errors are shown; empty if no predictions are on this machine.
         errors: its most confident errors.
         stats: statistics of the prepared data, None if it is not on this machine.
+        label_stats: what a table shows of the labels of each split, by heading.
         charts: Vega-Lite specifications by name.
         data: data of the charts and of the controls.
     """
@@ -74,13 +77,14 @@ class ReportContext:
     evaluated_on: str
     columns: list[Column]
     rows: list[Row]
-    regression: bool
+    kind: TaskKind
     labels: list[str]
     sweeps: list[str]
     groups: list[SeedGroup]
     errors_run: str
     errors: list[Misprediction]
     stats: dict[str, Any] | None
+    label_stats: dict[str, dict[str, float]]
     charts: dict[str, charts.Spec]
     data: dict[str, Any]
 
@@ -127,13 +131,18 @@ def build_context(
             )
             for run, row in zip(runs, cells, strict=True)
         ],
-        regression=not label_names(first),
+        kind=first.result.task_kind,
         labels=labels,
         sweeps=list(sweeps),
         groups=groups,
         errors_run=errors_run,
         errors=list(errors),
         stats=stats,
+        label_stats={
+            split: task_kind(stats["labels"]).stats_table(content) for split, content in stats["splits"].items()
+        }
+        if stats
+        else {},
         charts={
             "loss": charts.curve("loss", "mean loss of a step", axis_format=".2~f"),
             "learning_rate": charts.curve("learning_rate", "learning rate", axis_format=".1~e"),

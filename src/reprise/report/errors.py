@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
+
+from reprise.tasks.kind import TaskKind
 
 MAX_ERRORS = 25
 MAX_TEXT_CHARS = 600  # per text: enough to understand an error, and the page stays small
@@ -18,40 +19,36 @@ class Misprediction:
         texts: one text, or two for a sentence pair; long ones are cut.
         label: true label or value.
         prediction: predicted label or value.
-        confidence: probability of the predicted label; in regression the absolute error.
+        description: how bad the error is, in words.
     """
 
     row: str
     texts: list[str]
     label: str
     prediction: str
-    confidence: float
+    description: str
 
 
-def find_errors(predictions: pd.DataFrame, rows: int = MAX_ERRORS) -> list[Misprediction]:
-    """Return the most confident errors; in regression the predictions with the largest error.
+def find_errors(predictions: pd.DataFrame, kind: TaskKind, rows: int = MAX_ERRORS) -> list[Misprediction]:
+    """Return the worst predictions.
 
     Args:
-        predictions: table with the columns of `evaluate.stage.prediction_table`.
+        predictions: table with the columns of `evaluate.stage.predictions_table`.
+        kind: of the task, ranks the errors.
         rows: maximum number of errors.
     """
-    if "probabilities" in predictions:
-        wrong = predictions[predictions["label"] != predictions["prediction"]]
-        confidence = wrong["probabilities"].map(np.max)
-    else:
-        wrong = predictions
-        confidence = (wrong["label"] - wrong["prediction"]).abs()
-    ranked = wrong.assign(confidence=confidence.astype(np.float64))
-    ranked = ranked.sort_values("confidence", ascending=False, kind="stable")
+    scores = kind.rank_errors(predictions).sort_values(ascending=False, kind="stable").head(rows)
     return [
         Misprediction(
             row=str(row.get("id", index)),
             texts=[truncate(row[name]) for name in ("text", "text_pair") if name in row],
             label=format_label(row["label"]),
             prediction=format_label(row["prediction"]),
-            confidence=row["confidence"],
+            description=kind.describe_error(score),
         )
-        for index, row in ranked.head(rows).to_dict(orient="index").items()
+        for (index, row), score in zip(
+            predictions.loc[scores.index].to_dict(orient="index").items(), scores.tolist(), strict=True
+        )
     ]
 
 

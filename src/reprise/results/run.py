@@ -20,6 +20,8 @@ from reprise.core.paths import METRICS, PLOTS
 from reprise.hardware import ENVIRONMENT
 from reprise.results.fast_yaml import load_yaml
 from reprise.results.renamed import with_current_metrics, with_current_params
+from reprise.tasks.kind import TaskKind
+from reprise.tasks.registry import task_kind
 
 LOCK = Path("dvc.lock")
 LOSSES = PLOTS / "train.csv"
@@ -59,6 +61,11 @@ class RunResult:
     losses: npt.NDArray[np.float64]
     metrics: dict[str, dict[str, float]]
     provenance: dict[str, Any]
+
+    @property
+    def task_kind(self) -> TaskKind:
+        """The kind of the recipe's task."""
+        return task_kind([str(label) for label in self.recipe.get("task.labels") or []])
 
 
 def read_result(read: FileReader, where: str) -> RunResult:

@@ -12,17 +12,14 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-if TYPE_CHECKING:  # imports `evaluate`, which takes seconds
-    from reprise.tasks.metrics.registry import MetricFunction
+from reprise.tasks.metrics.registry import METRICS, MetricFunction
 
 CONFIDENCE = 0.95
-LOWER_IS_BETTER = frozenset({"loss"})
 LEVELS = (0.001, 0.01, 0.05)  # thresholds at which a p-value is reported
 RESAMPLES = 1000
 SEED = 0  # of the resamples, so that every pair of runs is resampled alike
@@ -133,7 +130,7 @@ def verdict(name: str, result: TTestResult, known_sd: float | None = None) -> st
     """Describe the result of a t-test in words.
 
     Args:
-        name: name of the metric; lower is better for those in `LOWER_IS_BETTER`.
+        name: name of the metric; which knows its direction.
         result: result of the test.
         known_sd: standard deviation over seeds that was measured before, for groups of one seed.
     """
@@ -145,7 +142,7 @@ def verdict(name: str, result: TTestResult, known_sd: float | None = None) -> st
         if result.p >= 1 - CONFIDENCE:
             return f"within seed noise{' of the other group' if any(singles) else ''}, {n}"
         other = f" than one more seed of the {'second' if singles[0] else 'first'} group" if any(singles) else ""
-        better = (result.difference > 0) != (name in LOWER_IS_BETTER)
+        better = (result.difference > 0) == is_greater_better(name)
         return f"{'better' if better else 'worse'}{other}, {format_p(result.p)}, {n}"
     if all(singles):
         spread = "" if known_sd is None else f"; the known standard deviation over seeds is {known_sd:.2g}"
@@ -155,6 +152,11 @@ def verdict(name: str, result: TTestResult, known_sd: float | None = None) -> st
     if result.difference == 0:
         return f"the same for every seed, {n}"
     return f"inconclusive: no variance in either group, {n}"
+
+
+def is_greater_better(name: str) -> bool:
+    """Return the direction of a metric; one that no longer exists counts as greater is better, the loss as lower."""
+    return METRICS[name].greater_is_better if name in METRICS else name != "loss"
 
 
 def format_p(p: float) -> str:
@@ -176,7 +178,7 @@ def mcnemar(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> McNe
 
 
 def paired_bootstrap_ci(
-    score: "MetricFunction",
+    score: MetricFunction,
     before: npt.NDArray[np.generic],
     after: npt.NDArray[np.generic],
     references: npt.NDArray[np.generic],

@@ -31,13 +31,20 @@ class Classification:
     placeholder_label: int = 0
     ignored_label: int = -100  # which torch's cross-entropy leaves out by default
     baseline: str = "the majority class"
+    pipeline_arguments: str = ""
     errors_title: str = "Most confident errors"
-    errors_order: str = "most confident first"
 
     @cached_property
     def label2id(self) -> dict[str, int]:
         """The id of each label."""
         return {label: number for number, label in enumerate(self.labels)}
+
+    @property
+    def limits(self) -> str:
+        return f"It assigns every text one of {len(self.labels)} labels, even if none applies."
+
+    def describe(self, label_column: str) -> str:
+        return f"classify texts as {' or '.join(self.labels)}"
 
     def parse_label(self, value: Any, split: str) -> int:
         if value in self.label2id:
@@ -54,6 +61,9 @@ class Classification:
     def label_stats(self, labels: npt.NDArray[Any]) -> dict[str, Any]:
         counts = {label: int((labels == number).sum()) for number, label in enumerate(self.labels)}
         return {"label_counts": counts, "hidden_labels": int((labels == UNLABELED).sum())}
+
+    def stats_table(self, stats: Mapping[str, Any]) -> dict[str, float]:
+        return {label: stats["label_counts"][label] for label in self.labels}
 
     def head_config(self) -> dict[str, Any]:
         return {
@@ -92,6 +102,8 @@ class Classification:
         return np.asarray(np.array(self.labels)[values])
 
     def label_values(self, names: Sequence[Any]) -> npt.NDArray[Any]:
+        if unknown := {str(name) for name in names} - self.label2id.keys():
+            raise ValueError(f"unknown labels: {', '.join(sorted(unknown))}")
         return np.array([self.label2id[str(name)] for name in names])
 
     def prediction_columns(self, logits: npt.NDArray[np.float32], references: npt.NDArray[Any]) -> dict[str, Any]:
@@ -122,3 +134,13 @@ class Classification:
     def rank_errors(self, predictions: pd.DataFrame) -> pd.Series[float]:
         wrong = predictions[predictions["label"] != predictions["prediction"]]
         return wrong["probabilities"].map(np.max).astype(np.float64)
+
+    def describe_error(self, score: float) -> str:
+        return f"{100 * score:.1f} % confidence"
+
+    def is_correct(self, predictions: npt.NDArray[Any], references: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        return np.asarray(predictions == references)
+
+    def disagreement(self, before: pd.DataFrame, after: pd.DataFrame) -> npt.NDArray[np.float64]:
+        confidences = [np.array([max(each) for each in run["probabilities"]], np.float64) for run in (before, after)]
+        return confidences[0] + confidences[1]

@@ -26,8 +26,9 @@ class TaskKind(Protocol):
         placeholder_label: the label of examples that are only predicted; no model reads it.
         ignored_label: the label of padding rows in a batch; the loss leaves them out.
         baseline: what the baseline always predicts, such as "the majority class".
-        errors_title: heads the examples with the worst predictions.
-        errors_order: the order in which those are listed.
+        pipeline_arguments: the arguments that make a transformers pipeline give the same predictions, as code.
+        errors_title: heads the list of the worst predictions.
+        limits: one sentence on what every prediction of this kind has in common, for model cards.
     """
 
     @property
@@ -45,9 +46,11 @@ class TaskKind(Protocol):
     @property
     def baseline(self) -> str: ...
     @property
+    def pipeline_arguments(self) -> str: ...
+    @property
     def errors_title(self) -> str: ...
     @property
-    def errors_order(self) -> str: ...
+    def limits(self) -> str: ...
 
     def parse_label(self, value: Any, split: str) -> float:
         """Turn a raw label into what prepared data holds.
@@ -56,11 +59,17 @@ class TaskKind(Protocol):
             ValueError: the label does not fit; the message says what was expected.
         """
 
+    def describe(self, label_column: str) -> str:
+        """Complete the sentence "The model is fine-tuned to …"."""
+
     def is_unlabeled(self, labels: npt.NDArray[Any]) -> bool:
         """Tell whether a split with these prepared labels, shape [examples], has labels that were not published."""
 
     def label_stats(self, labels: npt.NDArray[Any]) -> dict[str, Any]:
         """Summarise the prepared labels of a split, shape [examples], for stats.json."""
+
+    def stats_table(self, stats: Mapping[str, Any]) -> dict[str, float]:
+        """Pick from a split's entry in stats.json what a table shows of its labels, by heading."""
 
     def head_config(self) -> dict[str, Any]:
         """Return the entries of a transformers config that shape the head."""
@@ -86,7 +95,11 @@ class TaskKind(Protocol):
         """Spell prepared labels or decoded predictions, [examples], as the raw data does."""
 
     def label_values(self, names: Sequence[Any]) -> npt.NDArray[Any]:
-        """Turn spelled labels back into prepared ones, [examples]."""
+        """Turn spelled labels back into prepared ones, [examples].
+
+        Raises:
+            ValueError: a label is not one of the task.
+        """
 
     def prediction_columns(self, logits: Logits, references: npt.NDArray[Any]) -> dict[str, Any]:
         """Return the columns of predictions/ that depend on the kind of task, each of [examples]."""
@@ -99,3 +112,12 @@ class TaskKind(Protocol):
 
     def rank_errors(self, predictions: pd.DataFrame) -> pd.Series[float]:
         """Score the wrong predictions of predictions/, by row: the highest are the worst errors."""
+
+    def describe_error(self, score: float) -> str:
+        """Put a score of `rank_errors` into words."""
+
+    def is_correct(self, predictions: npt.NDArray[Any], references: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+        """Tell which predictions are correct, [examples]; None if none can be called correct or wrong."""
+
+    def disagreement(self, before: pd.DataFrame, after: pd.DataFrame) -> npt.NDArray[np.float64]:
+        """Score how strongly two runs disagree about each example, from their predictions/; shape [examples]."""

@@ -28,8 +28,12 @@ class Regression:
     placeholder_label: float = 0.0
     ignored_label: float = math.nan
     baseline: str = "the mean"
+    pipeline_arguments: str = 'function_to_apply="none"'
     errors_title: str = "Largest errors"
-    errors_order: str = "largest error first"
+    limits: str = "It predicts a number for every text, even if the text is out of scope."
+
+    def describe(self, label_column: str) -> str:
+        return f"predict the number `{label_column}`"
 
     def parse_label(self, value: Any, split: str) -> float:
         try:
@@ -46,6 +50,9 @@ class Regression:
 
     def label_stats(self, labels: npt.NDArray[Any]) -> dict[str, Any]:
         return {"label_mean": float(labels.mean()), "label_std": float(labels.std())}
+
+    def stats_table(self, stats: Mapping[str, Any]) -> dict[str, float]:
+        return {"label mean": stats["label_mean"], "label standard deviation": stats["label_std"]}
 
     def head_config(self) -> dict[str, Any]:
         return {
@@ -90,3 +97,12 @@ class Regression:
 
     def rank_errors(self, predictions: pd.DataFrame) -> pd.Series[float]:
         return (predictions["label"] - predictions["prediction"]).abs()
+
+    def describe_error(self, score: float) -> str:
+        return f"error {score:.3f}"
+
+    def is_correct(self, predictions: npt.NDArray[Any], references: npt.NDArray[Any]) -> None:
+        return None
+
+    def disagreement(self, before: pd.DataFrame, after: pd.DataFrame) -> npt.NDArray[np.float64]:
+        return np.asarray((after["prediction"] - before["prediction"]).abs(), np.float64)
