@@ -1,4 +1,4 @@
-"""A tiny model, tiny data, and a kitchen: a repository of its own in which the real pipeline cooks them in seconds."""
+"""A tiny model, tiny data, and a repo: a repository of its own in which the real pipeline cooks them in seconds."""
 
 import hashlib
 import os
@@ -54,9 +54,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+def prepared_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A folder with everything that train reads: the tiny data, prepared, and the tiny model. Do not change."""
-    folder = tmp_path_factory.mktemp("bench")
+    folder = tmp_path_factory.mktemp("prepared")
     write_params(folder)
     (folder / "data/raw/all").mkdir(parents=True)
     write_reviews(folder / "data/raw/all/reviews.csv")
@@ -103,9 +103,9 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="session")
-def kitchen(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run) -> Path:
-    """A git repository with this tree's files, the tiny model and the tiny data, nothing cooked. Do not change."""
-    folder = tmp_path_factory.mktemp("kitchen")
+def repo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run) -> Path:
+    """A git repository with the files of this tree, the tiny model and data, and no results. Do not change."""
+    folder = tmp_path_factory.mktemp("repo")
     listed = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0")
     for name in filter(None, listed):
         # What the default recipe made is not what the tiny one makes.
@@ -126,12 +126,12 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run
 
 
 @pytest.fixture(scope="session")
-def cooked(kitchen: Path, request: pytest.FixtureRequest, run: Run) -> Path:
-    """The repository after `dvc repro`, its results committed. Do not change; `served` gives a copy to work in.
+def trained_repo(repo: Path, request: pytest.FixtureRequest, run: Run) -> Path:
+    """The repository after `dvc repro`, its results committed. Do not change; `repo_copy` gives a copy to work in.
 
     It is made once for all workers, and again only when a committed file or Python has changed.
     """
-    tree = run(kitchen, "git", "rev-parse", "HEAD^{tree}").stdout
+    tree = run(repo, "git", "rev-parse", "HEAD^{tree}").stdout
     kept = Path(request.config.cache.mkdir("trained_repo"))
     folder = kept / hashlib.sha256(f"{tree}{sys.version}".encode()).hexdigest()[:16] / "repo"
     with FileLock(kept / "lock"):
@@ -140,7 +140,7 @@ def cooked(kitchen: Path, request: pytest.FixtureRequest, run: Run) -> Path:
                 if time.time() - older.stat().st_mtime > 3600:  # a younger one may be in use
                     shutil.rmtree(older)
             partial = folder.parent / "partial"
-            shutil.copytree(kitchen, partial, symlinks=True)
+            shutil.copytree(repo, partial, symlinks=True)
             run(partial, "dvc", "repro")
             run(partial, "git", "add", ".")
             run(partial, "git", "commit", "-qm", "Run the tiny recipe")
@@ -149,6 +149,6 @@ def cooked(kitchen: Path, request: pytest.FixtureRequest, run: Run) -> Path:
 
 
 @pytest.fixture
-def served(cooked: Path, tmp_path: Path) -> Path:
-    """A copy of the cooked kitchen, the test's own to change."""
-    return Path(shutil.copytree(cooked, tmp_path / "kitchen", symlinks=True))
+def repo_copy(trained_repo: Path, tmp_path: Path) -> Path:
+    """A copy of the trained repository, which a test may change."""
+    return Path(shutil.copytree(trained_repo, tmp_path / "repo", symlinks=True))

@@ -309,7 +309,7 @@ CASES = {
         removed("environment.json"),
         "environment.json: not found; …run `dvc repro environment prepare`",
     ),
-    "nothing cooked": Case("summary", params(), "metrics/evaluate.json: not found; expected the result of `dvc repro`"),
+    "no results": Case("summary", params(), "metrics/evaluate.json: not found; expected the result of `dvc repro`"),
     "an unknown choice": Case(
         "recipe task=nothing",
         params(),
@@ -322,9 +322,9 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def pantry(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+def input_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """What a repository holds before prepare, and something in every place that a stage writes. Do not change."""
-    folder = tmp_path_factory.mktemp("pantry")
+    folder = tmp_path_factory.mktemp("input_dir")
     for name in ("docker", "recipes"):
         shutil.copytree(ROOT / name, folder / name)
     write_params(folder)
@@ -357,9 +357,9 @@ def check(case: Case, code: int, stderr: str) -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_bad_input_is_one_clear_line_and_changes_nothing(
-    case: Case, pantry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: Case, input_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = Path(shutil.copytree(pantry, tmp_path / "pantry"))
+    folder = Path(shutil.copytree(input_dir, tmp_path / "input_dir"))
     case.arrange(folder)
     before = contents(folder)
     assert before, "there is something to lose"
@@ -375,8 +375,8 @@ def test_bad_input_is_one_clear_line_and_changes_nothing(
 
 
 @pytest.mark.parametrize("name", {case.verb.split()[0]: name for name, case in CASES.items()}.values())
-def test_a_typed_verb_ends_with_the_same_line(name: str, pantry: Path, tmp_path: Path, run: Run) -> None:
-    case, folder = CASES[name], Path(shutil.copytree(pantry, tmp_path / "pantry"))
+def test_a_typed_verb_ends_with_the_same_line(name: str, input_dir: Path, tmp_path: Path, run: Run) -> None:
+    case, folder = CASES[name], Path(shutil.copytree(input_dir, tmp_path / "input_dir"))
     case.arrange(folder)
     before = contents(folder)
     done = run(folder, sys.executable, "-m", "reprise", *case.verb.split(), code=2, env={**SOURCE, **case.env})

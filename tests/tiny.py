@@ -23,7 +23,7 @@ def committed(name: str) -> str:
 
 
 # In front of a command: a network namespace of its own, which has no interface but loopback, and that is down.
-ALONE = ("unshare", "--user", "--map-root-user", "--net")
+NO_NETWORK = ("unshare", "--user", "--map-root-user", "--net")
 # There the files are not git's user's own; this says that they may be trusted.
 OWNER = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 

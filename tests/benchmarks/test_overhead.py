@@ -68,8 +68,10 @@ def test_synthetic_pairs_are_as_long_as_those_of_mrpc_and_always_the_same() -> N
     assert {label for _, _, label in pairs} == {"differently", "alike"}
 
 
-def test_prepare_is_timed_in_its_own_process(bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(bench)
+def test_prepare_is_timed_in_its_own_process(
+    prepared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(prepared_dir)
     metrics = overhead.time_prepare(tmp_path / "pairs", tiny_recipe(), 300)
     assert metrics["rows"] == 300
     assert 0 < metrics["work_seconds"] < metrics["seconds"]
@@ -115,8 +117,8 @@ def test_the_minimum_of_several_runs_is_returned(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("fresh_accelerator_state")
-def test_all_prediction_methods_run_interleaved_on_the_same_rows(bench: Path, tmp_path: Path) -> None:
-    folder = workspaces.make_workspace(tmp_path / "predict", tiny_recipe(), bench)
+def test_all_prediction_methods_run_interleaved_on_the_same_rows(prepared_dir: Path, tmp_path: Path) -> None:
+    folder = workspaces.make_workspace(tmp_path / "predict", tiny_recipe(), prepared_dir)
     speeds = time_predictions(folder, 40, 2)
     assert {name: len(of_rounds) for name, of_rounds in speeds.items()} == {"pipeline": 2, "predict": 2, "evaluate": 2}
     assert all(speed > 0 for of_rounds in speeds.values() for speed in of_rounds)

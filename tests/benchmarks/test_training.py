@@ -43,14 +43,16 @@ MATRICES = 2 * (4 * 32 * 32 + 2 * 32 * 64)
 
 
 @pytest.fixture
-def train_in_slices(bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+def train_in_slices(
+    prepared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Any]]:
     """Train as a baseline in this process: `train_in_slices("course", 2, 2)` returns its answers and results."""
     monkeypatch.chdir(ROOT)
 
     def train_in_slices(name: str, *steps: int, **changes: Any) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
         AcceleratorState._reset_state(reset_partial_state=True)  # one process trains once; here it trains often
         recipe = tiny_recipe(**{"train.precision": BASELINES[name].precision}, **changes)
-        monkeypatch.chdir(workspaces.make_workspace(tmp_path / name, recipe, bench))
+        monkeypatch.chdir(workspaces.make_workspace(tmp_path / name, recipe, prepared_dir))
         monkeypatch.setattr(worker, "CheckpointManager", worker.CheckpointManager)  # which a baseline replaces
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"go {number}\n" for number in steps)))
         answers, reached = io.StringIO(), None
@@ -266,10 +268,10 @@ def test_a_failed_baseline_is_reported_in_one_line_and_the_others_are_killed(tmp
     assert None not in [runner.process.poll() for runner in runners]
 
 
-def test_ctrl_c_kills_all_baselines(bench: Path, tmp_path: Path) -> None:
+def test_ctrl_c_kills_all_baselines(prepared_dir: Path, tmp_path: Path) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        interleave.running(["course", "reprise"], tmp_path / "c", tiny_recipe(), bench, "cpu") as runners,
+        interleave.running(["course", "reprise"], tmp_path / "c", tiny_recipe(), prepared_dir, "cpu") as runners,
     ):
         raise KeyboardInterrupt
     assert [runner.process.poll() for runner in runners] == [-9, -9]

@@ -12,12 +12,12 @@ LEARNED = {"train.epochs": 4}
 
 
 @pytest.fixture(scope="session")
-def measured(cooked: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> tuple[Path, str]:
+def measured(trained_repo: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> tuple[Path, str]:
     """A trained repository after `reprise seed-noise`, and the output of that command. Do not change.
 
     The experiment `mine` is the user's own; the reference is not committed.
     """
-    folder = Path(shutil.copytree(cooked, tmp_path_factory.mktemp("measured") / "kitchen", symlinks=True))
+    folder = Path(shutil.copytree(trained_repo, tmp_path_factory.mktemp("measured") / "repo", symlinks=True))
     write_params(folder, **LEARNED)
     run(folder, "dvc", "repro")
     run(folder, "git", "commit", "-qam", "Train longer")

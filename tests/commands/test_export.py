@@ -29,9 +29,9 @@ MRPC = {
 
 
 @pytest.fixture(scope="module")
-def exported(cooked: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+def exported(trained_repo: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     """The exported folder of a trained repository with a password in the URL of its remote. Do not change."""
-    folder = Path(shutil.copytree(cooked, tmp_path_factory.mktemp("exporting") / "kitchen", symlinks=True))
+    folder = Path(shutil.copytree(trained_repo, tmp_path_factory.mktemp("exporting") / "repo", symlinks=True))
     run(folder, "git", "remote", "add", "origin", "https://me:s3cr3t@example.org:8443/team/reviews.git")
     output = run(folder, "reprise", "export", "../model").stdout
     assert "export: upload it with `hf upload YOUR_NAME/model ../model`" in output
@@ -39,12 +39,12 @@ def exported(cooked: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -
 
 
 @pytest.fixture
-def arguments(cooked: Path) -> dict[str, Any]:
+def arguments(trained_repo: Path) -> dict[str, Any]:
     """Arguments of `model_card`."""
     return {
-        "evaluated": read_json(cooked / "metrics/evaluate.json"),
-        "prepared": read_json(cooked / "data/prepared/stats.json"),
-        "provenance": read_json(cooked / "metrics/provenance.json"),
+        "evaluated": read_json(trained_repo / "metrics/evaluate.json"),
+        "prepared": read_json(trained_repo / "data/prepared/stats.json"),
+        "provenance": read_json(trained_repo / "metrics/provenance.json"),
         "reference": None,
         "origin": "",
     }
@@ -54,15 +54,15 @@ def text_of(arguments: dict[str, Any], **changes: Any) -> str:
     return str(model_card(check_recipe(tiny_recipe(**changes), "params.yaml"), **arguments))
 
 
-def test_the_folder_holds_model_recipe_and_provenance_and_nothing_pickled(exported: Path, cooked: Path) -> None:
+def test_the_folder_holds_model_recipe_and_provenance_and_nothing_pickled(exported: Path, trained_repo: Path) -> None:
     found = {file.name for file in exported.iterdir()}
     assert found == FILES | {"tokenizer_config.json"}
     for name, origin in (("params.yaml", "params.yaml"), ("provenance.json", "metrics/provenance.json")):
-        assert (exported / name).read_bytes() == (cooked / origin).read_bytes()
+        assert (exported / name).read_bytes() == (trained_repo / origin).read_bytes()
 
 
-def test_the_exported_model_predicts_as_evaluated(exported: Path, cooked: Path) -> None:
-    rows = pq.read_table(cooked / "predictions/test.parquet").to_pydict()
+def test_the_exported_model_predicts_as_evaluated(exported: Path, trained_repo: Path) -> None:
+    rows = pq.read_table(trained_repo / "predictions/test.parquet").to_pydict()
     classify = pipeline("text-classification", model=str(exported), device="cpu")
     predicted = classify(rows["text"], truncation=True, max_length=16)
     assert [one["label"] for one in predicted] == rows["prediction"]
@@ -70,8 +70,8 @@ def test_the_exported_model_predicts_as_evaluated(exported: Path, cooked: Path) 
     assert [one["score"] for one in predicted] == pytest.approx(best, abs=1e-5)
 
 
-def test_the_metadata_of_the_card_holds_the_metrics(exported: Path, cooked: Path) -> None:
-    card, evaluated = ModelCard.load(exported / "README.md"), read_json(cooked / "metrics/evaluate.json")
+def test_the_metadata_of_the_card_holds_the_metrics(exported: Path, trained_repo: Path) -> None:
+    card, evaluated = ModelCard.load(exported / "README.md"), read_json(trained_repo / "metrics/evaluate.json")
     assert {result.metric_type: result.metric_value for result in card.data.eval_results} == {
         name: evaluated[name] for name in ("accuracy", "f1")
     }
@@ -79,9 +79,9 @@ def test_the_metadata_of_the_card_holds_the_metrics(exported: Path, cooked: Path
     assert {result.dataset_split for result in card.data.eval_results} == {"test"}
 
 
-def test_the_card_has_metrics_data_limits_provenance_and_the_command(exported: Path, cooked: Path) -> None:
+def test_the_card_has_metrics_data_limits_provenance_and_the_command(exported: Path, trained_repo: Path) -> None:
     text = (exported / "README.md").read_text(encoding="utf-8")
-    evaluated, provenance = (read_json(cooked / f"metrics/{name}.json") for name in ("evaluate", "provenance"))
+    evaluated, provenance = (read_json(trained_repo / f"metrics/{name}.json") for name in ("evaluate", "provenance"))
     low, high = (evaluated["ci95"]["f1"][end] for end in ("low", "high"))
     assert f"| f1 | {evaluated['f1']:.4f} | {low:.4f} – {high:.4f} | {evaluated['baseline']['f1']:.4f} |" in text
     assert "| train | 144 | 82 | 62 | 15 |" in text
@@ -120,37 +120,37 @@ def test_a_url_loses_its_secrets_and_a_local_path_is_dropped(url: str, expected:
     assert redact_url(url) == expected
 
 
-def test_a_folder_that_is_not_empty_is_refused_and_unchanged(served: Path, run: Run) -> None:
-    (served / "full").mkdir()
-    (served / "full/mine").write_text("mine", encoding="utf-8")
-    refused = run(served, "reprise", "export", "full", code=2)
+def test_a_folder_that_is_not_empty_is_refused_and_unchanged(repo_copy: Path, run: Run) -> None:
+    (repo_copy / "full").mkdir()
+    (repo_copy / "full/mine").write_text("mine", encoding="utf-8")
+    refused = run(repo_copy, "reprise", "export", "full", code=2)
     assert refused.stderr == "reprise: error: full: expected a folder that is empty or does not exist\n"
-    refused = run(served, "reprise", "export", "full/mine", code=2)
+    refused = run(repo_copy, "reprise", "export", "full/mine", code=2)
     assert refused.stderr == "reprise: error: full/mine: expected a folder that is empty or does not exist\n"
-    assert [file.name for file in (served / "full").iterdir()] == ["mine"]
+    assert [file.name for file in (repo_copy / "full").iterdir()] == ["mine"]
 
 
-def test_a_path_below_a_file_is_refused_and_a_link_to_a_folder_is_followed(served: Path, run: Run) -> None:
-    refused = run(served, "reprise", "export", "README.md/below", code=2)
+def test_a_path_below_a_file_is_refused_and_a_link_to_a_folder_is_followed(repo_copy: Path, run: Run) -> None:
+    refused = run(repo_copy, "reprise", "export", "README.md/below", code=2)
     assert refused.stderr == "reprise: error: README.md/below: expected a folder that is empty or does not exist\n"
-    (served / "empty").mkdir()
-    (served / "link").symlink_to("empty")
-    run(served, "reprise", "export", "link")
-    assert {file.name for file in (served / "empty").iterdir()} >= FILES
+    (repo_copy / "empty").mkdir()
+    (repo_copy / "link").symlink_to("empty")
+    run(repo_copy, "reprise", "export", "link")
+    assert {file.name for file in (repo_copy / "empty").iterdir()} >= FILES
 
 
-def test_results_of_another_recipe_are_not_exported(served: Path, run: Run) -> None:
-    write_params(served, **{"train.epochs": 3})
-    refused = run(served, "reprise", "export", "model", code=2)
+def test_results_of_another_recipe_are_not_exported(repo_copy: Path, run: Run) -> None:
+    write_params(repo_copy, **{"train.epochs": 3})
+    refused = run(repo_copy, "reprise", "export", "model", code=2)
     assert refused.stderr == ("reprise: error: params.yaml: out of date: train; expected `dvc repro` first\n")
-    assert not (served / "model").exists()
+    assert not (repo_copy / "model").exists()
 
 
-def test_without_results_nothing_is_exported(kitchen: Path, run: Run) -> None:
-    refused = run(kitchen, "reprise", "export", "../nothing", code=2)
+def test_without_results_nothing_is_exported(repo: Path, run: Run) -> None:
+    refused = run(repo, "reprise", "export", "../nothing", code=2)
     assert refused.stderr.startswith("reprise: error: params.yaml: out of date: ")
     assert refused.stderr.endswith("train, evaluate; expected `dvc repro` first\n")
-    assert not (kitchen.parent / "nothing").exists()
+    assert not (repo.parent / "nothing").exists()
 
 
 def test_a_constant_prediction_is_stated(arguments: dict[str, Any]) -> None:

@@ -16,61 +16,61 @@ def give_second_backend(folder: Path, before: str = "") -> None:
     python.chmod(0o755)
 
 
-def test_losses_of_every_backend_are_printed_and_saved_for_a_plot(served: Path, run: Run) -> None:
-    give_second_backend(served)
-    before = {file: file.read_bytes() for file in sorted((served / "metrics").iterdir())}
-    write_params(served, **{"train.precision": "bf16"})
-    done = run(served, "reprise", "parity", "--steps", "4", env={"COLUMNS": "80"})
+def test_losses_of_every_backend_are_printed_and_saved_for_a_plot(repo_copy: Path, run: Run) -> None:
+    give_second_backend(repo_copy)
+    before = {file: file.read_bytes() for file in sorted((repo_copy / "metrics").iterdir())}
+    write_params(repo_copy, **{"train.precision": "bf16"})
+    done = run(repo_copy, "reprise", "parity", "--steps", "4", env={"COLUMNS": "80"})
     assert "exact: fp32; the backends agree to 1e-05" in done.stdout
     assert "…" not in done.stdout, "the table fits a terminal of 80 columns"
-    curves = pd.read_csv(served / "plots/parity.csv")
+    curves = pd.read_csv(repo_copy / "plots/parity.csv")
     assert list(curves.columns) == ["kind", "backend", "step", "loss"]
     by_backend = curves.pivot_table(index=["kind", "step"], columns="backend", values="loss")
     assert by_backend.shape == (8, 2)
     assert (by_backend["cpu"] == by_backend["xla"]).all()
     exact, recipe = (by_backend.loc[kind, "cpu"].to_numpy() for kind in ("fp32", "bf16"))
     assert (exact != recipe).all(), "one of them is rounded"
-    assert before == {file: file.read_bytes() for file in sorted((served / "metrics").iterdir())}
+    assert before == {file: file.read_bytes() for file in sorted((repo_copy / "metrics").iterdir())}
 
 
-def test_dvc_plots_the_losses_of_the_backends(served: Path, run: Run) -> None:
-    give_second_backend(served)
-    run(served, "reprise", "parity", "--steps", "2")
-    run(served, "dvc", "plots", "show", "plots/parity.csv", "--template", "parity", "-x", "step", "-y", "loss")
-    assert "The first steps on each backend" in (served / "dvc_plots/index.html").read_text()
+def test_dvc_plots_the_losses_of_the_backends(repo_copy: Path, run: Run) -> None:
+    give_second_backend(repo_copy)
+    run(repo_copy, "reprise", "parity", "--steps", "2")
+    run(repo_copy, "dvc", "plots", "show", "plots/parity.csv", "--template", "parity", "-x", "step", "-y", "loss")
+    assert "The first steps on each backend" in (repo_copy / "dvc_plots/index.html").read_text()
 
 
-def test_backends_that_do_not_agree_exit_with_1(served: Path, run: Run) -> None:
-    give_second_backend(served, before="sed -i 's/weight_decay: .*/weight_decay: 9.0/' params.yaml")
-    done = run(served, "reprise", "parity", "--steps", "4", code=1)
+def test_backends_that_do_not_agree_exit_with_1(repo_copy: Path, run: Run) -> None:
+    give_second_backend(repo_copy, before="sed -i 's/weight_decay: .*/weight_decay: 9.0/' params.yaml")
+    done = run(repo_copy, "reprise", "parity", "--steps", "4", code=1)
     assert "the backends do NOT agree to 1e-05" in done.stdout
 
 
-def test_a_single_backend_is_refused_with_the_command_to_add_one(served: Path, run: Run) -> None:
-    done = run(served, "reprise", "parity", code=2)
+def test_a_single_backend_is_refused_with_the_command_to_add_one(repo_copy: Path, run: Run) -> None:
+    done = run(repo_copy, "reprise", "parity", code=2)
     assert done.stderr == (
         "reprise: error: parity: only cpu found; expected another backend: a GPU, or XLA in .venv-xla: "
         "make setup VENV=.venv-xla LOCKS=docker/tpu\n"
     )
 
 
-def test_missing_data_is_refused_in_one_line(kitchen: Path, tmp_path: Path, run: Run) -> None:
+def test_missing_data_is_refused_in_one_line(repo: Path, tmp_path: Path, run: Run) -> None:
     give_second_backend(tmp_path)
-    (tmp_path / "params.yaml").write_bytes((kitchen / "params.yaml").read_bytes())
+    (tmp_path / "params.yaml").write_bytes((repo / "params.yaml").read_bytes())
     done = run(tmp_path, "reprise", "parity", code=2)
     assert done.stderr == (
         "reprise: error: data/prepared/stats.json: not found; expected the output of `dvc repro prepare`\n"
     )
 
 
-def test_a_backend_that_fails_is_named(served: Path, run: Run) -> None:
-    give_second_backend(served, before="exit 3")
-    done = run(served, "reprise", "parity", "--steps", "2", code=2)
+def test_a_backend_that_fails_is_named(repo_copy: Path, run: Run) -> None:
+    give_second_backend(repo_copy, before="exit 3")
+    done = run(repo_copy, "reprise", "parity", "--steps", "2", code=2)
     assert ".venv-xla/bin/python: `reprise train` failed, see above; expected it to train this recipe" in done.stderr
 
 
-def test_engines_are_bit_identical(served: Path, run: Run) -> None:
-    done = run(served, "reprise", "parity", "--engines", "--steps", "3", env={"COLUMNS": "80"})
+def test_engines_are_bit_identical(repo_copy: Path, run: Run) -> None:
+    done = run(repo_copy, "reprise", "parity", "--engines", "--steps", "3", env={"COLUMNS": "80"})
     assert "Losses and weights of the engines are bit-identical" in done.stdout
     largest = [line for line in done.stdout.splitlines() if "largest" in line]
     assert [line.count("0.0e+00") for line in largest] == [1]

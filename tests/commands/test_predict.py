@@ -29,25 +29,25 @@ PAIR = ["question", "sentence"]
 
 
 @pytest.fixture
-def at(cooked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workdir(trained_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the trained model, data and predictions."""
     for name in ("models", "data", "predictions"):
-        shutil.copytree(cooked / name, tmp_path / name)
-    shutil.copy(cooked / "params.yaml", tmp_path)
+        shutil.copytree(trained_repo / name, tmp_path / name)
+    shutil.copy(trained_repo / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     AcceleratorState._reset_state(reset_partial_state=True)
     return tmp_path
 
 
 @pytest.fixture
-def recipe(at: Path) -> Recipe:
+def recipe(workdir: Path) -> Recipe:
     return read_recipe()
 
 
 @pytest.fixture
-def evaluated(at: Path) -> list[dict[str, Any]]:
+def evaluated(workdir: Path) -> list[dict[str, Any]]:
     """The predictions of the evaluate stage for the test split."""
-    rows: list[dict[str, Any]] = pq.read_table(at / "predictions/test.parquet").to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(workdir / "predictions/test.parquet").to_pylist()
     return rows
 
 
@@ -67,9 +67,9 @@ def write_table(file: Path, texts: list[str]) -> None:
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 def test_evaluated_examples_get_bit_identical_labels_and_probabilities(
-    at: Path, recipe: Recipe, evaluated: list[dict[str, Any]], suffix: str
+    workdir: Path, recipe: Recipe, evaluated: list[dict[str, Any]], suffix: str
 ) -> None:
-    file, out = at / f"in.{suffix}", at / "out.jsonl"
+    file, out = workdir / f"in.{suffix}", workdir / "out.jsonl"
     write_table(file, [row["text"] for row in evaluated])
     predict_file(recipe, file, out, cpu=True)
     found = lines_of(out.read_text())
@@ -82,7 +82,7 @@ def test_evaluated_examples_get_bit_identical_labels_and_probabilities(
 
 
 @pytest.mark.parametrize("engine", ["pytorch", "trainer"])
-def test_every_engine_predicts_the_same(at: Path, evaluated: list[dict[str, Any]], engine: str) -> None:
+def test_every_engine_predicts_the_same(workdir: Path, evaluated: list[dict[str, Any]], engine: str) -> None:
     recipe = check_recipe(tiny_recipe(**{"train.engine": engine}), "recipe")
     out = io.StringIO()
     predict_texts(recipe, [(row["text"],) for row in evaluated], out, cpu=True)
@@ -91,7 +91,7 @@ def test_every_engine_predicts_the_same(at: Path, evaluated: list[dict[str, Any]
 
 
 def test_examples_of_several_chunks_keep_their_order(
-    at: Path, recipe: Recipe, evaluated: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: Any
+    workdir: Path, recipe: Recipe, evaluated: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(module, "CHUNK_ROWS", 7)
     out = io.StringIO()
@@ -102,20 +102,20 @@ def test_examples_of_several_chunks_keep_their_order(
     assert "predict: 42 examples" in capsys.readouterr().err
 
 
-def test_arguments_and_lines_of_standard_input_get_one_line_each(served: Path, run: Run) -> None:
-    (prediction,) = lines_of(run(served, "reprise", "predict", "a bright and funny film").stdout)
+def test_arguments_and_lines_of_standard_input_get_one_line_each(repo_copy: Path, run: Run) -> None:
+    (prediction,) = lines_of(run(repo_copy, "reprise", "predict", "a bright and funny film").stdout)
     assert prediction["text"] == "a bright and funny film"
     assert prediction["label"] == "fresh"
     assert sum(prediction["probabilities"].values()) == pytest.approx(1)
-    lines = run(served, "sh", "-c", "printf 'a dull story\\n\\na bright and funny film' | reprise predict")
+    lines = run(repo_copy, "sh", "-c", "printf 'a dull story\\n\\na bright and funny film' | reprise predict")
     assert [row["text"] for row in lines_of(lines.stdout)] == ["a dull story", "", "a bright and funny film"]
     assert lines.stderr == ""
 
 
-def test_predictions_of_a_table_go_to_standard_output_or_a_file(served: Path, run: Run) -> None:
-    printed = run(served, "reprise", "predict", "--file", "data/own/reviews.csv").stdout
-    run(served, "reprise", "predict", "--file", "data/own/reviews.csv", "--out", "out.jsonl")
-    assert (served / "out.jsonl").read_text() == printed
+def test_predictions_of_a_table_go_to_standard_output_or_a_file(repo_copy: Path, run: Run) -> None:
+    printed = run(repo_copy, "reprise", "predict", "--file", "data/own/reviews.csv").stdout
+    run(repo_copy, "reprise", "predict", "--file", "data/own/reviews.csv", "--out", "out.jsonl")
+    assert (repo_copy / "out.jsonl").read_text() == printed
     assert len(printed.splitlines()) == 280
 
 
@@ -153,7 +153,7 @@ def write(content: str, name: str) -> str:
     ],
 )
 def test_an_unreadable_table_is_refused_and_earlier_predictions_are_kept(
-    at: Path, recipe: Recipe, content: str, name: str, out: str, message: str
+    workdir: Path, recipe: Recipe, content: str, name: str, out: str, message: str
 ) -> None:
     write(content, name)
     if out != name:
@@ -163,7 +163,7 @@ def test_an_unreadable_table_is_refused_and_earlier_predictions_are_kept(
         predict_file(recipe, Path(name), Path(out), cpu=True)
     assert str(refused.value).startswith(message)
     assert Path(out).read_text() == before
-    assert not list(at.glob(".*.partial"))
+    assert not list(workdir.glob(".*.partial"))
 
 
 @pytest.mark.parametrize(
@@ -182,13 +182,13 @@ def test_an_unreadable_table_is_refused_and_earlier_predictions_are_kept(
     ],
     ids=" ".join,
 )
-def test_wrong_arguments_are_refused_in_one_line(served: Path, run: Run, arguments: list[str], message: str) -> None:
-    done = run(served, "reprise", "predict", *arguments, code=2)
+def test_wrong_arguments_are_refused_in_one_line(repo_copy: Path, run: Run, arguments: list[str], message: str) -> None:
+    done = run(repo_copy, "reprise", "predict", *arguments, code=2)
     assert done.stderr.startswith(f"reprise: error: {message}")
     assert done.stderr.count("\n") == 1
 
 
-def test_a_missing_model_is_refused_with_the_command_to_train_it(at: Path, recipe: Recipe) -> None:
+def test_a_missing_model_is_refused_with_the_command_to_train_it(workdir: Path, recipe: Recipe) -> None:
     shutil.rmtree("models/final")
     with pytest.raises(UserError, match=r"^models/final: not found; expected the model that `dvc repro` makes$"):
         predict_texts(recipe, [("x",)], io.StringIO(), cpu=True)
@@ -196,22 +196,22 @@ def test_a_missing_model_is_refused_with_the_command_to_train_it(at: Path, recip
 
 @pytest.mark.parametrize(("labels", "spelled"), [("names", ["rotten", "fresh"]), ("numbers", ["0", "1"])])
 def test_a_submission_has_index_and_label_in_the_benchmarks_format(
-    at: Path, evaluated: list[dict[str, Any]], labels: str, spelled: list[str]
+    workdir: Path, evaluated: list[dict[str, Any]], labels: str, spelled: list[str]
 ) -> None:
     submission = {"files": {"test": "CoLA.tsv"}, "labels": labels}
     recipe = check_recipe(tiny_recipe(**{"task.submission": submission}), "recipe")
-    write_submission(recipe, at / "glue", cpu=True)
-    header, *rows = (at / "glue/CoLA.tsv").read_text().splitlines()
+    write_submission(recipe, workdir / "glue", cpu=True)
+    header, *rows = (workdir / "glue/CoLA.tsv").read_text().splitlines()
     assert header == "index\tprediction"
     assert [row.split("\t") for row in rows] == [
         [row["id"], spelled[["rotten", "fresh"].index(row["prediction"])]] for row in evaluated
     ]
 
 
-def test_a_submission_of_a_missing_split_is_refused(at: Path) -> None:
+def test_a_submission_of_a_missing_split_is_refused(workdir: Path) -> None:
     submission = {"files": {"test": "CoLA.tsv"}, "labels": "names"}
     recipe = check_recipe(tiny_recipe(**{"task.submission": submission}), "recipe")
-    (at / "data/prepared/test.arrow").unlink()
+    (workdir / "data/prepared/test.arrow").unlink()
     with pytest.raises(UserError, match=r"^data/prepared/test\.arrow: not found; expected the test split"):
-        write_submission(recipe, at / "glue", cpu=True)
-    assert not (at / "glue").exists()
+        write_submission(recipe, workdir / "glue", cpu=True)
+    assert not (workdir / "glue").exists()

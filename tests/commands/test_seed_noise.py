@@ -50,22 +50,22 @@ def test_workspace_and_other_experiments_are_unchanged(measured: tuple[Path, str
 
 
 def test_measuring_again_uses_the_run_cache(measured: tuple[Path, str], tmp_path: Path, run: Run) -> None:
-    folder = Path(shutil.copytree(measured[0], tmp_path / "kitchen", symlinks=True))
+    folder = Path(shutil.copytree(measured[0], tmp_path / "repo", symlinks=True))
     before = json.loads((folder / FILE).read_text(encoding="utf-8"))
     output = run(folder, "reprise", "seed-noise", "--seeds", "5").stdout
     assert "train: tiny on" not in output
     assert json.loads((folder / FILE).read_text(encoding="utf-8")) == before
 
 
-def test_fewer_than_five_seeds_are_refused(kitchen: Path, run: Run) -> None:
-    refused = run(kitchen, "reprise", "seed-noise", "--seeds", "4", code=2)
+def test_fewer_than_five_seeds_are_refused(repo: Path, run: Run) -> None:
+    refused = run(repo, "reprise", "seed-noise", "--seeds", "4", code=2)
     assert "Invalid value for '--seeds': Input should be greater than or equal to 5" in refused.stderr
 
 
-def test_a_failing_pipeline_is_reported_in_one_line_and_writes_no_file(served: Path, run: Run) -> None:
-    (served / "src/reprise/train/engines/accelerate.py").write_text("raise RuntimeError\n", encoding="utf-8")
-    failed = run(served, "reprise", "reference", code=2)
+def test_a_failing_pipeline_is_reported_in_one_line_and_writes_no_file(repo_copy: Path, run: Run) -> None:
+    (repo_copy / "src/reprise/train/engines/accelerate.py").write_text("raise RuntimeError\n", encoding="utf-8")
+    failed = run(repo_copy, "reprise", "reference", code=2)
     assert failed.stderr.endswith(
         "reprise: error: params.yaml: seed 42: the pipeline failed, see above; expected it to finish\n"
     )
-    assert not (served / "reference").exists()
+    assert not (repo_copy / "reference").exists()

@@ -16,9 +16,9 @@ WORSE = ("-S", "train.learning_rate=1e-5")
 
 
 @pytest.fixture(scope="module")
-def seeded(cooked: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> tuple[Path, str, str]:
+def seeded(trained_repo: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> tuple[Path, str, str]:
     """A trained repository with two seeds of its recipe and two of a worse one, and both outputs. Do not change."""
-    folder = Path(shutil.copytree(cooked, tmp_path_factory.mktemp("seeded") / "kitchen", symlinks=True))
+    folder = Path(shutil.copytree(trained_repo, tmp_path_factory.mktemp("seeded") / "repo", symlinks=True))
     first = run(folder, "reprise", "seeds", "-n", "2").stdout
     return folder, first, run(folder, "reprise", "seeds", "-n", "2", *WORSE).stdout
 
@@ -61,7 +61,7 @@ def test_run_again_it_reuses_every_seed(seeded: tuple[Path, str, str], worse: st
 
 
 def test_a_code_change_makes_another_group(seeded: tuple[Path, str, str], tmp_path: Path, run: Run) -> None:
-    folder = Path(shutil.copytree(seeded[0], tmp_path / "kitchen", symlinks=True))
+    folder = Path(shutil.copytree(seeded[0], tmp_path / "repo", symlinks=True))
     with (folder / "src/reprise/train/engines/accelerate.py").open("a", encoding="utf-8") as file:
         file.write("raise RuntimeError\n")
     refused = run(folder, "reprise", "seeds", "-n", "1", code=2)
@@ -70,8 +70,8 @@ def test_a_code_change_makes_another_group(seeded: tuple[Path, str, str], tmp_pa
 
 
 @pytest.mark.parametrize("override", ["train.learning_rat=1", "train.learning_rate", "seed=1,2", "train.epochs=0"])
-def test_an_invalid_override_is_refused_before_any_run(cooked: Path, run: Run, override: str) -> None:
-    refused = run(cooked, "reprise", "seeds", "-S", override, code=2)
+def test_an_invalid_override_is_refused_before_any_run(trained_repo: Path, run: Run, override: str) -> None:
+    refused = run(trained_repo, "reprise", "seeds", "-S", override, code=2)
     assert refused.stdout == ""
     assert len(refused.stderr.splitlines()) == 1
     assert "params.yaml" in refused.stderr
@@ -126,15 +126,15 @@ def test_a_comparison_is_printed_for_terminal_and_pull_request(
     assert "| parameter | train.learning\\_rate | 0.005 | 1e-05 |" in text
 
 
-def test_an_unknown_selector_is_refused_in_one_line(cooked: Path, run: Run) -> None:
-    refused = run(cooked, "reprise", "compare", "HEAD", "nothing", code=2)
+def test_an_unknown_selector_is_refused_in_one_line(trained_repo: Path, run: Run) -> None:
+    refused = run(trained_repo, "reprise", "compare", "HEAD", "nothing", code=2)
     assert refused.stderr.startswith("reprise: error: nothing: expected `workspace`, an experiment's name")
 
 
 def test_predictions_outside_the_cache_are_none(
     seeded: tuple[Path, str, str], tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = Path(shutil.copytree(seeded[0], tmp_path / "kitchen", symlinks=True))
+    folder = Path(shutil.copytree(seeded[0], tmp_path / "repo", symlinks=True))
     shutil.rmtree(folder / ".dvc/cache")
     monkeypatch.chdir(folder)
     assert [each.predictions() for each in all_experiments()] == [None] * 3
@@ -143,7 +143,7 @@ def test_predictions_outside_the_cache_are_none(
 def test_experiments_of_other_commits_are_removed_after_confirmation(
     seeded: tuple[Path, str, str], tmp_path: Path, run: Run
 ) -> None:
-    folder = Path(shutil.copytree(seeded[0], tmp_path / "kitchen", symlinks=True))
+    folder = Path(shutil.copytree(seeded[0], tmp_path / "repo", symlinks=True))
     assert "no experiments of other commits than HEAD" in run(folder, "reprise", "prune").stdout
     run(folder, "git", "commit", "-q", "--allow-empty", "-m", "Another commit")
     before = names(folder, run)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from interrupts import Running, set_processes
-from tiny import ALONE, OWNER, Run, write_params
+from tiny import NO_NETWORK, OWNER, Run, write_params
 
 LEARNED = {"train.epochs": 4}  # as in the fixture `measured`
 WORKTREES = Path(".dvc/tmp/verify")
@@ -40,13 +40,13 @@ def state(folder: Path, run: Run) -> tuple[str, str, list[str]]:
 @pytest.fixture
 def referenced(measured: tuple[Path, str], tmp_path: Path) -> Path:
     """A copy of the repository with measured seed noise, for the test to change."""
-    return Path(shutil.copytree(measured[0], tmp_path / "kitchen", symlinks=True))
+    return Path(shutil.copytree(measured[0], tmp_path / "repo", symlinks=True))
 
 
-def test_equal_bits_are_identical_and_the_checkout_is_neither_used_nor_changed(served: Path, run: Run) -> None:
-    (served / "README.md").write_text("My own words.\n", encoding="utf-8")
-    before = state(served, run)
-    done = run(served, *ALONE, "reprise", "verify", "--strict", env=OWNER)  # also without a network
+def test_equal_bits_are_identical_and_the_checkout_is_neither_used_nor_changed(repo_copy: Path, run: Run) -> None:
+    (repo_copy / "README.md").write_text("My own words.\n", encoding="utf-8")
+    before = state(repo_copy, run)
+    done = run(repo_copy, *NO_NETWORK, "reprise", "verify", "--strict", env=OWNER)  # also without a network
     assert set(verdicts(done.stdout).values()) == {"identical"}
     assert {"data/raw", "data/prepared", MODEL, TRAIN_METRICS, EVALUATION, "predictions"} <= verdicts(
         done.stdout
@@ -56,35 +56,35 @@ def test_equal_bits_are_identical_and_the_checkout_is_neither_used_nor_changed(s
     # Training really ran instead of coming from DVC's run cache, and nothing was fetched.
     assert "train: tiny on 144 examples" in done.stdout
     assert "Stage 'fetch' didn't change, skipping" in done.stdout
-    assert state(served, run) == before
-    assert not list((served / WORKTREES).iterdir())
+    assert state(repo_copy, run) == before
+    assert not list((repo_copy / WORKTREES).iterdir())
 
 
 @pytest.mark.full
-def test_data_missing_from_the_cache_is_fetched_again(served: Path, run: Run) -> None:
-    shutil.rmtree(served / ".dvc/cache")
-    done = run(served, "reprise", "verify", "HEAD")
+def test_data_missing_from_the_cache_is_fetched_again(repo_copy: Path, run: Run) -> None:
+    shutil.rmtree(repo_copy / ".dvc/cache")
+    done = run(repo_copy, "reprise", "verify", "HEAD")
     assert "restored from the DVC cache" not in done.stdout
     assert done.stdout.endswith("Verdict: identical\n")
 
 
 @pytest.mark.full
-def test_another_number_of_threads_is_equivalent(served: Path, run: Run) -> None:
-    done = run(served, "reprise", "verify", env={"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"})
+def test_another_number_of_threads_is_equivalent(repo_copy: Path, run: Run) -> None:
+    done = run(repo_copy, "reprise", "verify", env={"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"})
     assert verdicts(done.stdout)[MODEL] == "equivalent"
     assert done.stdout.endswith("Verdict: equivalent\n")
     assert "Differs: environment: threads: 1 → 2" in done.stdout
 
 
 @pytest.mark.full
-def test_another_order_of_summation_is_equivalent(served: Path, run: Run) -> None:
-    write_params(served, **{"train.micro_batch_size": 4})
-    set_processes(served, 3)
-    run(served, "dvc", "repro")
-    commit(served, run)
-    set_processes(served, 1)
-    commit(served, run)
-    done = run(served, "reprise", "verify")
+def test_another_order_of_summation_is_equivalent(repo_copy: Path, run: Run) -> None:
+    write_params(repo_copy, **{"train.micro_batch_size": 4})
+    set_processes(repo_copy, 3)
+    run(repo_copy, "dvc", "repro")
+    commit(repo_copy, run)
+    set_processes(repo_copy, 1)
+    commit(repo_copy, run)
+    done = run(repo_copy, "reprise", "verify")
     found = verdicts(done.stdout)
     assert found["data/prepared"] == "identical"
     assert found[MODEL] == "equivalent"
@@ -94,7 +94,7 @@ def test_another_order_of_summation_is_equivalent(served: Path, run: Run) -> Non
         done.stdout,
     )
     assert "Differs: environment: processes: 3 → 1" in done.stdout
-    run(served, "reprise", "verify", "--strict", code=1)
+    run(repo_copy, "reprise", "verify", "--strict", code=1)
 
 
 @pytest.mark.full
@@ -124,12 +124,12 @@ def test_another_learning_rate_is_different_and_losses_diverge_at_its_first_effe
     assert "Differs: parameter: train.learning_rate: 0.005 → 0.0005" in done.stdout
 
 
-def test_an_edited_metric_is_the_only_different_output(served: Path, run: Run) -> None:
-    file = served / EVALUATION
+def test_an_edited_metric_is_the_only_different_output(repo_copy: Path, run: Run) -> None:
+    file = repo_copy / EVALUATION
     edited = re.sub(r'"accuracy": [\d.]+', '"accuracy": 0.995', file.read_text(encoding="utf-8"), count=1)
     file.write_text(edited, encoding="utf-8")
-    commit(served, run)
-    done = run(served, "reprise", "verify", code=1)
+    commit(repo_copy, run)
+    done = run(repo_copy, "reprise", "verify", code=1)
     found = verdicts(done.stdout)
     assert found.pop(EVALUATION) == "different"
     assert set(found.values()) == {"identical"}
@@ -139,36 +139,36 @@ def test_an_edited_metric_is_the_only_different_output(served: Path, run: Run) -
 
 
 @pytest.mark.full
-def test_an_earlier_commit_is_verified_by_its_own_code(served: Path, run: Run) -> None:
-    earlier = run(served, "git", "rev-parse", "HEAD").stdout.strip()
-    loop = served / "src/reprise/train/engines/accelerate.py"
+def test_an_earlier_commit_is_verified_by_its_own_code(repo_copy: Path, run: Run) -> None:
+    earlier = run(repo_copy, "git", "rev-parse", "HEAD").stdout.strip()
+    loop = repo_copy / "src/reprise/train/engines/accelerate.py"
     loop.write_text(loop.read_text(encoding="utf-8") + "\nraise RuntimeError\n", encoding="utf-8")
-    commit(served, run)
-    assert run(served, "reprise", "verify", earlier).stdout.endswith("Verdict: identical\n")
-    failed = run(served, "reprise", "verify", code=2)
+    commit(repo_copy, run)
+    assert run(repo_copy, "reprise", "verify", earlier).stdout.endswith("Verdict: identical\n")
+    failed = run(repo_copy, "reprise", "verify", code=2)
     assert re.search(
         rf"^reprise: error: {WORKTREES}/\w+: the pipeline failed, see above; ", failed.stderr, re.MULTILINE
     )
 
 
 @pytest.mark.full
-def test_an_interrupted_verification_resumes(served: Path, run: Run) -> None:
-    write_params(served, **{"train.epochs": 60, "run.save_steps": 5})
-    run(served, "dvc", "repro")
-    commit(served, run)
-    before = state(served, run)
-    with Running(served, "reprise", "verify") as verifying:
+def test_an_interrupted_verification_resumes(repo_copy: Path, run: Run) -> None:
+    write_params(repo_copy, **{"train.epochs": 60, "run.save_steps": 5})
+    run(repo_copy, "dvc", "repro")
+    commit(repo_copy, run)
+    before = state(repo_copy, run)
+    with Running(repo_copy, "reprise", "verify") as verifying:
         verifying.until(lambda: "train: epoch 5/60" in verifying.stdout)
         os.killpg(verifying.process.pid, signal.SIGINT)  # Ctrl-C signals every process of the terminal
         verifying.end(130)
         assert verifying.stderr.endswith("reprise verify: interrupted; earlier results are kept\n")
-    (worktree,) = (served / WORKTREES).iterdir()
+    (worktree,) = (repo_copy / WORKTREES).iterdir()
     assert list(worktree.glob("checkpoints/*/step-*"))
-    done = run(served, "reprise", "verify")
-    assert f"verify: resuming in {worktree.relative_to(served)}" in done.stdout
+    done = run(repo_copy, "reprise", "verify")
+    assert f"verify: resuming in {worktree.relative_to(repo_copy)}" in done.stdout
     assert "train: resuming from step" in done.stdout
     assert done.stdout.endswith("Verdict: identical\n")
-    assert state(served, run) == before
+    assert state(repo_copy, run) == before
 
 
 @pytest.mark.parametrize(
@@ -179,13 +179,13 @@ def test_an_interrupted_verification_resumes(served: Path, run: Run) -> None:
     ],
 )
 def test_a_commit_that_cannot_be_verified_is_refused_in_one_line(
-    kitchen: Path, run: Run, revision: str, problem: str
+    repo: Path, run: Run, revision: str, problem: str
 ) -> None:
-    assert run(kitchen, "reprise", "verify", revision, code=2).stderr == f"reprise: error: {problem}\n"
+    assert run(repo, "reprise", "verify", revision, code=2).stderr == f"reprise: error: {problem}\n"
 
 
-def test_a_folder_below_the_root_is_refused(cooked: Path, run: Run) -> None:
-    failed = run(cooked / "src", "reprise", "verify", code=2)
+def test_a_folder_below_the_root_is_refused(trained_repo: Path, run: Run) -> None:
+    failed = run(trained_repo / "src", "reprise", "verify", code=2)
     assert failed.stderr == "reprise: error: src/: expected to be run in the repository's root, not below it\n"
     assert not failed.stdout
 

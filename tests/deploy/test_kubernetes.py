@@ -113,26 +113,26 @@ class Pods:
 @pytest.mark.full
 @pytest.mark.timeout(1200)
 def test_two_pods_train_are_stopped_resume_and_have_nothing_left_to_do(
-    served: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    repo_copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("interrupts.TIMEOUT_S", 600.0)
-    write_params(served, **{"train.epochs": 30, "run.save_steps": 2})
-    with Pods(served, 2) as (first, second):
-        first.until(lambda: checkpoints(served))
+    write_params(repo_copy, **{"train.epochs": 30, "run.save_steps": 2})
+    with Pods(repo_copy, 2) as (first, second):
+        first.until(lambda: checkpoints(repo_copy))
         assert "train.sh: waiting for 127.0.0.1:" in second.stdout
         second.send(signal.SIGTERM)  # its node is drained
         for pod in (first, second):
             pod.end(143)
-    with Pods(served, 2) as (first, second):
+    with Pods(repo_copy, 2) as (first, second):
         first.until(lambda: "train: resuming from step" in first.stdout)
         for pod in (second, first):
             pod.end()
-    assert json.loads((served / "metrics/provenance.json").read_text())["sessions"][-1]["processes"] == 2
-    before = results(served)
-    with Pods(served, 2) as (first, second):
+    assert json.loads((repo_copy / "metrics/provenance.json").read_text())["sessions"][-1]["processes"] == 2
+    before = results(repo_copy)
+    with Pods(repo_copy, 2) as (first, second):
         output = first.end()
         assert "train.sh: train on" not in output
         assert not second.ended  # it is terminated when the job succeeds
         second.send(signal.SIGTERM)
         second.end(143)
-    assert results(served) == before
+    assert results(repo_copy) == before

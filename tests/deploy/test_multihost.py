@@ -99,9 +99,9 @@ def namespaces() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def prepared(kitchen: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+def prepared(repo: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     """A repository with a longer training, run up to prepare. Read-only."""
-    folder = Path(shutil.copytree(kitchen, tmp_path_factory.mktemp("prepared") / "repo", symlinks=True))
+    folder = Path(shutil.copytree(repo, tmp_path_factory.mktemp("prepared") / "repo", symlinks=True))
     write_params(folder, **LONG)
     run(folder, "git", "commit", "-qam", "Train longer")
     run(folder, "dvc", "repro", "environment", "prepare")

@@ -165,12 +165,12 @@ def prefix(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def shared(served: Path, s3_server: Server, prefix: str, run: Run) -> Path:
+def shared(repo_copy: Path, s3_server: Server, prefix: str, run: Run) -> Path:
     """A repository with results and a commit that sets its remote to the prefix."""
-    run(served, "dvc", "remote", "add", "--default", "shared", f"s3://{BUCKET}/{prefix}")
-    run(served, "dvc", "remote", "modify", "shared", "endpointurl", s3_server.endpoint)
-    run(served, "git", "commit", "-qam", "Share it")
-    return served
+    run(repo_copy, "dvc", "remote", "add", "--default", "shared", f"s3://{BUCKET}/{prefix}")
+    run(repo_copy, "dvc", "remote", "modify", "shared", "endpointurl", s3_server.endpoint)
+    run(repo_copy, "git", "commit", "-qam", "Share it")
+    return repo_copy
 
 
 def clone(repository: Path, folder: Path, run: Run) -> Path:

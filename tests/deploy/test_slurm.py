@@ -30,9 +30,9 @@ def slurm() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def prepared(kitchen: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+def prepared(repo: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     """A repository with a training long enough to be interrupted, run up to prepare. Read-only."""
-    folder = Path(shutil.copytree(kitchen, tmp_path_factory.mktemp("prepared") / "repo", symlinks=True))
+    folder = Path(shutil.copytree(repo, tmp_path_factory.mktemp("prepared") / "repo", symlinks=True))
     write_params(folder, **LONG)
     run(folder, "dvc", "repro", "prepare")
     return folder

@@ -106,10 +106,10 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def clone(kitchen: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+def clone(repo: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     """A committed checkout without a git identity. Read-only; the fixture `writable` is a copy."""
     folder = tmp_path_factory.mktemp("clone").resolve() / "reprise"
-    shutil.copytree(kitchen, folder, symlinks=True)
+    shutil.copytree(repo, folder, symlinks=True)
     run(folder, "git", "config", "--remove-section", "user")
     return folder
 

@@ -49,13 +49,13 @@ class Kill:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(cooked: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Uninterrupted]:
+def uninterrupted(trained_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Uninterrupted]:
     """Return a function from a number of processes to an uninterrupted run, which is cached."""
     cache: dict[int, Uninterrupted] = {}
 
     def uninterrupted(processes: int) -> Uninterrupted:
         if processes not in cache:
-            folder = longer_training(cooked, tmp_path_factory.mktemp("uninterrupted"), processes)
+            folder = longer_training(trained_repo, tmp_path_factory.mktemp("uninterrupted"), processes)
             with Running(folder, "dvc", "repro") as pipeline:
                 pipeline.until(lambda: BEGINS in pipeline.stdout)
                 start = time.monotonic()
@@ -68,9 +68,9 @@ def uninterrupted(cooked: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
     return uninterrupted
 
 
-def longer_training(cooked: Path, beside: Path, processes: int) -> Path:
+def longer_training(trained_repo: Path, beside: Path, processes: int) -> Path:
     """Copy the trained repository and configure a longer training."""
-    folder = Path(shutil.copytree(cooked, beside / "kitchen", symlinks=True))
+    folder = Path(shutil.copytree(trained_repo, beside / "repo", symlinks=True))
     write_params(folder, **LONG)
     set_processes(folder, processes)
     return folder
@@ -124,7 +124,7 @@ def resumed_after(output: str) -> int:
 
 
 def rounds(
-    cooked: Path, folders: Path, uninterrupted: Callable[[int], Uninterrupted], run: Run, draw: random.Random, *,
+    trained_repo: Path, folders: Path, uninterrupted: Callable[[int], Uninterrupted], run: Run, draw: random.Random, *,
     kills: int, processes: Iterator[int],
 ) -> None:  # fmt: skip
     """Kill `kills` times, in rounds that each end with a complete run, compared with an uninterrupted one."""
@@ -135,7 +135,7 @@ def rounds(
         number, count = len(identical) + 1, next(processes)
         expected = uninterrupted(count)
         (folders / str(number)).mkdir()
-        folder = longer_training(cooked, folders / str(number), count)
+        folder = longer_training(trained_repo, folders / str(number), count)
         kept, kill = 0, None
         moments = sorted(draw.uniform(0, STEPS) for _ in range(min(KILLS_PER_ROUND, kills - len(all_kills))))
         for moment in moments:
@@ -172,14 +172,16 @@ def rounds(
 @pytest.mark.chaos
 @pytest.mark.timeout(0)
 def test_many_kills_change_no_bit(
-    cooked: Path, tmp_path: Path, uninterrupted: Callable[[int], Uninterrupted], run: Run
+    trained_repo: Path, tmp_path: Path, uninterrupted: Callable[[int], Uninterrupted], run: Run
 ) -> None:
     seed, kills = int(os.environ.get("SEED", "0")), int(os.environ.get("N", "50"))
     print(f"\nchaos: {kills} kills, seed {seed}")
-    rounds(cooked, tmp_path, uninterrupted, run, random.Random(seed), kills=kills, processes=itertools.cycle([1, 2]))
+    rounds(
+        trained_repo, tmp_path, uninterrupted, run, random.Random(seed), kills=kills, processes=itertools.cycle([1, 2])
+    )
 
 
 def test_a_few_kills_change_no_bit(
-    cooked: Path, tmp_path: Path, uninterrupted: Callable[[int], Uninterrupted], run: Run
+    trained_repo: Path, tmp_path: Path, uninterrupted: Callable[[int], Uninterrupted], run: Run
 ) -> None:
-    rounds(cooked, tmp_path, uninterrupted, run, random.Random(0), kills=3, processes=itertools.repeat(1))
+    rounds(trained_repo, tmp_path, uninterrupted, run, random.Random(0), kills=3, processes=itertools.repeat(1))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tiny import ALONE, OWNER, ROOT
+from tiny import NO_NETWORK, OWNER, ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -48,8 +48,8 @@ def test_the_default_recipe_reaches_its_accuracy_and_runs_once(tmp_path: Path) -
     committed = model_digest(clone)
 
     _, fetch_s = run_command(clone, "dvc", "repro", "fetch")
-    _, pipeline_s = run_command(clone, *ALONE, "dvc", "repro")
-    repeated, repeat_s = run_command(clone, *ALONE, "dvc", "repro")
+    _, pipeline_s = run_command(clone, *NO_NETWORK, "dvc", "repro")
+    repeated, repeat_s = run_command(clone, *NO_NETWORK, "dvc", "repro")
     run_command(clone, "reprise", "summary")
     print(f"fetch: {fetch_s:.0f} s; all other stages: {pipeline_s:.0f} s; second run: {repeat_s:.1f} s")
     print(f"bit-identical to the model of dvc.lock: {'yes' if model_digest(clone) == committed else 'no'}")
@@ -61,7 +61,7 @@ def test_the_default_recipe_reaches_its_accuracy_and_runs_once(tmp_path: Path) -
     assert seeds[0]["baseline"]["accuracy"] < 0.6
     # Several seeds, because the accuracy of one has a standard deviation of 0.005.
     for seed in range(43, 42 + int(os.environ.get("N", "3"))):
-        run_command(clone, *ALONE, "dvc", "exp", "run", "--set-param", f"seed={seed}")
+        run_command(clone, *NO_NETWORK, "dvc", "exp", "run", "--set-param", f"seed={seed}")
         seeds.append(metrics_of(clone))
     accuracies = [each["accuracy"] for each in seeds]
     print(f"test accuracy of {len(seeds)} seeds: {', '.join(f'{accuracy:.4f}' for accuracy in accuracies)}")

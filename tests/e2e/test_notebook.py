@@ -53,12 +53,12 @@ def committed() -> NotebookNode:
     return notebook
 
 
-def test_the_notebook_runs_and_two_processes_give_the_losses_of_one(served: Path, committed: NotebookNode) -> None:
-    prepared = {file: file.read_bytes() for file in (served / "data/prepared").iterdir()}
+def test_the_notebook_runs_and_two_processes_give_the_losses_of_one(repo_copy: Path, committed: NotebookNode) -> None:
+    prepared = {file: file.read_bytes() for file in (repo_copy / "data/prepared").iterdir()}
     (launch,) = (number for number, cell in enumerate(committed.cells) if LAUNCH in cell.source)
     second_launch = nbformat.v4.new_code_cell(committed.cells[launch].source)
     cells = [*committed.cells[:launch], second_launch, *committed.cells[launch:]]  # running a cell twice must work
-    notebook = execute(NotebookNode({**committed, "cells": cells}), served)
+    notebook = execute(NotebookNode({**committed, "cells": cells}), repo_copy)
 
     output = printed(notebook)
     assert output.count("world size 1, ranks [0], different process ids: 1") == 2
@@ -68,14 +68,14 @@ def test_the_notebook_runs_and_two_processes_give_the_losses_of_one(served: Path
     assert all(0 < accuracy <= 1 for accuracy in (by_hand, validated, tested))
     assert accelerated == by_hand
     # No files may be added beside the data, whose digest they would change.
-    assert {file: file.read_bytes() for file in (served / "data/prepared").iterdir()} == prepared
+    assert {file: file.read_bytes() for file in (repo_copy / "data/prepared").iterdir()} == prepared
 
 
 def test_without_prepared_data_the_notebook_names_the_command_to_run(
-    kitchen: Path, tmp_path: Path, committed: NotebookNode
+    repo: Path, tmp_path: Path, committed: NotebookNode
 ) -> None:
-    folder = tmp_path / "kitchen"
-    shutil.copytree(kitchen / NOTEBOOK.parent, folder / NOTEBOOK.parent)
+    folder = tmp_path / "repo"
+    shutil.copytree(repo / NOTEBOOK.parent, folder / NOTEBOOK.parent)
     with pytest.raises(CellExecutionError, match="models/pretrained/model: not found; run `dvc repro prepare` first"):
         execute(NotebookNode({**committed, "cells": committed.cells[:4]}), folder)
 

@@ -136,7 +136,7 @@ print(json.dumps([drawn(seed) for seed in (1, 2, 1)]))
 class Counted:
     """A training with counters: its repository and what COUNTING printed."""
 
-    kitchen: Path
+    repo: Path
     programs: list[int]  # number of compilations after each epoch
     seconds: list[float]  # training time after each epoch
     read_back: list[int]  # transfers from the device after each step
@@ -145,7 +145,7 @@ class Counted:
 
     @property
     def speed(self) -> dict[str, Any]:
-        return read(self.kitchen / "metrics/speed.json")
+        return read(self.repo / "metrics/speed.json")
 
     def show(self, name: str) -> None:
         """Print the time per step after the first epoch, when everything is compiled."""
@@ -159,9 +159,9 @@ Losses = npt.NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
-def prepared(kitchen: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+def prepared(repo: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     """Prepare a repository for training. Read-only; `prepare` returns a copy."""
-    folder = Path(shutil.copytree(kitchen, tmp_path_factory.mktemp("prepared") / "kitchen", symlinks=True))
+    folder = Path(shutil.copytree(repo, tmp_path_factory.mktemp("prepared") / "repo", symlinks=True))
     write_params(folder, **RECIPE)
     run(folder, "dvc", "repro", "environment", "prepare", env=ON_XLA)
     return folder
@@ -172,7 +172,7 @@ def prepare(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepare
     """Return a function that copies the prepared repository: `prepare(**{"train.epochs": 1})` changes the recipe."""
 
     def prepare(**changes: Any) -> Path:
-        folder = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("xla") / "kitchen", symlinks=True))
+        folder = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("xla") / "repo", symlinks=True))
         write_params(folder, **{**RECIPE, **changes})
         return folder
 
@@ -283,13 +283,13 @@ def test_the_loss_falls_and_the_model_is_better_than_the_baseline(on_xla: Path) 
 
 
 def test_a_second_run_has_the_same_bits(on_xla: Path, four_buckets: Counted, run: Run) -> None:
-    run(four_buckets.kitchen, "reprise", "evaluate", env=ON_XLA)
-    assert results(four_buckets.kitchen) == results(on_xla)
+    run(four_buckets.repo, "reprise", "evaluate", env=ON_XLA)
+    assert results(four_buckets.repo) == results(on_xla)
     assert "predictions/test.parquet" in results(on_xla)
 
 
 def test_the_model_predicts_the_same_in_the_cpu_environment(on_xla: Path, tmp_path: Path, run: Run) -> None:
-    folder = Path(shutil.copytree(on_xla, tmp_path / "kitchen", symlinks=True))
+    folder = Path(shutil.copytree(on_xla, tmp_path / "repo", symlinks=True))
     shutil.rmtree(folder / "predictions")
     run(folder, "reprise", "evaluate")
     here, there = (pq.read_table(place / "predictions/test.parquet").to_pydict() for place in (folder, on_xla))
@@ -324,8 +324,8 @@ def test_a_run_killed_before_the_last_step_of_an_epoch_resumes_bit_identically(
     assert f"train: resuming from step {STEPS - 1}/{EPOCHS * STEPS}, from checkpoints/" in output
 
 
-def test_dropout_masks_equal_those_of_the_cpu_and_other_draws_depend_on_the_seed(kitchen: Path, run: Run) -> None:
-    masks, drawn = map(json.loads, run(kitchen, "python", "-c", DROPOUT, env=PROGRAM).stdout.splitlines())
+def test_dropout_masks_equal_those_of_the_cpu_and_other_draws_depend_on_the_seed(repo: Path, run: Run) -> None:
+    masks, drawn = map(json.loads, run(repo, "python", "-c", DROPOUT, env=PROGRAM).stdout.splitlines())
     assert masks == [True, pytest.approx(0.9, abs=0.02)]
     first, other, again = drawn
     assert first == again
@@ -418,7 +418,7 @@ def test_a_run_stopped_several_times_loses_no_step_and_is_bit_identical(
         training.end(130)
     (step,) = re.findall(r"reprise train: stopped after step (\d+)/45;", training.stderr)
     run(folder, "reprise", "train", env=ON_XLA)
-    assert trained(folder) == trained(one_bucket.kitchen)
+    assert trained(folder) == trained(one_bucket.repo)
     assert first_steps(folder) == [0, STEPS, int(step)]
 
 
@@ -444,19 +444,19 @@ def test_a_full_disk_leaves_no_partial_output_and_the_run_resumes_with_free_spac
     assert left == [["earlier"], ["step-0000010-epochs-000", "earlier"]]
     shutil.rmtree(folder / "models/final")
     shutil.move(folder / "kept/made", folder / "models/final")
-    assert trained(folder) == trained(one_bucket.kitchen)
+    assert trained(folder) == trained(one_bucket.repo)
     assert first_steps(folder) == [0, 10]
 
 
 def test_two_processes_are_rejected_if_one_starts_and_earlier_results_stay(
     one_bucket: Counted, tmp_path: Path, run: Run
 ) -> None:
-    folder = Path(shutil.copytree(one_bucket.kitchen, tmp_path / "kitchen", symlinks=True))
+    folder = Path(shutil.copytree(one_bucket.repo, tmp_path / "repo", symlinks=True))
     profile = folder / "docker/tpu/accelerate.yaml"
     profile.write_text(profile.read_text().replace("num_processes: 1", "num_processes: 2"))
     rejected = run(folder, "reprise", "train", env=ON_XLA, code=2)
     assert rejected.stderr == "reprise: error: train: 1 process(es) started, expected 2\n"
-    assert results(folder) == results(one_bucket.kitchen)
+    assert results(folder) == results(one_bucket.repo)
     assert not list(folder.rglob("*.partial"))
 
 
@@ -464,5 +464,5 @@ def test_accelerate_launch_trains_to_the_same_bits(one_bucket: Counted, prepare:
     folder = prepare(**ONE_BUCKET)
     launch = ("accelerate", "launch", "--tpu", "--config_file", "docker/tpu/accelerate.yaml")
     output = run(folder, *launch, "--module", "reprise.train.worker", env=PROGRAM | {"REPRISE_WORLD_SIZE": "1"}).stdout
-    assert trained(folder) == trained(one_bucket.kitchen)
+    assert trained(folder) == trained(one_bucket.repo)
     assert "train: tiny on 144 examples, xla:0, fp32, processes: 1, threads: 1\n" in output

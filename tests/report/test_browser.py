@@ -439,10 +439,10 @@ def test_the_report_of_real_runs_opens(opened: Open, with_experiments: Path, run
     page.screenshot(path=pictures / "report.png", full_page=True)
 
 
-def test_dvc_plots_open_offline(opened: Open, served: Path, run: Run, pictures: Path) -> None:
-    run(served, "reprise", "report")
-    run(served, "dvc", "plots", "show")
+def test_dvc_plots_open_offline(opened: Open, repo_copy: Path, run: Run, pictures: Path) -> None:
+    run(repo_copy, "reprise", "report")
+    run(repo_copy, "dvc", "plots", "show")
     # DVC's templates are for an earlier version of Vega-Lite, which logs a warning.
     chart_data = "document.querySelectorAll('.vega-embed svg.marks').length === 5"
-    page = opened(served / "dvc_plots/index.html", wait=chart_data, warnings=True)
+    page = opened(repo_copy / "dvc_plots/index.html", wait=chart_data, warnings=True)
     page.screenshot(path=pictures / "dvc-plots.png", full_page=True)

@@ -16,7 +16,7 @@ from tiny import ROOT, Run, tiny_recipe
 @pytest.fixture
 def folder(with_experiments: Path, tmp_path: Path) -> Path:
     """A copy of the repository with experiments, for the test to change."""
-    return Path(shutil.copytree(with_experiments, tmp_path / "kitchen", symlinks=True))
+    return Path(shutil.copytree(with_experiments, tmp_path / "repo", symlinks=True))
 
 
 def page_data(page: Path) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def test_an_unknown_run_is_refused_in_one_line_and_the_earlier_page_is_kept(fold
     assert (folder / "report/index.html").read_text() == "earlier"
 
 
-def test_without_runs_the_report_is_refused(kitchen: Path, tmp_path: Path, run: Run) -> None:
-    folder = Path(shutil.copytree(kitchen, tmp_path / "kitchen", symlinks=True))
+def test_without_runs_the_report_is_refused(repo: Path, tmp_path: Path, run: Run) -> None:
+    folder = Path(shutil.copytree(repo, tmp_path / "repo", symlinks=True))
     refused = run(folder, "reprise", "report", code=2)
     assert refused.stderr == "reprise: error: report: no runs yet; expected the results of `dvc repro`\n"
     assert not (folder / "report").exists()

@@ -16,27 +16,27 @@ def addresses(page: str) -> list[str]:
     )
 
 
-def test_dvc_plots_load_nothing_and_leave_git_clean(served: Path, run: Run) -> None:
-    run(served, "dvc", "plots", "show")
-    assert any("https://" in address for address in addresses((served / "dvc_plots/index.html").read_text()))
-    run(served, *OFFLINE)
-    shown = run(served, "dvc", "plots", "show").stdout.strip()
-    page = (served / "dvc_plots/index.html").read_text(encoding="utf-8")
-    assert shown == (served / "dvc_plots/index.html").as_uri()
+def test_dvc_plots_load_nothing_and_leave_git_clean(repo_copy: Path, run: Run) -> None:
+    run(repo_copy, "dvc", "plots", "show")
+    assert any("https://" in address for address in addresses((repo_copy / "dvc_plots/index.html").read_text()))
+    run(repo_copy, *OFFLINE)
+    shown = run(repo_copy, "dvc", "plots", "show").stdout.strip()
+    page = (repo_copy / "dvc_plots/index.html").read_text(encoding="utf-8")
+    assert shown == (repo_copy / "dvc_plots/index.html").as_uri()
     assert addresses(page) == []
     assert page.count("vegaEmbed('#") == 5  # the plots of dvc.yaml
     assert "{plot_divs}" not in page
-    assert run(served, "git", "status", "--short").stdout == ""
+    assert run(repo_copy, "git", "status", "--short").stdout == ""
 
 
-def test_the_template_is_written_once_and_the_users_own_is_kept(served: Path, run: Run) -> None:
-    (served / ".dvc/mine.html").write_text("<p>mine</p>{plot_divs}")
-    run(served, "dvc", "config", "--local", "plots.html_template", "mine.html")
-    run(served, *OFFLINE)
-    written = (served / TEMPLATE).stat().st_mtime_ns
-    assert run(served, "dvc", "config", "plots.html_template").stdout == "mine.html\n"
-    run(served, *OFFLINE)
-    assert (served / TEMPLATE).stat().st_mtime_ns == written
-    (served / TEMPLATE).write_text("of another version")
-    run(served, *OFFLINE)
-    assert "vegaEmbed" in (served / TEMPLATE).read_text(encoding="utf-8")
+def test_the_template_is_written_once_and_the_users_own_is_kept(repo_copy: Path, run: Run) -> None:
+    (repo_copy / ".dvc/mine.html").write_text("<p>mine</p>{plot_divs}")
+    run(repo_copy, "dvc", "config", "--local", "plots.html_template", "mine.html")
+    run(repo_copy, *OFFLINE)
+    written = (repo_copy / TEMPLATE).stat().st_mtime_ns
+    assert run(repo_copy, "dvc", "config", "plots.html_template").stdout == "mine.html\n"
+    run(repo_copy, *OFFLINE)
+    assert (repo_copy / TEMPLATE).stat().st_mtime_ns == written
+    (repo_copy / TEMPLATE).write_text("of another version")
+    run(repo_copy, *OFFLINE)
+    assert "vegaEmbed" in (repo_copy / TEMPLATE).read_text(encoding="utf-8")

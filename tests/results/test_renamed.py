@@ -52,21 +52,21 @@ def test_an_earlier_commit_is_read_with_current_names(before: FileReader) -> Non
 
 @pytest.mark.full
 @pytest.mark.usefixtures("before")
-def test_an_earlier_commit_is_verified_by_its_own_code(served: Path, run: Run) -> None:
+def test_an_earlier_commit_is_verified_by_its_own_code(repo_copy: Path, run: Run) -> None:
     """The earlier commit keeps the current lock files, because these are installed."""
     code = ["src", "dvc.yaml", ".dvc/plots"]
     for name in (*code, "metrics", "plots", "dvc.lock"):
-        run(served, "rm", "-r", name)
+        run(repo_copy, "rm", "-r", name)
     archive = subprocess.run(["git", "archive", BEFORE, *code], cwd=ROOT, capture_output=True, check=True)
-    subprocess.run(["tar", "--extract"], cwd=served, input=archive.stdout, check=True)
-    with (served / "params.yaml").open("w", encoding="utf-8") as file:
+    subprocess.run(["tar", "--extract"], cwd=repo_copy, input=archive.stdout, check=True)
+    with (repo_copy / "params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(earlier_recipe(), file)
-    run(served, "dvc", "repro")
-    run(served, "git", "add", ".")
-    run(served, "git", "commit", "-qm", "Run with the old names")
-    run(served, "git", "checkout", "-q", "HEAD~", "--", ".")  # the current code
-    run(served, "git", "commit", "-qam", "Rename the keys")
-    done = run(served, "reprise", "verify", "HEAD~")
+    run(repo_copy, "dvc", "repro")
+    run(repo_copy, "git", "add", ".")
+    run(repo_copy, "git", "commit", "-qm", "Run with the old names")
+    run(repo_copy, "git", "checkout", "-q", "HEAD~", "--", ".")  # the current code
+    run(repo_copy, "git", "commit", "-qam", "Rename the keys")
+    done = run(repo_copy, "reprise", "verify", "HEAD~")
     assert "plots/pr.csv          │ identical" in done.stdout
     assert done.stdout.endswith("Verdict: identical\n")
 

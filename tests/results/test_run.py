@@ -17,50 +17,50 @@ def md5(file: Path) -> str:
     return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-def test_a_folder_and_its_commit_give_the_same_result(cooked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(cooked)
+def test_a_folder_and_its_commit_give_the_same_result(trained_repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained_repo)
     folder, commit = read_result(folder_reader(Path()), "here"), read_result(commit_reader("HEAD"), "HEAD")
     assert folder.outputs == commit.outputs
     assert (folder.recipe, folder.code, folder.metrics) == (commit.recipe, commit.code, commit.metrics)
     np.testing.assert_array_equal(folder.losses, commit.losses)
 
 
-def test_a_result_holds_inputs_and_outputs_of_the_stages(cooked: Path) -> None:
-    result = read_result(folder_reader(cooked), "here")
-    assert result.outputs["metrics/evaluate.json"].md5 == md5(cooked / "metrics/evaluate.json")
+def test_a_result_holds_inputs_and_outputs_of_the_stages(trained_repo: Path) -> None:
+    result = read_result(folder_reader(trained_repo), "here")
+    assert result.outputs["metrics/evaluate.json"].md5 == md5(trained_repo / "metrics/evaluate.json")
     assert {output.stage for output in result.outputs.values()} == {"fetch", "prepare", "train", "evaluate"}
     assert not VOLATILE & result.outputs.keys()
     assert (result.recipe["seed"], result.recipe["task.split.group_by"]) == (42, "film")
     assert {"data/own", "src/reprise/train", "src/reprise/core"} <= result.code.keys()
     assert not [path for path in result.code if path.startswith(("data/raw", "data/prepared", "models/", "env"))]
-    scores = read_json(cooked / "metrics/train.json")["validation"]
+    scores = read_json(trained_repo / "metrics/train.json")["validation"]
     assert result.metrics["train"] == {"loss": result.losses.mean(), **scores}
     assert result.metrics["evaluate"].keys() == {"accuracy", "f1"}
     assert result.provenance["environment.hardware"] == "cpu"
 
 
-def test_losses_are_exact(cooked: Path) -> None:
-    text = pd.read_csv(cooked / "plots/train.csv", dtype=str)["loss"]
-    assert read_result(folder_reader(cooked), "here").losses.tolist() == [float(value) for value in text]
+def test_losses_are_exact(trained_repo: Path) -> None:
+    text = pd.read_csv(trained_repo / "plots/train.csv", dtype=str)["loss"]
+    assert read_result(folder_reader(trained_repo), "here").losses.tolist() == [float(value) for value in text]
 
 
-def test_a_committed_file_is_hashed_again(served: Path) -> None:
-    file = served / "metrics/evaluate.json"
+def test_a_committed_file_is_hashed_again(repo_copy: Path) -> None:
+    file = repo_copy / "metrics/evaluate.json"
     file.write_text(
         file.read_text(encoding="utf-8").replace('"num_examples": 48', '"num_examples": 49'), encoding="utf-8"
     )
-    assert read_result(folder_reader(served), "here").outputs["metrics/evaluate.json"].md5 == md5(file)
+    assert read_result(folder_reader(repo_copy), "here").outputs["metrics/evaluate.json"].md5 == md5(file)
 
 
-def test_an_emptied_file_differs_from_the_lock(served: Path) -> None:
-    (served / "plots/precision_recall.csv").write_bytes(b"")
-    assert read_result(folder_reader(served), "here").outputs["plots/precision_recall.csv"].md5 == md5(
-        served / "plots/precision_recall.csv"
+def test_an_emptied_file_differs_from_the_lock(repo_copy: Path) -> None:
+    (repo_copy / "plots/precision_recall.csv").write_bytes(b"")
+    assert read_result(folder_reader(repo_copy), "here").outputs["plots/precision_recall.csv"].md5 == md5(
+        repo_copy / "plots/precision_recall.csv"
     )
 
 
-def test_missing_results_are_refused_in_one_line(kitchen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(kitchen)
+def test_missing_results_are_refused_in_one_line(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repo)
     with pytest.raises(UserError, match=r"^HEAD: no dvc.lock; expected the results of `dvc repro`, committed$"):
         read_result(commit_reader("HEAD"), "HEAD")
 
@@ -75,15 +75,15 @@ def test_missing_results_are_refused_in_one_line(kitchen: Path, monkeypatch: pyt
         ("plots/train.csv", "step\n1\n"),
     ],
 )
-def test_a_damaged_result_is_refused_in_one_line(served: Path, name: str, text: str) -> None:
-    (served / name).write_text(text, encoding="utf-8")
+def test_a_damaged_result_is_refused_in_one_line(repo_copy: Path, name: str, text: str) -> None:
+    (repo_copy / name).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=rf"^here: {name}: damaged; expected the results of `dvc repro`$"):
-        read_result(folder_reader(served), "here")
+        read_result(folder_reader(repo_copy), "here")
 
 
-def test_results_without_provenance_are_read(served: Path, run: Run) -> None:
-    (served / "metrics/provenance.json").unlink()
-    assert read_result(folder_reader(served), "here").provenance == {}
+def test_results_without_provenance_are_read(repo_copy: Path, run: Run) -> None:
+    (repo_copy / "metrics/provenance.json").unlink()
+    assert read_result(folder_reader(repo_copy), "here").provenance == {}
 
 
 def test_nested_keys_become_dotted() -> None:

@@ -17,9 +17,9 @@ from reprise.train import dataset, sampler
 
 
 @pytest.fixture
-def workdir(bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workdir(prepared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the prepared folder, for this test only, as the working directory."""
-    folder = Path(shutil.copytree(bench, tmp_path / "bench"))
+    folder = Path(shutil.copytree(prepared_dir, tmp_path / "prepared"))
     monkeypatch.chdir(folder)
     return folder
 

@@ -48,9 +48,9 @@ def shard_files(checkpoint: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def sharded(bench: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+def sharded(prepared_dir: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     """A folder in which two ranks have trained a sharded model. Do not change."""
-    folder = Path(shutil.copytree(bench, tmp_path_factory.mktemp("sharded") / "bench"))
+    folder = Path(shutil.copytree(prepared_dir, tmp_path_factory.mktemp("sharded") / "prepared"))
     write_params(folder, **CHANGES)
     run(folder, "reprise", "train", env=FSDP)
     return folder

@@ -98,8 +98,8 @@ def test_without_git_there_is_no_commit(workdir: Path, monkeypatch: pytest.Monke
     assert provenance.git("rev-parse", "HEAD") is None
 
 
-def test_dvc_metrics_show_no_provenance(served: Path, run: Run) -> None:
-    shown = json.loads(run(served, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
-    assert (served / "metrics/provenance.json").is_file()
+def test_dvc_metrics_show_no_provenance(repo_copy: Path, run: Run) -> None:
+    shown = json.loads(run(repo_copy, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    assert (repo_copy / "metrics/provenance.json").is_file()
     assert not shown["metrics/provenance.json"].get("data")
     assert shown["metrics/evaluate.json"]["data"]["num_examples"] > 0

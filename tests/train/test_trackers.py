@@ -114,15 +114,15 @@ def test_run_resumed_after_a_signal_logs_to_its_folder_and_other_runs_to_their_o
     assert first.name < second.name  # in the order of time
 
 
-def test_adding_trackers_retrains_nothing_and_a_forced_run_has_the_same_bits(served: Path, run: Run) -> None:
-    before = results(served)
-    write_params(served, **TENSORBOARD)
-    assert "Stage 'train' didn't change, skipping" in run(served, "dvc", "repro").stdout
-    assert not (served / "tracking").exists()
-    run(served, "dvc", "repro", "--force", "--single-item", "train")
-    assert logged(only_run(served)) == expected(served)
-    assert results(served) == before
-    assert "tracking" not in run(served, "git", "status", "--porcelain", "--untracked-files=all").stdout
+def test_adding_trackers_retrains_nothing_and_a_forced_run_has_the_same_bits(repo_copy: Path, run: Run) -> None:
+    before = results(repo_copy)
+    write_params(repo_copy, **TENSORBOARD)
+    assert "Stage 'train' didn't change, skipping" in run(repo_copy, "dvc", "repro").stdout
+    assert not (repo_copy / "tracking").exists()
+    run(repo_copy, "dvc", "repro", "--force", "--single-item", "train")
+    assert logged(only_run(repo_copy)) == expected(repo_copy)
+    assert results(repo_copy) == before
+    assert "tracking" not in run(repo_copy, "git", "status", "--porcelain", "--untracked-files=all").stdout
 
 
 def test_recipe_is_flattened_to_numbers_and_strings() -> None:

@@ -23,13 +23,13 @@ EPOCH, STEPS = 48, 144
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(bench: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Uninterrupted:
+def uninterrupted(prepared_dir: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Uninterrupted:
     """The results of an uninterrupted run, by its number of processes."""
     made: dict[int, dict[str, bytes]] = {}
 
     def uninterrupted(processes: int) -> dict[str, bytes]:
         if processes not in made:
-            folder = Path(shutil.copytree(bench, tmp_path_factory.mktemp("uninterrupted") / "bench"))
+            folder = Path(shutil.copytree(prepared_dir, tmp_path_factory.mktemp("uninterrupted") / "prepared"))
             write_params(folder, **LONG)
             set_processes(folder, processes)
             run(folder, "reprise", "train")
