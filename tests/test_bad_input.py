@@ -313,7 +313,7 @@ CASES = {
     "an unknown choice": Case(
         "recipe task=nothing",
         params(),
-        "compose: task=nothing: unknown choice; expected one of cola, mnli, mrpc, …, wnli",
+        "compose: task=nothing: unknown choice; expected one of cola, custom, mnli, mrpc, …, wnli",
     ),
     "a recipe in place of a malformed one": Case(
         "recipe task=mrpc", content("params.yaml", "seed: [\n"), "params.yaml: line 2, column 1: not valid YAML: …"

@@ -197,7 +197,7 @@ def test_a_regression_is_described_as_one(arguments: dict[str, Any]) -> None:
     }  # fmt: skip
     arguments["prepared"]["labels"] = []
     text = text_of(arguments, **{"task.labels": [], "task.metrics": ["pearson"], "task.filter": None})
-    assert "fine-tuned to predict the number `verdict` by text" in text
+    assert "fine-tuned to predict the number `verdict` from text" in text
     assert "| pearson | 0.5000 | 0.4000 – 0.6000 | 0.0000 |" in text
     assert 'max_length=16, function_to_apply="none")' in text
     assert "| train | 144 | 15 |" in text
