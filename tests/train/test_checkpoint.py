@@ -3,7 +3,6 @@
 Most runs here train in this process, where an interruption can come at one exact step.
 """
 
-import fcntl
 import json
 import re
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from safetensors import safe_open
 
 from interrupts import Running, checkpoints, position, results, take_results
@@ -298,7 +298,7 @@ def test_last_two_checkpoints_are_kept_without_pickles_until_the_run_succeeds(
     cut_after(17, **EVERY_3)
     assert [position(checkpoint) for checkpoint in checkpoints(workdir)] == [(12, 1), (15, 1)]
     files = [file for file in (workdir / "checkpoints").rglob("*") if file.is_file()]
-    assert {file.suffix or file.name for file in files} == {".safetensors", ".json", ".npy", "lock"}
+    assert {file.suffix or file.name for file in files} == {".safetensors", ".json", ".npy", ".lock"}
     for file in files:
         match file.suffix:
             case ".json":
@@ -403,7 +403,7 @@ def test_pipeline_without_the_stage_train_is_an_error(workdir: Path, monkeypatch
         "src/reprise/modeling/classifier.py",
         "src/reprise/modeling/bucketing.py",
         "src/reprise/core/config.py",
-        "src/reprise/metrics/accuracy/accuracy.py",
+        "src/reprise/tasks/metrics/registry.py",
     ],
 )
 def test_other_data_weights_environment_or_code_have_another_fingerprint(
@@ -442,15 +442,14 @@ def test_second_process_gives_up_when_the_lock_stays_held(
 ) -> None:
     monkeypatch.setattr(checkpointing, "LOCK_TIMEOUT_S", 1)
     folder = run_of()
-    folder.mkdir(parents=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError) as refused:
-            train()
+    folder.parent.mkdir(parents=True)
+    with FileLock(f"{folder}.lock", is_singleton=False), pytest.raises(UserError) as refused:
+        train()
     assert str(refused.value) == f"{folder}: another run of this recipe holds the lock; expected it to end first"
     assert capsys.readouterr().out.count("train: waiting for a lock") == 1
     train()
     assert (workdir / "models/final/model.safetensors").is_file()
+    assert not list((workdir / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from ruamel.yaml import YAML
 
 from reprise.core.config import PARAMS
 from reprise.core.paths import METRICS, PLOTS
-from reprise.results.fast_yaml import load_yaml
 from reprise.results.renamed import RENAMED_FILES
 from reprise.results.run import FileReader, RunResult, parse_metrics
 from reprise.results.runs import Kind
@@ -103,7 +103,7 @@ def read_run_files(read: FileReader) -> dict[str, Any]:
     plots = {name: PLOTS / f"{name}.csv" for name in PLOT_TABLES}
     tables = {name: read(file) or read(RENAMED_FILES.get(file, file)) for name, file in plots.items()}
     return {
-        "params": load_yaml(params) if params else {},
+        "params": YAML(typ="safe").load(params) if params else {},
         "evaluated": read_metrics(METRICS / "evaluate.json"),
         "trained": read_metrics(METRICS / "train.json"),
         "speed": read_metrics(METRICS / "speed.json"),

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from yaml import YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from reprise.core.errors import UserError
 from reprise.core.paths import METRICS, PLOTS
 from reprise.hardware import ENVIRONMENT
-from reprise.results.fast_yaml import load_yaml
 from reprise.results.renamed import with_current_metrics, with_current_params
 from reprise.tasks.kind import TaskKind
 from reprise.tasks.registry import task_kind
@@ -109,7 +109,7 @@ def parse_lock(content: bytes, read: FileReader) -> tuple[dict[str, Output], dic
 
     Committed outputs are hashed again, so that an edited file differs from its entry in dvc.lock.
     """
-    stages: dict[str, Any] = load_yaml(content)["stages"]
+    stages: dict[str, Any] = YAML(typ="safe").load(content)["stages"]
     outputs: dict[str, Output] = {}
     recipe: dict[str, Any] = {}
     code: dict[str, str] = {}

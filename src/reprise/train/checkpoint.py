@@ -6,12 +6,10 @@ A checkpoint keeps the results of the steps so far and no generator state, becau
 the seed, the epoch, the step and the micro-batch. DVC does not remove the folder, because it is no output of the stage.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from safetensors import SafetensorError
@@ -93,22 +92,23 @@ def run_lock(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process keeps the lock.
     """
-    for second in range(LOCK_TIMEOUT_S):
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if second == 0:
-                    print(f"train: waiting for a lock held by another run of this recipe: {folder}", flush=True)
-                time.sleep(1)
-                continue
-            if os.fstat(lock.fileno()).st_nlink == 0:
-                continue  # the other run succeeded and removed the folder in the meantime
-            yield
-            shutil.rmtree(folder)
-            return
-    raise UserError(f"{folder}: another run of this recipe holds the lock; expected it to end first")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{folder}.lock")  # beside the directory, which is deleted while the lock is held
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"train: waiting for a lock held by another run of this recipe: {folder}", flush=True)
+        try:
+            lock.acquire(timeout=LOCK_TIMEOUT_S)
+        except Timeout:
+            raise UserError(f"{folder}: another run of this recipe holds the lock; expected it to end first") from None
+    try:
+        folder.mkdir(exist_ok=True)
+        yield
+        shutil.rmtree(folder)
+        Path(lock.lock_file).unlink(missing_ok=True)  # a waiting run notices and locks a new file
+    finally:
+        lock.release()
 
 
 class CheckpointManager:
