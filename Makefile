@@ -40,7 +40,7 @@ if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing > /dev/null; fi
 endef
 
-.PHONY: help setup train seeds prune report verify lint lint-kubernetes format lock clean \
+.PHONY: help setup train seeds prune report verify lint lint-words lint-kubernetes format lock clean \
   test test-full test-e2e test-batch-invariance test-chaos test-multihost test-slurm test-s3 test-report test-xla test-images \
   bench bench-prepare bench-data bench-accuracy bench-gpu bench-xla bench-report bench-scaling bench-sharding \
   $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) check-image-$(kind))
@@ -144,12 +144,19 @@ bench-xla: $(VENV)/.installed  ## Count XLA's compilations with one, four and dy
 test-images: $(VENV)/.dev  ## Build images and run the recipe in them, as root on Debian (HARDWARE="cpu cuda tpu")
 	pytest -m images -n 0 -s
 
-lint: $(VENV)/.dev lint-kubernetes  ## Check style and types: ruff, mypy, shellcheck, hadolint and the manifests
+lint: $(VENV)/.dev lint-words lint-kubernetes  ## Check style and types: ruff, mypy, shellcheck, hadolint and the manifests
 	ruff check .
 	ruff format --check .
 	mypy
 	shellcheck docker/run docker/check-reproducible docker/make-test-base deploy/kubernetes/train.sh deploy/slurm/train.sbatch .ci/run
 	hadolint docker/Dockerfile
+
+# Words of an earlier private vocabulary, each with the term to use: CONTRIBUTING.md, "Words".
+WORDS := cook(s|ed|ing)?|shelf|shelves|kitchens?|pantry|told|said|lets go|let go of|hangs? on|goes on|go on|gone on
+WORDS := $(WORDS)|figures|rooms?|so many|of which|such that|made[- ]up|lies in|what is more|befell|contenders?
+lint-words:  ## Check that no word of the earlier private vocabulary comes back
+	@git grep -nIiwE '$(WORDS)' -- src tests docs docker deploy recipes benchmarks notebooks README.md CONTRIBUTING.md; \
+	  case $$? in 0) exit 1;; 1) echo "lint-words: 0 words of the deny-list";; *) exit 2;; esac
 
 # Version 1.33 is the first in which every field used is stable. The checker only warns about an unknown kind, so any
 # output other than INFO is an error here.

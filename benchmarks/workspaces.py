@@ -25,7 +25,7 @@ TASK = "rotten-tomatoes"  # the task of the default recipe
 # The files of a checkout that `dvc repro` reads besides the recipe and the data.
 PIPELINE = (".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "src", str(HARDWARE_DIR))
 
-# Two reviews per row; the label says whether both have the same verdict.
+# Two reviews per row; the label is whether both have the same verdict.
 PAIRS: Recipe = {
     "name": "pairs",
     "source": {"kind": "local", "train": "data/own/pairs.csv", "validation": None, "test": None},

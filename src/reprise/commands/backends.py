@@ -84,7 +84,7 @@ def train_in_tempdir(recipe: dict[str, Any], backend: Backend) -> Iterator[Path]
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).symlink_to(path.absolute())
         environment = os.environ | backend.variables | {"REPRISE_HARDWARE": backend.hardware}
-        if Path("src/reprise").is_dir():  # this checkout's code, whatever the environment has installed
+        if Path("src/reprise").is_dir():  # run the code of this checkout, not the installed one
             environment["PYTHONPATH"] = str(Path("src").absolute())
         if subprocess.call([backend.python, "-m", "reprise", "train"], cwd=folder, env=environment):
             raise UserError(f"{backend.python}: `reprise train` failed, see above; expected it to train this recipe")

@@ -1,1 +1,1 @@
-"""Evaluate: the final model against the evaluation split, in numbers, in pictures and row by row."""
+"""The stage evaluate: metrics, plots and predictions of the final model on the evaluation split."""

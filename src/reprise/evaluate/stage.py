@@ -1,6 +1,6 @@
 """From models/final/ and data/prepared/ to metrics/evaluate.json, plots/ and predictions/.
 
-The model is evaluated in fp32, as everybody loads it, whatever precision it was trained in.
+The model is evaluated in fp32, as everybody loads it, also after training in bf16.
 """
 
 from typing import Any
@@ -92,7 +92,7 @@ def baseline_metrics(task: Task, train: dict[str, Any], references: npt.NDArray[
 
     Args:
         task: names the metrics and decides what the baseline predicts.
-        train: what stats.json says of the training split.
+        train: the entry of the training split in stats.json.
         references: the labels of the evaluation split, shape [examples].
     """
     constant = np.full(len(references), task.kind.constant_prediction(train))

@@ -1,0 +1,1 @@
+"""Model, batches and forward passes, shared by train, evaluate and predict."""

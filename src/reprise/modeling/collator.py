@@ -18,6 +18,7 @@ class Collator:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, kind: TaskKind, buckets: Buckets | None = None) -> None:
+        """Make batches for a kind of task; `with_batch_size` sets phase and size."""
         self.tokenizer, self.kind, self.buckets, self.phase, self.batch_size = tokenizer, kind, buckets, "", 0
         self.columns = {"input_ids", "token_type_ids", "label"}
         self.seen_shapes: Shapes = set()  # of padded batches

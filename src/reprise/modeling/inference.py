@@ -1,4 +1,4 @@
-"""Forward passes over rows: to validate while training, to judge the final model, to answer `reprise predict`."""
+"""Forward passes over examples, for validation, evaluation and prediction."""
 
 import tempfile
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from reprise.modeling.malloc import disable_malloc_trim
 from reprise.modeling.xla import on_xla, use_fp32_matmul
 from reprise.tasks.kind import Logits
 
-# Trainer prints, draws and reports nothing of its own, and leaves the columns to our collator.
+# Trainer prints nothing, and our collator selects the columns.
 QUIET_TRAINER_ARGS: dict[str, Any] = {
     "disable_tqdm": True,
     "log_level": "error",
@@ -37,17 +37,17 @@ QUIET_TRAINER_ARGS: dict[str, Any] = {
 def predict(
     model: torch.nn.Module, rows: Dataset, collate: Collator, batch_size: int, accelerator: Accelerator | None = None
 ) -> Logits:
-    """Run the model over all rows, batched by length, over however many processes the accelerator knows.
+    """Compute the logits of all examples, in batches of similar length, on all ranks.
 
     Args:
-        model: as accelerate has prepared it; without `accelerator` on any device.
-        rows: prepared rows, with `length`.
+        model: prepared by `accelerator`; without one, on any device.
+        rows: prepared examples, with `length`.
         collate: makes the batches.
-        batch_size: rows of a forward pass.
-        accelerator: None for this process alone.
+        batch_size: examples per forward pass.
+        accelerator: None for a single process.
 
     Returns:
-        The logits in the order of `rows`, the same on every process: fp32, shape [rows, outputs].
+        The logits in the order of `rows`, the same on every rank: fp32, shape [examples, outputs].
     """
     loader = DataLoader(
         sort_by_length(rows), batch_size=batch_size, collate_fn=collate.with_batch_size("predict", batch_size)
@@ -70,32 +70,32 @@ def predict(
 def predict_with_trainer(
     model: torch.nn.Module, rows: Dataset, collate: Collator, batch_size: int, *, cpu: bool
 ) -> Logits:
-    """The same through `Trainer.predict`."""
-    from transformers import Trainer, TrainingArguments  # takes two seconds, for this engine alone
+    """Compute the same logits with `Trainer.predict`."""
+    from transformers import Trainer, TrainingArguments  # slow to import, and only this engine needs it
 
-    with tempfile.TemporaryDirectory() as folder:  # Trainer wants one, and leaves it empty
+    with tempfile.TemporaryDirectory() as folder:  # Trainer requires one and leaves it empty
         arguments = TrainingArguments(folder, per_device_eval_batch_size=batch_size, use_cpu=cpu, **QUIET_TRAINER_ARGS)
         trainer = Trainer(model, arguments, data_collator=collate.with_batch_size("predict", batch_size))
         return restore_order(rows, trainer.predict(sort_by_length(rows)).predictions)
 
 
 def load_split(split: str) -> Dataset:
-    """The prepared rows of a split, mapped from its files."""
+    """Map the prepared examples of a split from its files."""
     return concatenate_datasets([Dataset.from_file(str(file)) for file in split_shards(split)])
 
 
 def drop_text_columns(rows: Dataset) -> Dataset:
-    """Prepared rows without their texts: the model's inputs, label and length."""
+    """Keep the model's inputs, label and length of prepared examples."""
     return rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
 
 
 def sort_by_length(rows: Dataset) -> Dataset:
-    """The rows from the longest to the shortest, so that a batch pads little."""
+    """Sort examples from the longest to the shortest, so that batches need little padding."""
     return rows.select(_length_order(rows))
 
 
 def restore_order(rows: Dataset, logits: Logits) -> Logits:
-    """Put the logits of `sort_by_length(rows)` into the order of `rows`; padding rows of the last batch are dropped."""
+    """Reorder the logits of `sort_by_length(rows)` like `rows`; padding rows of the last batch are dropped."""
     in_order = np.empty((len(rows), logits.shape[1]), dtype=np.float32)
     in_order[_length_order(rows)] = logits[: len(rows)]
     return in_order
@@ -106,17 +106,17 @@ def _length_order(rows: Dataset) -> npt.NDArray[np.int64]:
 
 
 def load_predictor(recipe: Recipe, *, cpu: bool) -> Callable[[Dataset], Logits]:
-    """The model in models/final/, in fp32, run by the engine that the recipe names.
+    """Load models/final/ in fp32, to run with the recipe's engine.
 
     Args:
-        recipe: what was cooked.
-        cpu: compute on the processor even where there is a GPU.
+        recipe: of the final model.
+        cpu: use the CPU even if there is a GPU.
 
     Returns:
-        A function from encoded rows, with label and length, to their logits: fp32, shape [rows, outputs].
+        A function from prepared examples to their logits: fp32, shape [examples, outputs].
 
     Raises:
-        UserError: nothing was trained yet.
+        UserError: there is no final model.
     """
     if not (FINAL_MODEL / "config.json").is_file():
         raise UserError(f"{FINAL_MODEL}: not found; expected the model that `dvc repro` makes")

@@ -1,1 +1,1 @@
-"""Prepare: one way from raw tables to tokenized, split Arrow files, the same bytes on every machine."""
+"""The stage prepare: from raw tables to tokenized, split Arrow files, the same bytes on every machine."""

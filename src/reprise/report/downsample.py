@@ -16,7 +16,7 @@ def bin_means(curve: pd.DataFrame, points: int = MAX_BINS, peaks: tuple[str, ...
     Args:
         curve: numeric columns, one row per step.
         points: maximum number of rows to return.
-        peaks: columns of which the maximum of the bin is kept, because a mean would hide spikes.
+        peaks: columns that keep the maximum of the bin, because a mean would hide spikes.
     """
     if len(curve) <= points:
         return curve

@@ -42,7 +42,7 @@ class Reference:
     seeds: dict[str, dict[str, dict[str, float]]]
 
     def matches(self, result: RunResult) -> bool:
-        """Return whether a run has this recipe, whatever its seed."""
+        """Return whether a run has this recipe, with any seed."""
         return recipe_of(result) == self.recipe
 
     def prediction_interval(self, stage: str, name: str) -> tuple[float, float]:

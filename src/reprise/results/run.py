@@ -177,6 +177,7 @@ class GitCatFile:
     """A `git cat-file --batch` process that serves all reads (git-scm.com/docs/git-cat-file)."""
 
     def __init__(self, repository: Path) -> None:
+        """Start the process in a repository."""
         self._git = subprocess.Popen(
             ["git", "cat-file", "--batch"], cwd=repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

@@ -33,7 +33,7 @@ def confusion_pairs(predictions: Numbers, references: Numbers, labels: list[str]
 def precision_recall_table(probabilities: Probabilities, references: Numbers, labels: list[str]) -> pd.DataFrame:
     """Compute precision and recall over all thresholds, of each label against the rest.
 
-    Of two labels, the curve of the second says it all and is the only one.
+    With two labels, the table has the curve of the second only.
 
     Args:
         probabilities: [examples, labels].

@@ -6,5 +6,5 @@ import numpy as np
 
 
 def shortest_float32(value: Any) -> float:
-    """Return the number with no more digits than tell it from other fp32 numbers."""
+    """Convert an fp32 number to the shortest decimal that rounds back to it."""
     return float(str(np.float32(value)))

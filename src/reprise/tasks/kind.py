@@ -56,14 +56,14 @@ class TaskKind(Protocol):
         """Turn a raw label into what prepared data holds.
 
         Raises:
-            ValueError: the label does not fit; the message says what was expected.
+            ValueError: the label does not fit; the message names what was expected.
         """
 
     def describe(self, label_column: str) -> str:
         """Complete the sentence "The model is fine-tuned to …"."""
 
     def is_unlabeled(self, labels: npt.NDArray[Any]) -> bool:
-        """Tell whether a split with these prepared labels, shape [examples], has labels that were not published."""
+        """Return whether a split with these prepared labels, [examples], has unpublished labels."""
 
     def label_stats(self, labels: npt.NDArray[Any]) -> dict[str, Any]:
         """Summarise the prepared labels of a split, shape [examples], for stats.json."""
@@ -117,7 +117,7 @@ class TaskKind(Protocol):
         """Put a score of `rank_errors` into words."""
 
     def is_correct(self, predictions: npt.NDArray[Any], references: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
-        """Tell which predictions are correct, [examples]; None if none can be called correct or wrong."""
+        """Return which predictions are correct, [examples]; None if the kind has no such notion."""
 
     def disagreement(self, before: pd.DataFrame, after: pd.DataFrame) -> npt.NDArray[np.float64]:
         """Score how strongly two runs disagree about each example, from their predictions/; shape [examples]."""
