@@ -41,7 +41,7 @@ if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
 endef
 
 .PHONY: help setup train seeds prune report verify lint lint-words lint-kubernetes format lock clean \
-  test test-full test-e2e test-batch-invariance test-chaos test-multihost test-slurm test-s3 test-report test-xla test-images \
+  test test-unit test-full test-e2e test-batch-invariance test-chaos test-multihost test-slurm test-s3 test-report test-xla test-images \
   bench bench-prepare bench-data bench-accuracy bench-gpu bench-xla bench-report bench-scaling bench-sharding \
   $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) check-image-$(kind))
 
@@ -80,6 +80,9 @@ verify: setup  ## Reproduce a commit in a temporary worktree and grade each outp
 
 test: $(VENV)/.dev  ## Run the tests and measure coverage
 	pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=10
+
+test-unit: $(VENV)/.dev  ## Run the tests that neither type a command nor train, in under a minute
+	pytest -m unit
 
 test-full: $(VENV)/.dev  ## Run further variants of the tests: more processes, signals, verdicts, full disks
 	pytest -m full --durations=5

@@ -28,6 +28,23 @@ from tiny import BAD, FILLER, GOOD, ROOT, Run, tiny_recipe, write_params, write_
 logging.disable_progress_bar()
 
 
+# Markers of tests that the default suite leaves out.
+MARKERS = {
+    "full", "e2e", "images", "chaos", "batch_invariance", "report", "xla", "multihost", "slurm", "s3"
+}  # fmt: skip
+# A unit test neither types a command nor trains.
+SLOW_FIXTURES = {"run", "train", "prepared_dir", "repo"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the unit tests: those without another marker that use no slow fixture."""
+    for item in items:
+        if not (
+            SLOW_FIXTURES & set(getattr(item, "fixturenames", ())) or MARKERS & {m.name for m in item.iter_markers()}
+        ):
+            item.add_marker("unit")
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of two layers of width 32 with a vocabulary of its own, in the Hub's layout; weights from a fixed seed."""

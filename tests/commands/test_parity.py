@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tiny import Run, write_params
 
@@ -33,6 +34,7 @@ def test_losses_of_every_backend_are_printed_and_saved_for_a_plot(repo_copy: Pat
     assert before == {file: file.read_bytes() for file in sorted((repo_copy / "metrics").iterdir())}
 
 
+@pytest.mark.full
 def test_dvc_plots_the_losses_of_the_backends(repo_copy: Path, run: Run) -> None:
     give_second_backend(repo_copy)
     run(repo_copy, "reprise", "parity", "--steps", "2")
@@ -40,6 +42,7 @@ def test_dvc_plots_the_losses_of_the_backends(repo_copy: Path, run: Run) -> None
     assert "The first steps on each backend" in (repo_copy / "dvc_plots/index.html").read_text()
 
 
+@pytest.mark.full
 def test_backends_that_do_not_agree_exit_with_1(repo_copy: Path, run: Run) -> None:
     give_second_backend(repo_copy, before="sed -i 's/weight_decay: .*/weight_decay: 9.0/' params.yaml")
     done = run(repo_copy, "reprise", "parity", "--steps", "4", code=1)
@@ -63,12 +66,14 @@ def test_missing_data_is_refused_in_one_line(repo: Path, tmp_path: Path, run: Ru
     )
 
 
+@pytest.mark.full
 def test_a_backend_that_fails_is_named(repo_copy: Path, run: Run) -> None:
     give_second_backend(repo_copy, before="exit 3")
     done = run(repo_copy, "reprise", "parity", "--steps", "2", code=2)
     assert ".venv-xla/bin/python: `reprise train` failed, see above; expected it to train this recipe" in done.stderr
 
 
+@pytest.mark.full
 def test_engines_are_bit_identical(repo_copy: Path, run: Run) -> None:
     done = run(repo_copy, "reprise", "parity", "--engines", "--steps", "3", env={"COLUMNS": "80"})
     assert "Losses and weights of the engines are bit-identical" in done.stdout

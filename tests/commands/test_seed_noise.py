@@ -13,6 +13,7 @@ from tiny import Run
 FILE = Path("reference/reviews-tiny-cpu.json")
 
 
+@pytest.mark.full
 def test_consecutive_seeds_starting_at_the_recipes_are_measured(measured: tuple[Path, str]) -> None:
     folder, output = measured
     reference = read_json(folder / FILE)
@@ -34,6 +35,7 @@ def test_consecutive_seeds_starting_at_the_recipes_are_measured(measured: tuple[
     assert f"Saved to {FILE}; `reprise verify` and `reprise compare` use it." in output
 
 
+@pytest.mark.full
 def test_the_reference_records_recipe_and_provenance(measured: tuple[Path, str], run: Run) -> None:
     folder, _ = measured
     reference = read_json(folder / FILE)
@@ -43,12 +45,14 @@ def test_the_reference_records_recipe_and_provenance(measured: tuple[Path, str],
     assert "environment.locks.requirements.txt" in reference["provenance"]
 
 
+@pytest.mark.full
 def test_workspace_and_other_experiments_are_unchanged(measured: tuple[Path, str], run: Run) -> None:
     folder, _ = measured
     assert run(folder, "git", "status", "--porcelain").stdout == "?? reference/\n"
     assert run(folder, "dvc", "exp", "list", "--name-only").stdout.split() == ["mine"]
 
 
+@pytest.mark.full
 def test_measuring_again_uses_the_run_cache(measured: tuple[Path, str], tmp_path: Path, run: Run) -> None:
     folder = Path(shutil.copytree(measured[0], tmp_path / "repo", symlinks=True))
     before = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -62,6 +66,7 @@ def test_fewer_than_five_seeds_are_refused(repo: Path, run: Run) -> None:
     assert "Invalid value for '--seeds': Input should be greater than or equal to 5" in refused.stderr
 
 
+@pytest.mark.full
 def test_a_failing_pipeline_is_reported_in_one_line_and_writes_no_file(repo_copy: Path, run: Run) -> None:
     (repo_copy / "src/reprise/train/engines/accelerate.py").write_text("raise RuntimeError\n", encoding="utf-8")
     failed = run(repo_copy, "reprise", "reference", code=2)

@@ -111,6 +111,7 @@ def test_another_seed_is_within_seed_noise(referenced: Path, run: Run) -> None:
     run(folder, "reprise", "verify", "--strict", code=1)
 
 
+@pytest.mark.full
 def test_another_learning_rate_is_different_and_losses_diverge_at_its_first_effect(referenced: Path, run: Run) -> None:
     folder = referenced
     write_params(folder, **LEARNED, **{"train.learning_rate": 5e-4})

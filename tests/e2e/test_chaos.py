@@ -181,6 +181,7 @@ def test_many_kills_change_no_bit(
     )
 
 
+@pytest.mark.full
 def test_a_few_kills_change_no_bit(
     trained_repo: Path, tmp_path: Path, uninterrupted: Callable[[int], Uninterrupted], run: Run
 ) -> None:

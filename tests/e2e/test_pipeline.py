@@ -89,6 +89,7 @@ def test_a_submission_does_not_change_other_results(repo_copy: Path, run: Run) -
     assert results(repo_copy) == before
 
 
+@pytest.mark.full
 def test_other_buckets_change_no_bit_on_a_cpu(repo_copy: Path, run: Run) -> None:
     before = results(repo_copy)
     write_params(repo_copy, **{"train.bucket_lengths": [16]})
@@ -197,6 +198,7 @@ def test_an_experiment_with_a_changed_parameter_is_listed(repo_copy: Path, run: 
     assert "learning_rate: 0.001" in (repo_copy / "params.yaml").read_text()
 
 
+@pytest.mark.full
 def test_queued_experiments_run_in_copies_with_their_own_code(repo_copy: Path, run: Run) -> None:
     with (repo_copy / "src/reprise/train/stage.py").open("a") as file:
         file.write("# of this copy\n")

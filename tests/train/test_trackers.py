@@ -71,7 +71,9 @@ def test_tensorboard_gets_every_metric_once_and_changes_no_bit(workdir: Path, ru
     assert [value for _, value in shown["train/loss"]] == losses  # losses are fp32
 
 
-@pytest.mark.parametrize("engine", ["accelerate", "pytorch", "trainer"])
+@pytest.mark.parametrize(
+    "engine", ["accelerate", *(pytest.param(name, marks=pytest.mark.full) for name in ("pytorch", "trainer"))]
+)
 def test_run_resumed_after_a_power_cut_logs_to_its_folder_and_shows_no_step_twice(
     train: Train, workdir: Path, monkeypatch: Patch, engine: str
 ) -> None:
@@ -98,6 +100,7 @@ def test_run_resumed_after_a_power_cut_logs_to_its_folder_and_shows_no_step_twic
     assert only_run(workdir).name.endswith(f"-{checkpoint_dir(fingerprint(recipe)).name[:8]}")
 
 
+@pytest.mark.full
 def test_run_resumed_after_a_signal_logs_to_its_folder_and_other_runs_to_their_own(workdir: Path, run: Run) -> None:
     write_params(workdir, **TENSORBOARD, **{"train.epochs": 20, "run.save_steps": 1})
     with Running(workdir, "reprise", "train") as training:
@@ -114,6 +117,7 @@ def test_run_resumed_after_a_signal_logs_to_its_folder_and_other_runs_to_their_o
     assert first.name < second.name  # in the order of time
 
 
+@pytest.mark.full
 def test_adding_trackers_retrains_nothing_and_a_forced_run_has_the_same_bits(repo_copy: Path, run: Run) -> None:
     before = results(repo_copy)
     write_params(repo_copy, **TENSORBOARD)

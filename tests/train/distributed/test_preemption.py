@@ -53,7 +53,7 @@ def stopped_after(training: Running) -> int:
         (1, (signal.SIGTERM, signal.SIGINT)),
         pytest.param(1, (signal.SIGINT, signal.SIGTERM), marks=pytest.mark.full),
         pytest.param(2, (signal.SIGTERM, signal.SIGINT), marks=pytest.mark.full),
-        (2, (signal.SIGINT, signal.SIGTERM)),
+        pytest.param(2, (signal.SIGINT, signal.SIGTERM), marks=pytest.mark.full),
         # From three on, the order of the sum over ranks determines the last bit.
         pytest.param(3, (signal.SIGTERM, signal.SIGINT), marks=pytest.mark.full),
     ],

@@ -87,7 +87,9 @@ def test_gradient_checkpointing_changes_no_bit(train: Train, workdir: Path) -> N
     assert results(workdir) == uninterrupted
 
 
-@pytest.mark.parametrize("changes", [{}, {"train.lora": LORA}], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "changes", [{}, pytest.param({"train.lora": LORA}, marks=pytest.mark.full)], ids=["full", "lora"]
+)
 @pytest.mark.parametrize("engine", ["accelerate", *OTHERS])
 def test_every_engine_ends_with_the_same_bits_after_interruptions(
     train: Train, workdir: Path, engine: str, changes: dict[str, Any], monkeypatch: Patch, capsys: Capsys
@@ -156,7 +158,11 @@ def test_trainer_skips_an_incomplete_checkpoint(
     assert results(workdir) == uninterrupted
 
 
-@pytest.mark.parametrize("size", ["350k", "500k"], ids=["no space for weights", "no space for optimizer state"])
+@pytest.mark.parametrize(
+    "size",
+    ["350k", pytest.param("500k", marks=pytest.mark.full)],
+    ids=["no space for weights", "no space for optimizer state"],
+)
 def test_full_disk_is_one_line_with_trainer_and_allows_resuming(
     train: Train, workdir: Path, run: Run, size: str
 ) -> None:
