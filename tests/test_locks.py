@@ -116,7 +116,9 @@ def test_torch_is_locked_only_in_its_own_file(hardware: Path) -> None:
 
 @pytest.mark.parametrize("hardware", OTHER_DIRS, ids=name_of)
 def test_the_libraries_are_resolved_for_the_locked_torch(hardware: Path) -> None:
-    (required,) = [requirement for requirement in requirements_of(hardware / "requirements.in") if requirement.name == "torch"]
+    (required,) = [
+        requirement for requirement in requirements_of(hardware / "requirements.in") if requirement.name == "torch"
+    ]
     assert str(required.specifier) == f"=={torch_of(hardware)}"
 
 
@@ -166,7 +168,8 @@ def test_every_nvidia_library_has_the_cuda_version_that_torch_requires() -> None
         else:
             assert re.search(r"#.* cuda-toolkit$", entries[name], flags=re.MULTILINE), name
     assert locked["cuda-bindings"].version.major == toolkit.major
-    assert locked["nvidia-nvjitlink"].version.release[:2] == toolkit.release[:2]  # the driver may not support a newer one
+    # The driver may not support a newer version.
+    assert locked["nvidia-nvjitlink"].version.release[:2] == toolkit.release[:2]
 
 
 @pytest.mark.parametrize("dev", sorted(DOCKER.glob("*/dev.txt")), ids=name_of)
@@ -192,7 +195,7 @@ SOURCE = {file: ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / 
 
 
 def test_every_package_that_the_source_imports_is_locked() -> None:
-    others = {"reprise", "torch_xla", "mlflow"}  # torch_xla has its own lock, and mlflow is an optional tracker without a lock
+    others = {"reprise", "torch_xla", "mlflow"}  # torch_xla has its own lock; mlflow is optional and has no lock
     third_party = set().union(*map(imported, SOURCE.values())) - set(sys.stdlib_module_names) - others
     assert {"torch", "transformers", "datasets", "accelerate", "evaluate", "hydra"} <= third_party
     locked = pins(DOCKER / "cpu/requirements.txt").keys() | {"torch"}
