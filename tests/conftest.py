@@ -1,4 +1,4 @@
-"""A tiny model, tiny data, and a repo: a repository of its own in which the real pipeline cooks them in seconds."""
+"""Fixtures: a tiny model, tiny data, and a git repository in which the real pipeline runs on them in seconds."""
 
 import hashlib
 import os
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of two layers of width 32 with a vocabulary of its own, in the Hub's layout; weights from a fixed seed."""
+    """A BERT with two layers of width 32 and a small vocabulary, in the Hub's layout; weights from a fixed seed."""
     folder = tmp_path_factory.mktemp("tiny")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *FILLER, ",", *map(str, range(10))]
     tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)}, model_max_length=64)
@@ -62,7 +62,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_position_embeddings=64,
     )
     model = BertModel(config)
-    with torch.no_grad():  # "pretrained": it knows which words are kind, so a few steps teach it the labels
+    with torch.no_grad():  # "pretrained": it separates GOOD from BAD words, so a few steps suffice
         words = model.embeddings.word_embeddings.weight
         words[[vocabulary.index(word) for word in GOOD], :8] += 2
         words[[vocabulary.index(word) for word in BAD], :8] -= 2
@@ -72,7 +72,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A folder with everything that train reads: the tiny data, prepared, and the tiny model. Do not change."""
+    """A folder with everything that train reads: the prepared tiny data and the tiny model. Read-only."""
     folder = tmp_path_factory.mktemp("prepared")
     write_params(folder)
     (folder / "data/raw/all").mkdir(parents=True)
@@ -97,15 +97,15 @@ def model(tiny_model: Path) -> PreTrainedModel:
 
 @pytest.fixture
 def collate(tiny_model: Path) -> Collator:
-    """Makes batches for the tiny model, each padded to its longest row."""
+    """A collator for the tiny model; pads each batch to its longest row."""
     return Collator(load_tokenizer(tiny_model), task_kind(["bad", "fair", "good"]))
 
 
 @pytest.fixture(scope="session")
 def run() -> Run:
-    """Run a command as a user would type it: `run(folder, "dvc", "repro")`; text of both streams, exit code checked.
+    """Run a command like a user: `run(folder, "dvc", "repro")`; captures both streams and checks the exit code.
 
-    `code=2` expects that exit code, `code=None` any. `env` adds to the environment.
+    `code=2` expects that exit code, `code=None` accepts any. `env` is added to the environment.
     """
 
     def run(
@@ -121,11 +121,11 @@ def run() -> Run:
 
 @pytest.fixture(scope="session")
 def repo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run) -> Path:
-    """A git repository with the files of this tree, the tiny model and data, and no results. Do not change."""
+    """A git repository with the files of this tree, the tiny model and data, and no results. Read-only."""
     folder = tmp_path_factory.mktemp("repo")
     listed = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0")
     for name in filter(None, listed):
-        # What the default recipe made is not what the tiny one makes.
+        # Results of the default recipe do not belong to the tiny one.
         if (ROOT / name).is_file() and not name.startswith(
             ("metrics/", "plots/", "reference/", "dvc.lock", "environment.json")
         ):
@@ -144,9 +144,9 @@ def repo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run) -
 
 @pytest.fixture(scope="session")
 def trained_repo(repo: Path, request: pytest.FixtureRequest, run: Run) -> Path:
-    """The repository after `dvc repro`, its results committed. Do not change; `repo_copy` gives a copy to work in.
+    """The repository after `dvc repro`, with its results committed. Read-only; `repo_copy` is a writable copy.
 
-    It is made once for all workers, and again only when a committed file or Python has changed.
+    Created once for all workers, and again only after a change of a committed file or of Python.
     """
     tree = run(repo, "git", "rev-parse", "HEAD^{tree}").stdout
     kept = Path(request.config.cache.mkdir("trained_repo"))
@@ -167,5 +167,5 @@ def trained_repo(repo: Path, request: pytest.FixtureRequest, run: Run) -> Path:
 
 @pytest.fixture
 def repo_copy(trained_repo: Path, tmp_path: Path) -> Path:
-    """A copy of the trained repository, which a test may change."""
+    """A writable copy of the trained repository."""
     return Path(shutil.copytree(trained_repo, tmp_path / "repo", symlinks=True))

@@ -1,4 +1,4 @@
-"""Bad input of every kind: one clear line, exit code 2, and not a byte of the folder changed."""
+"""Bad input is reported in one clear line with exit code 2, and changes no file."""
 
 import hashlib
 import re
@@ -20,33 +20,46 @@ from tiny import ROOT, Run, write_params, write_reviews
 REVIEWS = Path("data/raw/all/reviews.csv")
 OWN = Path("data/own/reviews.csv")
 
-# Nothing of the machine's own set-up of pip counts: an empty value is none.
+# Ignore the pip configuration of the machine: an empty value counts as unset.
 PIP = dict.fromkeys(("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX"), "")
 PIP |= {"PIP_CONFIG_FILE": "/dev/null", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1", "REPRISE_HARDWARE": "cpu"}
 
-WHEEL = {"kind": "pypi", "distribution": "made-up-reviews", "version": "1.0", "sha256": "0" * 64, "path": "reviews.csv"}
+WHEEL = {
+    "kind": "pypi",
+    "distribution": "synthetic-reviews",
+    "version": "1.0",
+    "sha256": "0" * 64,
+    "path": "reviews.csv",
+}
 
 GLUE = {"kind": "hub", "repo": "nyu-mll/glue", "config": "mnli", "revision": "0" * 40}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is done to the folder, what is typed then, and what the one line must say (`…` stands for anything)."""
+    """One bad input.
 
-    verb: str
+    Attributes:
+        command: subcommand of reprise, with its arguments.
+        arrange: puts the bad input into a folder.
+        line: the expected error message; `…` matches any text.
+        env: environment variables of the command.
+    """
+
+    command: str
     arrange: Callable[[Path], object]
     line: str
     env: dict[str, str] = field(default_factory=dict)
 
 
 def params(**changes: Any) -> Callable[[Path], None]:
-    """Write the tiny recipe with changes by dotted key, `__` standing for the dot."""
+    """Write the tiny recipe with changes by dotted key, with `__` for the dot."""
     return lambda folder: write_params(folder, **{key.replace("__", "."): value for key, value in changes.items()})
 
 
 def replaced(file: str | Path, old: str, new: str) -> Callable[[Path], None]:
-    """Replace a text in a file, every time that it stands there."""
+    """Replace all occurrences of a text in a file."""
 
     def arrange(folder: Path) -> None:
         text = (folder / file).read_text(encoding="utf-8")
@@ -56,35 +69,35 @@ def replaced(file: str | Path, old: str, new: str) -> Callable[[Path], None]:
     return arrange
 
 
-def content(file: str | Path, written: str | bytes) -> Callable[[Path], None]:
-    """Let a file hold something else."""
-    return lambda folder: (folder / file).write_bytes(written if isinstance(written, bytes) else written.encode())
+def content(file: str | Path, new: str | bytes) -> Callable[[Path], None]:
+    """Replace the content of a file."""
+    return lambda folder: (folder / file).write_bytes(new if isinstance(new, bytes) else new.encode())
 
 
-def removed(place: str) -> Callable[[Path], None]:
-    return lambda folder: shutil.rmtree(folder / place) if (folder / place).is_dir() else (folder / place).unlink()
+def removed(path: str) -> Callable[[Path], None]:
+    return lambda folder: shutil.rmtree(folder / path) if (folder / path).is_dir() else (folder / path).unlink()
 
 
-def own_table(name: str, written: bytes) -> Callable[[Path], None]:
-    """Let the recipe name a table of the user's own that holds `written`."""
+def local_table(name: str, content: bytes) -> Callable[[Path], None]:
+    """Use a local table with this content as the source of the recipe."""
 
     def arrange(folder: Path) -> None:
         write_params(folder, **{"task.source.train": f"data/own/{name}"})
-        (folder / "data/own" / name).write_bytes(written)
+        (folder / "data/own" / name).write_bytes(content)
 
     return arrange
 
 
 def other_version(folder: Path) -> None:
-    """Let the lock ask for another numpy than the installed one."""
+    """Pin another version of numpy than the installed one."""
     lock = folder / "docker/cpu/requirements.txt"
     text, count = re.subn(r"(?m)^numpy==\S+", "numpy==0.0.1", lock.read_text(encoding="utf-8"))
     assert count == 1
     lock.write_text(text, encoding="utf-8")
 
 
-def own_splits(folder: Path) -> None:
-    """A source with splits of its own, of which the validation split has no row to keep."""
+def separate_splits(folder: Path) -> None:
+    """Use a source with separate splits, whose validation split is empty after `task.filter`."""
     write_params(folder, **{"task.split": None})
     for split in ("train", "validation"):
         (folder / "data/raw" / split).mkdir()
@@ -96,22 +109,22 @@ def own_splits(folder: Path) -> None:
 
 
 def wheel(folder: Path) -> None:
-    """A wheel that pip finds in the folder, and a recipe that pins another hash."""
+    """Write a wheel that pip finds in the folder, and a recipe that pins another hash."""
     write_params(folder, **{"task.source": WHEEL})
     parts = {
         "reviews.csv": "number,text,verdict,film\n",
-        "made_up_reviews-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: made-up-reviews\nVersion: 1.0\n",
-        "made_up_reviews-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "made_up_reviews-1.0.dist-info/RECORD": "",
+        "synthetic_reviews-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: synthetic-reviews\nVersion: 1.0\n",
+        "synthetic_reviews-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "synthetic_reviews-1.0.dist-info/RECORD": "",
     }
     (folder / "wheels").mkdir()
-    with zipfile.ZipFile(folder / "wheels/made_up_reviews-1.0-py3-none-any.whl", "w") as archive:
+    with zipfile.ZipFile(folder / "wheels/synthetic_reviews-1.0-py3-none-any.whl", "w") as archive:
         for name, text in parts.items():
             archive.writestr(zipfile.ZipInfo(name), text)
 
 
 CASES = {
-    # What params.yaml says; the first stage of every `dvc repro` reads all of it.
+    # params.yaml, which the first stage of every `dvc repro` reads completely
     "malformed YAML": Case(
         "environment",
         content("params.yaml", "seed: 42\ntask: [unclosed\n"),
@@ -136,25 +149,25 @@ CASES = {
         "environment", params(train__warmup_ratio=1.5), "params.yaml: train.warmup_ratio: expected less than 1, got 1.5"
     ),
     **{
-        f"buckets: {said}": Case(
+        f"buckets: {value}": Case(
             "environment",
-            params(train__bucket_lengths=said),
+            params(train__bucket_lengths=value),
             "params.yaml: train.bucket_lengths: expected auto or a list of lengths in tokens, such as [32, 64, 128], "
-            f"got {said!r}",
+            f"got {value!r}",
         )
-        for said in ([], [0], ["x"], "most", 3)
+        for value in ([], [0], ["x"], "most", 3)
     },
-    "buckets that hold no longest text": Case(
+    "buckets shorter than the maximum length": Case(
         "environment",
         params(train__bucket_lengths=[4, 8]),
         "params.yaml: train.bucket_lengths: expected the largest to be train.max_length (16), got 8",
     ),
-    "buckets beyond what texts are cut to": Case(
+    "buckets longer than the maximum length": Case(
         "environment",
         params(train__bucket_lengths=[64]),
         "params.yaml: train.bucket_lengths: expected the largest to be train.max_length (16), got 64",
     ),
-    "a tracker that nobody knows": Case(
+    "an unknown tracker": Case(
         "environment",
         params(run__trackers=["tensorbord"]),
         "params.yaml: run.trackers.0: expected 'tensorboard', 'mlflow', 'wandb' or 'trackio', got 'tensorbord'",
@@ -164,22 +177,22 @@ CASES = {
         params(run__trackers=["tensorboard", "mlflow"]),
         "params.yaml: run.trackers: mlflow: not installed; expected …: pip install mlflow",
     ),
-    "nothing to train on": Case(
+    "split fractions that leave nothing to train on": Case(
         "environment",
         params(task__split={"validation": 0.5, "test": 0.6}),
         "params.yaml: task.split: expected validation + test below 1, so that rows remain to train on",
     ),
-    "a split to evaluate that the task has not": Case(
+    "an unknown split to evaluate": Case(
         "environment",
         params(evaluate__split="validation_mismatched"),
         "params.yaml: evaluate.split: expected one of train, validation, test, got 'validation_mismatched'",
     ),
-    "splits of the Hub without one to validate on": Case(
+    "splits of the Hub without a validation split": Case(
         "environment",
         params(task__source={**GLUE, "splits": {"train": "train", "test": "test_matched"}}),
         "params.yaml: task.source.splits: expected train and validation among its keys, got train, test",
     ),
-    "a submission of a split that the task has not": Case(
+    "a submission of an unknown split": Case(
         "environment",
         params(task__submission={"files": {"test_mismatched": "MNLI-mm.tsv"}, "labels": "names"}),
         "params.yaml: task.submission.files: expected splits among train, validation, test, got 'test_mismatched'",
@@ -190,8 +203,8 @@ CASES = {
         "params.yaml: task.submission.files.test: expected the name of a file without a folder, such as MRPC.tsv, "
         "got '/tmp/MNLI-m.tsv'",
     ),
-    # What is installed
-    "lock and installed packages apart": Case(
+    # The locks and the installed packages
+    "installed packages that differ from the lock": Case(
         "environment",
         other_version,
         "docker/cpu: the lock pins numpy 0.0.1, installed is …: run `make setup`, or build the image again",
@@ -202,42 +215,40 @@ CASES = {
         "REPRISE_HARDWARE: no lock docker/abacus/torch.txt; expected one of …",
         {"REPRISE_HARDWARE": "abacus"},
     ),
-    "a lock that is missing": Case(
-        "environment", removed("docker/cpu/requirements.txt"), "…docker/cpu/requirements.txt…"
-    ),
-    # What fetch is given
-    "own table missing": Case("fetch", removed(str(OWN)), "data/own/reviews.csv: not found (task.source.train)"),
-    "own table not UTF-8": Case(
+    "a missing lock": Case("environment", removed("docker/cpu/requirements.txt"), "…docker/cpu/requirements.txt…"),
+    # The sources of fetch
+    "local table missing": Case("fetch", removed(str(OWN)), "data/own/reviews.csv: not found (task.source.train)"),
+    "local table not UTF-8": Case(
         "fetch",
         content(OWN, b"number,text,verdict,film\n1,good,fresh,a\n2,caf\xe9,fresh,a\n"),
         "data/own/reviews.csv: line 3 is not UTF-8; …",
     ),
-    "own table that ends within a character": Case(
+    "local table that ends in the middle of a character": Case(
         "fetch",
         content(OWN, b"number,text,verdict,film\n1,good,fresh,caf\xc3"),
         "data/own/reviews.csv: line 2 is not UTF-8; …",
     ),
-    "own table that is empty": Case("fetch", content(OWN, b""), "data/own/reviews.csv: empty"),
-    "own table with a column twice": Case(
+    "local table that is empty": Case("fetch", content(OWN, b""), "data/own/reviews.csv: empty"),
+    "local table with a duplicate column": Case(
         "fetch",
         content(OWN, b"text,text\na,b\n"),
         "data/own/reviews.csv: expected unique column names, got 'text' twice",
     ),
-    "CSV that is called Parquet": Case(
+    "a CSV file with the extension of Parquet": Case(
         "fetch",
-        own_table("reviews.parquet", b"number,text,verdict,film\n1,good,fresh,a\n"),
+        local_table("reviews.parquet", b"number,text,verdict,film\n1,good,fresh,a\n"),
         "data/own/reviews.parquet: not Parquet, although its extension is .parquet",
     ),
-    "JSON lines that are none": Case(
+    "a line that is not JSON": Case(
         "fetch",
-        own_table("reviews.jsonl", b'{"text": "good"}\n{"text": good}\n'),
+        local_table("reviews.jsonl", b'{"text": "good"}\n{"text": good}\n'),
         "data/own/reviews.jsonl: line 2 is not JSON: …; expected one object per line",
     ),
     "unknown extension": Case(
-        "fetch", own_table("reviews.xlsx", b"PK"), "data/own/reviews.xlsx: unknown extension; expected .csv, …"
+        "fetch", local_table("reviews.xlsx", b"PK"), "data/own/reviews.xlsx: unknown extension; expected .csv, …"
     ),
-    "own model missing": Case("fetch", removed("data/own/tiny"), "data/own/tiny: not found (model.source.path); …"),
-    "own model without weights": Case(
+    "local model missing": Case("fetch", removed("data/own/tiny"), "data/own/tiny: not found (model.source.path); …"),
+    "local model without weights": Case(
         "fetch",
         removed("data/own/tiny/model.safetensors"),
         "model.source: expected weights as *.safetensors … in data/own/tiny",
@@ -245,16 +256,16 @@ CASES = {
     "wrong hash": Case(
         "fetch",
         wheel,
-        f"…made-up-reviews==1.0: wrong hash: expected sha256 {'0' * 64}, got …",
+        f"…synthetic-reviews==1.0: wrong hash: expected sha256 {'0' * 64}, got …",
         {**PIP, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "wheels"},
     ),
     "no network": Case(
         "fetch",
         params(task__source=WHEEL),
-        "…made-up-reviews==1.0: cannot be downloaded: no connection …; only fetch needs the network",
+        "…synthetic-reviews==1.0: cannot be downloaded: no connection …; only fetch needs the network",
         {**PIP, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"},
     ),
-    # What prepare finds
+    # The raw data of prepare
     "missing column": Case(
         "prepare",
         replaced(REVIEWS, "number,text,verdict,film", "number,review,verdict,film"),
@@ -271,40 +282,42 @@ CASES = {
         f"{REVIEWS}: rows 1 and 2 have the same id '1' in column 'number' (task.id_column); expected different ids",
     ),
     "empty split": Case(
-        "prepare", own_splits, "params.yaml: task.source: the validation split is empty: no row of its table is left"
+        "prepare",
+        separate_splits,
+        "params.yaml: task.source: the validation split is empty: no row of its table is left",
     ),
     "split fraction that leaves nothing": Case(
         "prepare",
         params(task__split={"validation": 0.001, "test": 0.2, "group_by": "film"}),
         "params.yaml: task.split: the validation split is empty: its fraction gives no row",
     ),
-    # What the later verbs find
+    # The inputs of the later commands
     "nothing prepared": Case("train", removed("data/prepared"), "data/prepared/stats.json: not found; …`dvc repro`"),
     "a profile without processes": Case(
         "train",
         content("docker/cpu/accelerate.yaml", "use_cpu: true\n"),
         "docker/cpu/accelerate.yaml: expected an Accelerate profile with the key num_processes",
     ),
-    "a host beyond the last": Case(
+    "a node rank out of range": Case(
         "train",
         params(),
         "--node-rank: expected one of 0 to 1, for --nodes 2; got 2",
         {"REPRISE_NODES": "2", "REPRISE_NODE_RANK": "2", "REPRISE_RENDEZVOUS": "localhost:29500"},
     ),
-    "hosts that have nowhere to meet": Case(
+    "hosts without a rendezvous endpoint": Case(
         "train --nodes 2", params(), "--rendezvous: expected HOST:PORT of host 0, for --nodes 2; got none"
     ),
-    "hosts that meet at no port": Case(
+    "a rendezvous endpoint without a port": Case(
         "train --nodes 2 --rendezvous localhost",
         params(),
         "--rendezvous: expected HOST:PORT, such as 10.0.0.1:29500; got 'localhost'",
     ),
-    "an engine for one host on two": Case(
+    "an engine that trains on one host only": Case(
         "train --nodes 2 --rendezvous localhost:29500",
         params(train__engine="pytorch"),
         "params.yaml: train.engine: pytorch trains on one host, not on 2; expected accelerate",
     ),
-    "a host that has no environment": Case(
+    "a host without environment.json": Case(
         "train --nodes 2 --node-rank 1 --rendezvous localhost:29500",
         removed("environment.json"),
         "environment.json: not found; …run `dvc repro environment prepare`",
@@ -315,7 +328,7 @@ CASES = {
         params(),
         "compose: task=nothing: unknown choice; expected one of cola, custom, mnli, mrpc, …, wnli",
     ),
-    "a recipe in place of a malformed one": Case(
+    "a malformed recipe to be replaced": Case(
         "recipe task=mrpc", content("params.yaml", "seed: [\n"), "params.yaml: line 2, column 1: not valid YAML: …"
     ),
 }
@@ -323,7 +336,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def input_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """What a repository holds before prepare, and something in every place that a stage writes. Do not change."""
+    """The files of a repository before prepare, and earlier outputs of every stage. Read-only."""
     folder = tmp_path_factory.mktemp("input_dir")
     for name in ("docker", "recipes"):
         shutil.copytree(ROOT / name, folder / name)
@@ -340,7 +353,7 @@ def input_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pat
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Every file below a folder with its digest, and every folder."""
+    """Return the digest of every file below a folder, and "folder" for every folder."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
         for path in folder.rglob("*")
@@ -348,7 +361,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def check(case: Case, code: int, stderr: str) -> None:
-    """Expect exit code 2 and the one line of a case."""
+    """Check the exit code 2 and the expected line of a case."""
     assert code == 2, stderr
     (line,) = stderr.splitlines()
     expected = "reprise: error: " + case.line
@@ -362,23 +375,25 @@ def test_bad_input_is_one_clear_line_and_changes_nothing(
     folder = Path(shutil.copytree(input_dir, tmp_path / "input_dir"))
     case.arrange(folder)
     before = contents(folder)
-    assert before, "there is something to lose"
+    assert before, "no files to compare"
     monkeypatch.chdir(folder)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # read when datasets was imported
-    # The verbs set these for good.
+    # The commands set these in this process; monkeypatch restores them.
     environment = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "REPRISE_HARDWARE": "cpu", **case.env}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    done = CliRunner().invoke(app, case.verb.split())
+    done = CliRunner().invoke(app, case.command.split())
     check(case, done.exit_code, done.stderr)
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("name", {case.verb.split()[0]: name for name, case in CASES.items()}.values())
-def test_a_typed_verb_ends_with_the_same_line(name: str, input_dir: Path, tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize("name", {case.command.split()[0]: name for name, case in CASES.items()}.values())
+def test_a_command_in_its_own_process_prints_the_same_line(
+    name: str, input_dir: Path, tmp_path: Path, run: Run
+) -> None:
     case, folder = CASES[name], Path(shutil.copytree(input_dir, tmp_path / "input_dir"))
     case.arrange(folder)
     before = contents(folder)
-    done = run(folder, sys.executable, "-m", "reprise", *case.verb.split(), code=2, env={**SOURCE, **case.env})
+    done = run(folder, sys.executable, "-m", "reprise", *case.command.split(), code=2, env={**SOURCE, **case.env})
     check(case, done.returncode, done.stderr)
     assert contents(folder) == before

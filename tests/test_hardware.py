@@ -130,7 +130,7 @@ def test_a_missing_package_is_reported(hardware_dir: Path) -> None:
     assert installed_version("nobody-wrote-this") is None
 
 
-def test_only_whole_pins_are_read_from_a_lock() -> None:
+def test_only_exact_pins_are_read_from_a_lock() -> None:
     lock = (
         "# heading==0\n"
         "plain==1.2.3\n"

@@ -1,4 +1,4 @@
-"""The locks in docker/: whole, hashed, and in agreement with what was asked for."""
+"""The locks in docker/ are complete, have hashes and satisfy the requirements."""
 
 import ast
 import re
@@ -15,16 +15,16 @@ from packaging.version import Version
 from tiny import ROOT
 
 DOCKER = ROOT / "docker"
-ROOMS = sorted(lock.parent for lock in DOCKER.glob("*/torch.txt"))
-OTHERS = [room for room in ROOMS if room.name != "cpu"]
-WISHES = sorted(DOCKER.glob("*/*.in"))
+HARDWARE_DIRS = sorted(lock.parent for lock in DOCKER.glob("*/torch.txt"))
+OTHER_DIRS = [hardware for hardware in HARDWARE_DIRS if hardware.name != "cpu"]
+REQUIREMENTS = sorted(DOCKER.glob("*/*.in"))
 LOCKS = sorted(lock for name in ("torch", "requirements", "dev") for lock in DOCKER.glob(f"*/{name}.txt"))
 TORCH_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
 @dataclass(frozen=True)
 class Pin:
-    """One locked distribution: what the line asks for, and the hashes that may answer."""
+    """One locked distribution: its requirement and its accepted hashes."""
 
     requirement: Requirement
     hashes: list[str]
@@ -36,64 +36,64 @@ class Pin:
 
 
 def pins(lock: Path) -> dict[str, Pin]:
-    """The pins of a lock by normalised name."""
+    """Return the pins of a lock by normalized name."""
     found: dict[str, Pin] = {}
     for line in lines(lock):
         if line == TORCH_INDEX:
             continue
         requirement, *options = re.split(r"\s+--hash=", line)
         name = canonicalize_name(Requirement(requirement).name)
-        assert name not in found, f"{lock}: {name} stands twice"
+        assert name not in found, f"{lock}: {name} is pinned twice"
         found[name] = Pin(Requirement(requirement), options)
     return found
 
 
 def lines(file: Path) -> list[str]:
-    """The lines of a requirements file, continuation lines joined and comments left out."""
+    """Return the lines of a requirements file without comments, with continuation lines joined."""
     without_comments = re.sub(r"(^|\s)#.*$", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return [line.strip() for line in without_comments.replace("\\\n", " ").splitlines() if line.strip()]
 
 
-def wishes(file: Path) -> list[Requirement]:
-    """What a .in file asks for, itself or in the files that it takes in with -r."""
-    asked = [Requirement(line) for line in lines(file) if not line.startswith("-")]
-    taken = [file.parent / line.removeprefix("-r ") for line in lines(file) if line.startswith("-r ")]
-    return asked + [wish for other in taken for wish in wishes(other)]
+def requirements_of(file: Path) -> list[Requirement]:
+    """Return the requirements of a .in file and of the files that it includes with -r."""
+    own = [Requirement(line) for line in lines(file) if not line.startswith("-")]
+    included = [file.parent / line.removeprefix("-r ") for line in lines(file) if line.startswith("-r ")]
+    return own + [requirement for other in included for requirement in requirements_of(other)]
 
 
-def torch_of(room: Path) -> Version:
-    return pins(room / "torch.txt")["torch"].version
+def torch_of(hardware: Path) -> Version:
+    return pins(hardware / "torch.txt")["torch"].version
 
 
 def name_of(file: Path) -> str:
     return str(file.relative_to(DOCKER))
 
 
-def test_every_room_has_all_its_locks_and_only_the_cpu_has_tools() -> None:
-    assert {"cpu", "cuda", "tpu"} <= {room.name for room in ROOMS}
-    assert [room.name for room in ROOMS if not (room / "requirements.txt").is_file()] == []
-    wanted = [room / "requirements.in" for room in ROOMS]
-    assert sorted([*wanted, DOCKER / "cpu/dev.in"]) == WISHES
+def test_every_hardware_folder_has_its_locks_and_only_the_cpu_has_tools() -> None:
+    assert {"cpu", "cuda", "tpu"} <= {hardware.name for hardware in HARDWARE_DIRS}
+    assert [hardware.name for hardware in HARDWARE_DIRS if not (hardware / "requirements.txt").is_file()] == []
+    wanted = [hardware / "requirements.in" for hardware in HARDWARE_DIRS]
+    assert sorted([*wanted, DOCKER / "cpu/dev.in"]) == REQUIREMENTS
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=name_of)
-def test_every_room_asks_for_what_all_share_and_follows_the_cpu_s_versions(room: Path) -> None:
-    options = [line for line in lines(room / "requirements.in") if line.startswith("-")]
-    assert options == ["-r ../requirements.in"] + (["-c ../cpu/requirements.txt"] if room in OTHERS else [])
+@pytest.mark.parametrize("hardware", HARDWARE_DIRS, ids=name_of)
+def test_every_hardware_includes_the_common_requirements_with_the_versions_of_the_cpu(hardware: Path) -> None:
+    options = [line for line in lines(hardware / "requirements.in") if line.startswith("-")]
+    assert options == ["-r ../requirements.in"] + (["-c ../cpu/requirements.txt"] if hardware in OTHER_DIRS else [])
 
 
-@pytest.mark.parametrize("file", WISHES, ids=name_of)
-def test_everything_asked_for_is_locked_at_a_version_that_was_asked_for(file: Path) -> None:
+@pytest.mark.parametrize("file", REQUIREMENTS, ids=name_of)
+def test_every_requirement_is_locked_at_a_version_that_satisfies_it(file: Path) -> None:
     locked = pins(file.with_suffix(".txt")) | pins(file.with_name("torch.txt"))
-    asked = wishes(file)
-    assert len(asked) >= 8
-    assert [wish.name for wish in asked if canonicalize_name(wish.name) not in locked] == []
-    unlike = [
-        f"{wish} is locked at {locked[canonicalize_name(wish.name)].version}"
-        for wish in asked
-        if not wish.specifier.contains(locked[canonicalize_name(wish.name)].version, prereleases=True)
+    required = requirements_of(file)
+    assert len(required) >= 8
+    assert [requirement.name for requirement in required if canonicalize_name(requirement.name) not in locked] == []
+    mismatches = [
+        f"{requirement} is locked at {locked[canonicalize_name(requirement.name)].version}"
+        for requirement in required
+        if not requirement.specifier.contains(locked[canonicalize_name(requirement.name)].version, prereleases=True)
     ]
-    assert unlike == []
+    assert mismatches == []
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=name_of)
@@ -106,55 +106,57 @@ def test_every_locked_line_is_one_version_with_at_least_one_hash(lock: Path) -> 
         assert [digest for digest in pin.hashes if not re.fullmatch("sha256:[0-9a-f]{64}", digest)] == [], name
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=name_of)
-def test_torch_is_locked_in_its_own_file_alone(room: Path) -> None:
-    assert list(pins(room / "torch.txt")) == ["torch"]
-    others = [lock for lock in LOCKS if lock.parent == room and lock.name != "torch.txt"]
+@pytest.mark.parametrize("hardware", HARDWARE_DIRS, ids=name_of)
+def test_torch_is_locked_only_in_its_own_file(hardware: Path) -> None:
+    assert list(pins(hardware / "torch.txt")) == ["torch"]
+    others = [lock for lock in LOCKS if lock.parent == hardware and lock.name != "torch.txt"]
     assert others
     assert [lock.name for lock in others if "torch" in pins(lock)] == []
 
 
-@pytest.mark.parametrize("room", OTHERS, ids=name_of)
-def test_the_libraries_are_resolved_for_the_torch_that_is_installed(room: Path) -> None:
-    (asked,) = [wish for wish in wishes(room / "requirements.in") if wish.name == "torch"]
-    assert str(asked.specifier) == f"=={torch_of(room)}"
+@pytest.mark.parametrize("hardware", OTHER_DIRS, ids=name_of)
+def test_the_libraries_are_resolved_for_the_locked_torch(hardware: Path) -> None:
+    (required,) = [
+        requirement for requirement in requirements_of(hardware / "requirements.in") if requirement.name == "torch"
+    ]
+    assert str(required.specifier) == f"=={torch_of(hardware)}"
 
 
-def test_the_cpu_leaves_torch_out_of_the_resolution() -> None:
+def test_the_resolution_for_the_cpu_excludes_torch() -> None:
     (override,) = [Requirement(line) for line in lines(DOCKER / "cpu/overrides.txt")]
     assert override.name == "torch"
     assert override.marker
     assert not override.marker.evaluate()
-    assert "torch" not in [wish.name for wish in wishes(DOCKER / "cpu/requirements.in")]
+    assert "torch" not in [requirement.name for requirement in requirements_of(DOCKER / "cpu/requirements.in")]
     assert torch_of(DOCKER / "cpu").local == "cpu"
 
 
 @pytest.mark.parametrize("file", sorted({*DOCKER.rglob("*.txt"), *DOCKER.rglob("*.in")}), ids=name_of)
-def test_no_file_names_a_place_to_download_from_but_the_cpu_s_torch(file: Path) -> None:
+def test_only_the_lock_of_torch_for_the_cpu_names_an_index(file: Path) -> None:
     options = [line for line in lines(file) if line.startswith("-") and line.split()[0] not in ("-c", "-r")]
     assert options == ([TORCH_INDEX] if name_of(file) == "cpu/torch.txt" else [])
     assert file.read_text(encoding="utf-8").count("://") == len(options)
 
 
-@pytest.mark.parametrize("room", OTHERS, ids=name_of)
-def test_what_a_room_shares_with_the_cpu_is_the_same_to_the_hash(room: Path) -> None:
-    here, cpu = pins(room / "requirements.txt"), pins(DOCKER / "cpu/requirements.txt")
+@pytest.mark.parametrize("hardware", OTHER_DIRS, ids=name_of)
+def test_packages_common_with_the_cpu_have_equal_versions_and_hashes(hardware: Path) -> None:
+    here, cpu = pins(hardware / "requirements.txt"), pins(DOCKER / "cpu/requirements.txt")
     shared = here.keys() & cpu.keys()
     assert len(shared) > 100
-    unlike = [name for name in shared if here[name].version != cpu[name].version]
-    assert unlike == []
+    mismatches = [name for name in shared if here[name].version != cpu[name].version]
+    assert mismatches == []
     assert [name for name in shared if set(here[name].hashes) != set(cpu[name].hashes)] == []
 
 
-def test_the_tpu_s_xla_is_of_the_minor_version_of_its_torch() -> None:
+def test_torch_xla_has_the_minor_version_of_the_torch_for_the_tpu() -> None:
     xla = pins(DOCKER / "tpu/requirements.txt")["torch-xla"].version
     assert xla.release[:2] == torch_of(DOCKER / "tpu").release[:2]
 
 
-def test_every_library_of_nvidia_is_of_the_cuda_toolkit_that_torch_asks_for() -> None:
+def test_every_nvidia_library_has_the_cuda_version_that_torch_requires() -> None:
     locked = pins(DOCKER / "cuda/requirements.txt")
     toolkit = locked["cuda-toolkit"].version
-    # Most libraries count on their own: their name ends in CUDA's major version, or the toolkit itself pins them.
+    # Most libraries have their own versions: their name ends in CUDA's major version, or the toolkit pins them.
     text = (DOCKER / "cuda/requirements.txt").read_text(encoding="utf-8")
     entries = {entry.split("==")[0]: entry for entry in re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)}
     libraries = [name for name in entries if name.startswith("nvidia-")]
@@ -166,11 +168,12 @@ def test_every_library_of_nvidia_is_of_the_cuda_toolkit_that_torch_asks_for() ->
         else:
             assert re.search(r"#.* cuda-toolkit$", entries[name], flags=re.MULTILINE), name
     assert locked["cuda-bindings"].version.major == toolkit.major
-    assert locked["nvidia-nvjitlink"].version.release[:2] == toolkit.release[:2]  # the driver may know no newer one
+    # The driver may not support a newer version.
+    assert locked["nvidia-nvjitlink"].version.release[:2] == toolkit.release[:2]
 
 
 @pytest.mark.parametrize("dev", sorted(DOCKER.glob("*/dev.txt")), ids=name_of)
-def test_what_the_tests_need_agrees_with_what_the_pipeline_needs(dev: Path) -> None:
+def test_the_locks_of_tests_and_pipeline_have_equal_versions(dev: Path) -> None:
     tests, pipeline = pins(dev), pins(dev.with_name("requirements.txt"))
     shared = tests.keys() & pipeline.keys()
     assert shared, "pytest and the pipeline both need packaging"
@@ -178,7 +181,7 @@ def test_what_the_tests_need_agrees_with_what_the_pipeline_needs(dev: Path) -> N
 
 
 def imported(tree: ast.AST) -> set[str]:
-    """The packages that are imported anywhere in `tree`, within functions too."""
+    """Return the packages that are imported anywhere in `tree`, also in functions."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -191,8 +194,8 @@ def imported(tree: ast.AST) -> set[str]:
 SOURCE = {file: ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / "src/reprise").rglob("*.py")}
 
 
-def test_all_that_the_source_imports_is_locked() -> None:
-    others = {"reprise", "torch_xla", "mlflow"}  # of which one has a lock of its own, and one is a tracker, in no lock
+def test_every_package_that_the_source_imports_is_locked() -> None:
+    others = {"reprise", "torch_xla", "mlflow"}  # torch_xla has its own lock; mlflow is optional and has no lock
     third_party = set().union(*map(imported, SOURCE.values())) - set(sys.stdlib_module_names) - others
     assert {"torch", "transformers", "datasets", "accelerate", "evaluate", "hydra"} <= third_party
     locked = pins(DOCKER / "cpu/requirements.txt").keys() | {"torch"}
@@ -205,10 +208,10 @@ def test_all_that_the_source_imports_is_locked() -> None:
     assert unlocked == []
 
 
-def test_what_only_the_lock_of_the_tpu_has_is_imported_by_one_module_and_only_where_it_is_needed() -> None:
-    rooms = [room.name for room in ROOMS if "torch-xla" in pins(room / "requirements.txt")]
+def test_torch_xla_is_only_locked_for_the_tpu_and_imported_in_functions_of_one_module() -> None:
+    locked_for = [hardware.name for hardware in HARDWARE_DIRS if "torch-xla" in pins(hardware / "requirements.txt")]
     importers = [str(file.relative_to(ROOT)) for file, tree in SOURCE.items() if "torch_xla" in imported(tree)]
-    assert (rooms, importers) == (["tpu"], ["src/reprise/modeling/xla.py"])
+    assert (locked_for, importers) == (["tpu"], ["src/reprise/modeling/xla.py"])
     (file,) = importers
-    at_once = [node for node in SOURCE[ROOT / file].body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    assert "torch_xla" not in set().union(*map(imported, at_once))
+    top_level = [node for node in SOURCE[ROOT / file].body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert "torch_xla" not in set().union(*map(imported, top_level))

@@ -1,4 +1,4 @@
-"""A tiny recipe and made-up reviews, for tests that need something to cook in seconds."""
+"""A tiny recipe and synthetic reviews, which the pipeline trains on in seconds."""
 
 import copy
 import random
@@ -9,29 +9,29 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-# `run(folder, "dvc", "repro", code=0, env={})`: the fixture of conftest.py that types a command.
+# `run(folder, "dvc", "repro", code=0, env={})`: the fixture of conftest.py that runs a command.
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 ROOT = Path(__file__).parents[1]
 
 
 def committed(name: str) -> str:
-    """A file as the last commit has it: what a user edits or cooks since is the user's own."""
+    """Return a file of the last commit; the working tree may have later edits and results."""
     return subprocess.run(
         ["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True
     ).stdout
 
 
-# In front of a command: a network namespace of its own, which has no interface but loopback, and that is down.
+# Prefix of a command: run it in a new network namespace, whose only interface (loopback) is down.
 NO_NETWORK = ("unshare", "--user", "--map-root-user", "--net")
-# There the files are not git's user's own; this says that they may be trusted.
+# In that namespace, git sees the files of another user; this makes it trust them.
 OWNER = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 
 GOOD = ["bright", "funny", "moving", "tender", "clever", "warm", "gripping", "lively"]
 BAD = ["dull", "empty", "clumsy", "tired", "lazy", "flat", "hollow", "tedious"]
 FILLER = ["the", "film", "story", "plot", "cast", "scene", "music", "end", "is", "was", "and", "but", "very"]
 
-# A recipe as params.yaml says it, of the tiny model on the tiny data.
+# The content of params.yaml for the tiny model on the tiny data.
 TINY_RECIPE: dict[str, Any] = {
     "seed": 42,
     "task": {
@@ -72,7 +72,7 @@ TINY_RECIPE: dict[str, Any] = {
 
 
 def tiny_recipe(**changes: Any) -> dict[str, Any]:
-    """TINY_RECIPE with changes by dotted key, such as `tiny_recipe(**{"train.epochs": 1})`."""
+    """Return TINY_RECIPE with changes by dotted key, such as `tiny_recipe(**{"train.epochs": 1})`."""
     recipe = copy.deepcopy(TINY_RECIPE)
     for key, value in changes.items():
         *sections, last = key.split(".")
@@ -84,13 +84,13 @@ def tiny_recipe(**changes: Any) -> dict[str, Any]:
 
 
 def write_params(folder: Path, **changes: Any) -> None:
-    """Write the tiny recipe, changed, as params.yaml of `folder`."""
+    """Write the tiny recipe with changes by dotted key to params.yaml in `folder`."""
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(tiny_recipe(**changes), file)
 
 
 def write_reviews(file: Path, films: int = 40, reviews: int = 6) -> None:
-    """Write a CSV of made-up reviews: columns number, text, verdict, film; a few rows of another kind to leave out."""
+    """Write synthetic reviews as CSV: columns number, text, verdict, film; one row per film has the verdict plot."""
     draw = random.Random(0)
     lines = ["number,text,verdict,film"]
     for film in range(films):

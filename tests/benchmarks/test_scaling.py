@@ -59,7 +59,7 @@ def test_the_model_accounts_for_contention_and_for_more_processes_than_cores() -
     assert four["error"] == pytest.approx(0.4206 / 0.5 - 1, abs=1e-3)
 
 
-def test_gradients_have_four_bytes_per_weight_whatever_the_dtype_of_the_file(tmp_path: Path) -> None:
+def test_gradients_have_four_bytes_per_weight_for_any_dtype_of_the_file(tmp_path: Path) -> None:
     save_file({"a": np.zeros((3, 4), np.float16), "b": np.zeros(5, np.float32)}, tmp_path / "model.safetensors")
     assert scaling.gradient_bytes(tmp_path) == 4 * 17
 

@@ -102,7 +102,7 @@ def test_examples_of_several_chunks_keep_their_order(
     assert "predict: 42 examples" in capsys.readouterr().err
 
 
-def test_arguments_and_lines_of_standard_input_get_one_line_each(repo_copy: Path, run: Run) -> None:
+def test_each_argument_or_line_of_standard_input_gets_one_line(repo_copy: Path, run: Run) -> None:
     (prediction,) = lines_of(run(repo_copy, "reprise", "predict", "a bright and funny film").stdout)
     assert prediction["text"] == "a bright and funny film"
     assert prediction["label"] == "fresh"

@@ -1,4 +1,4 @@
-"""Outputs are complete or absent, whatever interrupts the writer."""
+"""Outputs are complete or absent, even if an error or a signal interrupts the writer."""
 
 import json
 import os

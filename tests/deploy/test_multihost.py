@@ -148,10 +148,10 @@ def test_two_hosts_give_the_bits_of_two_processes_on_one_and_host_1_writes_nothi
 ) -> None:
     first, second = hosts
     before = files_of(second)
-    with second.start("reprise", "train") as other, first.start("dvc", "repro", "train") as cooking:
-        said = cooking.end()
+    with second.start("reprise", "train") as other, first.start("dvc", "repro", "train") as training:
+        output = training.end()
         assert other.end() == "train: host 1 of 2, rendezvous at 10.77.0.1:29500\n"
-    assert BEGINS in said
+    assert BEGINS in output
     assert results(first.folder) == one_host
     assert files_of(second) == before
 

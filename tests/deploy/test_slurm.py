@@ -133,7 +133,7 @@ def test_interrupted_in_every_way_it_resumes_from_a_checkpoint_and_ends_with_the
     sessions = re.findall(r"job (\d+), session (\d+) on node\[1-2\], ", log)
     assert sessions == [(sessions[0][0], "1"), *((job.number, session) for session in "1234")]
     assert log.count("processes: 2") == len(sessions)
-    resumed_at = [int(step) for step in re.findall(rf"train: goes on after step (\d+)/{STEPS}", log)]
+    resumed_at = [int(step) for step in re.findall(rf"train: resuming from step (\d+)/{STEPS}", log)]
     assert all(minimum <= step < STEPS for minimum, step in zip(minimum_steps, resumed_at, strict=True)), (
         minimum_steps,
         resumed_at,

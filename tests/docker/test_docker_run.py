@@ -356,7 +356,7 @@ def test_files_will_belong_to_the_caller(
     assert values(machine.last("run"), "--userns") == mapped
 
 
-def test_the_checkout_is_mounted_whatever_the_working_directory(docker: Machine, tmp_path: Path) -> None:
+def test_the_checkout_is_mounted_from_any_working_directory(docker: Machine, tmp_path: Path) -> None:
     docker.run(f"{docker.checkout}/docker/run", "cpu", "true", cwd=tmp_path)
     assert values(docker.last("run"), "--volume") == [f"{docker.checkout}:/reprise"]
 

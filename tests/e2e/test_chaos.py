@@ -77,7 +77,7 @@ def longer_training(trained_repo: Path, beside: Path, processes: int) -> Path:
 
 
 def partials(folder: Path) -> set[tuple[str, int]]:
-    """Return partial checkpoints with their times, which tell them from those of earlier kills."""
+    """Return partial checkpoints with their modification times, to distinguish them from those of earlier kills."""
     seen = set()
     for partial in folder.glob("checkpoints/*/.step-*.partial"):
         with suppress(FileNotFoundError):

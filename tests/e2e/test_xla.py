@@ -141,7 +141,7 @@ class Counted:
     seconds: list[float]  # training time after each epoch
     read_back: list[int]  # transfers from the device after each step
     runs: int  # program executions
-    fallbacks: list[str]  # operations that XLA does not support, each of which interrupts the step
+    fallbacks: list[str]  # operations that XLA does not support; each interrupts the step
 
     @property
     def speed(self) -> dict[str, Any]:

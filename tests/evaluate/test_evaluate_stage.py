@@ -1,4 +1,4 @@
-"""The evaluate stage: its numbers, pictures and predictions agree with each other and with what was prepared."""
+"""Metrics, plots and predictions of the evaluate stage agree with each other and with the prepared data."""
 
 import csv
 import json
@@ -29,14 +29,14 @@ from reprise.tasks.registry import task_kind
 from tiny import tiny_recipe, write_reviews
 
 RESULT = METRICS / "evaluate.json"
-# A task on rows that `lay` writes: columns text, pair and label, splits of their own.
-OWN_SPLITS: dict[str, Any] = {"label_column": "label", "id_column": None, "filter": None, "split": None}
-REGRESSION: dict[str, Any] = OWN_SPLITS | {"labels": [], "metrics": ["pearson", "spearman"]}
+# A task on the rows of `write_raw`, which have the columns text, pair and label and separate splits.
+SEPARATE_SPLITS: dict[str, Any] = {"label_column": "label", "id_column": None, "filter": None, "split": None}
+REGRESSION: dict[str, Any] = SEPARATE_SPLITS | {"labels": [], "metrics": ["pearson", "spearman"]}
 TEXTS = ["dull and empty", "a bright film", "the film is funny", "a very hollow plot", "warm but lazy"]
 
 
 def recipe(on: str = "test", batch_size: int = 8, buckets: str | list[int] = "auto", **changes: Any) -> Recipe:
-    """The tiny recipe, evaluated on a split in batches of this size; with changes of its task."""
+    """Return the tiny recipe with this split, batch size and bucket lengths, and changes by key of its task."""
     changes = {f"task.{key}": value for key, value in changes.items()}
     changes |= {"evaluate.split": on, "evaluate.batch_size": batch_size, "train.bucket_lengths": buckets}
     return check_recipe(tiny_recipe(**changes), "recipe")
@@ -46,8 +46,8 @@ def task(**changes: Any) -> Task:
     return recipe(**changes).task
 
 
-def lay(**labels: list[Any]) -> None:
-    """Write a raw table a split with these labels, and texts in turn."""
+def write_raw(**labels: list[Any]) -> None:
+    """Write a raw table per split with these labels and alternating texts."""
     for split, values in labels.items():
         (RAW / split).mkdir(parents=True)
         rows = [
@@ -57,8 +57,14 @@ def lay(**labels: list[Any]) -> None:
         (RAW / split / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def finish(labels: list[str], weights: float | None = None, biases: list[float] | None = None) -> None:
-    """Lay a model as train leaves it, which tells texts well apart; its head has `weights` and `biases` where given."""
+def write_final_model(labels: list[str], weights: float | None = None, biases: list[float] | None = None) -> None:
+    """Write a final model like train does, with scaled weights so that its logits differ clearly between texts.
+
+    Args:
+        labels: names of the labels; empty for regression.
+        weights: the value of all weights of the head.
+        biases: biases of the head; None keeps the initial head.
+    """
     torch.manual_seed(0)
     model = load_classifier(PRETRAINED / "model", task_kind(labels))
     with torch.no_grad():
@@ -72,8 +78,8 @@ def finish(labels: list[str], weights: float | None = None, biases: list[float] 
     load_tokenizer(PRETRAINED / "tokenizer").save_pretrained(FINAL_MODEL)
 
 
-def pictures() -> dict[str, list[list[str]]]:
-    """The lines of every picture's table, by its name."""
+def plots() -> dict[str, list[list[str]]]:
+    """Return the rows of every plot's CSV file by its name."""
     return {file.name: list(csv.reader(file.read_text().splitlines())) for file in sorted(PLOTS.iterdir())}
 
 
@@ -83,13 +89,13 @@ def predictions(split: str = "test") -> dict[str, list[Any]]:
 
 
 def outputs() -> dict[str, bytes]:
-    places = METRICS, PLOTS, PREDICTIONS
-    return {str(file): file.read_bytes() for place in places for file in place.rglob("*") if file.is_file()}
+    folders = METRICS, PLOTS, PREDICTIONS
+    return {str(file): file.read_bytes() for folder in folders for file in folder.rglob("*") if file.is_file()}
 
 
 @pytest.fixture(autouse=True)
-def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Offline as the command is, and torch's process-wide setting as it was."""
+def restored_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Set offline mode like the command, and restore the process-wide setting of torch."""
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     before = torch.are_deterministic_algorithms_enabled()
     yield
@@ -97,8 +103,8 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def kitchen_table(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in with the pretrained model at its place; the current directory of the test."""
+def workdir(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of the test, a folder with the pretrained model."""
     for part in "model", "tokenizer":
         shutil.copytree(tiny_model, tmp_path / PRETRAINED / part)
     monkeypatch.chdir(tmp_path)
@@ -106,22 +112,22 @@ def kitchen_table(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def reviews(kitchen_table: Path) -> Path:
-    """The made-up reviews prepared, and a final model that calls half of the test split fresh."""
+def reviews(workdir: Path) -> Path:
+    """The prepared synthetic reviews and a final model that predicts "fresh" for half of the test split."""
     (RAW / "all").mkdir(parents=True)
     write_reviews(RAW / "all/reviews.csv")
     prepare(task(), max_length=16)
-    finish(task().labels)
+    write_final_model(task().labels)
     model, tokenizer = load_classifier(FINAL_MODEL).eval(), load_tokenizer(FINAL_MODEL)
     texts = Dataset.from_file(str(split_file("test")))["text"][:]
     with torch.inference_mode():
         logits = model(**tokenizer(texts, truncation=True, max_length=16, padding=True, return_tensors="pt")).logits
         model.classifier.bias[0] += (logits[:, 1] - logits[:, 0]).quantile(0.5)
     model.save_pretrained(FINAL_MODEL)
-    return kitchen_table
+    return workdir
 
 
-def test_metrics_pictures_and_predictions_are_written(reviews: Path) -> None:
+def test_metrics_plots_and_predictions_are_written(reviews: Path) -> None:
     evaluate(recipe(), cpu=True)
     assert sorted(outputs()) == [
         "metrics/evaluate.json",
@@ -133,7 +139,7 @@ def test_metrics_pictures_and_predictions_are_written(reviews: Path) -> None:
     assert list(read_json(RESULT)) == [
         "split", "num_examples", "accuracy", "f1", "ci95", "baseline", "constant_prediction", "ece"
     ]  # fmt: skip
-    assert {name: lines[0] for name, lines in pictures().items()} == {
+    assert {name: lines[0] for name, lines in plots().items()} == {
         "confusion.csv": ["actual", "predicted"],
         "precision_recall.csv": ["label", "recall", "precision", "threshold"],
         "calibration.csv": ["confidence", "accuracy", "rows"],
@@ -153,7 +159,7 @@ def test_the_metrics_are_those_of_the_written_predictions(reviews: Path) -> None
     assert rows["prediction"].count("fresh") == 24
 
 
-def test_the_predictions_hold_every_row_as_it_was_prepared(reviews: Path) -> None:
+def test_the_predictions_have_every_prepared_row(reviews: Path) -> None:
     evaluate(recipe(), cpu=True)
     rows = predictions()
     source = {line["number"]: line for line in csv.DictReader((RAW / "all/reviews.csv").open())}
@@ -162,7 +168,7 @@ def test_the_predictions_hold_every_row_as_it_was_prepared(reviews: Path) -> Non
     assert rows["label"] == [source[number]["verdict"] for number in rows["id"]]
 
 
-def test_the_prediction_is_the_label_of_the_greatest_probability(reviews: Path) -> None:
+def test_the_prediction_is_the_most_probable_label(reviews: Path) -> None:
     evaluate(recipe(), cpu=True)
     rows = predictions()
     probabilities = np.array(rows["probabilities"])
@@ -171,7 +177,7 @@ def test_the_prediction_is_the_label_of_the_greatest_probability(reviews: Path) 
     assert set(rows["prediction"]) == {"rotten", "fresh"}
 
 
-def test_the_probabilities_are_those_of_the_model_on_each_text_alone(reviews: Path) -> None:
+def test_the_probabilities_equal_those_of_the_model_on_single_texts(reviews: Path) -> None:
     evaluate(recipe(), cpu=True)
     model, tokenizer = load_classifier(FINAL_MODEL).eval(), load_tokenizer(FINAL_MODEL)
     rows = predictions()
@@ -181,18 +187,18 @@ def test_the_probabilities_are_those_of_the_model_on_each_text_alone(reviews: Pa
         assert logits.softmax(dim=1)[0].tolist() == pytest.approx(probabilities, abs=1e-5)
 
 
-def test_the_pictures_show_the_written_predictions(reviews: Path) -> None:
+def test_the_plots_agree_with_the_written_predictions(reviews: Path) -> None:
     evaluate(recipe(), cpu=True)
-    rows, shown = predictions(), pictures()
-    assert shown["confusion.csv"][1:] == [list(pair) for pair in zip(rows["label"], rows["prediction"], strict=True)]
-    assert sum(int(line[2]) for line in shown["calibration.csv"][1:]) == 48
+    rows, written = predictions(), plots()
+    assert written["confusion.csv"][1:] == [list(pair) for pair in zip(rows["label"], rows["prediction"], strict=True)]
+    assert sum(int(line[2]) for line in written["calibration.csv"][1:]) == 48
     gaps = [
-        abs(float(confidence) - float(right)) * int(n) / 48 for confidence, right, n in shown["calibration.csv"][1:]
+        abs(float(confidence) - float(right)) * int(n) / 48 for confidence, right, n in written["calibration.csv"][1:]
     ]
     assert read_json(RESULT)["ece"] == pytest.approx(sum(gaps))
-    assert {line[0] for line in shown["precision_recall.csv"][1:]} == {"fresh"}
-    # The first point is where everything passes for fresh.
-    recall, precision = map(float, shown["precision_recall.csv"][1][1:3])
+    assert {line[0] for line in written["precision_recall.csv"][1:]} == {"fresh"}
+    # At the first threshold, every row is predicted as fresh.
+    recall, precision = map(float, written["precision_recall.csv"][1][1:3])
     assert (recall, precision) == (1, pytest.approx(rows["label"].count("fresh") / 48))
 
 
@@ -215,18 +221,18 @@ def test_the_batch_size_does_not_change_the_result(reviews: Path) -> None:
 
 
 @pytest.mark.parametrize("buckets", ["auto", [16]], ids=str)
-def test_batches_that_are_filled_up_to_a_few_shapes_do_not_change_the_result(
+def test_padding_to_buckets_does_not_change_the_result(
     reviews: Path, buckets: str | list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate(recipe(batch_size=32), cpu=True)
     alone, rows_alone = read_json(RESULT), predictions()
     monkeypatch.setattr("reprise.modeling.inference.on_xla", lambda _: True)
     evaluate(recipe(batch_size=32, buckets=buckets), cpu=True)
-    filled, rows_filled = read_json(RESULT), predictions()
-    assert filled.pop("ece") == pytest.approx(alone.pop("ece"), abs=1e-5)
-    assert filled == alone
-    np.testing.assert_allclose(rows_filled.pop("probabilities"), rows_alone.pop("probabilities"), atol=1e-5)
-    assert rows_filled == rows_alone
+    bucketed, rows_bucketed = read_json(RESULT), predictions()
+    assert bucketed.pop("ece") == pytest.approx(alone.pop("ece"), abs=1e-5)
+    assert bucketed == alone
+    np.testing.assert_allclose(rows_bucketed.pop("probabilities"), rows_alone.pop("probabilities"), atol=1e-5)
+    assert rows_bucketed == rows_alone
 
 
 def test_another_split_is_evaluated_on_request_and_replaces_the_first(reviews: Path) -> None:
@@ -234,60 +240,60 @@ def test_another_split_is_evaluated_on_request_and_replaces_the_first(reviews: P
     evaluate(recipe("train"), cpu=True)
     assert (read_json(RESULT)["split"], read_json(RESULT)["num_examples"]) == ("train", 144)
     assert [file.name for file in PREDICTIONS.iterdir()] == ["train.parquet"]
-    assert len(pictures()["confusion.csv"]) == 1 + 144
+    assert len(plots()["confusion.csv"]) == 1 + 144
 
 
-def test_a_model_that_predicts_one_label_for_everything_is_a_constant_prediction(kitchen_table: Path) -> None:
-    lay(train=["fresh"] * 3 + ["rotten"], validation=["fresh"], test=["rotten"] * 3 + ["fresh"] * 2)
-    prepare(task(**OWN_SPLITS), max_length=16)
-    finish(["rotten", "fresh"], weights=0, biases=[1, 0])
-    evaluate(recipe(**OWN_SPLITS), cpu=True)
+def test_a_model_that_always_predicts_one_label_is_a_constant_prediction(workdir: Path) -> None:
+    write_raw(train=["fresh"] * 3 + ["rotten"], validation=["fresh"], test=["rotten"] * 3 + ["fresh"] * 2)
+    prepare(task(**SEPARATE_SPLITS), max_length=16)
+    write_final_model(["rotten", "fresh"], weights=0, biases=[1, 0])
+    evaluate(recipe(**SEPARATE_SPLITS), cpu=True)
     result = read_json(RESULT)
     assert result["constant_prediction"] is True
     assert (result["accuracy"], result["f1"]) == (0.6, 0)
     np.testing.assert_allclose(predictions()["probabilities"], [[0.7310586, 0.2689414]] * 5, atol=1e-6)
     assert predictions()["prediction"] == ["rotten"] * 5
-    ((confidence, right, rows),) = pictures()["calibration.csv"][1:]
+    ((confidence, right, rows),) = plots()["calibration.csv"][1:]
     assert (float(confidence), float(right), rows) == (pytest.approx(0.7310586), 0.6, "5")
     assert result["ece"] == pytest.approx(0.1310586)
 
 
-def test_the_baseline_always_says_the_commonest_training_label(kitchen_table: Path) -> None:
-    lay(train=["fresh"] * 3 + ["rotten"], validation=["fresh"], test=["rotten"] * 3 + ["fresh"] * 2)
-    prepare(task(**OWN_SPLITS), max_length=16)
-    finish(["rotten", "fresh"])
-    evaluate(recipe(**OWN_SPLITS | {"metrics": ["accuracy", "f1", "matthews"]}), cpu=True)
-    # "fresh" to all five: 2 true positives, 3 false ones.
+def test_the_baseline_predicts_the_majority_class_of_the_training_data(workdir: Path) -> None:
+    write_raw(train=["fresh"] * 3 + ["rotten"], validation=["fresh"], test=["rotten"] * 3 + ["fresh"] * 2)
+    prepare(task(**SEPARATE_SPLITS), max_length=16)
+    write_final_model(["rotten", "fresh"])
+    evaluate(recipe(**SEPARATE_SPLITS | {"metrics": ["accuracy", "f1", "matthews"]}), cpu=True)
+    # "fresh" for all five: 2 true positives, 3 false positives.
     assert read_json(RESULT)["baseline"] == {"accuracy": 0.4, "f1": pytest.approx(4 / 7), "matthews": 0}
 
 
-def test_three_labels_have_a_curve_each(kitchen_table: Path) -> None:
+def test_each_of_three_labels_has_a_curve(workdir: Path) -> None:
     labels = ["bad", "fair", "good"]
-    lay(train=labels, validation=labels, test=labels * 4)
-    three = recipe(**OWN_SPLITS | {"labels": labels})
+    write_raw(train=labels, validation=labels, test=labels * 4)
+    three = recipe(**SEPARATE_SPLITS | {"labels": labels})
     prepare(three.task, max_length=16)
-    finish(labels)
+    write_final_model(labels)
     evaluate(three, cpu=True)
-    assert {line[0] for line in pictures()["precision_recall.csv"][1:]} == set(labels)
+    assert {line[0] for line in plots()["precision_recall.csv"][1:]} == set(labels)
     rows = predictions()
     assert {len(probabilities) for probabilities in rows["probabilities"]} == {3}
     assert read_json(RESULT)["f1"] == pytest.approx(f1_score(rows["label"], rows["prediction"], average="macro"))
 
 
-def test_two_labels_of_which_the_second_does_not_occur_are_evaluated_too(kitchen_table: Path) -> None:
-    lay(train=["fresh", "rotten"], validation=["fresh"], test=["rotten"] * 3)
-    prepare(task(**OWN_SPLITS), max_length=16)
-    finish(["rotten", "fresh"], weights=0, biases=[1, 0])
-    evaluate(recipe(**OWN_SPLITS), cpu=True)
+def test_a_split_without_the_positive_label_is_evaluated(workdir: Path) -> None:
+    write_raw(train=["fresh", "rotten"], validation=["fresh"], test=["rotten"] * 3)
+    prepare(task(**SEPARATE_SPLITS), max_length=16)
+    write_final_model(["rotten", "fresh"], weights=0, biases=[1, 0])
+    evaluate(recipe(**SEPARATE_SPLITS), cpu=True)
     assert (read_json(RESULT)["accuracy"], read_json(RESULT)["f1"]) == (1, 0)
-    assert pictures()["precision_recall.csv"] == [["label", "recall", "precision", "threshold"]]
+    assert plots()["precision_recall.csv"] == [["label", "recall", "precision", "threshold"]]
 
 
-def test_sentence_pairs_are_judged_with_both_texts(kitchen_table: Path) -> None:
-    lay(train=["fresh", "rotten"], validation=["fresh"], test=["rotten", "fresh"] * 6)
-    pairs = recipe(**OWN_SPLITS | {"text_columns": ["text", "pair"]})
+def test_sentence_pairs_are_evaluated_with_both_texts(workdir: Path) -> None:
+    write_raw(train=["fresh", "rotten"], validation=["fresh"], test=["rotten", "fresh"] * 6)
+    pairs = recipe(**SEPARATE_SPLITS | {"text_columns": ["text", "pair"]})
     prepare(pairs.task, max_length=16)
-    finish(pairs.task.labels)
+    write_final_model(pairs.task.labels)
     evaluate(pairs, cpu=True)
     rows = predictions()
     assert list(rows) == ["id", "text", "text_pair", "label", "prediction", "probabilities"]
@@ -297,13 +303,13 @@ def test_sentence_pairs_are_judged_with_both_texts(kitchen_table: Path) -> None:
     assert rows["probabilities"][0] != pytest.approx(rows["probabilities"][5], abs=1e-3)
 
 
-def test_regression_has_values_and_pictures_of_headers_alone(kitchen_table: Path) -> None:
-    lay(train=[1, 2.5, 4], validation=[1], test=[3, 1, 2, 5, 4])
+def test_regression_has_values_and_plots_without_rows(workdir: Path) -> None:
+    write_raw(train=[1, 2.5, 4], validation=[1], test=[3, 1, 2, 5, 4])
     prepare(task(**REGRESSION), max_length=16)
-    finish([])
+    write_final_model([])
     evaluate(recipe(**REGRESSION), cpu=True)
     result, rows = read_json(RESULT), predictions()
-    assert pictures() == {
+    assert plots() == {
         "calibration.csv": [["confidence", "accuracy", "rows"]],
         "confusion.csv": [["actual", "predicted"]],
         "precision_recall.csv": [["label", "recall", "precision", "threshold"]],
@@ -316,20 +322,20 @@ def test_regression_has_values_and_pictures_of_headers_alone(kitchen_table: Path
     assert "ece" not in result
 
 
-def test_a_regression_that_predicts_one_number_for_everything_is_a_constant_prediction(kitchen_table: Path) -> None:
-    lay(train=[1, 2.5, 4], validation=[1], test=[-3, 1, 2])
+def test_a_regression_that_always_predicts_one_number_is_a_constant_prediction(workdir: Path) -> None:
+    write_raw(train=[1, 2.5, 4], validation=[1], test=[-3, 1, 2])
     prepare(task(**REGRESSION), max_length=16)
-    finish([], weights=0, biases=[2.5])
+    write_final_model([], weights=0, biases=[2.5])
     evaluate(recipe(**REGRESSION), cpu=True)
     assert predictions()["prediction"] == [2.5] * 3
     assert predictions()["label"] == [-3, 1, 2]  # below zero and not hidden
     assert (read_json(RESULT)["pearson"], read_json(RESULT)["constant_prediction"]) == (0, True)
 
 
-def test_a_number_that_stands_for_a_hidden_one_may_be_meant_unless_there_is_no_other(kitchen_table: Path) -> None:
-    lay(train=[1, 2.5, 4], validation=[1], test=[-1.0, -1.0, 2], test_hidden=[-1.0, -1.0])
+def test_minus_one_is_a_label_of_a_regression_unless_the_split_has_no_other(workdir: Path) -> None:
+    write_raw(train=[1, 2.5, 4], validation=[1], test=[-1.0, -1.0, 2], test_hidden=[-1.0, -1.0])
     prepare(task(**REGRESSION), max_length=16)
-    finish([])
+    write_final_model([])
     evaluate(recipe(**REGRESSION), cpu=True)
     assert predictions()["label"] == [-1, -1, 2]
     before = outputs()
@@ -343,13 +349,13 @@ def test_a_number_that_stands_for_a_hidden_one_may_be_meant_unless_there_is_no_o
     assert outputs() == before
 
 
-def test_a_split_of_another_name_is_judged_by_it(kitchen_table: Path) -> None:
-    lay(train=["fresh", "rotten"], validation=["fresh"], validation_mismatched=["rotten", "fresh", "rotten"])
-    prepare(task(**OWN_SPLITS), max_length=16)
-    finish(["rotten", "fresh"])
+def test_a_split_of_another_name_is_evaluated(workdir: Path) -> None:
+    write_raw(train=["fresh", "rotten"], validation=["fresh"], validation_mismatched=["rotten", "fresh", "rotten"])
+    prepare(task(**SEPARATE_SPLITS), max_length=16)
+    write_final_model(["rotten", "fresh"])
     source = {"kind": "hub", "repo": "a/b", "config": "c", "revision": "0" * 40}
     names = ("train", "validation", "validation_mismatched")
-    evaluate(recipe(names[2], **OWN_SPLITS, source={**source, "splits": {name: name for name in names}}), cpu=True)
+    evaluate(recipe(names[2], **SEPARATE_SPLITS, source={**source, "splits": {name: name for name in names}}), cpu=True)
     assert (read_json(RESULT)["split"], read_json(RESULT)["num_examples"]) == ("validation_mismatched", 3)
     assert predictions("validation_mismatched")["label"] == ["rotten", "fresh", "rotten"]
 
@@ -365,19 +371,19 @@ def test_a_split_of_another_name_is_judged_by_it(kitchen_table: Path) -> None:
         pytest.param(
             None,
             "params.yaml: evaluate.split: no test split was prepared; expected one of train, validation",
-            id="no such split",
+            id="a missing split",
         ),
     ],
 )
-def test_a_split_that_cannot_be_judged_is_told_and_leaves_the_last_results(
-    kitchen_table: Path, test: list[str] | None, message: str
+def test_a_split_that_cannot_be_evaluated_is_reported_and_keeps_the_earlier_results(
+    workdir: Path, test: list[str] | None, message: str
 ) -> None:
-    lay(train=["fresh", "rotten"], validation=["fresh"], **({"test": test} if test else {}))
-    prepare(task(**OWN_SPLITS), max_length=16)
-    finish(["rotten", "fresh"])
-    evaluate(recipe("validation", **OWN_SPLITS), cpu=True)
+    write_raw(train=["fresh", "rotten"], validation=["fresh"], **({"test": test} if test else {}))
+    prepare(task(**SEPARATE_SPLITS), max_length=16)
+    write_final_model(["rotten", "fresh"])
+    evaluate(recipe("validation", **SEPARATE_SPLITS), cpu=True)
     before = outputs()
     with pytest.raises(UserError) as caught:
-        evaluate(recipe("test", **OWN_SPLITS), cpu=True)
+        evaluate(recipe("test", **SEPARATE_SPLITS), cpu=True)
     assert str(caught.value) == message
     assert outputs() == before

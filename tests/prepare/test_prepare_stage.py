@@ -1,4 +1,4 @@
-"""The prepare stage: whole or absent, the same bytes on every machine, and a card that says what is in them."""
+"""Prepared data is complete or absent, has the same bytes on every machine, and has its statistics in stats.json."""
 
 import hashlib
 import json
@@ -27,8 +27,8 @@ from reprise.prepare.stage import prepare
 from tiny import FILLER, GOOD, Run, tiny_recipe, write_params, write_reviews
 
 SPLITS = ("train", "validation", "test")
-# A task on rows that `lay` writes: columns text and label, splits of their own.
-OWN_SPLITS = {"label_column": "label", "labels": ["a", "b"], "id_column": None, "filter": None, "split": None}
+# A task on the rows of `write_raw`, which have the columns text and label and separate splits.
+SEPARATE_SPLITS = {"label_column": "label", "labels": ["a", "b"], "id_column": None, "filter": None, "split": None}
 PAIRS = {"text_columns": ["text", "pair"]}
 REGRESSION = {"labels": [], "metrics": ["pearson"]}
 
@@ -41,7 +41,7 @@ def row(text: str, label: str | float = "a", pair: str = "the end") -> dict[str,
     return {"text": text, "label": label, "pair": pair}
 
 
-def lay(**splits: list[dict[str, Any]]) -> None:
+def write_raw(**splits: list[dict[str, Any]]) -> None:
     """Write the rows of each split as the raw data."""
     for split, rows in splits.items():
         (RAW / split).mkdir(parents=True)
@@ -59,13 +59,13 @@ def all_bytes(folder: Path = PREPARED) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the command sets it: without this, `datasets` counts each use of a reader on the Hub."""
+    """Set offline mode like the command: otherwise `datasets` reports each use of a reader to the Hub."""
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture
-def kitchen_table(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in with the tokenizer at its place; the current directory of the test."""
+def workdir(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of the test, a folder with the tokenizer."""
     tokenizer = tmp_path / PRETRAINED / "tokenizer"
     tokenizer.mkdir(parents=True)
     for name in "config.json", "tokenizer.json", "tokenizer_config.json":
@@ -75,23 +75,23 @@ def kitchen_table(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def reviews(kitchen_table: Path) -> Path:
-    """The same folder with the made-up reviews as one raw table."""
+def reviews(workdir: Path) -> Path:
+    """The working directory with the synthetic reviews as one raw table."""
     (RAW / "all").mkdir(parents=True)
     write_reviews(RAW / "all/reviews.csv")
-    return kitchen_table
+    return workdir
 
 
 @pytest.fixture
-def nothing_changed(reviews: Path) -> Callable[[], bool]:
-    """The reviews prepared once; the function tells whether this is still what lies there, and nothing half-made."""
+def outputs_unchanged(reviews: Path) -> Callable[[], bool]:
+    """Prepare the reviews; the function returns whether the outputs are unchanged and no partial ones exist."""
     prepare(task(), max_length=16)
     before = all_bytes()
 
-    def nothing_changed() -> bool:
+    def outputs_unchanged() -> bool:
         return all_bytes() == before and [path.name for path in PREPARED.parent.iterdir() if path.name[0] == "."] == []
 
-    return nothing_changed
+    return outputs_unchanged
 
 
 def test_two_runs_give_the_same_bytes(reviews: Path) -> None:
@@ -102,7 +102,7 @@ def test_two_runs_give_the_same_bytes(reviews: Path) -> None:
     assert sorted(first) == ["stats.json", "test.arrow", "train.arrow", "validation.arrow"]
 
 
-def test_any_number_of_cores_gives_the_same_bytes(reviews: Path, run: Run) -> None:
+def test_the_number_of_cores_does_not_change_the_bytes(reviews: Path, run: Run) -> None:
     prepare(task(), max_length=16)
     here = all_bytes()
     write_params(reviews)
@@ -114,7 +114,7 @@ def test_any_number_of_cores_gives_the_same_bytes(reviews: Path, run: Run) -> No
         assert all_bytes() == here
 
 
-def test_every_kept_review_comes_once_and_no_film_and_no_text_twice(reviews: Path) -> None:
+def test_every_kept_review_occurs_once_and_every_film_is_in_one_split(reviews: Path) -> None:
     prepare(task(), max_length=16)
     columns = {split: prepared(split) for split in SPLITS}
     numbers = [number for split in SPLITS for number in columns[split]["id"]]
@@ -132,7 +132,7 @@ def test_rows_keep_their_order_within_a_split(reviews: Path) -> None:
         assert numbers == sorted(numbers)
 
 
-def test_another_order_of_the_table_puts_the_same_reviews_in_each_split(reviews: Path) -> None:
+def test_the_order_of_the_table_does_not_change_the_splits(reviews: Path) -> None:
     prepare(task(), max_length=16)
     before = {split: set(prepared(split)["id"]) for split in SPLITS}
     head, *lines = (RAW / "all/reviews.csv").read_text().splitlines()
@@ -141,20 +141,21 @@ def test_another_order_of_the_table_puts_the_same_reviews_in_each_split(reviews:
     assert {split: set(prepared(split)["id"]) for split in SPLITS} == before
 
 
-def test_texts_that_differ_in_case_and_white_space_alone_go_to_one_split(kitchen_table: Path) -> None:
+def test_texts_that_differ_only_in_case_and_white_space_are_in_one_split(workdir: Path) -> None:
     texts = [f"{word} {other}" for word in FILLER[:5] for other in GOOD[:3]]
-    lay(all=[row(text) for text in texts] + [row(f" {text.upper()}  ", "b") for text in texts])
+    write_raw(all=[row(text) for text in texts] + [row(f" {text.upper()}  ", "b") for text in texts])
     prepare(
-        task(**OWN_SPLITS | {"split": {"validation": 0.2, "test": 0.2, "group_by": None, "seed": 0}}), max_length=16
+        task(**SEPARATE_SPLITS | {"split": {"validation": 0.2, "test": 0.2, "group_by": None, "seed": 0}}),
+        max_length=16,
     )
     plain = {split: {" ".join(text.lower().split()) for text in prepared(split)["text"]} for split in SPLITS}
     assert {split: len(texts) for split, texts in plain.items()} == {"train": 9, "validation": 3, "test": 3}
     assert len(set.union(*plain.values())) == 15
 
 
-def test_a_text_is_tokenized_as_its_tokenizer_does_and_keeps_no_mask(kitchen_table: Path, tiny_model: Path) -> None:
-    lay(train=[row("the film is funny")], validation=[row("dull")])
-    prepare(task(**OWN_SPLITS), max_length=16)
+def test_texts_are_tokenized_by_the_models_tokenizer_without_attention_mask(workdir: Path, tiny_model: Path) -> None:
+    write_raw(train=[row("the film is funny")], validation=[row("dull")])
+    prepare(task(**SEPARATE_SPLITS), max_length=16)
     columns = prepared("train")
     ids = columns.pop("input_ids")
     assert AutoTokenizer.from_pretrained(tiny_model).convert_ids_to_tokens(ids[0]) == [
@@ -169,24 +170,24 @@ def test_a_text_is_tokenized_as_its_tokenizer_does_and_keeps_no_mask(kitchen_tab
     }
 
 
-def test_the_card_counts_what_is_there(kitchen_table: Path) -> None:
+def test_the_statistics_count_rows_tokens_and_labels(workdir: Path) -> None:
     words = ["the"] * 20
-    lay(
+    write_raw(
         train=[row(" ".join(words[:length]), label) for length, label in [(1, "a"), (2, "b"), (6, "b"), (9, "b")]],
         validation=[row("dull")],
         test=[row("dull", "-1"), row("funny", "b"), row("", "-1")],
     )
-    prepare(task(**OWN_SPLITS), max_length=8)
-    about = read_json(stats_path())
-    assert {key: about[key] for key in ("task", "labels", "max_length")} == {
+    prepare(task(**SEPARATE_SPLITS), max_length=8)
+    stats = read_json(stats_path())
+    assert {key: stats[key] for key in ("task", "labels", "max_length")} == {
         "task": "reviews",
         "labels": ["a", "b"],
         "max_length": 8,
     }
-    assert list(about["splits"]) == ["test", "train", "validation"]
+    assert list(stats["splits"]) == ["test", "train", "validation"]
     hashes = {split: hashlib.sha256(split_file(split).read_bytes()).hexdigest() for split in SPLITS}
-    assert {split: about["splits"][split].pop("sha256") for split in SPLITS} == hashes
-    assert about["splits"]["train"] == {
+    assert {split: stats["splits"][split].pop("sha256") for split in SPLITS} == hashes
+    assert stats["splits"]["train"] == {
         "num_examples": 4,
         "tokens": 3 + 4 + 8 + 8,  # two more than words; 9 words are cut to 6
         "length_quantiles": {
@@ -196,8 +197,8 @@ def test_the_card_counts_what_is_there(kitchen_table: Path) -> None:
         "label_counts": {"a": 1, "b": 3},
         "hidden_labels": 0,
     }  # fmt: skip
-    assert about["splits"]["test"]["label_counts"] == {"a": 0, "b": 1}
-    assert about["splits"]["test"]["hidden_labels"] == 2
+    assert stats["splits"]["test"]["label_counts"] == {"a": 0, "b": 1}
+    assert stats["splits"]["test"]["hidden_labels"] == 2
 
 
 def test_no_row_is_longer_than_max_length(reviews: Path) -> None:
@@ -210,9 +211,9 @@ def test_no_row_is_longer_than_max_length(reviews: Path) -> None:
         assert read_json(stats_path())["splits"][split]["rows_at_max_length"] == lengths.count(8)
 
 
-def test_a_sentence_pair_is_tokenized_as_two_segments(kitchen_table: Path) -> None:
-    lay(train=[row("the film", pair="a very dull end")], validation=[row("dull")])
-    prepare(task(**OWN_SPLITS | PAIRS), max_length=16)
+def test_a_sentence_pair_is_tokenized_as_two_segments(workdir: Path) -> None:
+    write_raw(train=[row("the film", pair="a very dull end")], validation=[row("dull")])
+    prepare(task(**SEPARATE_SPLITS | PAIRS), max_length=16)
     columns = prepared("train")
     assert columns["text_pair"] == ["a very dull end"]
     # [CLS] the film [SEP] a very dull end [SEP]
@@ -226,38 +227,36 @@ def test_a_sentence_pair_is_tokenized_as_two_segments(kitchen_table: Path) -> No
         ("a very dull and flat and empty end", "the film", [0, 0, 0, 0, 0, 1, 1, 1]),
     ],
 )
-def test_a_sentence_pair_is_cut_where_it_is_longest(
-    kitchen_table: Path, text: str, pair: str, segments: list[int]
-) -> None:
-    lay(train=[row(text, pair=pair)], validation=[row("dull")])
-    prepare(task(**OWN_SPLITS | PAIRS), max_length=8)
+def test_the_longer_text_of_a_pair_is_truncated(workdir: Path, text: str, pair: str, segments: list[int]) -> None:
+    write_raw(train=[row(text, pair=pair)], validation=[row("dull")])
+    prepare(task(**SEPARATE_SPLITS | PAIRS), max_length=8)
     assert prepared("train")["token_type_ids"] == [segments]
 
 
-def test_pairs_that_share_a_text_in_either_column_go_to_one_split(kitchen_table: Path) -> None:
-    lay(
+def test_pairs_with_a_common_text_in_either_column_are_in_one_split(workdir: Path) -> None:
+    write_raw(
         all=[
             row(f"text {number // 2}", pair=f"text {(number + 1) // 2 + 100 * (number % 4 // 2)}")
             for number in range(80)
         ]
     )
     split = {"validation": 0.25, "test": 0.25, "group_by": None, "seed": 0}
-    prepare(task(**OWN_SPLITS | PAIRS | {"split": split}), max_length=16)
+    prepare(task(**SEPARATE_SPLITS | PAIRS | {"split": split}), max_length=16)
     texts = {split: {*prepared(split)["text"], *prepared(split)["text_pair"]} for split in SPLITS}
     assert sum(map(len, texts.values())) == len(set.union(*texts.values()))
 
 
-def test_regression_has_numbers_as_labels_and_their_spread_on_the_card(kitchen_table: Path) -> None:
-    lay(train=[row("dull", 1), row("flat", 2.5), row("warm", 4)], validation=[row("dull", 1)])
-    prepare(task(**OWN_SPLITS | REGRESSION), max_length=16)
+def test_regression_has_numbers_as_labels_and_statistics_of_their_distribution(workdir: Path) -> None:
+    write_raw(train=[row("dull", 1), row("flat", 2.5), row("warm", 4)], validation=[row("dull", 1)])
+    prepare(task(**SEPARATE_SPLITS | REGRESSION), max_length=16)
     assert prepared("train")["label"] == [1.0, 2.5, 4.0]
     assert Dataset.from_file(str(split_file("train"))).features["label"] == Value("float64")
-    about = read_json(stats_path())["splits"]["train"]
-    assert (about["label_mean"], about["label_std"]) == (2.5, pytest.approx(1.5**0.5))
-    assert "label_counts" not in about
+    stats = read_json(stats_path())["splits"]["train"]
+    assert (stats["label_mean"], stats["label_std"]) == (2.5, pytest.approx(1.5**0.5))
+    assert "label_counts" not in stats
 
 
-def test_a_limit_leaves_that_many_rows_of_each_split_chosen_by_their_content(reviews: Path) -> None:
+def test_max_examples_samples_each_split_by_content(reviews: Path) -> None:
     prepare(task(), max_length=16)
     everything = {split: prepared(split)["id"] for split in SPLITS}
     prepare(task(max_examples=10), max_length=16)
@@ -271,28 +270,29 @@ def test_a_limit_leaves_that_many_rows_of_each_split_chosen_by_their_content(rev
     assert read_json(stats_path())["splits"]["train"]["num_examples"] == 20
 
 
-def test_a_limit_above_the_rows_leaves_them_all(reviews: Path) -> None:
+def test_max_examples_above_the_number_of_rows_keeps_all(reviews: Path) -> None:
     prepare(task(), max_length=16)
     before = all_bytes()
     prepare(task(max_examples=1000), max_length=16)
     assert all_bytes() == before
 
 
-def test_a_source_with_splits_needs_no_test_split(kitchen_table: Path) -> None:
-    lay(train=[row("dull")], validation=[row("warm")])
-    prepare(task(**OWN_SPLITS), max_length=16)
+def test_a_source_with_splits_needs_no_test_split(workdir: Path) -> None:
+    write_raw(train=[row("dull")], validation=[row("warm")])
+    prepare(task(**SEPARATE_SPLITS), max_length=16)
     assert sorted(all_bytes()) == ["stats.json", "train.arrow", "validation.arrow"]
 
 
-def test_one_table_named_train_is_divided_too(kitchen_table: Path) -> None:
-    lay(train=[row(f"{number} film") for number in range(10)])
+def test_a_single_table_named_train_is_also_split(workdir: Path) -> None:
+    write_raw(train=[row(f"{number} film") for number in range(10)])
     prepare(
-        task(**OWN_SPLITS | {"split": {"validation": 0.2, "test": 0.3, "group_by": None, "seed": 0}}), max_length=16
+        task(**SEPARATE_SPLITS | {"split": {"validation": 0.2, "test": 0.3, "group_by": None, "seed": 0}}),
+        max_length=16,
     )
     assert {split: len(prepared(split)["id"]) for split in SPLITS} == {"train": 5, "validation": 2, "test": 3}
 
 
-def test_prepared_rows_are_written_in_batches_that_can_be_mapped(reviews: Path) -> None:
+def test_prepared_rows_can_be_memory_mapped(reviews: Path) -> None:
     prepare(task(), max_length=16)
     with pa.memory_map(str(split_file("train"))) as mapped, pa.ipc.open_stream(mapped) as stream:
         rows = stream.read_all()
@@ -301,12 +301,12 @@ def test_prepared_rows_are_written_in_batches_that_can_be_mapped(reviews: Path) 
     assert mapped_file["filename"] == str(split_file("train").absolute())
 
 
-def test_a_split_of_more_rows_than_a_file_takes_has_several_with_the_same_rows(
+def test_a_large_split_is_written_to_several_shards_with_the_same_rows(
     reviews: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(task(), max_length=16)
-    whole, about = {split: prepared(split) for split in SPLITS}, read_json(stats_path())["splits"]["train"]
-    rows = len(whole["train"]["id"])
+    complete, stats = {split: prepared(split) for split in SPLITS}, read_json(stats_path())["splits"]["train"]
+    rows = len(complete["train"]["id"])
     monkeypatch.setattr(stage, "SHARD_ROWS", rows // 2)
     prepare(task(), max_length=16)
     count = -(-rows // (rows // 2))
@@ -316,10 +316,10 @@ def test_a_split_of_more_rows_than_a_file_takes_has_several_with_the_same_rows(
     assert {path.name for path in PREPARED.iterdir()} == {
         "stats.json", "test.arrow", "validation.arrow", *(file.name for file in files)
     }  # fmt: skip
-    assert load_split("train").to_dict() == whole["train"]
+    assert load_split("train").to_dict() == complete["train"]
     shards = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    together = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    assert read_json(stats_path())["splits"]["train"] == about | {"sha256": together, "shards": shards}
+    digest_of_all = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    assert read_json(stats_path())["splits"]["train"] == stats | {"sha256": digest_of_all, "shards": shards}
 
 
 @pytest.mark.parametrize(
@@ -336,31 +336,34 @@ def test_a_split_of_more_rows_than_a_file_takes_has_several_with_the_same_rows(
             16,
             "params.yaml: task.split: the source has no train and no validation split; "
             "expected fractions such as {validation: 0.1, test: 0.1}",
-            id="one table and no shares",
+            id="one table and no fractions",
         ),
         pytest.param(
-            {"filter": {"verdict": ["raw"]}}, 16, "params.yaml: task.filter: no row is left", id="nothing to keep"
+            {"filter": {"verdict": ["raw"]}},
+            16,
+            "params.yaml: task.filter: no row is left",
+            id="a filter that matches nothing",
         ),
         pytest.param(
             {"label_column": "verdit"},
             16,
             "data/raw/all/reviews.csv: no column 'verdit' (task.label_column)",
-            id="no label",
+            id="no label column",
         ),
-        pytest.param({"labels": ["rotten", "ripe"]}, 16, "data/raw/all/reviews.csv, row ", id="another label"),
+        pytest.param({"labels": ["rotten", "ripe"]}, 16, "data/raw/all/reviews.csv, row ", id="an unknown label"),
         pytest.param(
-            {}, 65, "params.yaml: train.max_length: expected at most the model's 64", id="longer than the model takes"
+            {}, 65, "params.yaml: train.max_length: expected at most the model's 64", id="longer than the model accepts"
         ),
     ],
 )
-def test_bad_input_is_told_in_one_line_and_leaves_what_was_there(
-    nothing_changed: Callable[[], bool], changes: dict[str, Any], max_length: int, message: str
+def test_bad_input_is_reported_in_one_line_and_keeps_the_earlier_outputs(
+    outputs_unchanged: Callable[[], bool], changes: dict[str, Any], max_length: int, message: str
 ) -> None:
     with pytest.raises(UserError) as caught:
         prepare(task(**changes), max_length=max_length)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
-    assert nothing_changed()
+    assert outputs_unchanged()
 
 
 @pytest.mark.parametrize(
@@ -370,7 +373,7 @@ def test_bad_input_is_told_in_one_line_and_leaves_what_was_there(
             ["train", "validation"],
             {"split": {"validation": 0.2, "test": 0.2, "group_by": None, "seed": 0}},
             "params.yaml: task.split: expected null, since the source has splits: train, validation",
-            id="shares for a source with splits",
+            id="fractions for a source with splits",
         ),
         pytest.param(
             ["train", "test"],
@@ -382,21 +385,21 @@ def test_bad_input_is_told_in_one_line_and_leaves_what_was_there(
             ["train", "validation"],
             {"filter": {"text": ["the train film"]}},
             "params.yaml: task.source: the validation split is empty: no row of its table is left",
-            id="a split of which nothing is kept",
+            id="a split that is empty after the filter",
         ),
     ],
 )
-def test_splits_that_do_not_fit_the_recipe_are_told_and_leave_nothing(
-    kitchen_table: Path, splits: list[str], changes: dict[str, Any], message: str
+def test_splits_that_do_not_fit_the_recipe_are_reported_and_write_nothing(
+    workdir: Path, splits: list[str], changes: dict[str, Any], message: str
 ) -> None:
-    lay(**{split: [row(f"the {split} film")] for split in splits})
+    write_raw(**{split: [row(f"the {split} film")] for split in splits})
     with pytest.raises(UserError) as caught:
-        prepare(task(**OWN_SPLITS | changes), max_length=16)
+        prepare(task(**SEPARATE_SPLITS | changes), max_length=16)
     assert str(caught.value).startswith(message)
     assert [path.name for path in PREPARED.parent.iterdir()] == ["raw"]
 
 
-def test_the_greatest_length_that_the_model_takes_is_allowed(kitchen_table: Path) -> None:
-    lay(train=[row("the " * 100)], validation=[row("dull")])
-    prepare(task(**OWN_SPLITS), max_length=64)
+def test_the_maximum_length_of_the_model_is_accepted(workdir: Path) -> None:
+    write_raw(train=[row("the " * 100)], validation=[row("dull")])
+    prepare(task(**SEPARATE_SPLITS), max_length=64)
     assert prepared("train")["length"] == [64]

@@ -106,9 +106,9 @@ def opened(browser: Browser) -> Iterator[Open]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder for screenshots of the page."""
-    folder = Path(os.environ.get("REPRISE_PICTURES") or tmp_path_factory.mktemp("pictures"))
+    folder = Path(os.environ.get("REPRISE_PICTURES") or tmp_path_factory.mktemp("screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -354,14 +354,14 @@ def test_the_page_is_accessible(
     opened: Open,
     report: Path,
     axe: str,
-    pictures: Path,
+    screenshots: Path,
     size: dict[str, int],
     scheme: str,
     request: pytest.FixtureRequest,
 ) -> None:
     page = opened(report, size, color_scheme=scheme)
     name = request.node.callspec.id
-    page.screenshot(path=pictures / f"{name}.png", full_page=True)
+    page.screenshot(path=screenshots / f"{name}.png", full_page=True)
     page.locator("#run-1 summary").click()
     page.locator("figure[data-chart='loss'] summary").click()
     page.evaluate(axe)
@@ -427,7 +427,7 @@ def test_the_table_shows_a_hundred_runs_until_asked_for_all(opened: Open, tmp_pa
     expect(page.locator("#more")).to_be_hidden()
 
 
-def test_the_report_of_real_runs_opens(opened: Open, with_experiments: Path, run: Run, pictures: Path) -> None:
+def test_the_report_of_real_runs_opens(opened: Open, with_experiments: Path, run: Run, screenshots: Path) -> None:
     run(with_experiments, "reprise", "report")
     page = opened(with_experiments / "report/index.html")
     assert set(names(page)) == {"HEAD", "second", "gentler"}
@@ -436,13 +436,13 @@ def test_the_report_of_real_runs_opens(opened: Open, with_experiments: Path, run
     evaluated = json.loads((with_experiments / "metrics/evaluate.json").read_text())
     assert page.locator("#errors li").count() == min(round((1 - evaluated["accuracy"]) * evaluated["num_examples"]), 25)
     assert page.locator("figure[data-chart='lengths'] svg").count() == 1
-    page.screenshot(path=pictures / "report.png", full_page=True)
+    page.screenshot(path=screenshots / "report.png", full_page=True)
 
 
-def test_dvc_plots_open_offline(opened: Open, repo_copy: Path, run: Run, pictures: Path) -> None:
+def test_dvc_plots_open_offline(opened: Open, repo_copy: Path, run: Run, screenshots: Path) -> None:
     run(repo_copy, "reprise", "report")
     run(repo_copy, "dvc", "plots", "show")
     # DVC's templates are for an earlier version of Vega-Lite, which logs a warning.
     chart_data = "document.querySelectorAll('.vega-embed svg.marks').length === 5"
     page = opened(repo_copy / "dvc_plots/index.html", wait=chart_data, warnings=True)
-    page.screenshot(path=pictures / "dvc-plots.png", full_page=True)
+    page.screenshot(path=screenshots / "dvc-plots.png", full_page=True)

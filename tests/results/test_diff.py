@@ -55,7 +55,7 @@ def test_volatile_provenance_is_no_difference(key: str) -> None:
     assert diff_runs([before], [after]) == []
 
 
-def test_differences_are_one_line_each_with_long_values_abbreviated() -> None:
+def test_each_difference_is_one_line_with_long_values_abbreviated() -> None:
     (image,) = format_differences(diff_runs([result()], [with_provenance("image", "sha256:" + "0" * 64)(result())]))
     assert image.endswith(" → sha256:00000…")
     assert format_differences(diff_runs([result()], [result(seed=43)])) == ["parameter: seed: 42 → 43"]

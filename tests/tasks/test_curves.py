@@ -1,4 +1,4 @@
-"""The tables behind the pictures, against hand-made examples and scikit-learn."""
+"""The tables of the plots match manual examples and scikit-learn."""
 
 import numpy as np
 import pandas as pd
@@ -18,26 +18,26 @@ from reprise.tasks.curves import (
     precision_recall_table,
 )
 
-# Sure and right, sure and wrong, half sure and right, half sure and right.
-SURE = np.array([[0.95, 0.05], [0.92, 0.08], [0.66, 0.34], [0.38, 0.62]])
-TRUE = np.array([0, 1, 0, 1])
+# Confident and right, confident and wrong, and twice less confident and right.
+PROBABILITIES = np.array([[0.95, 0.05], [0.92, 0.08], [0.66, 0.34], [0.38, 0.62]])
+REFERENCES = np.array([0, 1, 0, 1])
 
 
 def random_rows(rows: int, labels: int, seed: int = 0) -> tuple[Probabilities, Numbers]:
-    """Probabilities that know something of the labels, and the labels."""
+    """Return probabilities that are better than chance, and the labels."""
     random = np.random.default_rng(seed)
     references = random.integers(0, labels, rows)
     logits = random.normal(size=(rows, labels)) + np.eye(labels)[references]
     return softmax(logits, axis=1), references
 
 
-def test_confusion_names_the_actual_and_the_predicted_label_of_each_row() -> None:
+def test_confusion_pairs_are_the_actual_and_the_predicted_label_of_each_row() -> None:
     table = confusion_pairs(np.array([0, 2, 1]), np.array([1, 2, 0]), ["bad", "fair", "good"])
     assert table.to_dict("list") == {"actual": ["fair", "good", "bad"], "predicted": ["bad", "good", "fair"]}
 
 
 def test_precision_and_recall_of_two_labels_are_those_of_the_second() -> None:
-    # By falling probability of "good": right, wrong, right.
+    # By decreasing probability of "good": right, wrong, right.
     table = precision_recall_table(np.array([[0.1, 0.9], [0.3, 0.7], [0.6, 0.4]]), np.array([1, 0, 1]), ["bad", "good"])
     expected = {
         "label": ["good"] * 3,
@@ -52,9 +52,9 @@ def test_precision_and_recall_of_two_labels_are_those_of_the_second() -> None:
 def test_precision_and_recall_agree_with_scikit_learn_at_every_threshold(labels: list[str]) -> None:
     probabilities, references = random_rows(150, len(labels))
     table = precision_recall_table(probabilities, references, labels)
-    shown = [1] if len(labels) == 2 else [0, 1, 2]
-    assert table["label"].unique().tolist() == [labels[number] for number in shown]
-    for number in shown:
+    with_curve = [1] if len(labels) == 2 else [0, 1, 2]
+    assert table["label"].unique().tolist() == [labels[number] for number in with_curve]
+    for number in with_curve:
         precision, recall, threshold = precision_recall_curve(
             references == number, probabilities[:, number], drop_intermediate=True
         )
@@ -64,7 +64,7 @@ def test_precision_and_recall_agree_with_scikit_learn_at_every_threshold(labels:
         np.testing.assert_array_equal(curve["threshold"], threshold)
 
 
-def test_a_long_curve_is_thinned_to_points_from_end_to_end() -> None:
+def test_a_long_curve_is_downsampled_with_both_end_points() -> None:
     probabilities, references = random_rows(5000, 3)
     table = precision_recall_table(probabilities, references, ["a", "b", "c"])
     assert table.groupby("label").size().to_dict() == {"a": MAX_POINTS, "b": MAX_POINTS, "c": MAX_POINTS}
@@ -82,32 +82,32 @@ def test_a_label_that_does_not_occur_has_no_curve() -> None:
     assert table["label"].unique().tolist() == ["a", "b"]
 
 
-def test_two_labels_of_which_the_second_does_not_occur_have_an_empty_table() -> None:
-    table = precision_recall_table(SURE, np.zeros(4, dtype=np.int64), ["a", "b"])
+def test_without_the_positive_label_the_table_is_empty() -> None:
+    table = precision_recall_table(PROBABILITIES, np.zeros(4, dtype=np.int64), ["a", "b"])
     assert table.columns.tolist() == ["label", "recall", "precision", "threshold"]
     assert len(table) == 0
 
 
-def test_calibration_means_confidence_and_accuracy_over_each_bin() -> None:
+def test_calibration_is_the_mean_confidence_and_the_accuracy_of_each_bin() -> None:
     expected = {"confidence": [0.64, 0.935], "accuracy": [1.0, 0.5], "rows": [2, 2]}
-    assert_frame_equal(calibration_table(SURE, TRUE), pd.DataFrame(expected))
+    assert_frame_equal(calibration_table(PROBABILITIES, REFERENCES), pd.DataFrame(expected))
 
 
-def test_the_expected_calibration_error_is_the_mean_gap_over_the_rows() -> None:
+def test_the_expected_calibration_error_is_the_mean_gap_weighted_by_rows() -> None:
     # Gaps of 0.36 and 0.435, two rows each.
-    assert expected_calibration_error(calibration_table(SURE, TRUE)) == pytest.approx(0.3975)
+    assert expected_calibration_error(calibration_table(PROBABILITIES, REFERENCES)) == pytest.approx(0.3975)
     # Gaps of 0.1 over one row and 0.5 over three.
     table = pd.DataFrame({"confidence": [0.6, 0.9], "accuracy": [0.5, 0.4], "rows": [1, 3]})
     assert expected_calibration_error(table) == pytest.approx(0.4)
 
 
-def test_full_confidence_falls_in_the_last_bin() -> None:
+def test_full_confidence_is_in_the_last_bin() -> None:
     table = calibration_table(np.array([[1.0, 0.0], [0.95, 0.05]]), np.array([0, 0]))
     assert_frame_equal(table, pd.DataFrame({"confidence": [0.975], "accuracy": [1.0], "rows": [2]}))
 
 
 @pytest.mark.parametrize("labels", [2, 3, 7])
-def test_every_row_is_counted_in_one_bin_of_the_calibration(labels: int) -> None:
+def test_every_row_is_in_one_bin_of_the_calibration(labels: int) -> None:
     probabilities, references = random_rows(2000, labels)
     table = calibration_table(probabilities, references)
     assert table["rows"].sum() == 2000
@@ -119,10 +119,10 @@ def test_every_row_is_counted_in_one_bin_of_the_calibration(labels: int) -> None
     assert (table["accuracy"] * table["rows"]).sum() == pytest.approx(right)
 
 
-def test_a_model_as_right_as_it_is_sure_has_a_small_calibration_error() -> None:
+def test_a_calibrated_model_has_a_small_calibration_error() -> None:
     random = np.random.default_rng(0)
-    sure = random.uniform(0.5, 1, 20_000)
-    probabilities = np.stack([sure, 1 - sure], axis=1)
-    references = (random.random(20_000) > sure).astype(np.int64)
+    confidence = random.uniform(0.5, 1, 20_000)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    references = (random.random(20_000) > confidence).astype(np.int64)
     assert expected_calibration_error(calibration_table(probabilities, references)) < 0.01
     assert expected_calibration_error(calibration_table(probabilities, 1 - references)) > 0.4

@@ -1,4 +1,4 @@
-"""Kinds of tasks: labels, head, loss, predictions and words of classification and of regression."""
+"""Labels, loss, predictions and statistics of classification and of regression."""
 
 import math
 from typing import Any
@@ -34,7 +34,7 @@ def test_every_kind_has_metrics(kind: TaskKind) -> None:
     assert {METRICS[name].task_kind for name in metrics_of(kind.name)} == {kind.name}
 
 
-def test_labels_are_numbered_in_the_recipes_order() -> None:
+def test_label_ids_have_the_order_of_the_recipe() -> None:
     assert [REVIEWS.parse_label(name, "train") for name in ("fresh", "rotten")] == [1, 0]
 
 
@@ -43,7 +43,7 @@ def test_labels_are_numbered_in_the_recipes_order() -> None:
     (None, "unknown label None; expected one of task.labels: rotten, fresh"),
     (UNLABELED, "unknown label -1; expected one of task.labels: rotten, fresh"),
 ])  # fmt: skip
-def test_a_label_that_is_unknown_is_refused(value: object, message: str) -> None:
+def test_an_unknown_label_is_refused(value: object, message: str) -> None:
     with pytest.raises(ValueError, match="unknown label") as refused:
         REVIEWS.parse_label(value, "train")
     assert str(refused.value) == message
@@ -62,13 +62,13 @@ def test_a_number_that_is_not_finite_is_refused(value: object) -> None:
         STARS.parse_label(value, "train")
 
 
-def test_minus_one_is_a_number_unless_there_is_nothing_else() -> None:
+def test_minus_one_is_a_number_unless_all_labels_are() -> None:
     assert STARS.parse_label("-1", "test") == -1.0
     assert not STARS.is_unlabeled(np.array([-1.0, 2.0]))
     assert STARS.is_unlabeled(np.array([-1.0, -1.0]))
 
 
-def test_statistics_count_labels_or_summarise_numbers() -> None:
+def test_statistics_are_label_counts_or_mean_and_deviation() -> None:
     counted = REVIEWS.label_stats(np.array([1, 1, 0, UNLABELED]))
     assert counted == {"label_counts": {"rotten": 1, "fresh": 2}, "hidden_labels": 1}
     assert REVIEWS.constant_prediction(counted) == 1
@@ -78,7 +78,7 @@ def test_statistics_count_labels_or_summarise_numbers() -> None:
 
 
 def test_the_loss_is_summed_cross_entropy_or_squared_error() -> None:
-    # ln 2 of a tie, and -ln(1/4) of odds of three to one for the other label.
+    # ln 2 for equal logits, and ln 4 for odds of 3 to 1 against the label.
     two = REVIEWS.summed_loss(torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0]]), torch.tensor([0, 1]))
     assert two.item() == pytest.approx(math.log(2) + math.log(4))
     one = STARS.summed_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([0.0, 1.0]))

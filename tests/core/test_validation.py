@@ -1,4 +1,4 @@
-"""params.yaml: what it may say, and the one line that answers what it may not."""
+"""params.yaml is read key by key; an invalid one is refused in one line that names the key."""
 
 import dataclasses
 import re
@@ -24,7 +24,7 @@ HUB_MODEL = {"kind": "hub", "repo": "a/b", "revision": "0" * 40}
 
 
 def recipe_with(changes: dict[str, Any]) -> dict[str, Any]:
-    """The tiny recipe with changes by dotted key; ABSENT takes the key out."""
+    """Return the tiny recipe with changes by dotted key; ABSENT removes the key."""
     recipe = tiny_recipe(**{key: value for key, value in changes.items() if value is not ABSENT})
     for key in (key for key, value in changes.items() if value is ABSENT):
         *sections, last = key.split(".")
@@ -36,14 +36,14 @@ def recipe_with(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def refusal(content: Any) -> str:
-    """The message with which `content` is refused as params.yaml."""
+    """Return the error message for `content` as params.yaml."""
     with pytest.raises(UserError) as refused:
         check_recipe(content, "params.yaml")
     return str(refused.value)
 
 
 def refusal_of_text(folder: Path, text: str | bytes) -> str:
-    """The message with which a params.yaml that holds `text` is refused, the folder's own name left out."""
+    """Return the error message for a params.yaml with this text, without the name of the folder."""
     file = folder / "params.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError) as refused:
@@ -52,7 +52,7 @@ def refusal_of_text(folder: Path, text: str | bytes) -> str:
 
 
 def head_overrides() -> list[str]:
-    """The overrides in the comment at the head of the committed params.yaml."""
+    """Return the overrides in the head comment of the committed params.yaml."""
     head = committed("params.yaml").splitlines()[0]
     command = shlex.split(head.removeprefix("# Made by: "))
     assert command[:2] == ["reprise", "compose"]
@@ -60,19 +60,19 @@ def head_overrides() -> list[str]:
 
 
 @pytest.mark.parametrize("overrides", [[], head_overrides()], ids=["defaults", "head comment"])
-def test_the_committed_recipe_is_what_the_shelf_composes(overrides: list[str], tmp_path: Path) -> None:
+def test_the_committed_recipe_equals_the_composed_one(overrides: list[str], tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(committed("params.yaml"), encoding="utf-8")
     assert to_dict(read_recipe(tmp_path / "params.yaml")) == compose_recipe(overrides, ROOT / "recipes")
 
 
-def test_the_committed_file_is_byte_for_byte_what_its_head_comment_makes(tmp_path: Path) -> None:
+def test_the_command_in_the_head_comment_writes_the_committed_bytes(tmp_path: Path) -> None:
     written = tmp_path / "params.yaml"
     write_recipe(compose_recipe(head_overrides(), ROOT / "recipes"), head_overrides(), written)
     assert written.read_text(encoding="utf-8") == committed("params.yaml")
 
 
 @pytest.mark.parametrize(("spelled", "number"), [("5e-5", 5e-5), ("5E-5", 5e-5), ("5.0e-05", 5e-5), ("1", 1.0)])
-def test_a_number_without_a_dot_is_a_number_to_us_and_to_dvc(tmp_path: Path, spelled: str, number: float) -> None:
+def test_a_number_without_a_dot_is_a_number_for_dvc_too(tmp_path: Path, spelled: str, number: float) -> None:
     write_params(tmp_path)
     file = tmp_path / "params.yaml"
     text, count = re.subn("learning_rate: .*", f"learning_rate: {spelled}", file.read_text())
@@ -93,7 +93,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        # A key that is not known, with the nearest one that is
+        # An unknown key, with the most similar known one
         ({"train.lerning_rate": 1e-4}, "train.lerning_rate: unknown key; did you mean learning_rate?"),
         ({"train.epoch": 3, "train.epochs": ABSENT}, "train.epoch: unknown key; did you mean epochs? (and 1 more)"),
         ({"sed": 1}, "sed: unknown key; did you mean seed?"),
@@ -106,7 +106,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
             {"model.source": {**HUB_MODEL, "config": "c"}},
             "model.source.config: unknown key; expected kind, repo, revision",
         ),
-        # A key that is missing
+        # A missing key
         ({"seed": ABSENT}, "seed: missing; expected every key of the recipe"),
         ({"train": ABSENT}, "train: missing; expected every key of the recipe"),
         ({"train.epochs": ABSENT}, "train.epochs: missing; expected every key of the recipe"),
@@ -130,7 +130,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"task.labels": [True, False]}, "task.labels.0: expected a valid string, got True (and 1 more)"),
         ({"task.filter": {"verdict": "fresh"}}, "task.filter.verdict: expected a valid list, got 'fresh'"),
         ({"task.source": {**WHEEL, "version": 1.0}}, "task.source.version: expected a valid string, got 1.0"),
-        # A value out of its range
+        # A value out of range
         ({"seed": -1}, "seed: expected greater than or equal to 0, got -1"),
         ({"train.epochs": 0}, "train.epochs: expected greater than 0, got 0"),
         ({"train.learning_rate": 0}, "train.learning_rate: expected greater than 0, got 0"),
@@ -170,7 +170,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
             {"run.trackers": ["wandb", "wandb"]},
             "run.trackers: expected each name once, got ['wandb', 'wandb']",
         ),
-        # A source that is none, or is not pinned
+        # An unknown source, or one that is not pinned
         ({"task.source.kind": "git"}, "task.source.kind: expected 'pypi', 'hub', 'local', got 'git'"),
         (
             {"model.source": {**HUB_MODEL, "revision": "main"}},
@@ -194,7 +194,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
             "model.source.path: expected a path under data/own/, the folder that DVC watches for changes, "
             "got 'data/own/../../elsewhere'",
         ),
-        # Splits by other names than the Hub's
+        # Splits with other names than on the Hub
         (
             {"task.source": {**HUB_TABLES, "splits": ["train", "validation"]}},
             "task.source.splits: expected a valid dictionary, got ['train', 'validation']",
@@ -228,7 +228,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
             {"task.source": {**HUB_TABLES, "split": SPLITS}},
             "task.source.split: unknown key; did you mean splits?",
         ),
-        # What is handed in to a benchmark
+        # A submission to a benchmark
         ({"task.submission": "names"}, "task.submission: expected a section with keys of its own, got 'names'"),
         (
             {"task.submission": {"files": {"test": "A.tsv"}}},
@@ -267,7 +267,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
             },
             "task.submission.labels: expected numbers, since task.labels is empty (regression), got 'names'",
         ),
-        # Values that contradict each other
+        # Contradicting values
         (
             {"task.metrics": ["accuracy", "pearson"]},
             "task.metrics: 'pearson' does not fit classification; expected accuracy, f1, matthews",
@@ -296,7 +296,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_value_that_a_recipe_cannot_mean_is_refused_by_its_key(changes: dict[str, Any], message: str) -> None:
+def test_an_invalid_recipe_is_refused_by_its_key(changes: dict[str, Any], message: str) -> None:
     assert refusal(recipe_with(changes)) == f"params.yaml: {message}"
 
 
@@ -311,14 +311,14 @@ def test_a_renamed_kind_of_source_names_the_new_one(section: str) -> None:
     assert refusal(params) == f"params.yaml: {section}.source.kind: 'files' was renamed to 'local'"
 
 
-def test_an_empty_text_is_refused_in_words_of_its_own() -> None:
+def test_an_empty_string_is_refused_with_the_minimum_length() -> None:
     message = refusal(recipe_with({"task.name": ""}))
     assert message.startswith("params.yaml: task.name: expected ")
     assert message.endswith("at least 1 character, got ''")
 
 
 @pytest.mark.parametrize("content", [None, [], "seed: 42", 42], ids=repr)
-def test_what_has_no_sections_is_told_which_ones_were_expected(content: object) -> None:
+def test_a_file_without_sections_is_refused_with_the_expected_ones(content: object) -> None:
     assert refusal(content) == "params.yaml: expected the sections seed, task, model, train, evaluate and run"
 
 
@@ -343,20 +343,20 @@ def test_what_has_no_sections_is_told_which_ones_were_expected(content: object) 
         ({"train.weight_decay": 0}, "train.weight_decay", 0.0),
     ],
 )
-def test_what_stands_at_the_edge_of_its_range_is_taken(changes: dict[str, Any], field: str, value: object) -> None:
+def test_values_at_the_edge_of_their_range_are_accepted(changes: dict[str, Any], field: str, value: object) -> None:
     found: Any = check_recipe(recipe_with(changes), "params.yaml")
     for name in field.split("."):
         found = getattr(found, name)
     assert found == value
 
 
-def test_labels_given_as_integers_are_read_as_their_text() -> None:
+def test_integer_labels_are_read_as_text() -> None:
     recipe = check_recipe(tiny_recipe(**{"task.labels": [0, 1], "task.filter": {"verdict": [0, "1"]}}), "params.yaml")
     assert recipe.task.labels == ["0", "1"]
     assert recipe.task.filter == {"verdict": ["0", "1"]}
 
 
-def test_yes_and_no_are_labels_and_not_truths(tmp_path: Path) -> None:
+def test_yes_and_no_are_read_as_labels_and_not_as_booleans(tmp_path: Path) -> None:
     write_params(tmp_path, **{"task.filter": None})
     file = tmp_path / "params.yaml"
     text, count = re.subn(r"labels:\n *- rotten\n *- fresh", "labels: [no, yes]", file.read_text())
@@ -376,22 +376,22 @@ def test_yes_and_no_are_labels_and_not_truths(tmp_path: Path) -> None:
         ("seed: \x01\n", "params.yaml: not valid YAML: unacceptable character #x0001"),
     ],
 )
-def test_malformed_yaml_is_told_by_line_and_column(tmp_path: Path, text: str, message: str) -> None:
+def test_malformed_yaml_is_reported_with_line_and_column(tmp_path: Path, text: str, message: str) -> None:
     refused = refusal_of_text(tmp_path, text)
     assert refused.startswith(message)
     assert "\n" not in refused
 
 
-def test_a_key_that_stands_twice_is_refused_where_it_stands_again(tmp_path: Path) -> None:
+def test_a_duplicate_key_is_reported_with_its_second_line(tmp_path: Path) -> None:
     refused = refusal_of_text(tmp_path, "seed: 1\nseed: 2\n")
     assert refused.startswith('params.yaml: line 2, column 1: not valid YAML: found duplicate key "seed"')
 
 
-def test_a_file_that_is_not_utf8_is_told_by_its_byte(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf8_is_reported_with_the_position_of_the_byte(tmp_path: Path) -> None:
     assert refusal_of_text(tmp_path, "name: café\n".encode("latin-1")) == "params.yaml: not UTF-8 at byte 9"
 
 
-def test_a_missing_file_is_told_with_what_makes_it(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_the_command_that_writes_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"params\.yaml: not found; .*`reprise compose`$"):
         read_recipe(tmp_path / "params.yaml")
 
@@ -399,7 +399,7 @@ def test_a_missing_file_is_told_with_what_makes_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "section", ["", "task", "task.source", "task.split", "task.submission", "model", "train", "evaluate"]
 )
-def test_a_recipe_that_was_read_cannot_be_changed(section: str) -> None:
+def test_a_recipe_is_immutable(section: str) -> None:
     submission = {"files": {"test": "A.tsv"}, "labels": "names"}
     part: Any = check_recipe(tiny_recipe(**{"task.submission": submission}), "params.yaml")
     for name in filter(None, section.split(".")):

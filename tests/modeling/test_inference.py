@@ -1,4 +1,4 @@
-"""Forward passes: logits in the order of the rows, the same through Accelerate, plain PyTorch and Trainer."""
+"""Predictions have the order of the rows and the same bits with Accelerate, plain PyTorch and Trainer."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tiny import tiny_recipe
 
 @pytest.fixture(scope="module")
 def rows() -> Dataset:
-    """Made-up rows of many lengths in no order, as prepare leaves them without the columns of text."""
+    """Synthetic rows of many lengths in random order, with the columns of prepared data except the texts."""
     random = np.random.default_rng(0)
     lengths = [*random.permutation(np.arange(3, 33)).tolist(), 5, 5, 40]
     ids = [random.integers(5, 40, length).tolist() for length in lengths]
@@ -30,7 +30,7 @@ def rows() -> Dataset:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 64])
-def test_logits_come_in_the_order_of_the_rows_whatever_the_batches(
+def test_logits_have_the_order_of_the_rows_for_any_batch_size(
     model: PreTrainedModel, collate: Collator, rows: Dataset, batch_size: int
 ) -> None:
     logits = predict(model, rows, collate, batch_size, Accelerator(cpu=True))
@@ -48,22 +48,20 @@ def test_logits_come_in_the_order_of_the_rows_whatever_the_batches(
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 33, 64])
-def test_logits_are_the_same_in_batches_that_are_filled_up_to_a_few_shapes(
+def test_padding_to_buckets_does_not_change_the_logits(
     model: PreTrainedModel, collate: Collator, rows: Dataset, batch_size: int
 ) -> None:
-    filled = Collator(collate.tokenizer, collate.kind, buckets=(8, 20, 40))
-    logits = predict(model, rows, filled, batch_size, Accelerator(cpu=True))
+    bucketed = Collator(collate.tokenizer, collate.kind, buckets=(8, 20, 40))
+    logits = predict(model, rows, bucketed, batch_size, Accelerator(cpu=True))
     assert logits.shape == (33, 3)
     np.testing.assert_allclose(
         logits, predict(model, rows, collate, batch_size, Accelerator(cpu=True)), rtol=0, atol=1e-5
     )
-    assert {number for _, number, _ in filled.seen_shapes} == {
-        batch_size
-    }  # also where the last has 1 row, or all have 33
-    assert {length for *_, length in filled.seen_shapes} <= {8, 20, 40}
+    assert {size for _, size, _ in bucketed.seen_shapes} == {batch_size}  # also of a last batch with one row
+    assert {length for *_, length in bucketed.seen_shapes} <= {8, 20, 40}
 
 
-def test_values_of_a_regression_are_the_same_in_batches_that_are_filled_up(tiny_model: Path, collate: Collator) -> None:
+def test_padding_to_buckets_does_not_change_the_values_of_a_regression(tiny_model: Path, collate: Collator) -> None:
     random = np.random.default_rng(1)
     rows = Dataset.from_list(
         [
@@ -73,21 +71,21 @@ def test_values_of_a_regression_are_the_same_in_batches_that_are_filled_up(tiny_
     )
     torch.manual_seed(0)
     model = load_classifier(tiny_model, task_kind([]))
-    plain, filled = (
+    plain, bucketed = (
         predict(model, rows, Collator(collate.tokenizer, task_kind([]), buckets), 4, Accelerator(cpu=True))
         for buckets in (None, (16,))
     )
-    assert filled.shape == (5, 1)
-    np.testing.assert_allclose(filled, plain, rtol=0, atol=1e-5)
+    assert bucketed.shape == (5, 1)
+    np.testing.assert_allclose(bucketed, plain, rtol=0, atol=1e-5)
 
 
-def test_predicting_switches_dropout_off(model: PreTrainedModel, collate: Collator, rows: Dataset) -> None:
+def test_prediction_disables_dropout(model: PreTrainedModel, collate: Collator, rows: Dataset) -> None:
     model.train()
     first, second = (predict(model, rows, collate, 8, Accelerator(cpu=True)) for _ in range(2))
     assert first.tolist() == second.tolist()
 
 
-def test_the_bits_are_the_same_through_accelerate_plain_pytorch_and_trainer(
+def test_accelerate_plain_pytorch_and_trainer_give_the_same_bits(
     model: PreTrainedModel, collate: Collator, rows: Dataset
 ) -> None:
     expected = predict(model, rows, collate, 7, Accelerator(cpu=True))
@@ -95,7 +93,7 @@ def test_the_bits_are_the_same_through_accelerate_plain_pytorch_and_trainer(
     assert predict_with_trainer(model, rows, collate, 7, cpu=True).tobytes() == expected.tobytes()
 
 
-def test_scores_are_those_of_the_tasks_metrics() -> None:
+def test_the_metrics_of_the_task_are_computed() -> None:
     task = check_recipe(tiny_recipe(), "recipe").task
     logits = np.array([[2, 1], [0, 3], [1, 4]], dtype=np.float32)
     assert compute_metrics(task, logits, [0, 1, 0]) == {"accuracy": 2 / 3, "f1": 2 / 3}

@@ -1,4 +1,4 @@
-"""Tests of dvc.yaml: a stage depends on exactly the code that it runs, and has the documented outputs."""
+"""In dvc.yaml, a stage depends on exactly the code that it runs, and has the documented outputs."""
 
 import ast
 from collections.abc import Iterator

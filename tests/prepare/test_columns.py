@@ -1,4 +1,4 @@
-"""Rows: every format is read as written, labels are numbered by name, and a mistake is told by its row and column."""
+"""Every format gives the same standard columns; a wrong value is reported with its row and column."""
 
 import bz2
 import json
@@ -16,7 +16,7 @@ from reprise.core.validation import check_recipe
 from reprise.prepare.columns import UNLABELED, RawSplit, check_columns, read_tables, to_standard_columns
 from tiny import tiny_recipe
 
-# What a test says of the task; the columns are text and label unless it says otherwise.
+# A task on a table with the columns text and label; tests change its keys.
 PLAIN = {
     "text_columns": ["text"],
     "label_column": "label",
@@ -37,13 +37,13 @@ def task(**changes: Any) -> Task:
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the command sets it: without this, `datasets` counts each use of a reader on the Hub."""
+    """Set offline mode like the command: otherwise `datasets` reports each use of a reader to the Hub."""
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture
 def read_table(tmp_path: Path) -> Callable[..., RawSplit]:
-    """Lay a file as the only one and read it: `read_table("a.csv", "text,label…")`."""
+    """Write a single raw file and read it: `read_table("a.csv", "text,label…")`."""
 
     def read_table(name: str, content: str | bytes | Dataset) -> RawSplit:
         file = tmp_path / "raw/all" / name
@@ -60,18 +60,18 @@ def read_table(tmp_path: Path) -> Callable[..., RawSplit]:
 
 @pytest.fixture
 def read(read_table: Callable[..., RawSplit]) -> Read:
-    """Read a file to rows in standard columns, as prepare does: `read("a.csv", "text,label…", labels=["a", "b"])`."""
+    """Read a file into standard columns, as prepare does: `read("a.csv", "text,label…", labels=["a", "b"])`."""
 
     def read(name: str, content: str | bytes | Dataset, **changes: Any) -> Dataset:
-        table, said = read_table(name, content), task(**changes)
-        check_columns(table, said)
-        return to_standard_columns(table, said).remove_columns("row")
+        table, changed = read_table(name, content), task(**changes)
+        check_columns(table, changed)
+        return to_standard_columns(table, changed).remove_columns("row")
 
     return read
 
 
 def classes(names: list[str], labels: list[int]) -> Dataset:
-    """A table whose labels are numbers with published names, as datasets on the Hub have them."""
+    """Return a table with class ids and their names as labels, like datasets on the Hub."""
     features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
     return Dataset.from_dict({"text": [f"text {number}" for number in range(len(labels))], "label": labels}, features)
 
@@ -116,7 +116,7 @@ def test_parquet_is_read(read: Read) -> None:
         ("a.parquet", Dataset.from_dict({"text": ["x"], "label": ["a"]})),
     ],
 )
-def test_rows_are_mapped_from_disk_from_reading_to_standard_columns(
+def test_raw_rows_and_standard_columns_are_memory_mapped(
     read_table: Callable[..., RawSplit], name: str, content: str | Dataset
 ) -> None:
     table = read_table(name, content)
@@ -125,7 +125,7 @@ def test_rows_are_mapped_from_disk_from_reading_to_standard_columns(
         assert [Path(file["filename"]).suffix for file in rows.cache_files] == [".arrow"]
 
 
-def test_each_split_is_a_table_named_after_its_file(tmp_path: Path) -> None:
+def test_each_split_is_a_table_with_the_name_of_its_file(tmp_path: Path) -> None:
     for split in "validation", "train":
         (tmp_path / "raw" / split).mkdir(parents=True)
         (tmp_path / "raw" / split / "a.csv").write_text(f"text,label\n{split},a\n")
@@ -134,7 +134,7 @@ def test_each_split_is_a_table_named_after_its_file(tmp_path: Path) -> None:
     assert (validation.split, validation.rows["text"][:]) == ("validation", ["validation"])
 
 
-def test_files_of_one_split_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_files_of_one_split_are_read_in_alphabetical_order(tmp_path: Path) -> None:
     (tmp_path / "raw/train").mkdir(parents=True)
     for number in 2, 0, 1:
         Dataset.from_dict({"text": [f"part {number}"]}).to_parquet(tmp_path / f"raw/train/{number}.parquet")
@@ -149,7 +149,7 @@ def test_labels_are_numbered_in_the_order_of_the_recipe(read: Read, labels: list
 
 
 @pytest.mark.parametrize(("names", "stored"), [(["a", "b"], [0, 1, 1]), (["b", "a"], [1, 0, 0])])
-def test_class_numbers_are_mapped_by_their_published_names(read: Read, names: list[str], stored: list[int]) -> None:
+def test_class_ids_are_mapped_by_their_names(read: Read, names: list[str], stored: list[int]) -> None:
     assert read("a.parquet", classes(names, stored), labels=["a", "b"])["label"][:] == [0, 1, 1]
 
 
@@ -161,7 +161,7 @@ def test_class_numbers_are_mapped_by_their_published_names(read: Read, names: li
         ("a.parquet", Dataset.from_dict({"text": ["x", "y"], "label": [1, 0]})),
     ],
 )
-def test_integer_labels_mean_the_same_in_every_format(read: Read, name: str, content: str | Dataset) -> None:
+def test_integer_labels_are_equal_in_every_format(read: Read, name: str, content: str | Dataset) -> None:
     assert read(name, content, labels=[0, 1])["label"][:] == [1, 0]
 
 
@@ -172,7 +172,7 @@ def test_integer_labels_mean_the_same_in_every_format(read: Read, name: str, con
         (Dataset.from_dict({"text": ["x", "y"], "label": [1, UNLABELED]}), [0, 1]),
     ],
 )
-def test_a_hidden_label_is_allowed_in_test_splits_alone(
+def test_a_hidden_label_is_accepted_only_in_test_splits(
     tmp_path: Path, content: Dataset, labels: list[str | int]
 ) -> None:
     for split in "train", "test", "test_mismatched":
@@ -186,29 +186,29 @@ def test_a_hidden_label_is_allowed_in_test_splits_alone(
         to_standard_columns(train, task(labels=labels))
 
 
-def test_regression_takes_the_number_itself(read: Read) -> None:
+def test_labels_of_a_regression_are_the_numbers(read: Read) -> None:
     rows = read("a.csv", "text,label\nx,2.5\ny,-3\nz,1e-2\n", **REGRESSION)
     assert rows["label"][:] == [2.5, -3.0, 0.01]
     assert rows.features["label"] == Value("float64")
 
 
-def test_sentence_pairs_have_two_texts_in_the_order_of_the_recipe(read: Read) -> None:
+def test_sentence_pairs_have_two_text_columns_in_the_order_of_the_recipe(read: Read) -> None:
     rows = read("a.csv", "one,two,label\nx,y,a\n", text_columns=["two", "one"])
     assert (rows["text"][:], rows["text_pair"][:]) == (["y"], ["x"])
 
 
-def test_a_column_that_groups_the_split_is_kept_as_text(read: Read) -> None:
+def test_the_group_column_is_kept_as_text(read: Read) -> None:
     split = {"validation": 0.1, "test": 0.1, "group_by": "film", "seed": 0}
     assert read("a.jsonl", json_lines({"text": "x", "label": "a", "film": 7}), split=split)["group"][:] == ["=7"]
 
 
-def test_rows_whose_group_is_not_known_are_groups_of_their_own(read: Read) -> None:
+def test_each_row_without_a_group_is_its_own_group(read: Read) -> None:
     split = {"validation": 0.1, "test": 0.1, "group_by": "film", "seed": 0}
     rows = read("a.csv", "text,label,film\nu,a,\nv,b,row 0\nx,a,\n", split=split)
     assert len(set(rows["group"])) == 3
 
 
-def test_ids_are_taken_from_their_column_as_text(read: Read) -> None:
+def test_ids_are_the_values_of_their_column_as_text(read: Read) -> None:
     assert read("a.jsonl", json_lines({"text": "x", "label": "a", "n": 30}), id_column="n")["id"][:] == ["30"]
 
 
@@ -221,26 +221,26 @@ def test_ids_are_taken_from_their_column_as_text(read: Read) -> None:
         ({"year": [2001]}, ["u"]),
     ],
 )
-def test_rows_are_kept_that_hold_a_wanted_value_in_every_named_column(
+def test_the_filter_keeps_rows_with_a_listed_value_in_every_named_column(
     read_table: Callable[..., RawSplit], keep: dict[str, list[str]] | None, texts: list[str]
 ) -> None:
     table = read_table("a.csv", "text,label,year\nu,a,2001\nv,b,1999\nx,plot,1999\ny,b,1999\n")
     assert to_standard_columns(table, task(filter=keep, labels=["a", "b", "plot"]))["text"][:] == texts
 
 
-def test_class_numbers_are_kept_by_their_names(read: Read) -> None:
+def test_class_ids_are_filtered_by_their_names(read: Read) -> None:
     rows = read("a.parquet", classes(["plot", "b", "a"], [0, 1, 2]), filter={"label": ["a", "b"]})
     assert rows["label"][:] == [1, 0]
 
 
-def test_a_row_without_an_id_is_named_by_its_number_in_the_file(read: Read) -> None:
+def test_without_an_id_column_the_id_is_the_index_of_the_row(read: Read) -> None:
     rows = read("a.csv", "text,label\nu,plot\nv,b\nx,plot\ny,a\n", filter={"label": ["a", "b"]})
     assert rows.to_dict() == {"id": ["1", "3"], "text": ["v", "y"], "label": [1, 0]}
 
 
-@pytest.mark.parametrize("named", [None, "n"])
-def test_keeping_nothing_leaves_no_rows(read: Read, named: str | None) -> None:
-    assert len(read("a.csv", "n,text,label\n1,x,a\n", filter={"label": ["other"]}, id_column=named)) == 0
+@pytest.mark.parametrize("id_column", [None, "n"])
+def test_a_filter_that_matches_nothing_leaves_no_rows(read: Read, id_column: str | None) -> None:
+    assert len(read("a.csv", "n,text,label\n1,x,a\n", filter={"label": ["other"]}, id_column=id_column)) == 0
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_keeping_nothing_leaves_no_rows(read: Read, named: str | None) -> None:
             "text,label\nx,a\ny,frehs\n",
             {"labels": ["rotten", "fresh", "a"]},
             "a.csv, row 2: unknown label 'frehs'; did you mean 'fresh'? expected one of task.labels: rotten, fresh, a",
-            id="a label of another name",
+            id="an unknown label",
         ),
         pytest.param(
             "a.jsonl",
@@ -265,7 +265,7 @@ def test_keeping_nothing_leaves_no_rows(read: Read, named: str | None) -> None:
             classes(["a", "b", "c"], [0, 2]),
             {},
             "a.parquet, row 2: unknown label 'c'; expected one of task.labels: a, b",
-            id="a class of another name",
+            id="an unknown class",
         ),
         pytest.param(
             "a.jsonl",
@@ -279,7 +279,7 @@ def test_keeping_nothing_leaves_no_rows(read: Read, named: str | None) -> None:
             json_lines({"text": 12, "label": "a"}),
             {},
             "a.jsonl, row 1: expected text in column 'text', got 12",
-            id="a number for a text",
+            id="a number instead of text",
         ),
         *(
             pytest.param(
@@ -287,7 +287,7 @@ def test_keeping_nothing_leaves_no_rows(read: Read, named: str | None) -> None:
                 f"text,label\nx,1.5\ny,{value}\n",
                 REGRESSION,
                 "a.csv, row 2: expected a finite number as the label, since task.labels is empty; got " + repr(value),
-                id=f"{value or 'nothing'} for a number",
+                id=f"{value or 'nothing'} instead of a number",
             )
             for value in ("nan", "inf", "-inf", "high", "")
         ),
@@ -303,25 +303,25 @@ def test_keeping_nothing_leaves_no_rows(read: Read, named: str | None) -> None:
             "n,text,label\n4,x,a\n5,y,a\n4,z,b\n",
             {"id_column": "n"},
             "a.csv: rows 1 and 3 have the same id '4' in column 'n' (task.id_column); expected different ids",
-            id="an id twice",
+            id="a duplicate id",
         ),
         pytest.param(
             "a.csv",
             "n,text,label\n1,u,plot\n2,v,plot\n3,x,A\n",
             {"filter": {"label": ["a", "b", "A"]}},
             "a.csv, row 3: unknown label 'A'",
-            id="a label after rows that are left out",
+            id="an unknown label after filtered rows",
         ),
         pytest.param(
             "a.csv",
             "n,text,label\n1,u,plot\n7,v,a\n2,w,plot\n7,x,b\n",
             {"filter": {"label": ["a", "b"]}, "id_column": "n"},
             "a.csv: rows 2 and 4 have the same id '7'",
-            id="an id twice after rows that are left out",
+            id="a duplicate id after filtered rows",
         ),
     ],
 )
-def test_a_mistake_in_a_row_names_the_row_as_it_stands_in_the_file(
+def test_a_wrong_value_is_reported_with_its_row_number_in_the_file(
     read: Read, name: str, content: str | Dataset, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -347,7 +347,7 @@ def test_a_mistake_in_a_row_names_the_row_as_it_stands_in_the_file(
         ),
     ],
 )
-def test_a_missing_column_is_told_with_its_key_and_the_nearest_name(
+def test_a_missing_column_is_reported_with_its_key_and_the_most_similar_name(
     read: Read, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -358,18 +358,16 @@ def test_a_missing_column_is_told_with_its_key_and_the_nearest_name(
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        pytest.param("a.csv", "text,label\nx,a\ny,b,c\n", id="a field too many"),
-        pytest.param("a.csv", "text,label\nx,a,1\ny,b,2\n", id="a field too many in every row"),
+        pytest.param("a.csv", "text,label\nx,a\ny,b,c\n", id="an extra field"),
+        pytest.param("a.csv", "text,label\nx,a,1\ny,b,2\n", id="an extra field in every row"),
         pytest.param("a.csv", "text,label\nx,a,\ny,b,\n", id="a comma at the end of every row"),
-        pytest.param("a.csv", 'text,label\n"x,a\ny,b\n', id="a quote that does not end"),
+        pytest.param("a.csv", 'text,label\n"x,a\ny,b\n', id="an unclosed quote"),
         pytest.param("a.csv.bz2", bz2.compress("text,label\ncafé,a\n".encode("latin-1")), id="not UTF-8, compressed"),
-        pytest.param("a.jsonl.bz2", bz2.compress(b'{"text": "x"\n'), id="no JSON, compressed"),
+        pytest.param("a.jsonl.bz2", bz2.compress(b'{"text": "x"\n'), id="not JSON, compressed"),
         pytest.param("a.csv", "text,label\n", id="no rows"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told_by_its_name_in_one_line(
-    read: Read, name: str, content: str | bytes
-) -> None:
+def test_an_unreadable_file_is_reported_with_its_name_in_one_line(read: Read, name: str, content: str | bytes) -> None:
     with pytest.raises(UserError) as caught:
         read(name, content)
     assert f"/raw/all/{name}: " in str(caught.value)
