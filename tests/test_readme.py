@@ -1,4 +1,4 @@
-"""The README has the committed metrics, and its make targets, commands and links exist."""
+"""The documentation has the committed metrics, and its make targets, commands and links exist."""
 
 import json
 import re
@@ -9,7 +9,9 @@ import pytest
 from tiny import ROOT, Run, committed
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+EXPERIMENTS = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
 
 
 def test_its_numbers_are_the_committed_metrics() -> None:
@@ -20,7 +22,7 @@ def test_its_numbers_are_the_committed_metrics() -> None:
         assert row in README
     low, high = metrics["ci95"]["accuracy"].values()
     assert f"**{metrics['accuracy']:.3f}** ({low:.3f} – {high:.3f})" in README
-    assert json.dumps(metrics) in README
+    assert json.dumps(metrics) in EXPERIMENTS
 
 
 def documented_targets() -> set[str]:
@@ -30,14 +32,35 @@ def documented_targets() -> set[str]:
     return {target for line in lines for target in line.split()}
 
 
-@pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
-def test_every_target_command_and_link_exists(text: str) -> None:
-    assert set(re.findall(r"(?:`|^)make ([a-z0-9-]+)", text, flags=re.MULTILINE)) - documented_targets() == set()
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_every_target_command_and_link_exists(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    targets = re.findall(r"(?:`|^|\$ |&& )make ([a-z0-9-]+)", text, flags=re.MULTILINE)
+    assert set(targets) - documented_targets() == set()
     cli = (ROOT / "src/reprise/cli.py").read_text(encoding="utf-8")
-    for command in set(re.findall(r"`reprise ([a-z][a-z-]*)", text)):
+    for command in set(re.findall(r"(?:`|^|\$ |&& )reprise ([a-z][a-z-]*)", text, flags=re.MULTILINE)):
         assert f"def {command.replace('-', '_')}(" in cli, command
-    for link in re.findall(r"\]\(([^)#]+)\)", text):
-        assert (ROOT / link).exists(), link
+    for path in re.findall(r"`((?:benchmarks|deploy|docker|notebooks|recipes|reference|src|tests)/[\w./-]+)`", text):
+        assert "NAME" in path or (ROOT / path).exists(), path
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_of_the_documentation_is_linked_from_the_readme() -> None:
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        assert f"](docs/{page.name})" in README, page.name
 
 
 def test_every_makefile_target_has_a_help_text(run: Run) -> None:
@@ -48,5 +71,5 @@ def test_every_makefile_target_has_a_help_text(run: Run) -> None:
 
 
 def test_no_document_contains_a_placeholder() -> None:
-    for document in sorted(Path(ROOT).glob("*.md")):
+    for document in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]):
         assert "@@" not in document.read_text(encoding="utf-8"), document.name

@@ -53,6 +53,7 @@ def run_stages(folder: Path, run: Run, **task: Any) -> tuple[dict[str, Any], Any
     return metrics, pq.read_table(folder / "predictions/test.parquet")
 
 
+@pytest.mark.full
 def test_a_pair_of_sentences_with_three_labels_is_learned(folder: Path, run: Run) -> None:
     metrics, table = run_stages(
         folder,
