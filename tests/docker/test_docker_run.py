@@ -161,7 +161,7 @@ def values(call: list[str], option: str) -> list[str]:
         ([], {}, "no container engine is installed; expected docker or podman"),
         (["docker"], {"ENGINE": "lxc"}, "expected docker or podman, got lxc"),
         (["docker"], {"ENGINE": "podman"}, "podman is not installed; expected docker or podman on the PATH"),
-        (["docker"], {"FAIL": "info"}, "docker is installed but does not answer; `docker info` says why"),
+        (["docker"], {"FAIL": "info"}, "docker is installed but does not answer; run `docker info` for the reason"),
     ],
     ids=["none", "unknown", "not installed", "not running"],
 )

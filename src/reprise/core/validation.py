@@ -50,7 +50,7 @@ def load_params(path: Path) -> Any:
         UserError: the file is missing, or is not YAML.
     """
     try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))  # the C parser names no aliases
     except FileNotFoundError:
         raise UserError(
             f"{path}: not found; run from the repository's root, or write it with `reprise compose`"
