@@ -72,7 +72,7 @@ def test_a_workspace_with_other_results_comes_first_with_its_errors(folder: Path
     content = page_data(folder / "report/index.html")
     assert content["runs"][0]["name"] == "workspace"
     text = (folder / "report/index.html").read_text(encoding="utf-8")
-    assert "most confident errors of <strong>workspace</strong>" in text
+    assert "Most confident errors of <strong>workspace</strong>" in text
     assert text.count("<blockquote>") > 0
 
 

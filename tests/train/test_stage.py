@@ -209,7 +209,7 @@ def test_ctrl_c_exits_with_130_and_keeps_the_earlier_model(train: Train, workdir
 def test_missing_device_is_an_error_before_any_work(verb: str, workdir: Path, run: Run) -> None:
     refused = run(workdir, "reprise", verb, code=2, env={"REPRISE_HARDWARE": "cuda", "CUDA_VISIBLE_DEVICES": ""})
     assert refused.stderr == (
-        "reprise: error: cuda: PyTorch sees no GPU; expected one with its driver, as `make train-gpu` hands it on\n"
+        "reprise: error: cuda: PyTorch sees no GPU; expected one with its driver, as `make train-gpu` passes it on\n"
     )
 
 
@@ -217,7 +217,7 @@ def test_missing_result_of_an_earlier_stage_is_named(workdir: Path, run: Run) ->
     (workdir / "data/prepared/stats.json").unlink()
     failed = run(workdir, "reprise", "train", code=2)
     assert failed.stderr == (
-        "reprise: error: data/prepared/card.json: not found; "
+        "reprise: error: data/prepared/stats.json: not found; "
         "expected the results of the stages before train: run `dvc repro`\n"
     )
 

@@ -149,7 +149,7 @@ def test_tracker_that_cannot_start_is_one_line_and_keeps_the_earlier_model(workd
     (workdir / "tracking").write_text("in the way")
     write_params(workdir, **TENSORBOARD)
     refused = run(workdir, "reprise", "train", code=2).stderr
-    assert re.fullmatch(r"reprise: error: params\.yaml: train\.trackers: tensorboard: .*tracking.*\n", refused)
+    assert re.fullmatch(r"reprise: error: params\.yaml: run\.trackers: tensorboard: .*tracking.*\n", refused)
     assert results(workdir) == earlier
 
 

@@ -285,13 +285,14 @@ def verify_manifest(checkpoint: Path) -> str | None:
     Returns:
         What is wrong; None if the checkpoint is valid.
     """
+    name = MANIFEST
     try:
         files: dict[str, str] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
         for name, digest in files.items():
             if sha256(checkpoint / name) != digest:
                 return f"{name} has changed since it was written"
-    except (OSError, ValueError, KeyError) as error:
-        return f"{getattr(error, 'filename', None) or MANIFEST} cannot be read"
+    except (OSError, ValueError, KeyError):
+        return f"{name} cannot be read"
     return None
 
 

@@ -21,6 +21,6 @@ class RepriseMetric(evaluate.Metric):  # type: ignore[misc]  # the library has n
             features=datasets.Features({"predictions": number, "references": number}),
         )
 
-    def _compute(self, predictions: npt.ArrayLike, references: npt.ArrayLike, num_labels: int) -> dict[str, float]:
+    def _compute(self, predictions: npt.ArrayLike, references: npt.ArrayLike, num_labels: int = 2) -> dict[str, float]:
         function = METRICS[self.config_name].function
         return {self.config_name: function(np.asarray(predictions), np.asarray(references), num_labels)}
