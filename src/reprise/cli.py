@@ -1,7 +1,10 @@
 """`reprise COMMAND`: one command per stage or tool. Heavy imports are deferred to the command that needs them."""
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -220,7 +223,8 @@ def predict(
     reprise predict "a moving story"; reprise predict --file reviews.csv --out labels.jsonl
     """
     _go_offline()
-    from reprise.commands.predict import parse_row, predict_file, predict_lines, predict_texts, write_submission
+    with _paused_gc():
+        from reprise.commands.predict import parse_row, predict_file, predict_lines, predict_texts, write_submission
     from reprise.core.validation import read_recipe
     from reprise.hardware import current_hardware, require_device
 
@@ -390,6 +394,15 @@ def prune(
     from reprise.commands.prune import prune
 
     prune(lambda question: yes or typer.confirm(question))
+
+
+@contextmanager
+def _paused_gc() -> Iterator[None]:
+    """Import without garbage collection, and exempt the imported objects from it: they live until the process ends."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def _go_offline() -> None:
