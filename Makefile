@@ -78,14 +78,16 @@ report: setup  ## Write an offline HTML report of all runs to report/index.html 
 verify: setup  ## Reproduce a commit in a temporary worktree and grade each output (REV=…, STRICT=1 requires equal bits)
 	@reprise verify $(REV) $(if $(STRICT),--strict)
 
-test: $(VENV)/.dev  ## Run the tests and measure coverage
-	pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=10
+test: $(VENV)/.dev  ## Run the tests
+	pytest --durations=10
 
 test-unit: $(VENV)/.dev  ## Run the tests that neither type a command nor train, in under a minute
 	pytest -m unit
 
-test-full: $(VENV)/.dev  ## Run further variants of the tests: more processes, signals, verdicts, full disks
-	pytest -m full --durations=5
+# All tests but those that other targets run.
+OTHERS := e2e images chaos batch_invariance report xla multihost slurm s3
+test-full: $(VENV)/.dev  ## Run the tests and their further variants, and measure the coverage
+	pytest -m "not ($(subst $() , or ,$(OTHERS)))" --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=10
 
 test-e2e: $(VENV)/.dev  ## Run the default recipe in a new clone, offline after fetch, and check its metrics (N=3 seeds)
 	pytest -m e2e -n 0 -s
