@@ -13,7 +13,7 @@ class RepriseMetric(evaluate.Metric):  # type: ignore[misc]  # the library has n
 
     def _info(self) -> evaluate.MetricInfo:
         metric = METRICS[self.config_name]
-        number = datasets.Value("float64" if metric.task_kind == "regression" else "int64")
+        number = datasets.Value("int64" if metric.task_kind == "classification" else "float64")
         return evaluate.MetricInfo(
             description=str(metric.function.__doc__),
             citation="",
