@@ -70,18 +70,18 @@ def watch_steps(number: int, metrics: dict[str, float]) -> None:
 
     The first step's end is recorded in seconds since 1970 and in CPU seconds of this process.
     """
-    from reprise.train.history import TrainingHistory
+    from reprise.train.recorder import Recorder
 
-    step = TrainingHistory.log_step
+    step = Recorder.log_step
 
-    def noting(record: TrainingHistory, *arguments: Any) -> None:
+    def noting(recorder: Recorder, *arguments: Any) -> None:
         metrics.setdefault("first_step", time.time())
         metrics.setdefault("first_step_cpu_seconds", time.process_time())
-        step(record, *arguments)
-        if record.steps_done == number:
+        step(recorder, *arguments)
+        if recorder.history.steps_done == number:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    TrainingHistory.log_step = noting  # type: ignore[assignment, method-assign]
+    Recorder.log_step = noting  # type: ignore[assignment, method-assign]
 
 
 def watch(metrics: dict[str, float]) -> None:

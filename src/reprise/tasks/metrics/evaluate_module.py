@@ -8,7 +8,7 @@ import numpy.typing as npt
 from reprise.tasks.metrics.registry import METRICS
 
 
-class RepriseMetric(evaluate.Metric):  # type: ignore[misc]  # the library has no types
+class RepriseMetric(evaluate.Metric):
     """A metric of the registry, by the name of the configuration."""
 
     def _info(self) -> evaluate.MetricInfo:
