@@ -223,8 +223,6 @@ def predict(
     reprise predict "a moving story"; reprise predict --file reviews.csv --out labels.jsonl
     """
     _go_offline()
-    with _paused_gc():
-        from reprise.commands.predict import parse_row, predict_file, predict_lines, predict_texts, write_submission
     from reprise.core.validation import read_recipe
     from reprise.hardware import current_hardware, require_device
 
@@ -232,6 +230,8 @@ def predict(
         raise UserError("predict: expected only one of texts, --file (optionally with --out) and --submission")
     recipe, hardware = read_recipe(), current_hardware()
     require_device(hardware)
+    with _paused_gc():
+        from reprise.commands.predict import parse_row, predict_file, predict_lines, predict_texts, write_submission
     cpu = hardware == "cpu"
     if submission:
         write_submission(recipe, submission, cpu=cpu)
@@ -400,9 +400,11 @@ def prune(
 def _paused_gc() -> Iterator[None]:
     """Import without garbage collection, and exempt the imported objects from it: they live until the process ends."""
     gc.disable()
-    yield
-    gc.freeze()
-    gc.enable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _go_offline() -> None:
