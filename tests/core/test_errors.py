@@ -1,0 +1,14 @@
+from pathlib import Path
+
+from reprise.core.errors import UserError
+
+
+def test_an_error_is_one_line_of_file_key_problem_and_what_was_expected() -> None:
+    error = UserError("got 'ten'", file=Path("params.yaml"), key="train.epochs", expected="an integer")
+    assert str(error) == "params.yaml: train.epochs: got 'ten'; expected an integer"
+    assert (error.file, error.key, error.expected) == ("params.yaml", "train.epochs", "an integer")
+
+
+def test_parts_that_an_error_does_not_have_leave_no_trace() -> None:
+    assert str(UserError(key="--processes", expected="at least 1")) == "--processes: expected at least 1"
+    assert str(UserError("no runs yet")) == "no runs yet"
