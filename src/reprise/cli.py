@@ -227,7 +227,7 @@ def predict(
     from reprise.hardware import current_hardware, require_device
 
     if sum((bool(texts), file is not None, submission is not None)) > 1 or (out and not file):
-        raise UserError("predict: expected only one of texts, --file (optionally with --out) and --submission")
+        raise UserError(key="predict", expected="only one of texts, --file (optionally with --out) and --submission")
     recipe, hardware = read_recipe(), current_hardware()
     require_device(hardware)
     with _paused_gc():
@@ -353,7 +353,7 @@ def compare(
     from reprise.commands.compare import compare
 
     if json and markdown:
-        raise UserError("compare: expected only one of --json and --markdown")
+        raise UserError(key="compare", expected="only one of --json and --markdown")
     compare(before, after, rows, "json" if json else "markdown" if markdown else "text")
 
 

@@ -33,7 +33,8 @@ def current_hardware(hardware_dir: Path = HARDWARE_DIR) -> str:
     for lock in LOCKS:
         if not (hardware_dir / hardware / lock).is_file():
             known = ", ".join(sorted(found.parent.name for found in hardware_dir.glob(f"*/{lock}")))
-            raise UserError(f"REPRISE_HARDWARE: no lock {hardware_dir / hardware / lock}; expected one of {known}")
+            missing = hardware_dir / hardware / lock
+            raise UserError(f"no lock {missing}", key="REPRISE_HARDWARE", expected=f"one of {known}")
     return hardware
 
 
@@ -52,8 +53,10 @@ def locked_environment(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> dict
         installed = installed_version(name)
         if installed != pinned:
             raise UserError(
-                f"{hardware_dir / hardware}: the lock pins {name} {pinned}, installed is {installed or 'none'}; "
-                "expected them to agree: run `make setup`, or build the image again"
+                f"the lock pins {pinned}, installed is {installed or 'none'}",
+                file=hardware_dir / hardware,
+                key=name,
+                expected="them to agree: run `make setup`, or build the image again",
             )
     return {
         "hardware": hardware,
@@ -74,11 +77,11 @@ def require_device(hardware: str) -> None:
         import torch  # not at the top: `reprise environment` runs on every `dvc repro` and must start fast
 
         if not torch.cuda.is_available():
-            raise UserError("cuda: PyTorch sees no GPU; expected one with its driver, as `make train-gpu` passes it on")
+            expected = "one with its driver, as `make train-gpu` passes it on"
+            raise UserError("PyTorch sees no GPU", key="cuda", expected=expected)
     if hardware == "tpu" and os.environ.get("PJRT_DEVICE", "TPU") == "TPU" and not tpu_available():
-        raise UserError(
-            "tpu: no TPU in /dev; expected one, as `make train-tpu` passes it on, or PJRT_DEVICE=CPU to try without"
-        )
+        expected = "one, as `make train-tpu` passes it on, or PJRT_DEVICE=CPU to try without"
+        raise UserError("no TPU in /dev", key="tpu", expected=expected)
 
 
 def tpu_available() -> bool:

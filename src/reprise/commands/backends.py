@@ -74,7 +74,7 @@ def train_in_tempdir(recipe: dict[str, Any], backend: Backend) -> Iterator[Path]
     """
     for required in (stats_path(PREPARED), PRETRAINED / "model"):
         if not required.exists():
-            raise UserError(f"{required}: not found; expected the output of `dvc repro prepare`")
+            raise UserError("not found", file=required, expected="the output of `dvc repro prepare`")
     with tempfile.TemporaryDirectory(prefix="reprise-") as name:
         folder = Path(name)
         with (folder / "params.yaml").open("w", encoding="utf-8") as file:
@@ -87,5 +87,6 @@ def train_in_tempdir(recipe: dict[str, Any], backend: Backend) -> Iterator[Path]
         if Path("src/reprise").is_dir():  # run the code of this checkout, not the installed one
             environment["PYTHONPATH"] = str(Path("src").absolute())
         if subprocess.call([backend.python, "-m", "reprise", "train"], cwd=folder, env=environment):
-            raise UserError(f"{backend.python}: `reprise train` failed, see above; expected it to train this recipe")
+            expected = "it to train this recipe"
+            raise UserError("`reprise train` failed, see above", file=backend.python, expected=expected)
         yield folder

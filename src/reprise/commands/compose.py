@@ -50,32 +50,35 @@ def compose_recipe(overrides: Sequence[str], catalog: Path = RECIPES_DIR) -> dic
         UserError: an override has an unknown key or choice, or the composed recipe is invalid.
     """
     if not (catalog / "config.yaml").is_file():
-        raise UserError(f"{catalog}/config.yaml: not found; run from the repository's root")
+        expected = "the repository's root as the current folder"
+        raise UserError("not found", file=catalog / "config.yaml", expected=expected)
     for override in overrides:
         if not override.isprintable():  # the command is written to one line of params.yaml
-            raise UserError(f"compose: {override!r}: expected GROUP=CHOICE or KEY=VALUE on one line")
+            raise UserError(file="compose", key=repr(override), expected="GROUP=CHOICE or KEY=VALUE on one line")
     try:
         with initialize_config_dir(str(catalog.resolve()), version_base="1.3"):
             composed = OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"compose: {_format_hydra_error(error, catalog)}") from None
+        raise _user_error(error, catalog) from None
     # Converted to dataclasses and back, so that the recipe is validated and complete, with keys in a fixed order.
     return dict(to_dict(check_recipe(composed, "compose")))
 
 
-def _format_hydra_error(error: Exception, catalog: Path) -> str:
+def _user_error(error: Exception, catalog: Path) -> UserError:
     """Reduce Hydra's message of many lines to one, with the nearest key or the valid choices."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if unknown := re.match(r"Could not override '([^']+)'", lines[0]):
         near = difflib.get_close_matches(unknown[1], flatten(compose_recipe([], catalog), keep_empty=True), n=1)
-        return f"{unknown[1]}: unknown key" + (f"; did you mean {near[0]}?" if near else "; params.yaml lists them all")
+        if near:
+            return UserError(f"unknown key; did you mean {near[0]}?", file="compose", key=unknown[1])
+        return UserError("unknown key", file="compose", key=unknown[1], expected="one of params.yaml")
     if malformed := re.match(r"Error parsing override '(.*)'", lines[0]):
-        return f"{malformed[1]!r}: expected GROUP=CHOICE or KEY=VALUE"
+        return UserError(file="compose", key=repr(malformed[1]), expected="GROUP=CHOICE or KEY=VALUE")
     if unknown := re.match(r"In 'config': Could not find '(\w+)/([^']*)'", lines[0]):
         group, choice = unknown.groups()
         choices = ", ".join(name for name, _ in list_recipes(catalog).get(group, []))
-        return f"{group}={choice}: unknown choice; expected one of {choices}"
-    return lines[0]
+        return UserError("unknown choice", file="compose", key=f"{group}={choice}", expected=f"one of {choices}")
+    return UserError(lines[0], file="compose")
 
 
 def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -> list[str]:

@@ -83,10 +83,9 @@ def parity(steps: int) -> bool:
     """
     recipe, backends = read_recipe(), find_backends()
     if len(backends) < 2:
-        raise UserError(
-            f"parity: only {', '.join(backends)} found; expected another backend: a GPU, or XLA in "
-            f"{ENVIRONMENTS['xla']}: make setup VENV={ENVIRONMENTS['xla']} LOCKS=docker/tpu"
-        )
+        xla = ENVIRONMENTS["xla"]
+        expected = f"another backend: a GPU, or XLA in {xla}: make setup VENV={xla} LOCKS=docker/tpu"
+        raise UserError(f"only {', '.join(backends)} found", key="parity", expected=expected)
     kinds = precisions(recipe)
     runs = list(run_each(recipe, steps, {name: (backend, {}) for name, backend in backends.items()}))
     curves = [

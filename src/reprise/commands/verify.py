@@ -67,7 +67,8 @@ def reproduce(commit: str) -> Path:
         if try_output("dvc", "pull", "--remote", "workspace", str(fetched), folder=folder) is not None:
             print(f"verify: {fetched} restored from the DVC cache", flush=True)
     if dvc("repro", folder=folder):
-        raise UserError(f"{folder}: the pipeline failed, see above; expected it to finish as it did for the commit")
+        expected = "it to finish as it did for the commit"
+        raise UserError("the pipeline failed, see above", file=folder, expected=expected)
     return folder
 
 

@@ -9,7 +9,7 @@ class UserError(Exception):
     Attributes:
         problem: what is wrong, "" where `expected` says it all.
         file: the file or folder that is wrong, as the user names it; "" for an argument.
-        key: the key, column, option or variable in it, such as `train.epochs`.
+        key: the key, column, option, variable or argument, such as `train.epochs`.
         expected: what would be right, without the word "expected".
     """
 

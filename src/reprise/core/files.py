@@ -63,9 +63,9 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{file}: not found; expected the result of `dvc repro`") from None
+        raise UserError("not found", file=file, expected="the result of `dvc repro`") from None
     except ValueError:
-        raise UserError(f"{file}: not valid JSON; expected the result of `dvc repro`, which recreates it") from None
+        raise UserError("not valid JSON", file=file, expected="the result of `dvc repro`, which recreates it") from None
     return content
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
@@ -52,18 +52,29 @@ def load_params(path: Path) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))  # the C parser names no aliases
     except FileNotFoundError:
-        raise UserError(
-            f"{path}: not found; run from the repository's root, or write it with `reprise compose`"
-        ) from None
+        expected = "the repository's root as the current folder, or a recipe written by `reprise compose`"
+        raise UserError("not found", file=path, expected=expected) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
+        raise UserError(f"not UTF-8 at byte {error.start}", file=path) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = " ".join(str(error.problem or error.context).split())
-        raise UserError(f"{path}: {where}not valid YAML: {problem}") from None
+        raise UserError(f"{where}not valid YAML: {problem}", file=path) from None
     except YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"not valid YAML: {' '.join(str(error).split())}", file=path) from None
+
+
+class KeyProblem(NamedTuple):
+    """What is wrong with a key of the recipe; the parts of a UserError."""
+
+    key: str
+    problem: str
+    expected: str = ""
+
+    def to_error(self, source: str) -> UserError:
+        """Return the error that names the file too."""
+        return UserError(self.problem, file=source, key=self.key, expected=self.expected)
 
 
 def check_recipe(content: Any, source: str) -> Recipe:
@@ -77,111 +88,111 @@ def check_recipe(content: Any, source: str) -> Recipe:
         UserError: the first problem; unknown keys come before others.
     """
     if not isinstance(content, dict):
-        raise UserError(f"{source}: expected the sections seed, task, model, train, evaluate and run")
-    for problem in _renamed_keys(content):
-        raise UserError(f"{source}: {problem}")
+        raise UserError(file=source, expected="the sections seed, task, model, train, evaluate and run")
+    for found in _renamed_keys(content):
+        raise found.to_error(source)
     try:
         recipe = TypeAdapter(Recipe).validate_python(content)
     except ValidationError as error:
         problems = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "unexpected_keyword_argument")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"{source}: {_format_error(problems[0])}{more}") from None
-    for problem in _cross_field_errors(recipe):
-        raise UserError(f"{source}: {problem}")
+        first = _key_problem(problems[0])
+        raise first._replace(problem=first.problem + more).to_error(source) from None
+    for found in _cross_field_problems(recipe):
+        raise found.to_error(source)
     return recipe
 
 
-def _renamed_keys(content: dict[str, Any]) -> Iterator[str]:
-    """Yield a message for each key that has been renamed."""
+def _renamed_keys(content: dict[str, Any]) -> Iterator[KeyProblem]:
+    """Yield each key that has been renamed."""
     for old, new in RENAMED_KEYS.items():
         section, _, key = old.partition(".")
         if isinstance(keys := content.get(section), dict) and key in keys:
-            yield f"{old} was renamed to {new}"
+            yield KeyProblem("", f"{old} was renamed to {new}")
     for section in ("task", "model"):
         source = keys.get("source") if isinstance(keys := content.get(section), dict) else None
         kind = source.get("kind") if isinstance(source, dict) else None
         if isinstance(kind, str) and kind in RENAMED_SOURCE_KINDS:
-            yield f"{section}.source.kind: {kind!r} was renamed to {RENAMED_SOURCE_KINDS[kind]!r}"
+            yield KeyProblem(f"{section}.source.kind", f"{kind!r} was renamed to {RENAMED_SOURCE_KINDS[kind]!r}")
 
 
-def _cross_field_errors(recipe: Recipe) -> Iterator[str]:
-    """Yield a message for each combination of valid keys that is not valid."""
+def _cross_field_problems(recipe: Recipe) -> Iterator[KeyProblem]:
+    """Yield each combination of valid keys that is not valid."""
     task, train, split = recipe.task, recipe.train, recipe.evaluate.split
     if len(set(task.text_columns)) != len(task.text_columns):
-        yield f"task.text_columns: expected two different columns, got {task.text_columns[0]!r} twice"
+        yield KeyProblem("task.text_columns", f"got {task.text_columns[0]!r} twice", "two different columns")
     if len(task.labels) == 1 or len(set(task.labels)) != len(task.labels):
-        yield f"task.labels: expected at least two different labels, or [] for regression, got {task.labels}"
+        expected = "at least two different labels, or [] for regression"
+        yield KeyProblem("task.labels", f"got {task.labels}", expected)
     allowed = metrics_of(task.kind.name)
     for metric in task.metrics:
         if metric not in allowed:
             reason = "" if task.labels else " (task.labels is empty)"
-            yield f"task.metrics: {metric!r} does not fit {task.kind.name}{reason}; expected {_join(allowed)}"
+            yield KeyProblem(
+                "task.metrics", f"{metric!r} does not fit {task.kind.name}{reason}", f"one of {_join(allowed)}"
+            )
     if task.split and task.split.validation + task.split.test >= 1:
-        yield "task.split: expected validation + test below 1, so that rows remain to train on"
+        yield KeyProblem("task.split", "no rows remain to train on", "validation + test below 1")
     if not {"train", "validation"} <= set(task.splits):
-        yield f"task.source.splits: expected train and validation among its keys, got {_join(task.splits) or 'none'}"
+        given = _join(task.splits) or "none"
+        yield KeyProblem("task.source.splits", f"got {given}", "train and validation among its keys")
     if split not in task.splits:
-        yield f"evaluate.split: expected one of {_join(task.splits)}, got {split!r}"
+        yield KeyProblem("evaluate.split", f"got {split!r}", f"one of {_join(task.splits)}")
     if task.submission:
-        yield from _submission_errors(task.submission, task)
+        yield from _submission_problems(task.submission, task)
     if train.micro_batch_size and train.micro_batch_size > train.batch_size:
-        yield (
-            f"train.micro_batch_size: expected at most train.batch_size ({train.batch_size}), "
-            f"got {train.micro_batch_size}"
-        )
+        expected = f"at most train.batch_size ({train.batch_size})"
+        yield KeyProblem("train.micro_batch_size", f"got {train.micro_batch_size}", expected)
     if isinstance(train.bucket_lengths, list) and max(train.bucket_lengths) != train.max_length:
-        yield (
-            f"train.bucket_lengths: expected the largest to be train.max_length ({train.max_length}), "
-            f"got {max(train.bucket_lengths)}"
-        )
+        expected = f"train.max_length ({train.max_length}) as the largest"
+        yield KeyProblem("train.bucket_lengths", f"the largest is {max(train.bucket_lengths)}", expected)
 
 
-def _submission_errors(submission: Submission, task: Task) -> Iterator[str]:
-    files = list(submission.files.values())
+def _submission_problems(submission: Submission, task: Task) -> Iterator[KeyProblem]:
+    files, key = list(submission.files.values()), "task.submission.files"
     if not files:
-        yield "task.submission.files: expected a file for at least one split, got {}"
+        yield KeyProblem(key, "got {}", "a file for at least one split")
     for name in submission.files:
         if name not in task.splits:
-            yield f"task.submission.files: expected splits among {_join(task.splits)}, got {name!r}"
+            yield KeyProblem(key, f"got {name!r}", f"splits among {_join(task.splits)}")
     if len(set(files)) != len(files):
-        yield f"task.submission.files: expected a file of its own for each split, got {_join(files)}"
+        yield KeyProblem(key, f"got {_join(files)}", "a file of its own for each split")
     if not task.kind.named_labels and submission.labels == "names":
-        yield "task.submission.labels: expected numbers, since task.labels is empty (regression), got 'names'"
+        expected = "numbers, since task.labels is empty (regression)"
+        yield KeyProblem("task.submission.labels", "got 'names'", expected)
 
 
-def _format_error(problem: Any) -> str:
-    """Format a pydantic error as `KEY: expected …, got …`."""
+def _key_problem(error: Any) -> KeyProblem:
+    """Return the key of an error of pydantic, the given value, and what was expected."""
     # The third part of a source's location is the tag of the union, which is no key of the file.
-    location = [part for index, part in enumerate(problem["loc"]) if index != 2 or problem["loc"][1] != "source"]
+    location = [part for index, part in enumerate(error["loc"]) if index != 2 or error["loc"][1] != "source"]
     if location[-1] == "[key]":  # the key itself is wrong
         location.pop()
-    key = ".".join(str(part) for part in location)
-    given = problem["input"]
-    match problem["type"]:
+    key, got, context = ".".join(str(part) for part in location), f"got {error['input']!r}", error.get("ctx", {})
+    match error["type"]:
         case "unexpected_keyword_argument":
-            known = sorted({f.name for section in _sections_at(problem["loc"][:-1]) for f in fields(section)})
-            near = difflib.get_close_matches(str(location[-1]), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"expected {_join(known)}"
-            return f"{key}: unknown key; {hint}"
+            known = sorted({f.name for section in _sections_at(error["loc"][:-1]) for f in fields(section)})
+            if near := difflib.get_close_matches(str(location[-1]), known, n=1):
+                return KeyProblem(key, f"unknown key; did you mean {near[0]}?")
+            return KeyProblem(key, "unknown key", _join(known))
         case "missing":
-            return f"{key}: missing; expected every key of the recipe"
+            return KeyProblem(key, "missing", "every key of the recipe")
         case "union_tag_invalid":
-            return f"{key}.kind: expected {problem['ctx']['expected_tags']}, got {problem['ctx']['tag']!r}"
+            return KeyProblem(f"{key}.kind", f"got {context['tag']!r}", context["expected_tags"])
         case "union_tag_not_found":
-            return f"{key}.kind: missing; expected 'pypi', 'hub' or 'local'"
+            return KeyProblem(f"{key}.kind", "missing", "'pypi', 'hub' or 'local'")
         case "dataclass_type" | "model_attributes_type":
-            return f"{key}: expected a section with keys of its own, got {given!r}"
+            return KeyProblem(key, got, "a section with keys of its own")
         case "string_pattern_mismatch":
-            digits = 64 if "{64}" in problem["ctx"]["pattern"] else 40
-            return f"{key}: expected {digits} hexadecimal digits (a pinned hash, no branch or tag), got {given!r}"
-        case "too_short" | "too_long":
-            bound = f"least {problem['ctx']['min_length']}" if "min_length" in problem["ctx"] else ""
-            bound = bound or f"most {problem['ctx']['max_length']}"
-            return f"{key}: expected a list of at {bound}, got {given!r}"
+            digits = 64 if "{64}" in context["pattern"] else 40
+            return KeyProblem(key, got, f"{digits} hexadecimal digits (a pinned hash, no branch or tag)")
+        case "too_short":
+            return KeyProblem(key, got, f"a list of at least {context['min_length']}")
+        case "too_long":
+            return KeyProblem(key, got, f"a list of at most {context['max_length']}")
         case "string_too_short":
-            return f"{key}: expected a text of at least 1 character, got {given!r}"
-    expected = re.sub(r"^(Input should be|Value error,) ", "", problem["msg"])
-    return f"{key}: expected {expected}, got {given!r}"
+            return KeyProblem(key, got, "a text of at least 1 character")
+    return KeyProblem(key, got, re.sub(r"^(Input should be|Value error,) ", "", error["msg"]))
 
 
 def _sections_at(location: Sequence[Any]) -> list[type]:

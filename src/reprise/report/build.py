@@ -35,7 +35,7 @@ def report(selectors: Sequence[str], page: Path) -> None:
         by_commit.setdefault(run.commit, run)
     runs = list(by_commit.values())
     if not runs:
-        raise UserError("report: no runs yet; expected the results of `dvc repro`")
+        raise UserError("no runs yet", key="report", expected="the results of `dvc repro`")
     parents = parents_of([run.commit for run in runs if run.commit])
     report_runs = [
         load_report_run(run, parents) for run in tqdm(runs, desc="report: read", unit=" runs", delay=2, leave=False)

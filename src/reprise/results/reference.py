@@ -76,7 +76,7 @@ def read_reference(file: Path) -> Reference:
         }
         return Reference(metrics=metrics, **content)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{file}: expected the format of `reprise seed-noise`; run it again") from None
+        raise UserError(file=file, expected="the format of `reprise seed-noise`; run it again") from None
 
 
 def read_references() -> list[tuple[str, Reference]]:

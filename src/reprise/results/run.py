@@ -82,11 +82,11 @@ def read_result(read: FileReader, where: str) -> RunResult:
     def parse_file(file: Path, parse: Callable[[bytes], T]) -> T:
         content = read(file)
         if content is None:
-            raise UserError(f"{where}: no {file}; expected the results of `dvc repro`, committed")
+            raise UserError("not found", file=f"{where}: {file}", expected="the results of `dvc repro`, committed")
         try:
             return parse(content)
         except (YAMLError, ValueError, LookupError, TypeError, AttributeError):
-            raise UserError(f"{where}: {file}: damaged; expected the results of `dvc repro`") from None
+            raise UserError("damaged", file=f"{where}: {file}", expected="the results of `dvc repro`") from None
 
     outputs, recipe, code = parse_file(LOCK, lambda content: parse_lock(content, read))
     losses = parse_file(LOSSES, parse_losses)

@@ -135,19 +135,16 @@ def resolve_run(selector: str) -> Run:
     named = [experiment for experiment in named if experiment.base == head] or named
     if len(named) > 1:
         commits = ", ".join(experiment.commit[:12] for experiment in named)
-        raise UserError(f"{selector}: experiments of several commits have this name; expected one of {commits}")
+        raise UserError("experiments of several commits have this name", key=selector, expected=f"one of {commits}")
     commit = try_output("git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{selector}^{{commit}}")
     if named and commit not in (None, named[0].commit):
-        raise UserError(
-            f"{selector}: both an experiment and a commit; expected {named[0].commit[:12]} for the experiment "
-            f"or {commit[:12] if commit else ''} for the commit"
-        )
+        expected = f"{named[0].commit[:12]} for the experiment or {commit[:12] if commit else ''} for the commit"
+        raise UserError("both an experiment and a commit", key=selector, expected=expected)
     if named:
         return experiment_run(named[0])
     if commit is None:
-        raise UserError(
-            f"{selector}: expected `workspace`, an experiment's name (`dvc exp list --all-commits`) or a commit"
-        )
+        expected = "`workspace`, an experiment's name (`dvc exp list --all-commits`) or a commit"
+        raise UserError(key=selector, expected=expected)
     return commit_run(resolve_commit(selector), commit[:12] if commit.startswith(selector) else selector)
 
 

@@ -36,7 +36,7 @@ def check_output(*command: str, folder: Path = Path()) -> str:
     done = subprocess.run(program, cwd=folder, env=subprocess_env(), capture_output=True, text=True, check=False)
     if done.returncode:
         reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise UserError(f"{' '.join(command)}: failed in {folder.absolute()}: {reason}")
+        raise UserError(f"failed in {folder.absolute()}: {reason}", key=" ".join(command))
     return done.stdout.strip()
 
 
@@ -56,10 +56,10 @@ def resolve_commit(revision: str) -> str:
     """
     subfolder = try_output("git", "rev-parse", "--show-prefix")
     if subfolder:
-        raise UserError(f"{subfolder}: expected to be run in the repository's root, not below it")
+        raise UserError(file=subfolder, expected="to be run in the repository's root, not below it")
     commit = try_output("git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if not commit:
-        raise UserError(f"{revision}: expected a commit of this git repository: a branch, a tag or a hash")
+        raise UserError(key=revision, expected="a commit of this git repository: a branch, a tag or a hash")
     return commit
 
 

@@ -41,6 +41,7 @@ CHECKPOINTS = Path("checkpoints")
 MANIFEST = "manifest.json"
 HISTORY_FILE = "history.npy"
 KEEP_LAST = 2
+SPACE_EXPECTED = "space for a checkpoint; earlier ones are kept, and `dvc repro` resumes from there"
 LOCK_TIMEOUT_S = 30  # a killed run may take that many seconds to end
 
 
@@ -71,9 +72,8 @@ def train_sources(repo: Path) -> dict[str, Path]:
     try:
         listed = YAML(typ="safe").load(pipeline)["stages"]["train"]["deps"]
     except (OSError, YAMLError, KeyError, TypeError):
-        raise UserError(
-            f"{pipeline}: stages.train.deps: not found; expected the code that training depends on"
-        ) from None
+        expected = "the code that training depends on"
+        raise UserError("not found", file=pipeline, key="stages.train.deps", expected=expected) from None
     sources = [repo / name for name in listed if name.startswith("src/")]
     files = [file for source in sources for file in (source, *sorted(source.rglob("*.py"))) if file.is_file()]
     return {str(file.relative_to(repo)): file for file in files}
@@ -101,7 +101,8 @@ def run_lock(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=LOCK_TIMEOUT_S)
         except Timeout:
-            raise UserError(f"{folder}: another run of this recipe holds the lock; expected it to end first") from None
+            problem = "another run of this recipe holds the lock"
+            raise UserError(problem, file=folder, expected="it to end first") from None
     try:
         folder.mkdir(exist_ok=True)
         yield
@@ -203,10 +204,7 @@ class CheckpointManager:
         except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             problem = getattr(error, "strerror", None) or error
-            raise UserError(
-                f"{self.folder / name}: {problem}; expected space for a checkpoint; earlier ones are kept, and "
-                "`dvc repro` resumes from there"
-            ) from None
+            raise UserError(str(problem), file=self.folder / name, expected=SPACE_EXPECTED) from None
         names = list_checkpoints(self.folder)
         kept = names[: names.index(name) + 1][-KEEP_LAST:]  # later ones were skipped as corrupt
         for other in set(names) - set(kept):

@@ -33,7 +33,8 @@ def save_model(model: torch.nn.Module, folder: Path, *, is_main_process: bool) -
         final.save_pretrained(folder, state_dict=weights)
     except (OSError, SafetensorError) as error:
         problem = getattr(error, "strerror", None) or error
-        raise UserError(f"{FINAL_MODEL}: {problem}; expected space for the model; then `dvc repro` resumes") from None
+        expected = "space for the model; then `dvc repro` resumes"
+        raise UserError(str(problem), file=FINAL_MODEL, expected=expected) from None
 
 
 def write_outputs(history: TrainingHistory, speed: dict[str, Any]) -> None:

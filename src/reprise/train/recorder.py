@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
 
-from reprise.core.config import Recipe
+from reprise.core.config import PARAMS, Recipe
 from reprise.core.errors import UserError
 from reprise.modeling.collator import Collator
 from reprise.modeling.xla import CompilationMonitor
@@ -101,8 +101,10 @@ class Recorder:
         for name, value in (("loss", mean_loss), ("gradient norm", max(norm for _, norm in values))):
             if not np.isfinite(value):
                 raise UserError(
-                    f"params.yaml: train.learning_rate: {self.train.learning_rate} makes the {name} {value} at step "
-                    f"{steps_done}; expected one that keeps it finite: try a tenth"
+                    f"{self.train.learning_rate} makes the {name} {value} at step {steps_done}",
+                    file=PARAMS,
+                    key="train.learning_rate",
+                    expected="one that keeps it finite: try a tenth",
                 )
         elapsed = self.throughput.elapsed
         self.progress.show(steps_done, mean_loss, self.throughput.examples / elapsed, elapsed)

@@ -19,7 +19,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from reprise.core.config import Recipe, Train
+from reprise.core.config import PARAMS, Recipe, Train
 from reprise.core.errors import UserError
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
@@ -46,12 +46,13 @@ def launch(recipe: Recipe, hardware: str, config: LaunchConfig = SINGLE_PROCESS)
     require_device(hardware)
     processes = config.processes or read_processes(profile)
     if hardware == "cuda" and processes > count_gpus():
-        raise UserError(f"--processes: expected at most one per GPU, here {count_gpus()}; got {processes}")
+        raise UserError(f"got {processes}", key="--processes", expected=f"at most one per GPU, here {count_gpus()}")
     validate_engine(recipe.train, hardware, processes, config.nodes)
     for needed in (stats_path(PREPARED), PRETRAINED / "model", *([ENVIRONMENT] if config.nodes > 1 else [])):
         if not needed.exists():
             command = "dvc repro environment prepare" if config.node_rank else "dvc repro"
-            raise UserError(f"{needed}: not found; expected the results of the stages before train: run `{command}`")
+            expected = f"the results of the stages before train: run `{command}`"
+            raise UserError("not found", file=needed, expected=expected)
     if recipe.run.trackers:
         from reprise.train.trackers import check_trackers  # imports torch
 
@@ -81,18 +82,16 @@ def validate_engine(train: Train, hardware: str, processes: int, nodes: int = 1)
         UserError: it cannot.
     """
     if hardware == "tpu" and train.engine != "accelerate":
-        raise UserError(f"params.yaml: train.engine: {train.engine} does not train on XLA; expected accelerate")
+        problem = f"{train.engine} does not train on XLA"
+        raise UserError(problem, file=PARAMS, key="train.engine", expected="accelerate")
     if hardware == "tpu" and train.gradient_checkpointing:
-        raise UserError("params.yaml: train.gradient_checkpointing: torch has none for XLA; expected false")
+        raise UserError("torch has none for XLA", file=PARAMS, key="train.gradient_checkpointing", expected="false")
     if nodes > 1 and train.engine != "accelerate":
-        raise UserError(
-            f"params.yaml: train.engine: {train.engine} trains on one host, not on {nodes}; expected accelerate"
-        )
+        problem = f"{train.engine} trains on one host, not on {nodes}"
+        raise UserError(problem, file=PARAMS, key="train.engine", expected="accelerate")
     if processes > 1 and train.engine == "pytorch":
-        raise UserError(
-            f"params.yaml: train.engine: pytorch trains in one process, not in {processes}; "
-            "expected accelerate or trainer"
-        )
+        problem = f"pytorch trains in one process, not in {processes}"
+        raise UserError(problem, file=PARAMS, key="train.engine", expected="accelerate or trainer")
 
 
 def validate_fsdp(train: Train, profile: Path) -> None:
@@ -104,15 +103,11 @@ def validate_fsdp(train: Train, profile: Path) -> None:
     if not fsdp_env(profile):
         return
     if train.engine != "accelerate":
-        raise UserError(
-            f"params.yaml: train.engine: {train.engine} needs the full model on every rank, and {profile} shards it; "
-            "expected accelerate"
-        )
+        problem = f"{train.engine} needs the full model on every rank, and {profile} shards it"
+        raise UserError(problem, file=PARAMS, key="train.engine", expected="accelerate")
     if train.lora:
-        raise UserError(
-            f"params.yaml: train.lora: adapters cannot be merged into a model that {profile} shards; expected null, "
-            "or the profile accelerate"
-        )
+        problem = f"adapters cannot be merged into a model that {profile} shards"
+        raise UserError(problem, file=PARAMS, key="train.lora", expected="null, or the profile accelerate")
 
 
 def spawn_workers(processes: int, hardware: str, config: LaunchConfig) -> None:
@@ -183,7 +178,7 @@ def profile_path(hardware: str, name: str) -> Path:
     profile = HARDWARE_DIR / hardware / f"{name}.yaml"
     if not profile.is_file():
         others = ", ".join(sorted(file.stem for file in profile.parent.glob("*.yaml")))
-        raise UserError(f"{profile}: not found; expected one of the profiles of {hardware}: {others}")
+        raise UserError("not found", file=profile, expected=f"one of the profiles of {hardware}: {others}")
     return profile
 
 
@@ -198,7 +193,7 @@ def read_profile(profile: Path) -> dict[str, Any]:
     except (OSError, YAMLError):
         content = None
     if not isinstance(content, dict):
-        raise UserError(f"{profile}: expected an Accelerate profile with the key num_processes")
+        raise UserError(file=profile, expected="an Accelerate profile with the key num_processes")
     return content
 
 
@@ -210,10 +205,10 @@ def read_processes(profile: Path) -> int:
     """
     content = read_profile(profile)
     if "num_processes" not in content and content.get("gpu_ids") != "all":
-        raise UserError(f"{profile}: expected an Accelerate profile with the key num_processes")
+        raise UserError(file=profile, expected="an Accelerate profile with the key num_processes")
     processes = count_gpus() if content.get("gpu_ids") == "all" else content["num_processes"]
     if not isinstance(processes, int) or processes < 1:
-        raise UserError(f"{profile}: num_processes: expected an integer of at least 1, got {processes!r}")
+        raise UserError(f"got {processes!r}", file=profile, key="num_processes", expected="an integer of at least 1")
     return processes
 
 
@@ -235,7 +230,8 @@ def fsdp_env(profile: Path) -> dict[str, str]:
         return {}
     options = content.get("fsdp_config") or {}
     if options.get("fsdp_version") != 2:
-        raise UserError(f"{profile}: fsdp_config.fsdp_version: expected 2, got {options.get('fsdp_version')!r}")
+        got = options.get("fsdp_version")
+        raise UserError(f"got {got!r}", file=profile, key="fsdp_config.fsdp_version", expected="2")
     return {"ACCELERATE_USE_FSDP": "true"} | {key.upper(): str(value) for key, value in options.items()}
 
 

@@ -25,7 +25,7 @@ from accelerate.tracking import (
     get_available_trackers,
 )
 
-from reprise.core.config import Recipe, Run, to_dict
+from reprise.core.config import PARAMS, Recipe, Run, to_dict
 from reprise.core.errors import UserError
 
 TRACKING = Path("tracking")
@@ -41,10 +41,8 @@ def check_trackers(run: Run) -> None:
     installed = {str(name) for name in get_available_trackers()}
     for name in run.trackers:
         if name not in installed:
-            raise UserError(
-                f"params.yaml: run.trackers: {name}: not installed; expected it beside the locked software: "
-                f"pip install {name}"
-            )
+            expected = f"it beside the locked software: pip install {name}"
+            raise UserError(f"{name} is not installed", file=PARAMS, key="run.trackers", expected=expected)
 
 
 class Trackers:
@@ -140,7 +138,5 @@ def wrap_tracker_errors(name: str) -> Iterator[None]:
     except Exception as error:
         message = str(error).strip() or type(error).__name__
         problem = re.sub(r"://[^/@\s]*@", "://…@", message.splitlines()[0])
-        raise UserError(
-            f"params.yaml: run.trackers: {name}: {problem}; expected it to accept the run's metrics; "
-            "`dvc repro` resumes from the last checkpoint"
-        ) from None
+        expected = "it to accept the run's metrics; `dvc repro` resumes from the last checkpoint"
+        raise UserError(f"{name}: {problem}", file=PARAMS, key="run.trackers", expected=expected) from None

@@ -109,7 +109,7 @@ def check_world_size(world_size: int, expected: int) -> None:
         RankMismatchError: it did not.
     """
     if world_size != expected:
-        raise RankMismatchError(f"train: {world_size} process(es) started, expected {expected}")
+        raise RankMismatchError(f"{world_size} process(es) started", key="train", expected=str(expected))
 
 
 def main() -> None:

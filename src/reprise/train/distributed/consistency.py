@@ -49,8 +49,9 @@ def check_consistency(fingerprint: Mapping[str, Any]) -> None:
         if differences:
             more = f" and {len(differences) - MAX_SHOWN} more" if len(differences) > MAX_SHOWN else ""
             raise RankMismatchError(
-                f"train: host {host} ({name}) differs from host 0 ({first}): {'; '.join(differences[:MAX_SHOWN])}"
-                f"{more}; expected the same commit, recipe, data and model on all hosts"
+                f"host {host} ({name}) differs from host 0 ({first}): {'; '.join(differences[:MAX_SHOWN])}{more}",
+                key="train",
+                expected="the same commit, recipe, data and model on all hosts",
             )
 
 

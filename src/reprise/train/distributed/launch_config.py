@@ -27,14 +27,14 @@ def validate(config: LaunchConfig, hardware: str) -> None:
     """
     nodes, rank = config.nodes, config.node_rank
     if rank >= nodes:
-        raise UserError(f"--node-rank: expected one of 0 to {nodes - 1}, for --nodes {nodes}; got {rank}")
+        raise UserError(f"got {rank}", key="--node-rank", expected=f"one of 0 to {nodes - 1}, for --nodes {nodes}")
     if nodes > 1 and not config.rendezvous:
-        raise UserError(f"--rendezvous: expected HOST:PORT of host 0, for --nodes {nodes}; got none")
+        raise UserError("got none", key="--rendezvous", expected=f"HOST:PORT of host 0, for --nodes {nodes}")
     if config.rendezvous:
         parse_endpoint(config.rendezvous)
     if hardware == "tpu" and (nodes > 1 or config.max_restarts):
         option = "--nodes" if nodes > 1 else "--max-restarts"
-        raise UserError(f"{option}: a TPU trains on one host, and its processes start once; expected none")
+        raise UserError("a TPU trains on one host, and its processes start once", key=option, expected="none")
 
 
 def parse_endpoint(rendezvous: str) -> tuple[str, int]:
@@ -45,7 +45,7 @@ def parse_endpoint(rendezvous: str) -> tuple[str, int]:
     """
     found = re.fullmatch(r"([^\s:/]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", rendezvous)
     if not found or not 0 < int(found[2]) < 2**16:
-        raise UserError(f"--rendezvous: expected HOST:PORT, such as 10.0.0.1:29500; got {rendezvous!r}")
+        raise UserError(f"got {rendezvous!r}", key="--rendezvous", expected="HOST:PORT, such as 10.0.0.1:29500")
     return found[1].strip("[]"), int(found[2])
 
 

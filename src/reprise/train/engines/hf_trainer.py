@@ -22,7 +22,7 @@ from reprise.modeling.collator import Collator
 from reprise.modeling.inference import QUIET_TRAINER_ARGS, restore_order, sort_by_length
 from reprise.modeling.scoring import compute_metrics
 from reprise.tasks.metrics.registry import METRICS
-from reprise.train.checkpoint import KEEP_LAST, CheckpointManager
+from reprise.train.checkpoint import KEEP_LAST, SPACE_EXPECTED, CheckpointManager
 from reprise.train.dataset import ShardedDataset
 from reprise.train.dropout import DropoutKeys
 from reprise.train.model import build_model
@@ -109,10 +109,7 @@ def train(
             if "inline_container" not in str(error):  # torch.save's writer
                 raise
             problem = "a file could not be written"
-        raise UserError(
-            f"{checkpoints.folder}: {problem}; expected space for a checkpoint; earlier ones are kept, and "
-            "`dvc repro` resumes from there"
-        ) from None
+        raise UserError(str(problem), file=checkpoints.folder, expected=SPACE_EXPECTED) from None
     checkpoints.raise_if_stopped()
     recorder.save_model(trainer.model)
 
