@@ -52,11 +52,12 @@ def reprise_accuracies(recipe: Recipe) -> dict[str, float]:
     """
     file = REFERENCES / f"{recipe['task']['name']}-{recipe['model']['name']}-{current_hardware()}.json"
     if not file.is_file():
-        raise UserError(f"{file}: not found; expected what `reprise seed-noise` writes")
+        raise UserError("not found", file=file, expected="what `reprise seed-noise` writes")
     reference, ours = read_reference(file), flatten(recipe)
     for key, value in reference.recipe.items():
         if ours.get(key) != value:
-            raise UserError(f"{file}: {key}: expected {ours.get(key)}, as in params.yaml: `reprise seed-noise` anew")
+            expected = f"{ours.get(key)}, as in params.yaml: `reprise seed-noise` anew"
+            raise UserError(f"got {value}", file=file, key=key, expected=expected)
     return {seed: metrics["train"]["accuracy"] for seed, metrics in reference.seeds.items()}
 
 

@@ -66,7 +66,8 @@ def main(*, tiny: bool) -> None:
     """Measure throughput, check bit-identity, print both, and write the results."""
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU is measured
     if not tiny and not torch.cuda.is_available():
-        raise UserError("PyTorch sees no GPU; expected one, as in `make bench-gpu`, or --tiny to test on the CPU")
+        expected = "one, as in `make bench-gpu`, or --tiny to test on the CPU"
+        raise UserError("PyTorch sees no GPU", expected=expected)
     size, hardware = (TINY, "cpu") if tiny else (BASE, "cuda")
     logging.disable_progress_bar()
     console, recipe = Console(highlight=False), synthetic_recipe(to_dict(read_recipe()))
@@ -114,7 +115,7 @@ def check_bits(scratch: Path, recipe: Recipe, source: Path, size: Size, hardware
                 [sys.executable, *program], cwd=folder, env=os.environ | {"REPRISE_HARDWARE": hardware}
             )
             if done.returncode != code:
-                raise UserError(f"`reprise train` ended with code {done.returncode}, see above; expected {code}")
+                raise UserError(f"`reprise train` ended with code {done.returncode}, see above", expected=str(code))
         return sha256(folder / FINAL_MODEL / "model.safetensors")
 
     once = weights("once", (train, 0))

@@ -111,7 +111,7 @@ def time_command(folder: Path, *arguments: str, code: int = 0, limit_mb: int | N
         ended = subprocess.call(command, cwd=folder, env=environment, stdout=sys.stderr, preexec_fn=limit)
         seconds = time.time() - began
         if ended != code:
-            raise UserError(f"`{' '.join(arguments)}` failed, see above; expected it to run in {folder}")
+            raise UserError("failed, see above", key=" ".join(arguments), expected=f"it to run in {folder}")
         metrics: Metrics = json.loads(file.read())
     if "first_step" in metrics:
         metrics["first_step_seconds"] = metrics.pop("first_step") - began
@@ -131,7 +131,7 @@ def fastest(command: Sequence[str], folder: Path, repeats: int) -> float:
         if subprocess.call(
             command, cwd=folder, env=os.environ | {"REPRISE_REEXECUTED": "1"}, stdout=subprocess.DEVNULL
         ):
-            raise UserError(f"`{' '.join(command)}` failed, see above; expected it to run in {folder}")
+            raise UserError("failed, see above", key=" ".join(command), expected=f"it to run in {folder}")
         took.append(time.perf_counter() - began)
     return min(took)
 

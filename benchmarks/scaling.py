@@ -105,7 +105,7 @@ def train(scratch: Path, source: Path, recipe: Recipe, *, processes: int = 1, ru
     ]
     codes = [each.wait() for each in running]
     if any(codes):
-        raise UserError("`reprise train` failed, see above; expected it to train on pairs")
+        raise UserError("failed, see above", key="reprise train", expected="it to train on pairs")
     return [float(read_json(folder / METRICS / "speed.json")["median_step_seconds"]) for folder in folders]
 
 
@@ -118,7 +118,7 @@ def time_all_reduce(processes: int) -> dict[int, float]:
         env=os.environ | ONE_THREAD, stdout=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     if run.returncode:
-        raise UserError("allreduce.py failed, see above; expected it to sum over processes")
+        raise UserError("failed, see above", key="allreduce.py", expected="it to sum over processes")
     return {int(size): seconds for size, seconds in json.loads(run.stdout).items()}
 
 

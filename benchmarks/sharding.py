@@ -90,7 +90,7 @@ def train_and_measure(folder: Path, profile: str) -> list[str]:
                 peaks[child.pid] = max(peaks.get(child.pid, 0), peak(child.pid))
             time.sleep(SAMPLE_SECONDS)
     if training.returncode:
-        raise UserError(f"`reprise train` failed, see above; expected it to train with the profile {profile}")
+        raise UserError("`reprise train` failed, see above", expected=f"it to train with the profile {profile}")
     speed: dict[str, Any] = read_json(folder / METRICS / "speed.json")
     loss = pd.read_csv(folder / PLOTS / "train.csv")["loss"].iloc[-1]
     return [f"{max(peaks.values()) / 1e9:.2f}", f"{speed['median_step_seconds']:.1f}", f"{loss:.6f}"]

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from reprise.core.config import to_dict
+from reprise.core.config import PARAMS, to_dict
 from reprise.core.errors import UserError
 from reprise.core.paths import PREPARED, PRETRAINED, RAW
 from reprise.core.validation import read_recipe
@@ -49,11 +49,11 @@ def default_recipe() -> Recipe:
     """
     recipe: Recipe = to_dict(read_recipe())
     if recipe["task"]["name"] != TASK:
-        raise UserError(f"params.yaml: task.name: expected {TASK}: reprise compose task={TASK}")
+        raise UserError(file=PARAMS, key="task.name", expected=f"{TASK}: reprise compose task={TASK}")
     if not (stats_path().exists() and PRETRAINED.exists() and RAW.exists()) and subprocess.call(
         ["dvc", "repro", "prepare"]
     ):
-        raise UserError("`dvc repro prepare` failed, see above; expected it to prepare the default recipe")
+        raise UserError("failed, see above", key="dvc repro prepare", expected="it to prepare the default recipe")
     return recipe
 
 
@@ -121,4 +121,4 @@ def prepare_pairs(folder: Path, pairs: Iterable[tuple[str, str, str]]) -> None:
     """
     write_pairs(folder / RAW / "all/pairs.csv", pairs)
     if subprocess.call([sys.executable, "-m", "reprise", "prepare"], cwd=folder, stdout=sys.stderr):
-        raise UserError("`reprise prepare` failed, see above; expected it to prepare the pairs")
+        raise UserError("failed, see above", key="reprise prepare", expected="it to prepare the pairs")

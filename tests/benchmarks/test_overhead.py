@@ -103,10 +103,12 @@ def test_the_work_function_of_each_command_exists() -> None:
 
 
 def test_a_failed_command_is_reported_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^`prepare` failed, see above; expected it to run in "):
+    with pytest.raises(UserError, match="failed") as refused:
         overhead.time_command(tmp_path, "prepare")
-    with pytest.raises(UserError, match=r"^`false` failed, see above; expected it to run in "):
+    assert refused.value.key == "prepare"
+    with pytest.raises(UserError, match="failed") as refused:
         overhead.fastest(["false"], tmp_path, 1)
+    assert refused.value.key == "false"
 
 
 def test_the_minimum_of_several_runs_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,10 +238,10 @@ def test_the_accuracies_of_reprise_are_read_from_the_reference_of_this_recipe(
     shutil.copytree(ROOT / "docker/cpu", tmp_path / "docker/cpu")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REPRISE_HARDWARE", raising=False)
-    with pytest.raises(
-        UserError, match=r"^reference/reviews-tiny-cpu\.json: not found; expected what `reprise seed-noise"
-    ):
+    with pytest.raises(UserError, match="not found") as refused:
         accuracy.reprise_accuracies(recipe)
+    assert refused.value.file == "reference/reviews-tiny-cpu.json"
+    assert "`reprise seed-noise`" in refused.value.expected
     spread = {"mean": 0.75, "sd": 0.1}
     content = {
         "recipe": {"train.epochs": recipe["train"]["epochs"], "train.lora": None},
@@ -255,8 +255,9 @@ def test_the_accuracies_of_reprise_are_read_from_the_reference_of_this_recipe(
     assert accuracy.reprise_accuracies(recipe) == {"1": 0.7, "2": 0.8}
 
     recipe["train"]["epochs"] += 1
-    with pytest.raises(UserError, match=r"^reference/reviews-tiny-cpu\.json: train\.epochs: expected "):
+    with pytest.raises(UserError) as refused:
         accuracy.reprise_accuracies(recipe)
+    assert (refused.value.file, refused.value.key) == ("reference/reviews-tiny-cpu.json", "train.epochs")
 
 
 def test_a_failed_baseline_is_reported_in_one_line_and_the_others_are_killed(tmp_path: Path) -> None:

@@ -51,26 +51,24 @@ def test_backends_that_do_not_agree_exit_with_1(repo_copy: Path, run: Run) -> No
 
 def test_a_single_backend_is_refused_with_the_command_to_add_one(repo_copy: Path, run: Run) -> None:
     done = run(repo_copy, "reprise", "parity", code=2)
-    assert done.stderr == (
-        "reprise: error: parity: only cpu found; expected another backend: a GPU, or XLA in .venv-xla: "
-        "make setup VENV=.venv-xla LOCKS=docker/tpu\n"
-    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("reprise: error: parity: only cpu found; expected ")
+    assert line.endswith("make setup VENV=.venv-xla LOCKS=docker/tpu")
 
 
 def test_missing_data_is_refused_in_one_line(repo: Path, tmp_path: Path, run: Run) -> None:
     give_second_backend(tmp_path)
     (tmp_path / "params.yaml").write_bytes((repo / "params.yaml").read_bytes())
     done = run(tmp_path, "reprise", "parity", code=2)
-    assert done.stderr == (
-        "reprise: error: data/prepared/stats.json: not found; expected the output of `dvc repro prepare`\n"
-    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("reprise: error: data/prepared/stats.json: not found; expected ")
 
 
 @pytest.mark.full
 def test_a_backend_that_fails_is_named(repo_copy: Path, run: Run) -> None:
     give_second_backend(repo_copy, before="exit 3")
     done = run(repo_copy, "reprise", "parity", "--steps", "2", code=2)
-    assert ".venv-xla/bin/python: `reprise train` failed, see above; expected it to train this recipe" in done.stderr
+    assert "reprise: error: .venv-xla/bin/python: `reprise train` failed, see above; " in done.stderr
 
 
 @pytest.mark.full

@@ -173,29 +173,28 @@ def test_an_interrupted_verification_resumes(repo_copy: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("revision", "problem"),
-    [
-        ("nowhere", "nowhere: expected a commit of this git repository: a branch, a tag or a hash"),
-        ("HEAD", "HEAD: no dvc.lock; expected the results of `dvc repro`, committed"),
-    ],
+    ("revision", "parts"),
+    [("nowhere", "nowhere: expected a commit"), ("HEAD", "HEAD: dvc.lock: not found; expected ")],
+    ids=["no commit", "no results"],
 )
 def test_a_commit_that_cannot_be_verified_is_refused_in_one_line(
-    repo: Path, run: Run, revision: str, problem: str
+    repo: Path, run: Run, revision: str, parts: str
 ) -> None:
-    assert run(repo, "reprise", "verify", revision, code=2).stderr == f"reprise: error: {problem}\n"
+    (line,) = run(repo, "reprise", "verify", revision, code=2).stderr.splitlines()
+    assert line.startswith(f"reprise: error: {parts}")
 
 
 def test_a_folder_below_the_root_is_refused(trained_repo: Path, run: Run) -> None:
     failed = run(trained_repo / "src", "reprise", "verify", code=2)
-    assert failed.stderr == "reprise: error: src/: expected to be run in the repository's root, not below it\n"
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith("reprise: error: src/: expected ")
     assert not failed.stdout
 
 
 def test_a_folder_outside_a_repository_is_refused_in_one_line(tmp_path: Path, run: Run) -> None:
     failed = run(tmp_path, "reprise", "verify", code=2)
-    assert (
-        failed.stderr == "reprise: error: HEAD: expected a commit of this git repository: a branch, a tag or a hash\n"
-    )
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith("reprise: error: HEAD: expected a commit")
 
 
 def test_the_make_target_takes_a_revision(run: Run) -> None:

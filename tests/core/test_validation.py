@@ -35,20 +35,23 @@ def recipe_with(changes: dict[str, Any]) -> dict[str, Any]:
     return recipe
 
 
-def refusal(content: Any) -> str:
-    """Return the error message for `content` as params.yaml."""
+def refusal(content: Any) -> UserError:
+    """Return the error for `content` as params.yaml, which is one line."""
     with pytest.raises(UserError) as refused:
         check_recipe(content, "params.yaml")
-    return str(refused.value)
+    assert "\n" not in str(refused.value)
+    return refused.value
 
 
-def refusal_of_text(folder: Path, text: str | bytes) -> str:
-    """Return the error message for a params.yaml with this text, without the name of the folder."""
+def problem_of_text(folder: Path, text: str | bytes) -> str:
+    """Return the problem with a params.yaml with this text."""
     file = folder / "params.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError) as refused:
         read_recipe(file)
-    return str(refused.value).replace(str(file), "params.yaml")
+    assert refused.value.file == str(file)
+    assert "\n" not in str(refused.value)
+    return refused.value.problem
 
 
 def head_overrides() -> list[str]:
@@ -91,173 +94,180 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "key", "expected"),
     [
-        # An unknown key, with the most similar known one
-        ({"train.lerning_rate": 1e-4}, "train.lerning_rate: unknown key; did you mean learning_rate?"),
-        ({"train.epoch": 3, "train.epochs": ABSENT}, "train.epoch: unknown key; did you mean epochs? (and 1 more)"),
-        ({"sed": 1}, "sed: unknown key; did you mean seed?"),
-        ({"zzz": 1}, "zzz: unknown key; expected evaluate, model, run, seed, task, train"),
-        ({"task.split.validatio": 0.1}, "task.split.validatio: unknown key; did you mean validation?"),
-        ({"task.source.valid": "x"}, "task.source.valid: unknown key; did you mean validation?"),
-        ({"evaluate.files": 1}, "evaluate.files: unknown key; expected batch_size, bootstrap_resamples, split"),
-        ({"files": 1}, "files: unknown key; expected evaluate, model, run, seed, task, train"),
+        # An unknown key, unlike any known one
+        ({"zzz": 1}, "zzz", "evaluate, model, run, seed, task, train"),
+        ({"evaluate.files": 1}, "evaluate.files", "batch_size, bootstrap_resamples, split"),
+        ({"files": 1}, "files", "evaluate, model, run, seed, task, train"),
         (
             {"model.source": {**HUB_MODEL, "config": "c"}},
-            "model.source.config: unknown key; expected kind, repo, revision",
+            "model.source.config",
+            "kind, repo, revision",
         ),
         # A missing key
-        ({"seed": ABSENT}, "seed: missing; expected every key of the recipe"),
-        ({"train": ABSENT}, "train: missing; expected every key of the recipe"),
-        ({"train.epochs": ABSENT}, "train.epochs: missing; expected every key of the recipe"),
-        ({"task.split.test": ABSENT}, "task.split.test: missing; expected every key of the recipe"),
-        ({"model.source.path": ABSENT}, "model.source.path: missing; expected every key of the recipe"),
-        ({"task.source": HUB_MODEL}, "task.source.config: missing; expected every key of the recipe"),
-        ({"task.source.kind": ABSENT}, "task.source.kind: missing; expected 'pypi', 'hub' or 'local'"),
+        ({"seed": ABSENT}, "seed", "every key of the recipe"),
+        ({"train": ABSENT}, "train", "every key of the recipe"),
+        ({"train.epochs": ABSENT}, "train.epochs", "every key of the recipe"),
+        ({"task.split.test": ABSENT}, "task.split.test", "every key of the recipe"),
+        ({"model.source.path": ABSENT}, "model.source.path", "every key of the recipe"),
+        ({"task.source": HUB_MODEL}, "task.source.config", "every key of the recipe"),
+        ({"task.source.kind": ABSENT}, "task.source.kind", "'pypi', 'hub' or 'local'"),
         # A value of the wrong type
-        ({"train.epochs": "2"}, "train.epochs: expected a valid integer, got '2'"),
-        ({"train.epochs": 1.5}, "train.epochs: expected a valid integer, got 1.5"),
-        ({"train.epochs": True}, "train.epochs: expected a valid integer, got True"),
-        ({"train.learning_rate": "5e-5x"}, "train.learning_rate: expected a valid number, got '5e-5x'"),
-        ({"train.learning_rate": "1\n2"}, "train.learning_rate: expected a valid number, got '1\\n2'"),
-        ({"task": None}, "task: expected a section with keys of its own, got None"),
-        ({"task": "mrpc"}, "task: expected a section with keys of its own, got 'mrpc'"),
-        ({"task.split": 0.1}, "task.split: expected a section with keys of its own, got 0.1"),
-        ({"task.source": "data.csv"}, "task.source: expected a section with keys of its own, got 'data.csv'"),
-        ({"task.name": 3}, "task.name: expected a valid string, got 3"),
-        ({"task.text_columns": "text"}, "task.text_columns: expected a valid list, got 'text'"),
-        ({"task.labels": None}, "task.labels: expected a valid list, got None"),
-        ({"task.labels": [True, False]}, "task.labels.0: expected a valid string, got True (and 1 more)"),
-        ({"task.filter": {"verdict": "fresh"}}, "task.filter.verdict: expected a valid list, got 'fresh'"),
-        ({"task.source": {**WHEEL, "version": 1.0}}, "task.source.version: expected a valid string, got 1.0"),
+        ({"train.epochs": "2"}, "train.epochs", "a valid integer"),
+        ({"train.epochs": 1.5}, "train.epochs", "a valid integer"),
+        ({"train.epochs": True}, "train.epochs", "a valid integer"),
+        ({"train.learning_rate": "5e-5x"}, "train.learning_rate", "a valid number"),
+        ({"train.learning_rate": "1\n2"}, "train.learning_rate", "a valid number"),
+        ({"task": None}, "task", "a section with keys of its own"),
+        ({"task": "mrpc"}, "task", "a section with keys of its own"),
+        ({"task.split": 0.1}, "task.split", "a section with keys of its own"),
+        ({"task.source": "data.csv"}, "task.source", "a section with keys of its own"),
+        ({"task.name": 3}, "task.name", "a valid string"),
+        ({"task.text_columns": "text"}, "task.text_columns", "a valid list"),
+        ({"task.labels": None}, "task.labels", "a valid list"),
+        ({"task.labels": [True, False]}, "task.labels.0", "a valid string"),
+        ({"task.filter": {"verdict": "fresh"}}, "task.filter.verdict", "a valid list"),
+        ({"task.source": {**WHEEL, "version": 1.0}}, "task.source.version", "a valid string"),
         # A value out of range
-        ({"seed": -1}, "seed: expected greater than or equal to 0, got -1"),
-        ({"train.epochs": 0}, "train.epochs: expected greater than 0, got 0"),
-        ({"train.learning_rate": 0}, "train.learning_rate: expected greater than 0, got 0"),
-        ({"train.learning_rate": float("nan")}, "train.learning_rate: expected a finite number, got nan"),
-        ({"train.learning_rate": float("inf")}, "train.learning_rate: expected a finite number, got inf"),
-        ({"train.weight_decay": -0.1}, "train.weight_decay: expected greater than or equal to 0, got -0.1"),
-        ({"train.warmup_ratio": 1.0}, "train.warmup_ratio: expected less than 1, got 1.0"),
-        ({"train.max_length": 3}, "train.max_length: expected greater than or equal to 4, got 3"),
-        ({"train.max_steps": 0}, "train.max_steps: expected greater than 0, got 0"),
-        ({"train.lr_scheduler": "step"}, "train.lr_scheduler: expected 'linear', 'cosine' or 'constant', got 'step'"),
-        ({"train.precision": "fp16"}, "train.precision: expected 'bf16' or 'fp32', got 'fp16'"),
-        ({"train.keep_epoch": "first"}, "train.keep_epoch: expected 'best' or 'last', got 'first'"),
-        ({"evaluate.split": "dev"}, "evaluate.split: expected one of train, validation, test, got 'dev'"),
-        ({"evaluate.split": 1}, "evaluate.split: expected a valid string, got 1"),
+        ({"seed": -1}, "seed", "greater than or equal to 0"),
+        ({"train.epochs": 0}, "train.epochs", "greater than 0"),
+        ({"train.learning_rate": 0}, "train.learning_rate", "greater than 0"),
+        ({"train.learning_rate": float("nan")}, "train.learning_rate", "a finite number"),
+        ({"train.learning_rate": float("inf")}, "train.learning_rate", "a finite number"),
+        ({"train.weight_decay": -0.1}, "train.weight_decay", "greater than or equal to 0"),
+        ({"train.warmup_ratio": 1.0}, "train.warmup_ratio", "less than 1"),
+        ({"train.max_length": 3}, "train.max_length", "greater than or equal to 4"),
+        ({"train.max_steps": 0}, "train.max_steps", "greater than 0"),
+        ({"train.lr_scheduler": "step"}, "train.lr_scheduler", "'linear', 'cosine' or 'constant'"),
+        ({"train.precision": "fp16"}, "train.precision", "'bf16' or 'fp32'"),
+        ({"train.keep_epoch": "first"}, "train.keep_epoch", "'best' or 'last'"),
+        ({"evaluate.split": "dev"}, "evaluate.split", "one of train, validation, test"),
+        ({"evaluate.split": 1}, "evaluate.split", "a valid string"),
         (
             {"evaluate.bootstrap_resamples": 10},
-            "evaluate.bootstrap_resamples: expected greater than or equal to 100, got 10",
+            "evaluate.bootstrap_resamples",
+            "greater than or equal to 100",
         ),
-        ({"task.max_examples": 0}, "task.max_examples: expected greater than 0, got 0"),
-        ({"task.split.validation": 0}, "task.split.validation: expected greater than 0, got 0"),
-        ({"task.text_columns": []}, "task.text_columns: expected a list of at least 1, got []"),
+        ({"task.max_examples": 0}, "task.max_examples", "greater than 0"),
+        ({"task.split.validation": 0}, "task.split.validation", "greater than 0"),
+        ({"task.text_columns": []}, "task.text_columns", "a list of at least 1"),
         (
             {"task.text_columns": ["a", "b", "c"]},
-            "task.text_columns: expected a list of at most 2, got ['a', 'b', 'c']",
+            "task.text_columns",
+            "a list of at most 2",
         ),
-        ({"task.metrics": []}, "task.metrics: expected a list of at least 1, got []"),
+        ({"task.metrics": []}, "task.metrics", "a list of at least 1"),
         (
             {"task.metrics": ["acc"]},
-            "task.metrics.0: expected one of accuracy, f1, matthews, pearson, spearman, rmse, got 'acc'",
+            "task.metrics.0",
+            "one of accuracy, f1, matthews, pearson, spearman, rmse",
         ),
         (
             {"run.trackers": ["tensorbord"]},
-            "run.trackers.0: expected 'tensorboard', 'mlflow', 'wandb' or 'trackio', got 'tensorbord'",
+            "run.trackers.0",
+            "'tensorboard', 'mlflow', 'wandb' or 'trackio'",
         ),
-        ({"run.trackers": "mlflow"}, "run.trackers: expected a valid list, got 'mlflow'"),
+        ({"run.trackers": "mlflow"}, "run.trackers", "a valid list"),
         (
             {"run.trackers": ["wandb", "wandb"]},
-            "run.trackers: expected each name once, got ['wandb', 'wandb']",
+            "run.trackers",
+            "each name once",
         ),
         # An unknown source, or one that is not pinned
-        ({"task.source.kind": "git"}, "task.source.kind: expected 'pypi', 'hub', 'local', got 'git'"),
+        ({"task.source.kind": "git"}, "task.source.kind", "'pypi', 'hub', 'local'"),
         (
             {"model.source": {**HUB_MODEL, "revision": "main"}},
-            "model.source.revision: expected 40 hexadecimal digits (a pinned hash, no branch or tag), got 'main'",
+            "model.source.revision",
+            "40 hexadecimal digits (a pinned hash, no branch or tag)",
         ),
         (
             {"task.source": {**HUB_TABLES, "revision": "v1.0"}},
-            "task.source.revision: expected 40 hexadecimal digits (a pinned hash, no branch or tag), got 'v1.0'",
+            "task.source.revision",
+            "40 hexadecimal digits (a pinned hash, no branch or tag)",
         ),
         (
             {"task.source": {**WHEEL, "sha256": "ABC"}},
-            "task.source.sha256: expected 64 hexadecimal digits (a pinned hash, no branch or tag), got 'ABC'",
+            "task.source.sha256",
+            "64 hexadecimal digits (a pinned hash, no branch or tag)",
         ),
         (
             {"task.source.train": "reviews.csv"},
-            "task.source.train: expected a path under data/own/, the folder that DVC watches for changes, "
-            "got 'reviews.csv'",
+            "task.source.train",
+            "a path under data/own/, the folder that DVC watches for changes",
         ),
         (
             {"model.source.path": "data/own/../../elsewhere"},
-            "model.source.path: expected a path under data/own/, the folder that DVC watches for changes, "
-            "got 'data/own/../../elsewhere'",
+            "model.source.path",
+            "a path under data/own/, the folder that DVC watches for changes",
         ),
         # Splits with other names than on the Hub
         (
             {"task.source": {**HUB_TABLES, "splits": ["train", "validation"]}},
-            "task.source.splits: expected a valid dictionary, got ['train', 'validation']",
+            "task.source.splits",
+            "a valid dictionary",
         ),
         (
             {"task.source": {**HUB_TABLES, "splits": {"train": "train", "../validation": "dev"}}},
-            "task.source.splits.../validation: expected a split's name of letters, digits and underscores, "
-            "got '../validation'",
+            "task.source.splits.../validation",
+            "a split's name of letters, digits and underscores",
         ),
         (
             {"task.source": {**HUB_TABLES, "splits": {"train": "train", "validation": "*"}}},
-            "task.source.splits.validation: expected a split's name of letters, digits and underscores, got '*'",
+            "task.source.splits.validation",
+            "a split's name of letters, digits and underscores",
         ),
         (
             {"task.source": {**HUB_TABLES, "splits": {"train": "train", "test": "test"}}},
-            "task.source.splits: expected train and validation among its keys, got train, test",
+            "task.source.splits",
+            "train and validation among its keys",
         ),
         (
             {"task.source": {**HUB_TABLES, "splits": {}}},
-            "task.source.splits: expected train and validation among its keys, got none",
+            "task.source.splits",
+            "train and validation among its keys",
         ),
         (
             {"task.source": {**HUB_TABLES, "splits": SPLITS}, "evaluate.split": "test_matched"},
-            "evaluate.split: expected one of train, validation, test, got 'test_matched'",
+            "evaluate.split",
+            "one of train, validation, test",
         ),
         (
             {"task.source": {**HUB_TABLES, "splits": {**SPLITS, "other": "x"}}, "evaluate.split": "toast"},
-            "evaluate.split: expected one of train, validation, test, other, got 'toast'",
-        ),
-        (
-            {"task.source": {**HUB_TABLES, "split": SPLITS}},
-            "task.source.split: unknown key; did you mean splits?",
+            "evaluate.split",
+            "one of train, validation, test, other",
         ),
         # A submission to a benchmark
-        ({"task.submission": "names"}, "task.submission: expected a section with keys of its own, got 'names'"),
+        ({"task.submission": "names"}, "task.submission", "a section with keys of its own"),
         (
             {"task.submission": {"files": {"test": "A.tsv"}}},
-            "task.submission.labels: missing; expected every key of the recipe",
+            "task.submission.labels",
+            "every key of the recipe",
         ),
         (
             {"task.submission": {"files": {"test": "A.tsv"}, "labels": "ids"}},
-            "task.submission.labels: expected 'names' or 'numbers', got 'ids'",
-        ),
-        (
-            {"task.submission": {"file": {"test": "A.tsv"}, "labels": "names", "files": {"test": "A.tsv"}}},
-            "task.submission.file: unknown key; did you mean files?",
+            "task.submission.labels",
+            "'names' or 'numbers'",
         ),
         (
             {"task.submission": {"files": {}, "labels": "names"}},
-            "task.submission.files: expected a file for at least one split, got {}",
+            "task.submission.files",
+            "a file for at least one split",
         ),
         (
             {"task.submission": {"files": {"test": "../A.tsv"}, "labels": "names"}},
-            "task.submission.files.test: expected the name of a file without a folder, such as MRPC.tsv, "
-            "got '../A.tsv'",
+            "task.submission.files.test",
+            "the name of a file without a folder, such as MRPC.tsv",
         ),
         (
             {"task.submission": {"files": {"test_mismatched": "A.tsv"}, "labels": "names"}},
-            "task.submission.files: expected splits among train, validation, test, got 'test_mismatched'",
+            "task.submission.files",
+            "splits among train, validation, test",
         ),
         (
             {"task.submission": {"files": {"validation": "A.tsv", "test": "A.tsv"}, "labels": "names"}},
-            "task.submission.files: expected a file of its own for each split, got A.tsv, A.tsv",
+            "task.submission.files",
+            "a file of its own for each split",
         ),
         (
             {
@@ -265,61 +275,126 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
                 "task.labels": [],
                 "task.metrics": ["pearson"],
             },
-            "task.submission.labels: expected numbers, since task.labels is empty (regression), got 'names'",
+            "task.submission.labels",
+            "numbers, since task.labels is empty (regression)",
         ),
         # Contradicting values
         (
             {"task.metrics": ["accuracy", "pearson"]},
-            "task.metrics: 'pearson' does not fit classification; expected accuracy, f1, matthews",
+            "task.metrics",
+            "one of accuracy, f1, matthews",
         ),
         (
             {"task.labels": []},
-            "task.metrics: 'accuracy' does not fit regression (task.labels is empty); expected pearson, spearman, rmse",
+            "task.metrics",
+            "one of pearson, spearman, rmse",
         ),
-        ({"task.text_columns": ["a", "a"]}, "task.text_columns: expected two different columns, got 'a' twice"),
+        ({"task.text_columns": ["a", "a"]}, "task.text_columns", "two different columns"),
         (
             {"task.labels": ["fresh"]},
-            "task.labels: expected at least two different labels, or [] for regression, got ['fresh']",
+            "task.labels",
+            "at least two different labels, or [] for regression",
         ),
         (
             {"task.labels": [0, "0"]},
-            "task.labels: expected at least two different labels, or [] for regression, got ['0', '0']",
+            "task.labels",
+            "at least two different labels, or [] for regression",
         ),
         (
             {"task.split.validation": 0.5, "task.split.test": 0.5},
-            "task.split: expected validation + test below 1, so that rows remain to train on",
+            "task.split",
+            "validation + test below 1",
         ),
         (
             {"train.micro_batch_size": 17},
-            "train.micro_batch_size: expected at most train.batch_size (16), got 17",
+            "train.micro_batch_size",
+            "at most train.batch_size (16)",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_an_invalid_recipe_is_refused_by_its_key(changes: dict[str, Any], message: str) -> None:
-    assert refusal(recipe_with(changes)) == f"params.yaml: {message}"
+def test_an_invalid_recipe_is_refused_by_its_key(changes: dict[str, Any], key: str, expected: str) -> None:
+    error = refusal(recipe_with(changes))
+    assert (error.file, error.key, error.expected) == ("params.yaml", key, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "near"),
+    [
+        ({"train.lerning_rate": 1e-4}, "train.lerning_rate", "learning_rate"),
+        ({"train.epoch": 3, "train.epochs": ABSENT}, "train.epoch", "epochs"),
+        ({"sed": 1}, "sed", "seed"),
+        ({"task.split.validatio": 0.1}, "task.split.validatio", "validation"),
+        ({"task.source.valid": "x"}, "task.source.valid", "validation"),
+        ({"task.source": {**HUB_TABLES, "split": SPLITS}}, "task.source.split", "splits"),
+        (
+            {"task.submission": {"file": {"test": "A.tsv"}, "labels": "names", "files": {"test": "A.tsv"}}},
+            "task.submission.file",
+            "files",
+        ),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_most_similar_known_one(
+    changes: dict[str, Any], key: str, near: str
+) -> None:
+    error = refusal(recipe_with(changes))
+    assert (error.file, error.key) == ("params.yaml", key)
+    assert error.problem.removesuffix(" (and 1 more)").endswith(f"did you mean {near}?")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("train.epochs", "2"), ("train.learning_rate", "1\n2"), ("task", None), ("task.metrics", [])]
+)
+def test_the_given_value_is_quoted_on_one_line(key: str, value: object) -> None:
+    assert refusal(recipe_with({key: value})).problem == f"got {value!r}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"task.metrics": ["accuracy", "pearson"]}, "'pearson' does not fit classification"),
+        ({"task.labels": []}, "'accuracy' does not fit regression (task.labels is empty)"),
+        ({"task.text_columns": ["a", "a"]}, "'a' twice"),
+        ({"task.labels": [0, "0"]}, "['0', '0']"),
+        ({"task.source": {**HUB_TABLES, "splits": {"train": "train", "test": "test"}}}, "train, test"),
+        ({"task.source": {**HUB_TABLES, "splits": {}}}, "none"),
+        ({"evaluate.split": "dev"}, "'dev'"),
+        ({"task.submission": {"files": {"other": "A.tsv"}, "labels": "names"}}, "'other'"),
+        ({"train.micro_batch_size": 17}, "17"),
+        ({"train.bucket_lengths": [8]}, "8"),
+    ],
+)
+def test_a_contradiction_quotes_the_values_that_do_not_fit(changes: dict[str, Any], part: str) -> None:
+    assert refusal(recipe_with(changes)).problem.endswith(part)
+
+
+def test_the_number_of_further_problems_is_given() -> None:
+    assert refusal(recipe_with({"train.epoch": 3, "train.epochs": ABSENT})).problem.endswith("? (and 1 more)")
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
 def test_a_renamed_key_names_the_new_one(old: str, new: str) -> None:
-    assert refusal(tiny_recipe(**{old: 1})) == f"params.yaml: {old} was renamed to {new}"
+    assert str(refusal(tiny_recipe(**{old: 1}))) == f"params.yaml: {old} was renamed to {new}"
 
 
 @pytest.mark.parametrize("section", ["task", "model"])
 def test_a_renamed_kind_of_source_names_the_new_one(section: str) -> None:
-    params = tiny_recipe(**{f"{section}.source.kind": "files"})
-    assert refusal(params) == f"params.yaml: {section}.source.kind: 'files' was renamed to 'local'"
+    error = refusal(tiny_recipe(**{f"{section}.source.kind": "files"}))
+    assert (error.file, error.key) == ("params.yaml", f"{section}.source.kind")
+    assert error.problem == "'files' was renamed to 'local'"
 
 
 def test_an_empty_string_is_refused_with_the_minimum_length() -> None:
-    message = refusal(recipe_with({"task.name": ""}))
-    assert message.startswith("params.yaml: task.name: expected ")
-    assert message.endswith("at least 1 character, got ''")
+    error = refusal(recipe_with({"task.name": ""}))
+    assert (error.key, error.problem) == ("task.name", "got ''")
+    assert error.expected.endswith("at least 1 character")
 
 
 @pytest.mark.parametrize("content", [None, [], "seed: 42", 42], ids=repr)
 def test_a_file_without_sections_is_refused_with_the_expected_ones(content: object) -> None:
-    assert refusal(content) == "params.yaml: expected the sections seed, task, model, train, evaluate and run"
+    error = refusal(content)
+    assert (error.file, error.key) == ("params.yaml", "")
+    assert error.expected == "the sections seed, task, model, train, evaluate and run"
 
 
 @pytest.mark.parametrize(
@@ -366,34 +441,34 @@ def test_yes_and_no_are_read_as_labels_and_not_as_booleans(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "problem"),
     [
-        ("seed: 42\ntask: [text\n", "params.yaml: line 3, column 1: not valid YAML: "),
-        ("seed: 42\n\ttask: 1\n", "params.yaml: line 2, column 1: not valid YAML: "),
-        ("seed: *nothing\n", "params.yaml: line 1, column 7: not valid YAML: found undefined alias 'nothing'"),
-        ("seed: 1\n---\nseed: 2\n", "params.yaml: line 2, column 1: not valid YAML: "),
-        ("seed: !!python/object:os.system x\n", "params.yaml: line 1, column 7: not valid YAML: "),
-        ("seed: \x01\n", "params.yaml: not valid YAML: unacceptable character #x0001"),
+        ("seed: 42\ntask: [text\n", "line 3, column 1: not valid YAML: "),
+        ("seed: 42\n\ttask: 1\n", "line 2, column 1: not valid YAML: "),
+        ("seed: *nothing\n", "line 1, column 7: not valid YAML: found undefined alias 'nothing'"),
+        ("seed: 1\n---\nseed: 2\n", "line 2, column 1: not valid YAML: "),
+        ("seed: !!python/object:os.system x\n", "line 1, column 7: not valid YAML: "),
+        ("seed: \x01\n", "not valid YAML: unacceptable character #x0001"),
     ],
 )
-def test_malformed_yaml_is_reported_with_line_and_column(tmp_path: Path, text: str, message: str) -> None:
-    refused = refusal_of_text(tmp_path, text)
-    assert refused.startswith(message)
-    assert "\n" not in refused
+def test_malformed_yaml_is_reported_with_line_and_column(tmp_path: Path, text: str, problem: str) -> None:
+    assert problem_of_text(tmp_path, text).startswith(problem)
 
 
 def test_a_duplicate_key_is_reported_with_its_second_line(tmp_path: Path) -> None:
-    refused = refusal_of_text(tmp_path, "seed: 1\nseed: 2\n")
-    assert refused.startswith('params.yaml: line 2, column 1: not valid YAML: found duplicate key "seed"')
+    problem = problem_of_text(tmp_path, "seed: 1\nseed: 2\n")
+    assert problem.startswith('line 2, column 1: not valid YAML: found duplicate key "seed"')
 
 
 def test_a_file_that_is_not_utf8_is_reported_with_the_position_of_the_byte(tmp_path: Path) -> None:
-    assert refusal_of_text(tmp_path, "name: café\n".encode("latin-1")) == "params.yaml: not UTF-8 at byte 9"
+    assert problem_of_text(tmp_path, "name: café\n".encode("latin-1")) == "not UTF-8 at byte 9"
 
 
 def test_a_missing_file_is_reported_with_the_command_that_writes_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"params\.yaml: not found; .*`reprise compose`$"):
+    with pytest.raises(UserError, match="not found") as refused:
         read_recipe(tmp_path / "params.yaml")
+    assert refused.value.file == str(tmp_path / "params.yaml")
+    assert "`reprise compose`" in refused.value.expected
 
 
 @pytest.mark.parametrize(

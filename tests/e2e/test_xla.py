@@ -455,7 +455,7 @@ def test_two_processes_are_rejected_if_one_starts_and_earlier_results_stay(
     profile = folder / "docker/tpu/accelerate.yaml"
     profile.write_text(profile.read_text().replace("num_processes: 1", "num_processes: 2"))
     rejected = run(folder, "reprise", "train", env=ON_XLA, code=2)
-    assert rejected.stderr == "reprise: error: train: 1 process(es) started, expected 2\n"
+    assert rejected.stderr == "reprise: error: train: 1 process(es) started; expected 2\n"
     assert results(folder) == results(one_bucket.repo)
     assert not list(folder.rglob("*.partial"))
 

@@ -101,7 +101,8 @@ def test_an_unknown_run_is_refused_in_one_line_and_the_earlier_page_is_kept(fold
 def test_without_runs_the_report_is_refused(repo: Path, tmp_path: Path, run: Run) -> None:
     folder = Path(shutil.copytree(repo, tmp_path / "repo", symlinks=True))
     refused = run(folder, "reprise", "report", code=2)
-    assert refused.stderr == "reprise: error: report: no runs yet; expected the results of `dvc repro`\n"
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("reprise: error: report: no runs yet; expected ")
     assert not (folder / "report").exists()
 
 

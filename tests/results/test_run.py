@@ -61,8 +61,10 @@ def test_an_emptied_file_differs_from_the_lock(repo_copy: Path) -> None:
 
 def test_missing_results_are_refused_in_one_line(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repo)
-    with pytest.raises(UserError, match=r"^HEAD: no dvc.lock; expected the results of `dvc repro`, committed$"):
+    with pytest.raises(UserError, match="not found") as refused:
         read_result(commit_reader("HEAD"), "HEAD")
+    assert refused.value.file == "HEAD: dvc.lock"
+    assert "`dvc repro`" in refused.value.expected
 
 
 @pytest.mark.parametrize(
@@ -77,8 +79,10 @@ def test_missing_results_are_refused_in_one_line(repo: Path, monkeypatch: pytest
 )
 def test_a_damaged_result_is_refused_in_one_line(repo_copy: Path, name: str, text: str) -> None:
     (repo_copy / name).write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=rf"^here: {name}: damaged; expected the results of `dvc repro`$"):
+    with pytest.raises(UserError, match="damaged") as refused:
         read_result(folder_reader(repo_copy), "here")
+    assert refused.value.file == f"here: {name}"
+    assert "`dvc repro`" in refused.value.expected
 
 
 def test_results_without_provenance_are_read(repo_copy: Path, run: Run) -> None:

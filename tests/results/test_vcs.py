@@ -33,7 +33,8 @@ def test_a_commit_is_resolved_from_every_name_that_git_accepts(repository: Path,
 def test_other_revisions_are_refused_by_name(repository: Path, revision: str) -> None:
     with pytest.raises(UserError) as refused:
         resolve_commit(revision)
-    assert str(refused.value).startswith(f"{revision}: expected a commit of this git repository")
+    assert (refused.value.file, refused.value.key) == ("", revision)
+    assert refused.value.expected.startswith("a commit of this git repository")
 
 
 def test_a_command_returns_its_output_or_fails_in_one_line(repository: Path) -> None:
@@ -41,10 +42,10 @@ def test_a_command_returns_its_output_or_fails_in_one_line(repository: Path) -> 
     assert check_output("git", "ls-files", folder=repository / ".git/..") == "file"
     with pytest.raises(UserError) as refused:
         check_output("git", "checkout", "nothing")
-    message = str(refused.value)
-    assert message.startswith(f"git checkout nothing: failed in {repository}: ")
-    assert "pathspec 'nothing' did not match" in message
-    assert "\n" not in message
+    assert refused.value.key == "git checkout nothing"
+    assert str(repository) in refused.value.problem
+    assert "pathspec 'nothing' did not match" in refused.value.problem
+    assert "\n" not in str(refused.value)
 
 
 def test_a_failing_command_may_return_none(repository: Path) -> None:

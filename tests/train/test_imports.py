@@ -51,7 +51,7 @@ app(prog_name="reprise")
     ("options", "changes", "problem"),
     [
         (["--processes", "0"], {}, "--processes"),
-        (["--nodes", "2"], {}, "--rendezvous: expected HOST:PORT of host 0"),
+        (["--nodes", "2"], {}, "--rendezvous: got none; expected HOST:PORT of host 0"),
         (["--profile", "fdsp"], {}, "docker/cpu/fdsp.yaml: not found"),
         ([], {"train.engine": "keras"}, "params.yaml: train.engine"),
         (["--processes", "2"], {"train.engine": "pytorch"}, "train.engine: pytorch trains in one process"),

@@ -44,8 +44,9 @@ def test_profile_without_a_valid_number_of_processes_is_refused(tmp_path: Path, 
     profile = tmp_path / "accelerate.yaml"
     if text is not None:
         profile.write_text(text)
-    with pytest.raises(UserError, match="num_processes"):
+    with pytest.raises(UserError, match="num_processes") as refused:
         read_processes(profile)
+    assert refused.value.file == str(profile)
 
 
 def started(
@@ -128,14 +129,17 @@ def test_endpoint_is_a_host_and_a_port(rendezvous: str, address: tuple[str, int]
     "rendezvous", ["", "host", "host:", ":1", "host:0", "host:65536", "host:port", "::1:1", "a b:1"]
 )
 def test_invalid_endpoint_is_refused(rendezvous: str) -> None:
-    with pytest.raises(UserError, match="--rendezvous: expected HOST:PORT, such as"):
+    with pytest.raises(UserError) as refused:
         parse_endpoint(rendezvous)
+    assert (refused.value.key, refused.value.problem) == ("--rendezvous", f"got {rendezvous!r}")
+    assert refused.value.expected.startswith("HOST:PORT")
 
 
 @pytest.mark.parametrize(("expected", "started"), [(2, 1), (1, 2)])
 def test_world_of_another_size_is_refused(expected: int, started: int) -> None:
-    with pytest.raises(UserError, match=rf"{started} process\(es\) started, expected {expected}"):
+    with pytest.raises(UserError, match=rf"{started} process\(es\) started") as refused:
         check_world_size(started, expected)
+    assert refused.value.expected == str(expected)
     check_world_size(expected, expected)
 
 
@@ -208,18 +212,16 @@ def test_ctrl_c_exits_with_130_and_keeps_the_earlier_model(train: Train, workdir
 @pytest.mark.parametrize("verb", ["train", "evaluate"])
 def test_missing_device_is_an_error_before_any_work(verb: str, workdir: Path, run: Run) -> None:
     refused = run(workdir, "reprise", verb, code=2, env={"REPRISE_HARDWARE": "cuda", "CUDA_VISIBLE_DEVICES": ""})
-    assert refused.stderr == (
-        "reprise: error: cuda: PyTorch sees no GPU; expected one with its driver, as `make train-gpu` passes it on\n"
-    )
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("reprise: error: cuda: PyTorch sees no GPU; expected ")
 
 
 def test_missing_result_of_an_earlier_stage_is_named(workdir: Path, run: Run) -> None:
     (workdir / "data/prepared/stats.json").unlink()
     failed = run(workdir, "reprise", "train", code=2)
-    assert failed.stderr == (
-        "reprise: error: data/prepared/stats.json: not found; "
-        "expected the results of the stages before train: run `dvc repro`\n"
-    )
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith("reprise: error: data/prepared/stats.json: not found; expected ")
+    assert line.endswith("`dvc repro`")
 
 
 def test_progress_without_a_terminal_is_plain_lines(

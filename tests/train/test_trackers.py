@@ -156,7 +156,5 @@ def test_tracker_that_cannot_start_is_one_line_and_keeps_the_earlier_model(workd
 def test_tracker_error_hides_the_password_in_a_url() -> None:
     with pytest.raises(UserError) as refused, wrap_tracker_errors("mlflow"):
         raise RuntimeError("API request to https://me:secret@example.org/api failed\nand more")
-    assert str(refused.value) == (
-        "params.yaml: run.trackers: mlflow: API request to https://…@example.org/api failed; expected it to accept "
-        "the run's metrics; `dvc repro` resumes from the last checkpoint"
-    )
+    assert (refused.value.file, refused.value.key) == ("params.yaml", "run.trackers")
+    assert refused.value.problem == "mlflow: API request to https://…@example.org/api failed"
