@@ -27,10 +27,9 @@ ifdef PROCESSES
 export REPRISE_PROCESSES := $(PROCESSES)
 endif
 
-# The folder in docker/ for each hardware suffix of a target.
-HARDWARE_cpu := cpu
-HARDWARE_gpu := cuda
-HARDWARE_tpu := tpu
+# The hardware suffixes of targets, and in a recipe the folder in docker/ whose hardware.yaml names the suffix.
+KINDS := $(shell sed -n 's/^target: //p' docker/*/hardware.yaml)
+FOLDER = $(patsubst docker/%/hardware.yaml,%,$(shell grep -lx 'target: $*' docker/*/hardware.yaml))
 
 # The programs that open the report. They are installed here only as root on Debian; elsewhere the tests report what is
 # missing.
@@ -43,10 +42,11 @@ endef
 .PHONY: help setup train seeds prune report verify lint lint-words lint-kubernetes format lock clean \
   test test-unit test-full test-e2e test-batch-invariance test-chaos test-multihost test-slurm test-s3 test-report test-xla test-images \
   bench bench-prepare bench-data bench-accuracy bench-gpu bench-xla bench-report bench-scaling bench-sharding \
-  $(foreach kind,cpu gpu tpu,train-$(kind) shell-$(kind) image-$(kind) check-image-$(kind))
+  $(foreach kind,$(KINDS),train-$(kind) shell-$(kind) image-$(kind) check-image-$(kind))
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z][a-z0-9 -]*:.*## /{sub(/-cpu .*/, "-{cpu,gpu,tpu}", $$1); \
+	@awk -F ':.*## ' -v kinds='$(KINDS)' 'BEGIN { gsub(" ", ",", kinds) } \
+	  /^(\$$\(addprefix )?[a-z][^:]*:.*## / { sub(/^\$$\(addprefix /, "", $$1); sub(/,.*/, "{" kinds "}", $$1); \
 	  printf "  make %-27s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed  ## Create .venv from the hash locks in docker/cpu
@@ -54,17 +54,17 @@ setup: $(VENV)/.installed  ## Create .venv from the hash locks in docker/cpu
 train: setup  ## Run the recipe in params.yaml (TASK=… MODEL=… of the catalog; ARGS="-S …": an experiment; PROCESSES=2)
 	@bash -ec "$$RUN"
 
-train-cpu train-gpu train-tpu: train-%:  ## Run the recipe in the image of the hardware (ENGINE=docker|podman, GPUS=0,1)
-	@docker/run $(HARDWARE_$*) bash -ec "$$RUN"
+$(addprefix train-,$(KINDS)): train-%:  ## Run the recipe in the image of the hardware (ENGINE=docker|podman, GPUS=0,1)
+	@docker/run $(FOLDER) bash -ec "$$RUN"
 
-shell-cpu shell-gpu shell-tpu: shell-%:  ## Open a shell in the image, with this checkout mounted
-	@docker/run $(HARDWARE_$*) bash
+$(addprefix shell-,$(KINDS)): shell-%:  ## Open a shell in the image, with this checkout mounted
+	@docker/run $(FOLDER) bash
 
-image-cpu image-gpu image-tpu: image-%:  ## Build the image if its inputs have changed
-	@docker/run --build $(HARDWARE_$*)
+$(addprefix image-,$(KINDS)): image-%:  ## Build the image if its inputs have changed
+	@docker/run --build $(FOLDER)
 
-check-image-cpu check-image-gpu check-image-tpu: check-image-%:  ## Build the image twice and compare the digests (podman)
-	@docker/check-reproducible $(HARDWARE_$*)
+$(addprefix check-image-,$(KINDS)): check-image-%:  ## Build the image twice and compare the digests (podman)
+	@docker/check-reproducible $(FOLDER)
 
 seeds: setup  ## Train the recipe with several seeds and show mean and standard deviation (N=5, ARGS="-S …")
 	@reprise seeds -n $(or $(N),5) $(ARGS)

@@ -28,7 +28,7 @@ from reprise.core.config import Recipe, to_dict
 from reprise.core.paths import PRETRAINED
 from reprise.core.validation import check_recipe, read_recipe
 from reprise.data.format import split_file
-from reprise.hardware import current_hardware
+from reprise.hardware import current_hardware, read_facts
 
 TEXT = ("id", "text", "text_pair", "length")  # prepared columns that are no model inputs
 
@@ -274,7 +274,7 @@ def reprise(recipe: Recipe, timer: SliceTimer) -> dict[str, Any]:
                 super().save()
 
     worker.CheckpointManager = InterleavedCheckpointManager  # type: ignore[attr-defined]
-    worker.train_worker(recipe, current_hardware())
+    worker.train_worker(recipe, read_facts(current_hardware())["device"])
     return {}
 
 

@@ -168,12 +168,54 @@ def test_an_unknown_hardware_is_reported_with_the_known_ones(
     assert (refused.value.key, refused.value.expected) == ("REPRISE_HARDWARE", f"one of {known}")
 
 
-@pytest.mark.parametrize(("kind", "xla"), [("cpu", None), ("cpu", "TPU"), ("tpu", "CPU")])
-def test_computing_on_the_cpu_requires_no_device(kind: str, xla: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "xla", "device"), [("cpu", None, "cpu"), ("cpu", "TPU", "cpu"), ("tpu", "CPU", "xla")]
+)
+def test_computing_on_the_cpu_requires_no_device(
+    kind: str, xla: str | None, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("PJRT_DEVICE", raising=False)
     if xla:
         monkeypatch.setenv("PJRT_DEVICE", xla)
-    require_device(kind)
+    assert require_device(kind, ROOT / "docker") == device
+
+
+@pytest.mark.parametrize(("present", "variable"), [(True, None), (False, "OFF"), (False, None)])
+def test_a_new_hardware_is_a_folder_whose_facts_name_its_device(
+    hardware_dir: Path, monkeypatch: pytest.MonkeyPatch, *, present: bool, variable: str | None
+) -> None:
+    (hardware_dir / "abacus").mkdir()
+    (hardware_dir / "abacus/hardware.yaml").write_text(
+        f"device: xla\ndevice_files: {hardware_dir}/beads[0-9]\nno_device: no beads\nvariable: ABACUS=ON\n"
+    )
+    if present:
+        (hardware_dir / "beads0").touch()
+    if variable:
+        monkeypatch.setenv("ABACUS", variable)
+    if present or variable:
+        assert require_device("abacus", hardware_dir) == "xla"
+    else:
+        with pytest.raises(UserError, match="no beads") as refused:
+            require_device("abacus", hardware_dir)
+        assert refused.value.key == "abacus"
+
+
+def test_a_hardware_without_facts_is_rejected(hardware_dir: Path) -> None:
+    (hardware_dir / "cpu/hardware.yaml").unlink()
+    with pytest.raises(UserError, match="not found") as refused:
+        require_device("cpu", hardware_dir)
+    assert refused.value.file == str(hardware_dir / "cpu/hardware.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "[", "target: cpu\n", "device: abacus\n"])
+def test_facts_without_a_known_device_are_rejected(hardware_dir: Path, text: str) -> None:
+    file = hardware_dir / "cpu/hardware.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as refused:
+        require_device("cpu", hardware_dir)
+    assert (refused.value.file, refused.value.key, refused.value.expected) == (
+        str(file), "device", "one of cpu, cuda, xla"
+    )  # fmt: skip
 
 
 def test_a_hardware_folder_without_its_second_lock_is_rejected(

@@ -156,9 +156,8 @@ def evaluate() -> None:
     from reprise.evaluate.stage import evaluate
     from reprise.hardware import current_hardware, require_device
 
-    recipe, hardware = read_recipe(), current_hardware()
-    require_device(hardware)
-    evaluate(recipe, cpu=hardware == "cpu")
+    recipe, device = read_recipe(), require_device(current_hardware())
+    evaluate(recipe, cpu=device == "cpu")
 
 
 @app.command()
@@ -228,11 +227,10 @@ def predict(
 
     if sum((bool(texts), file is not None, submission is not None)) > 1 or (out and not file):
         raise UserError(key="predict", expected="only one of texts, --file (optionally with --out) and --submission")
-    recipe, hardware = read_recipe(), current_hardware()
-    require_device(hardware)
+    recipe, device = read_recipe(), require_device(current_hardware())
     with _paused_gc():
         from reprise.commands.predict import parse_row, predict_file, predict_lines, predict_texts, write_submission
-    cpu = hardware == "cpu"
+    cpu = device == "cpu"
     if submission:
         write_submission(recipe, submission, cpu=cpu)
     elif file:

@@ -13,11 +13,36 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from reprise.core.errors import UserError
 
 ENVIRONMENT = Path("environment.json")
 HARDWARE_DIR = Path("docker")
 LOCKS = ("torch.txt", "requirements.txt")
+DEVICES = ("cpu", "cuda", "xla")
+
+
+def read_facts(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> dict[str, str]:
+    """Read in what this hardware differs from others; docker/run and make read the same file.
+
+    Returns:
+        The content of docker/<hardware>/hardware.yaml; docker/README.md lists its keys.
+
+    Raises:
+        UserError: If the file is missing, is not YAML, or has no valid device.
+    """
+    file = hardware_dir / hardware / "hardware.yaml"
+    try:
+        facts = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("not found", file=file, expected="the repository's root as the current folder") from None
+    except YAMLError:
+        facts = None
+    if not isinstance(facts, dict) or facts.get("device") not in DEVICES:
+        raise UserError(file=file, key="device", expected=f"one of {', '.join(DEVICES)}")
+    return facts
 
 
 def current_hardware(hardware_dir: Path = HARDWARE_DIR) -> str:
@@ -67,26 +92,32 @@ def locked_environment(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> dict
     }
 
 
-def require_device(hardware: str) -> None:
+def require_device(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> str:
     """Check that the device of `hardware` is available, before a library fails with a long traceback.
+
+    Returns:
+        torch's type of the device, one of `DEVICES`.
 
     Raises:
         UserError: If it is not available.
     """
-    if hardware == "cuda":
+    facts = read_facts(hardware, hardware_dir)
+    if facts["device"] == "cuda":
         import torch  # not at the top: `reprise environment` runs on every `dvc repro` and must start fast
 
         if not torch.cuda.is_available():
-            expected = "one with its driver, as `make train-gpu` passes it on"
-            raise UserError("PyTorch sees no GPU", key="cuda", expected=expected)
-    if hardware == "tpu" and os.environ.get("PJRT_DEVICE", "TPU") == "TPU" and not tpu_available():
-        expected = "one, as `make train-tpu` passes it on, or PJRT_DEVICE=CPU to try without"
-        raise UserError("no TPU in /dev", key="tpu", expected=expected)
+            expected = f"one with its driver, as `make train-{facts['target']}` passes it on"
+            raise UserError("PyTorch sees no GPU", key=hardware, expected=expected)
+    elif "device_files" in facts and not has_device_files(facts):
+        variable, _, value = facts.get("variable", "").partition("=")
+        if os.environ.get(variable, value) == value:
+            raise UserError(facts["no_device"], key=hardware)
+    return facts["device"]
 
 
-def tpu_available() -> bool:
-    """Return whether this machine has a TPU device file."""
-    return any(Path("/dev").glob("accel*")) or any(Path("/dev").glob("vfio/[0-9]*"))
+def has_device_files(facts: dict[str, str]) -> bool:
+    """Return whether this machine has a device file of the hardware."""
+    return any(any(Path("/").glob(pattern.lstrip("/"))) for pattern in facts["device_files"].split())
 
 
 def pinned_versions(lock: str) -> dict[str, str]:

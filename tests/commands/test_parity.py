@@ -1,5 +1,6 @@
 """`reprise parity` with a second backend on the CPU; XLA itself is tested in tests/e2e/test_xla.py."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def test_a_single_backend_is_refused_with_the_command_to_add_one(repo_copy: Path
 def test_missing_data_is_refused_in_one_line(repo: Path, tmp_path: Path, run: Run) -> None:
     give_second_backend(tmp_path)
     (tmp_path / "params.yaml").write_bytes((repo / "params.yaml").read_bytes())
+    shutil.copytree(repo / "docker", tmp_path / "docker")
     done = run(tmp_path, "reprise", "parity", code=2)
     (line,) = done.stderr.splitlines()
     assert line.startswith("reprise: error: data/prepared/stats.json: not found; expected ")

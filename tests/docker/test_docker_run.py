@@ -14,10 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from tiny import ROOT, Run
 
 HARDWARE_DIRS = sorted(lock.parent.name for lock in (ROOT / "docker").glob("*/torch.txt"))
+FACTS = ("device_files", "no_device", "gpus", "options", "variable")  # of hardware.yaml, all optional
 HARDWARE = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}  # suffix of a target: folder in docker/
 IDENTITY = {  # the git configuration of a caller with a name and an e-mail address
     "GIT_CONFIG_COUNT": "2",
@@ -305,7 +307,7 @@ def test_the_stages_detect_the_same_tpu(docker: Machine, files: list[str], xla: 
     look = "from reprise.hardware import require_device; require_device('tpu')"
     env = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1", **xla}
     printed = docker.run(*with_devices(*files), sys.executable, "-c", look, code=code, **env)
-    assert ["UserError: tpu: no TPU in /dev; expected one" in line for line in printed[-1:]] == [True] * code
+    assert ["UserError: tpu: this machine has no TPU" in line for line in printed[-1:]] == [True] * code
 
 
 def test_the_cpu_gets_no_device_and_no_privilege(docker: Machine) -> None:
@@ -527,10 +529,34 @@ def test_every_hardware_folder_has_targets() -> None:
 
 @pytest.mark.parametrize("folder", HARDWARE_DIRS)
 def test_every_hardware_folder_is_complete_and_has_an_image(folder: str) -> None:
-    needed = {"README.md", "accelerate.yaml", "requirements.in", "requirements.txt", "torch.txt"}
+    needed = {"README.md", "accelerate.yaml", "hardware.yaml", "requirements.in", "requirements.txt", "torch.txt"}
     assert needed <= {file.name for file in (ROOT / "docker" / folder).iterdir()}
     stages = re.findall(r"^FROM (\S+) AS (\w+)$", (ROOT / "docker/Dockerfile").read_text(), flags=re.MULTILINE)
     assert ("runtime", folder) in stages
+
+
+@pytest.mark.parametrize("folder", HARDWARE_DIRS)
+def test_bash_reads_the_facts_of_a_hardware_as_a_yaml_parser_does(folder: str) -> None:
+    file = ROOT / "docker" / folder / "hardware.yaml"
+    facts = YAML(typ="safe").load(file)
+    assert {"target", "device"} <= facts.keys() <= {*FACTS, "target", "device"}
+    assert ("device_files" in facts) == ("no_device" in facts)
+    for key in (*FACTS, "target"):
+        printed = subprocess.run(["sed", "-n", f"s/^{key}: //p", file], capture_output=True, text=True, check=True)
+        assert printed.stdout.rstrip("\n") == facts.get(key, "")
+
+
+def test_a_new_folder_is_a_hardware_of_make_and_docker_run_without_an_edit(writable: Machine) -> None:
+    folder = Path(shutil.copytree(writable.checkout / "docker/tpu", writable.checkout / "docker/abacus"))
+    (folder / "hardware.yaml").write_text(
+        "target: beads\ndevice: cpu\ndevice_files: /dev/bead*\nno_device: no beads\noptions: --cpus 1 --memory 2g\n"
+    )
+    printed, *_ = writable.run(*with_devices(), "make", "shell-beads", code=2)
+    assert printed == "reprise: error: make train-beads: no beads"
+    writable.run(*with_devices("/dev/bead7"), "make", "shell-beads")
+    call = writable.last("run")
+    assert call[-2:] == ["reprise:abacus", "bash"]
+    assert (values(call, "--cpus"), values(call, "--memory")) == (["1"], ["2g"])
 
 
 def test_the_build_context_has_only_named_files() -> None:

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from reprise.core.errors import UserError
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
-from reprise.hardware import ENVIRONMENT, HARDWARE_DIR, current_hardware, tpu_available
+from reprise.hardware import ENVIRONMENT, HARDWARE_DIR, current_hardware, has_device_files, read_facts
 
 # Accelerate uses XLA whenever torch_xla can be imported, so CPU and XLA need separate environments.
 ENVIRONMENTS = {"cpu": Path(".venv"), "xla": Path(".venv-xla")}
@@ -49,7 +49,7 @@ def find_backends() -> dict[str, Backend]:
     for name, hardware in {"cpu": "cpu", "xla": "tpu"}.items():
         python = sys.executable if name == current else str(ENVIRONMENTS[name].absolute() / "bin/python")
         if Path(python).exists():
-            device = {"PJRT_DEVICE": "CPU"} if name == "xla" and not tpu_available() else {}
+            device = {"PJRT_DEVICE": "CPU"} if name == "xla" and not has_device_files(read_facts(hardware)) else {}
             backends[name] = Backend(python, hardware, device)
     if current == "cpu" and torch.cuda.is_available():
         backends["cuda"] = Backend(sys.executable, "cuda", {})

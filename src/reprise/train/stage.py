@@ -23,7 +23,7 @@ from reprise.core.config import PARAMS, Recipe, Train
 from reprise.core.errors import UserError
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
-from reprise.hardware import ENVIRONMENT, HARDWARE_DIR, require_device
+from reprise.hardware import ENVIRONMENT, HARDWARE_DIR, read_facts, require_device
 from reprise.train.distributed.launch_config import LaunchConfig, torchrun_args, validate
 from reprise.train.distributed.liveness import LivenessMonitor
 from reprise.train.distributed.preemption import TrainingInterrupted, handle_signals, set_pdeathsig
@@ -40,14 +40,15 @@ def launch(recipe: Recipe, hardware: str, config: LaunchConfig = SINGLE_PROCESS)
         UserError: the profile, the command line or the results of earlier stages cannot be used.
         SystemExit: a worker failed, or a signal stopped the training (143 for SIGTERM, 130 for SIGINT).
     """
-    validate(config, hardware)
+    device = read_facts(hardware)["device"]
+    validate(config, device)
     profile = profile_path(hardware, config.profile)
     validate_fsdp(recipe.train, profile)
     require_device(hardware)
     processes = config.processes or read_processes(profile)
-    if hardware == "cuda" and processes > count_gpus():
+    if device == "cuda" and processes > count_gpus():
         raise UserError(f"got {processes}", key="--processes", expected=f"at most one per GPU, here {count_gpus()}")
-    validate_engine(recipe.train, hardware, processes, config.nodes)
+    validate_engine(recipe.train, device, processes, config.nodes)
     for needed in (stats_path(PREPARED), PRETRAINED / "model", *([ENVIRONMENT] if config.nodes > 1 else [])):
         if not needed.exists():
             command = "dvc repro environment prepare" if config.node_rank else "dvc repro"
@@ -57,7 +58,7 @@ def launch(recipe: Recipe, hardware: str, config: LaunchConfig = SINGLE_PROCESS)
         from reprise.train.trackers import check_trackers  # imports torch
 
         check_trackers(recipe.run)
-    if recipe.train.precision == "bf16" and hardware == "cpu" and not has_bf16(Path("/proc/cpuinfo")):
+    if recipe.train.precision == "bf16" and device == "cpu" and not has_bf16(Path("/proc/cpuinfo")):
         print(
             "train: this processor has no bf16 instructions: the result is the recipe's, but expect it to take several "
             "times longer; fp32 is faster here: dvc exp run -S train.precision=fp32",
@@ -67,24 +68,24 @@ def launch(recipe: Recipe, hardware: str, config: LaunchConfig = SINGLE_PROCESS)
         if processes * config.nodes == 1 and not config.max_restarts:
             from reprise.train.worker import train_worker  # imports torch
 
-            train_worker(recipe, hardware)
+            train_worker(recipe, device)
         else:
-            spawn_workers(processes, hardware, config)
+            spawn_workers(processes, device, profile, config)
     except TrainingInterrupted as interrupted:
         print(f"reprise train: {interrupted}", file=sys.stderr)
         sys.exit(128 + interrupted.signal)
 
 
-def validate_engine(train: Train, hardware: str, processes: int, nodes: int = 1) -> None:
-    """Check that the engine can train on this hardware with this number of processes and hosts.
+def validate_engine(train: Train, device: str, processes: int, nodes: int = 1) -> None:
+    """Check that the engine can train on this type of device with this number of processes and hosts.
 
     Raises:
         UserError: it cannot.
     """
-    if hardware == "tpu" and train.engine != "accelerate":
+    if device == "xla" and train.engine != "accelerate":
         problem = f"{train.engine} does not train on XLA"
         raise UserError(problem, file=PARAMS, key="train.engine", expected="accelerate")
-    if hardware == "tpu" and train.gradient_checkpointing:
+    if device == "xla" and train.gradient_checkpointing:
         raise UserError("torch has none for XLA", file=PARAMS, key="train.gradient_checkpointing", expected="false")
     if nodes > 1 and train.engine != "accelerate":
         problem = f"{train.engine} trains on one host, not on {nodes}"
@@ -110,15 +111,14 @@ def validate_fsdp(train: Train, profile: Path) -> None:
         raise UserError(problem, file=PARAMS, key="train.lora", expected="null, or the profile accelerate")
 
 
-def spawn_workers(processes: int, hardware: str, config: LaunchConfig) -> None:
-    """Train in workers of torchrun, or of `accelerate launch` on a TPU; they divide the cores.
+def spawn_workers(processes: int, device: str, profile: Path, config: LaunchConfig) -> None:
+    """Train in workers of torchrun, or of `accelerate launch` with XLA; they divide the cores.
 
     Raises:
         UserError: all ranks raised the same error.
         TrainingInterrupted: a signal to this process or to another host's launcher stopped them.
         SystemExit: a worker failed.
     """
-    profile = profile_path(hardware, config.profile)
     world_size = processes * config.nodes
     environment = {**os.environ, **fsdp_env(profile)}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
@@ -127,12 +127,12 @@ def spawn_workers(processes: int, hardware: str, config: LaunchConfig) -> None:
     )  # torch warns about options that accelerate.py sets on purpose
     if config.max_restarts:  # else restarted workers find the addresses of the earlier ones
         environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-    if hardware == "cpu":
+    if device == "cpu":
         environment["ACCELERATE_USE_CPU"] = "1"
     launcher = torchrun_args(processes, config)
     if config.nodes > 1:
         print(f"train: host {config.node_rank} of {config.nodes}, rendezvous at {config.rendezvous}", flush=True)
-    if hardware == "tpu":
+    if device == "xla":
         launcher = ["accelerate.commands.launch", "--tpu", "--config_file", str(profile)]
     with tempfile.TemporaryDirectory() as folder, handle_signals() as stop:
         stop_file, error_file, liveness_file = (Path(folder) / name for name in ("stop", "error", "liveness"))
@@ -177,7 +177,7 @@ def profile_path(hardware: str, name: str) -> Path:
     """
     profile = HARDWARE_DIR / hardware / f"{name}.yaml"
     if not profile.is_file():
-        others = ", ".join(sorted(file.stem for file in profile.parent.glob("*.yaml")))
+        others = ", ".join(sorted(file.stem for file in profile.parent.glob("*.yaml") if file.stem != "hardware"))
         raise UserError("not found", file=profile, expected=f"one of the profiles of {hardware}: {others}")
     return profile
 

@@ -18,7 +18,7 @@ from reprise.core.paths import FINAL_MODEL, PRETRAINED
 from reprise.core.validation import read_recipe
 from reprise.data.format import split_shards
 from reprise.data.tokenization import load_tokenizer
-from reprise.hardware import current_hardware
+from reprise.hardware import current_hardware, read_facts
 from reprise.modeling.bucketing import resolve_buckets
 from reprise.modeling.collator import Collator
 from reprise.modeling.inference import drop_text_columns, load_split
@@ -40,7 +40,7 @@ from reprise.train.worker_env import WorkerEnv, write_message
 GLOO_ERRORS = ("/gloo/", "pair closure")
 
 
-def train_worker(recipe: Recipe, hardware: str) -> None:
+def train_worker(recipe: Recipe, device: str) -> None:
     """Train as one rank; the main process writes models/final/, metrics/ and plots/.
 
     Raises:
@@ -54,7 +54,7 @@ def train_worker(recipe: Recipe, hardware: str) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Ranks wait this long for a lost host, and as long for one that writes.
-    world = PartialState(cpu=hardware == "cpu", timeout=timedelta(seconds=worker_env.timeout))
+    world = PartialState(cpu=device == "cpu", timeout=timedelta(seconds=worker_env.timeout))
     check_world_size(world.num_processes, worker_env.world_size)
     ingredients = fingerprint(recipe)
     check_consistency(ingredients)
@@ -118,7 +118,7 @@ def main() -> None:
     worker_env = WorkerEnv.read()
     with liveness_lock(worker_env.liveness_file):
         try:
-            train_worker(read_recipe(), current_hardware())
+            train_worker(read_recipe(), read_facts(current_hardware())["device"])
         except TrainingInterrupted as interrupted:
             write_message(worker_env.stop_file, str(interrupted))
         except RankMismatchError as error:

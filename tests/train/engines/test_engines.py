@@ -211,21 +211,21 @@ def test_trainer_on_two_ranks_has_the_losses_of_accelerate(workdir: Path, run: R
 
 
 @pytest.mark.parametrize(
-    ("changes", "hardware", "processes", "nodes", "expected"),
+    ("changes", "device", "processes", "nodes", "expected"),
     [
-        ({"train.engine": "trainer"}, "tpu", 1, 1, "accelerate"),
-        ({"train.engine": "pytorch"}, "tpu", 1, 1, "accelerate"),
+        ({"train.engine": "trainer"}, "xla", 1, 1, "accelerate"),
+        ({"train.engine": "pytorch"}, "xla", 1, 1, "accelerate"),
         ({"train.engine": "pytorch"}, "cuda", 2, 1, "accelerate or trainer"),
         ({"train.engine": "trainer"}, "cpu", 1, 2, "accelerate"),
-        ({"train.gradient_checkpointing": True}, "tpu", 1, 1, "false"),
+        ({"train.gradient_checkpointing": True}, "xla", 1, 1, "false"),
     ],
 )
 def test_unsupported_engine_options_are_refused(
-    changes: dict[str, Any], hardware: str, processes: int, nodes: int, expected: str
+    changes: dict[str, Any], device: str, processes: int, nodes: int, expected: str
 ) -> None:
     recipe = check_recipe(tiny_recipe(**changes), "params.yaml")
     with pytest.raises(UserError) as refused:
-        validate_engine(recipe.train, hardware, processes, nodes)
+        validate_engine(recipe.train, device, processes, nodes)
     assert (refused.value.file, refused.value.key, refused.value.expected) == ("params.yaml", *changes, expected)
 
 

@@ -19,8 +19,8 @@ class LaunchConfig:
     timeout: int = 600  # seconds to wait for other ranks, for example while host 0 writes
 
 
-def validate(config: LaunchConfig, hardware: str) -> None:
-    """Check the options against each other and against the hardware.
+def validate(config: LaunchConfig, device: str) -> None:
+    """Check the options against each other and against the type of device.
 
     Raises:
         UserError: they do not fit.
@@ -32,7 +32,7 @@ def validate(config: LaunchConfig, hardware: str) -> None:
         raise UserError("got none", key="--rendezvous", expected=f"HOST:PORT of host 0, for --nodes {nodes}")
     if config.rendezvous:
         parse_endpoint(config.rendezvous)
-    if hardware == "tpu" and (nodes > 1 or config.max_restarts):
+    if device == "xla" and (nodes > 1 or config.max_restarts):
         option = "--nodes" if nodes > 1 else "--max-restarts"
         raise UserError("a TPU trains on one host, and its processes start once", key=option, expected="none")
 
