@@ -376,6 +376,17 @@ CASES = {
         "--rendezvous",
         "expected HOST:PORT, such as 10.0.0.1:29500",
     ),
+    "several hosts with TPUs": Case(
+        "train --nodes 2 --rendezvous localhost:29500",
+        params(),
+        "",
+        "--nodes",
+        "a TPU trains on one host",
+        {"REPRISE_HARDWARE": "tpu"},
+    ),
+    "restarts on a TPU": Case(
+        "train --max-restarts 1", params(), "", "--max-restarts", "start once", {"REPRISE_HARDWARE": "tpu"}
+    ),
     "an engine that trains on one host only": Case(
         "train --nodes 2 --rendezvous localhost:29500",
         params(train__engine="pytorch"),
