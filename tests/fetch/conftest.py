@@ -7,16 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from tiny import ROOT, Run, write_params
 
-# A model in the Hub's layout. Fetch copies these files without parsing them.
+# A model in the Hub's layout.
 MODEL = {
     "config.json": b'{"model_type": "bert"}',
-    "model.safetensors": b"weights",
-    "tokenizer.json": b'{"version": "1.0"}',
-    "vocab.txt": b"[PAD]\n[UNK]\n",
+    "model.safetensors": save({"embeddings.word_embeddings.weight": np.zeros((3, 2), np.float32)}),
+    "tokenizer.json": Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, "warm": 2}, "[UNK]")).to_str().encode(),
+    "vocab.txt": b"[PAD]\n[UNK]\nwarm\n",
 }
 TABLE = b"number,text,verdict,film\n1,a warm film,fresh,first\n"
 EARLIER = {

@@ -96,38 +96,21 @@ def test_a_file_as_model_is_rejected(refuse: Refuse) -> None:
     assert message.startswith("data/own/tiny/model.safetensors: not found (model.source.path)")
 
 
-@pytest.mark.parametrize(
-    ("missing", "expected"),
-    [
-        (["config.json"], "config.json"),
-        (["model.safetensors"], "weights as *.safetensors (pickled ones are not loaded)"),
-        (["tokenizer.json", "vocab.txt"], "a tokenizer (tokenizer.json, vocab.txt or the like)"),
-    ],
-)
-def test_a_missing_part_of_a_model_is_reported(refuse: Refuse, place: Path, missing: list[str], expected: str) -> None:
-    for name in missing:
-        (place / "data/own/tiny" / name).unlink()
-    (place / "data/own/tiny/pytorch_model.bin").write_bytes(b"a pickle")
-    assert refuse() == f"model.source: expected {expected} in data/own/tiny"
-
-
-def test_an_index_without_weights_is_rejected(refuse: Refuse, place: Path) -> None:
-    folder = place / "data/own/tiny"
-    (folder / "model.safetensors").rename(folder / "model.safetensors.index.json")
-    assert "expected weights as *.safetensors" in refuse()
+def test_a_damaged_model_is_rejected_before_copying(refuse: Refuse, place: Path) -> None:
+    (place / "data/own/tiny/model.safetensors").write_bytes(b"")
+    assert refuse().startswith("data/own/tiny/model.safetensors: damaged")
 
 
 def test_only_the_needed_files_of_a_local_model_are_copied(
     fetch: Fetch, place: Path, model_files: dict[str, bytes]
 ) -> None:
     folder = place / "data/own/tiny"
-    for name in ("pytorch_model.bin", "modeling_tiny.py", "README.md", "optimizer.pt", "model.safetensors.index.json"):
+    for name in ("pytorch_model.bin", "modeling_tiny.py", "README.md", "optimizer.pt", "model.fp16.safetensors"):
         (folder / name).write_bytes(b"content")
     fetched = fetch()
     assert {name: content for name, content in fetched.items() if name.startswith("models/")} == {
         "models/pretrained/model/config.json": model_files["config.json"],
         "models/pretrained/model/model.safetensors": model_files["model.safetensors"],
-        "models/pretrained/model/model.safetensors.index.json": b"content",
         "models/pretrained/tokenizer/config.json": model_files["config.json"],
         "models/pretrained/tokenizer/tokenizer.json": model_files["tokenizer.json"],
         "models/pretrained/tokenizer/vocab.txt": model_files["vocab.txt"],

