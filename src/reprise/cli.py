@@ -40,7 +40,7 @@ app = typer.Typer(
     help="""Fine-tune a pretrained encoder reproducibly: the same recipe gives the same model.
 
 The recipe is params.yaml; `reprise compose` writes it from the recipe catalog in recipes/. `dvc repro` runs the recipe:
-the stages environment, fetch, prepare, train and evaluate, and of these only what changed. The commands of the same
+the stages environment, fetch, prepare, preflight, train and evaluate, and of these only what changed. The commands of the same
 names run a single stage and are rarely typed by hand.""",
 )
 
@@ -87,6 +87,25 @@ def prepare() -> None:
 
 
 @app.command()
+def preflight() -> None:
+    """Stage 4: check that model, tokenizer and data fit together, before training replaces earlier results."""
+    _go_offline()
+    from dataclasses import asdict
+
+    from reprise.core.files import write_json
+    from reprise.core.validation import read_recipe
+    from reprise.train.preflight import PREFLIGHT, preflight
+
+    result = preflight(read_recipe())
+    for note in result.notes:
+        typer.echo(f"preflight: {note}")
+    for warning in result.warnings:
+        typer.echo(f"preflight: warning: {warning}")
+    write_json(PREFLIGHT, asdict(result))
+    typer.echo(f"preflight: the model fits the data; {len(result.new_parameters)} parameters are new")
+
+
+@app.command()
 def train(
     processes: Annotated[
         int | None,
@@ -127,7 +146,7 @@ def train(
         ),
     ] = LaunchConfig.timeout,
 ) -> None:
-    """Stage 4: fine-tune the pretrained model.
+    """Stage 5: fine-tune the pretrained model.
 
     Training runs in one or several processes on one or several hosts. Set the environment variable of an option to use
     it with `dvc repro`. On several hosts, run `dvc repro` on host 0 and `reprise train` on the others, all at the same
@@ -147,7 +166,7 @@ def train(
 
 @app.command()
 def evaluate() -> None:
-    """Stage 5: evaluate the final model.
+    """Stage 6: evaluate the final model.
 
     The results are metrics with confidence intervals, plots and predictions.
     """
