@@ -40,8 +40,8 @@ app = typer.Typer(
     help="""Fine-tune a pretrained encoder reproducibly: the same recipe gives the same model.
 
 The recipe is params.yaml; `reprise compose` writes it from the recipe catalog in recipes/. `dvc repro` runs the recipe:
-the stages environment, fetch, prepare, preflight, train and evaluate, and of these only what changed. The commands of the same
-names run a single stage and are rarely typed by hand.""",
+the stages environment, fetch, prepare, preflight, train and evaluate, and of these only what changed. The commands of
+the same names run a single stage and are rarely typed by hand.""",
 )
 
 

@@ -125,7 +125,8 @@ def attention(
         query: [rows, heads, length, size].
         key: [rows, heads, length, size].
         value: [rows, heads, length, size].
-        attention_mask: bool, [rows, 1, length, length], True where a token is visible; None if all are.
+        attention_mask: bool, [rows, 1, length, length], True where a token is visible; None if all are, or, in a causal
+            model, all before.
         dropout: probability of dropping a weight, 0 outside of training.
         scaling: factor of the products, by default size^-1/2.
         options: passed to torch's attention.
@@ -134,12 +135,14 @@ def attention(
         [rows, length, heads, size], and no weights.
     """
     drop = next((part for part in module.children() if isinstance(part, Dropout)), None)
-    if not dropout or drop is None or getattr(module, "is_causal", False):
+    if not dropout or drop is None or hasattr(module, "num_key_value_groups"):
         output: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
         return output
     scores = (query * (scaling or query.shape[-1] ** -0.5)) @ key.transpose(2, 3)
+    if attention_mask is None and getattr(module, "is_causal", False):
+        attention_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if attention_mask is not None:
         bias = torch.zeros_like(attention_mask, dtype=scores.dtype)
         scores = scores + bias.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
