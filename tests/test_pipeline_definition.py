@@ -16,10 +16,12 @@ from tiny import ROOT
 PACKAGE = ROOT / "src/reprise"
 # The stages with a folder in the package; `environment` runs every time and has no dependencies.
 STAGES = ("fetch", "prepare", "train", "evaluate")
+FOLDERS = {name: name for name in STAGES} | {"preflight": "train"}  # the folder of each stage's code
 OUTPUTS = {
     "environment": {"environment.json"},
     "fetch": {"data/raw", "models/pretrained"},
     "prepare": {"data/prepared"},
+    "preflight": {"preflight.json"},
     "train": {
         "models/final",
         "plots/train.csv",
@@ -37,7 +39,7 @@ OUTPUTS = {
     },
 }
 # Files compared between commits are in git, the others in DVC's cache.
-IN_GIT = ("environment.json", "metrics/", "plots/")
+IN_GIT = ("environment.json", "preflight.json", "metrics/", "plots/")
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +111,9 @@ def as_dependency(file: Path) -> str:
     return f"src/reprise/{file.relative_to(PACKAGE).parts[0]}"
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_a_stage_depends_on_exactly_the_code_that_it_runs(stages: dict[str, dict[str, Any]], name: str) -> None:
-    folder = sorted((PACKAGE / name).rglob("*.py"))
+    folder = sorted((PACKAGE / FOLDERS[name]).rglob("*.py")) if name in STAGES else []
     start = [(command(name), PACKAGE / "cli.py"), *((parsed(file), file) for file in folder)]
     reached = files_reached(start) | set(folder)
     # The package's __init__.py is run by all stages and has no code; see the test below.
@@ -160,7 +162,7 @@ def test_no_stage_depends_on_the_folder_of_another(stages: dict[str, dict[str, A
         name: [folder for folder in STAGES if f"src/reprise/{folder}" in stage.get("deps", [])]
         for name, stage in stages.items()
     }
-    assert folders == {"environment": [], **{name: [name] for name in STAGES}}
+    assert folders == {"environment": [], **{name: [folder] for name, folder in FOLDERS.items()}}
 
 
 def test_no_shared_module_imports_the_folder_of_a_stage() -> None:
@@ -171,9 +173,9 @@ def test_no_shared_module_imports_the_folder_of_a_stage() -> None:
     assert [file for file in reached if file.relative_to(PACKAGE).parts[0] in STAGES] == []
 
 
-def test_only_training_and_evaluation_depend_on_the_environment(stages: dict[str, dict[str, Any]]) -> None:
+def test_only_stages_that_run_the_model_depend_on_the_environment(stages: dict[str, dict[str, Any]]) -> None:
     depending = [name for name, stage in stages.items() if "environment.json" in stage.get("deps", [])]
-    assert depending == ["train", "evaluate"]
+    assert depending == ["preflight", "train", "evaluate"]
     assert stages["environment"]["always_changed"] is True
 
 
@@ -236,5 +238,5 @@ def test_prepare_depends_on_every_key_of_the_task_that_it_reads(stages: dict[str
 
 def test_the_command_of_each_stage_has_its_name(stages: dict[str, dict[str, Any]]) -> None:
     assert {name: stage["cmd"] for name, stage in stages.items()} == {
-        name: f"reprise {name}" for name in ("environment", *STAGES)
+        name: f"reprise {name}" for name in ("environment", *FOLDERS)
     }

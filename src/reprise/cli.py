@@ -93,8 +93,9 @@ def preflight() -> None:
     from dataclasses import asdict
 
     from reprise.core.files import write_json
+    from reprise.core.paths import PREFLIGHT
     from reprise.core.validation import read_recipe
-    from reprise.train.preflight import PREFLIGHT, preflight
+    from reprise.train.preflight import preflight
 
     result = preflight(read_recipe())
     for note in result.notes:

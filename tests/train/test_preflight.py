@@ -67,7 +67,16 @@ def use_words(folder: Path, **special: str) -> None:
     words = [
         "<unk>",
         *special.values(),
-        *["the", "film", "story", "plot", "cast", "was", "and", "very", "bright", "funny", "dull", "empty"],
+        "the",
+        "film",
+        "story",
+        "plot",
+        "was",
+        "and",
+        "bright",
+        "funny",
+        "dull",
+        "flat",
     ]
     backend = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, "<unk>"))
     backend.pre_tokenizer = Whitespace()
@@ -117,7 +126,7 @@ def remove_types() -> None:
 @pytest.mark.parametrize(
     ("change", "changes", "file", "key", "problem"),
     [
-        (remove_embeddings, {}, "models/pretrained", "", "largest token id is 39, and the model has 20 embeddings"),
+        (remove_embeddings, {}, "models/pretrained", "", "largest token id is 44, and the model has 20 embeddings"),
         (remove_types, {"task.text_columns": ["text", "film"]}, str(MODEL / "config.json"), "type_vocab_size", "got 1"),
         (lambda: edit_config(pad_token_id=3), {}, str(MODEL / "config.json"), "pad_token_id", "got 3"),
         (lambda: None, {"train.max_length": 100}, "params.yaml", "train.max_length", "got 100"),

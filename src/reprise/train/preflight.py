@@ -6,7 +6,6 @@ would otherwise lose the results of the last run.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ from reprise.train.dataset import ShardedDataset
 from reprise.train.dropout import DropoutKeys
 from reprise.train.model import adapt_model, load_seeded
 
-PREFLIGHT = Path("preflight.json")
 MODEL = PRETRAINED / "model"
 # Largest difference between the logits of an example alone and in a batch, relative to the largest logit. Sums in
 # another order differ by some 1e-6; with other random numbers, the second digit differs.
