@@ -12,3 +12,7 @@ def test_an_error_is_one_line_of_file_key_problem_and_what_was_expected() -> Non
 def test_parts_that_an_error_does_not_have_leave_no_trace() -> None:
     assert str(UserError(key="--processes", expected="at least 1")) == "--processes: expected at least 1"
     assert str(UserError("no runs yet")) == "no runs yet"
+
+
+def test_control_characters_of_a_file_are_spelled_out() -> None:
+    assert str(UserError("got 'a\nb\x1b[31m'", key="task\r")) == r"task\r: got 'a\nb\x1b[31m'"

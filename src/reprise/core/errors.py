@@ -17,4 +17,6 @@ class UserError(Exception):
         """Compose the line of the parts that are given."""
         self.problem, self.file, self.key, self.expected = problem, str(file), key, expected
         sentence = "; ".join(filter(None, [problem, f"expected {expected}" if expected else ""]))
-        super().__init__(": ".join(filter(None, [self.file, key, sentence])))
+        line = ": ".join(filter(None, [self.file, key, sentence]))
+        # It stays one line whatever a file holds, and no escape sequence of it reaches the terminal.
+        super().__init__("".join(char if char.isprintable() else repr(char)[1:-1] for char in line))
