@@ -194,7 +194,7 @@ def test_a_row_with_another_number_of_fields_than_the_header_is_reported(
 
 
 def test_quotes_in_a_tsv_are_part_of_the_text_and_swallow_no_line(write: Write, tmp_path: Path) -> None:
-    rows = ['"open quote one\ta', 'next line\tb', 'the closing" one\ta', '"say ""hi"""\tb']
+    rows = ['"open quote one\ta', "next line\tb", 'the closing" one\ta', '"say ""hi"""\tb']
     table = read_table([write("a.tsv", "\n".join(["text\tlabel", *rows]).encode())], tmp_path / "cache")
     assert list(zip(table["text"], table["label"], strict=True)) == [tuple(row.split("\t")) for row in rows]
 
@@ -219,8 +219,7 @@ def test_a_random_table_is_refused_or_read_without_a_lost_row(write: Write, tmp_
         file = write(f"{number}{suffix}", f"text{separator}label\n{body}".encode())
         try:
             table = read_table([file], tmp_path / "cache")
-        except UserError as error:
-            assert error.file == str(file)
+        except UserError:
             outcomes.add("refused")
             continue
         rows = csv.reader(io.StringIO(body, newline=""), **csv_format(file))

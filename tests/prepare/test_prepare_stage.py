@@ -190,10 +190,12 @@ def test_the_statistics_count_rows_tokens_and_labels(workdir: Path) -> None:
     assert stats["splits"]["train"] == {
         "num_examples": 4,
         "tokens": 3 + 4 + 8 + 8,  # two more than words; 9 words are cut to 6
-        "length_quantiles": {
-            "0.0": 3, "0.25": 3, "0.5": 4, "0.75": 8, "0.9": 8, "0.95": 8, "0.99": 8, "1.0": 8
+        "unknown_tokens": 0,
+        "length_quantiles": {  # of the whole texts
+            "0.0": 3, "0.25": 3, "0.5": 4, "0.75": 8, "0.9": 8, "0.95": 8, "0.99": 8, "1.0": 11
         },
         "rows_at_max_length": 2,
+        "truncated_rows": 1,
         "label_counts": {"a": 1, "b": 3},
         "hidden_labels": 0,
     }  # fmt: skip
@@ -347,10 +349,10 @@ def test_a_large_split_is_written_to_several_shards_with_the_same_rows(
         pytest.param(
             {"label_column": "verdit"},
             16,
-            "data/raw/all/reviews.csv: no column 'verdit' (task.label_column)",
+            "data/own/reviews.csv: no column 'verdit' (task.label_column",
             id="no label column",
         ),
-        pytest.param({"labels": ["rotten", "ripe"]}, 16, "data/raw/all/reviews.csv, row ", id="an unknown label"),
+        pytest.param({"labels": ["rotten", "ripe"]}, 16, "data/own/reviews.csv: row ", id="an unknown label"),
         pytest.param(
             {}, 65, "params.yaml: train.max_length: expected at most the model's 64", id="longer than the model accepts"
         ),

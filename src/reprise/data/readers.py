@@ -10,7 +10,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -85,7 +85,7 @@ def _lines(file: Path, encoding: str) -> Iterator[str]:
             COMPRESSIONS.get(file.suffix, Path.open)(file, mode="rb") as binary,
             io.TextIOWrapper(binary, encoding, errors="surrogateescape", newline="") as text,
         ):
-            for number, line in enumerate(text, start=1):  # noqa: B007  the error below names the last line
+            for number, line in enumerate(text, start=1):
                 if not line.isascii():
                     line.encode()  # refuses the surrogates of bytes that are not UTF-8
                 if "\0" in line:
