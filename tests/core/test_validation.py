@@ -127,7 +127,15 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"task.name": 3}, "task.name: expected a valid string, got 3"),
         ({"task.text_columns": "text"}, "task.text_columns: expected a valid list, got 'text'"),
         ({"task.labels": None}, "task.labels: expected a valid list, got None"),
-        ({"task.labels": [True, False]}, "task.labels.0: expected a valid string, got True (and 1 more)"),
+        (
+            {"task.labels": [True, False]},
+            'task.labels.0: expected a text in quotes, "yes", "on" or "true": YAML reads it as a truth value without '
+            "them, got True (and 1 more)",
+        ),
+        (
+            {"task.labels": ["a", None]},
+            'task.labels.1: expected a text in quotes, such as "1.5", "null" or "a: b", got None',
+        ),
         ({"task.filter": {"verdict": "fresh"}}, "task.filter.verdict: expected a valid list, got 'fresh'"),
         ({"task.source": {**WHEEL, "version": 1.0}}, "task.source.version: expected a valid string, got 1.0"),
         # A value out of range

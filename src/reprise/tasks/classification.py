@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,9 +60,9 @@ class Classification:
             return UNLABELED
         near = difflib.get_close_matches(str(value), self.labels, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        for label in self.labels:
-            if _is_same_number(value, label):  # such as 01 or 1.0 for 1
-                hint = f"task.labels spells it {label!r}; write it there as in the data, in quotes; "
+        # Such as 1.0 or 01 for 1; and YAML reads 010 as 8.
+        if re.fullmatch("0[0-9]+", str(value)) or any(_is_same_number(value, label) for label in self.labels):
+            hint = f"a number of another spelling in task.labels? Write it there in quotes, as {str(value)!r}; "
         raise ValueError(f"unknown label {value!r}; {hint}expected one of task.labels: {', '.join(self.labels)}")
 
     def is_unlabeled(self, labels: npt.NDArray[Any]) -> bool:
