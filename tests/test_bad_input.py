@@ -221,18 +221,33 @@ CASES = {
     "local table not UTF-8": Case(
         "fetch",
         content(OWN, b"number,text,verdict,film\n1,good,fresh,a\n2,caf\xe9,fresh,a\n"),
-        "data/own/reviews.csv: line 3 is not UTF-8; …",
+        "data/own/reviews.csv: line 3: not UTF-8; …",
     ),
     "local table that ends in the middle of a character": Case(
         "fetch",
         content(OWN, b"number,text,verdict,film\n1,good,fresh,caf\xc3"),
-        "data/own/reviews.csv: line 2 is not UTF-8; …",
+        "data/own/reviews.csv: line 2: not UTF-8; …",
+    ),
+    "local table with an open quote": Case(
+        "fetch",
+        content(OWN, b'number,text,verdict,film\n1,"good,fresh,a\n2,bad,rotten,a\n'),
+        "data/own/reviews.csv: line 2: the quote that opens here does not close; expected …",
+    ),
+    "local table with a row of other fields": Case(
+        "fetch",
+        content(OWN, b"number,text,verdict,film\n1,good,fresh\n"),
+        "data/own/reviews.csv: line 2: got 3 fields; expected 4, as in the header: …",
+    ),
+    "local table given twice": Case(
+        "fetch",
+        params(task__source={"kind": "local", "train": str(OWN), "validation": str(OWN), "test": None}),
+        "data/own/reviews.csv: task.source: the same rows as data/own/reviews.csv; expected different files",
     ),
     "local table that is empty": Case("fetch", content(OWN, b""), "data/own/reviews.csv: empty"),
     "local table with a duplicate column": Case(
         "fetch",
         content(OWN, b"text,text\na,b\n"),
-        "data/own/reviews.csv: expected unique column names, got 'text' twice",
+        "data/own/reviews.csv: got 'text' twice; expected unique column names",
     ),
     "a CSV file with the extension of Parquet": Case(
         "fetch",
@@ -242,7 +257,7 @@ CASES = {
     "a line that is not JSON": Case(
         "fetch",
         local_table("reviews.jsonl", b'{"text": "good"}\n{"text": good}\n'),
-        "data/own/reviews.jsonl: line 2 is not JSON: …; expected one object per line",
+        "data/own/reviews.jsonl: line 2: not JSON: …; expected one object per line",
     ),
     "unknown extension": Case(
         "fetch", local_table("reviews.xlsx", b"PK"), "data/own/reviews.xlsx: unknown extension; expected .csv, …"
@@ -269,17 +284,17 @@ CASES = {
     "missing column": Case(
         "prepare",
         replaced(REVIEWS, "number,text,verdict,film", "number,review,verdict,film"),
-        f"{REVIEWS}: no column 'text' (task.text_columns); …its columns are number, review, verdict, film",
+        f"{OWN}: no column 'text' (task.text_columns…); expected names among its columns number, review, verdict, film",
     ),
     "unknown label": Case(
         "prepare",
         params(task__filter=None, task__labels=["rotten", "fresh"]),
-        f"{REVIEWS}, row 7: unknown label 'plot'; expected one of task.labels: rotten, fresh",
+        f"{OWN}: row 7: unknown label 'plot'; expected one of task.labels: rotten, fresh",
     ),
     "duplicate ids": Case(
         "prepare",
         replaced(REVIEWS, "\n2,", "\n1,"),
-        f"{REVIEWS}: rows 1 and 2 have the same id '1' in column 'number' (task.id_column); expected different ids",
+        f"{OWN}: rows 1 and 2: the same id '1' in column 'number' (task.id_column); expected different ids",
     ),
     "empty split": Case(
         "prepare",

@@ -188,7 +188,7 @@ def test_a_malformed_override_is_refused_in_one_line(override: str) -> None:
     ("slip", "key"),
     [
         ("  name: x\n   labels: [a, b]\n", "line 4, column 10"),
-        ("  labels: [a, b}\n", "line 3, column 17"),
+        ("  labels: [a, b}\n", "line 3, column 16"),
         ("\tname: x\n", "line 3, column 1"),
         ("  name: caf\xe9\n", ""),
     ],

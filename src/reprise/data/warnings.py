@@ -36,10 +36,14 @@ SENTENCES = {
 }
 
 
-def describe_warning(warning: Mapping[str, Any]) -> str:
-    """Return the sentence of a warning of stats.json, without a full stop."""
-    values = {key: _name(value) if isinstance(value, list) else value for key, value in warning.items()}
-    return SENTENCES[warning["id"]].format(**values)
+def describe_warnings(stats: Mapping[str, Any]) -> list[str]:
+    """Return the sentences of the warnings in stats.json, without full stops; earlier versions wrote none."""
+    return [
+        SENTENCES[warning["id"]].format(
+            **{key: _name(value) if isinstance(value, list) else value for key, value in warning.items()}
+        )
+        for warning in stats.get("warnings", [])
+    ]
 
 
 def _name(labels: list[str]) -> str:

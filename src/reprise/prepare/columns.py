@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from reprise.core.config import Task
 from reprise.core.errors import UserError
 from reprise.data.mmap import drop_mapped_pages
-from reprise.data.readers import read_table
+from reprise.data.readers import format_suffix, read_table
 from reprise.tasks.classification import UNLABELED
 
 # The text columns of prepared data.
@@ -23,10 +23,11 @@ DROP_PAGES_EVERY_ROWS = 100_000
 
 @dataclass(frozen=True)
 class RawSplit:
-    """The raw rows of a split; `name` is the file or folder that error messages name."""
+    """The raw rows of a split; `name` is the file or folder that error messages name, `suffix` its files' format."""
 
     split: str
     name: str
+    suffix: str
     rows: Dataset
 
 
@@ -39,7 +40,8 @@ def read_tables(folder: Path, cache: Path) -> list[RawSplit]:
     tables = []
     for split in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = sorted(split.iterdir())
-        tables.append(RawSplit(split.name, str(files[0] if len(files) == 1 else split), read_table(files, cache)))
+        name = str(files[0] if len(files) == 1 else split)
+        tables.append(RawSplit(split.name, name, format_suffix(files[0]), read_table(files, cache)))
     return tables
 
 

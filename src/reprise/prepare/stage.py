@@ -8,7 +8,6 @@ from typing import Any
 import datasets
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 from datasets import Dataset
 
 from reprise.core.config import LocalDataset, Split, Task
@@ -17,10 +16,11 @@ from reprise.core.files import atomic_dir, sha256, write_json
 from reprise.core.paths import PREPARED, PRETRAINED, RAW
 from reprise.data.format import SHARD_ROWS, split_file, stats_path
 from reprise.data.tokenization import load_tokenizer
-from reprise.data.warnings import describe_warning
+from reprise.data.warnings import describe_warnings
 from reprise.prepare.checks import conflicting_labels, find_warnings, shared_texts
 from reprise.prepare.columns import TEXT_COLUMNS, check_columns, read_tables, to_standard_columns
 from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, group_rows, stable_hash64, subsample
+from reprise.prepare.texts import check_texts
 from reprise.prepare.write import iter_batches, normalize, unknown_token_id, write_tokenized
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
@@ -78,8 +78,8 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
             split=task.split,
             unknown_token="" if unknown_token_id(tokenizer) is None else str(tokenizer.unk_token),
         )
-        for warning in stats["warnings"]:
-            print(f"prepare: warning: {describe_warning(warning)}", flush=True)
+        for warning in describe_warnings(stats):
+            print(f"prepare: warning: {warning}", flush=True)
         write_json(stats_path(partial), stats)
 
 
@@ -135,28 +135,9 @@ def _standard_tables(task: Task, raw: Path, cache: Path) -> tuple[dict[str, Data
         check_columns(table, task)
     standard, warnings = {}, []
     for table in tables:
-        rows = standard[table.split] = to_standard_columns(table, task)
-        if len(rows) == 0 or task.kind.is_unlabeled(np.asarray(rows.with_format("numpy")["label"][:])):
-            continue  # a benchmark asks for a prediction of every row
-        empty = _empty_texts(rows)
-        if empty.any():
-            first = int(rows[int(np.argmax(empty))]["row"]) + 1
-            warnings.append(
-                {"id": "empty_texts", "table": table.split, "examples": int(empty.sum()), "first_row": first}
-            )
-            standard[table.split] = rows.select(np.flatnonzero(~empty))
+        standard[table.split], found = check_texts(table, to_standard_columns(table, task), task)
+        warnings += found
     return standard, warnings
-
-
-def _empty_texts(rows: Dataset) -> npt.NDArray[np.bool_]:
-    """Return which rows have a text of white space only, shape [rows]."""
-    texts = rows.select_columns([column for column in TEXT_COLUMNS if column in rows.column_names])
-    return np.concatenate(
-        [
-            np.any([pc.equal(pc.utf8_trim_whitespace(column), "").to_numpy() for column in batch.columns], axis=0)
-            for batch in iter_batches(texts, "check texts")
-        ]
-    )
 
 
 def _split_table(rows: Dataset, split: Split) -> dict[str, Dataset]:
