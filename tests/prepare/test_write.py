@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from datasets import Dataset, Features, Value
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from reprise.data.tokenization import load_tokenizer, tokenize
 from reprise.prepare import write
@@ -65,7 +65,7 @@ def test_rows_are_tokenized_and_written_in_batches(
 
     def recording_tokenize(
         tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int
-    ) -> dict[str, Any]:
+    ) -> BatchEncoding:
         sizes.append(len(texts[0]))
         return tokenize(tokenizer, texts, max_length)
 

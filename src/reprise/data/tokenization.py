@@ -1,9 +1,8 @@
 """Load a tokenizer and tokenize texts, without importing the code of any model."""
 
 from pathlib import Path
-from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -11,7 +10,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int) -> dict[str, Any]:
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int) -> BatchEncoding:
     """Tokenize texts or text pairs without padding.
 
     Args:
@@ -23,4 +22,5 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_len
         Columns input_ids, token_type_ids (if the model uses them) and length, the number of tokens of each text.
     """
     encoded = tokenizer(*texts, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
-    return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+    encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
+    return encoded

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from reprise.data.mmap import drop_mapped_pages
 from reprise.data.tokenization import tokenize
@@ -58,12 +58,11 @@ def write_tokenized(
             columns = {column: pa.array(encoded[column], schema.field(column).type) for column in encoded}
             table = pa.table({**dict(zip(batch.column_names, batch.columns, strict=True)), **columns}, schema=schema)
             writer.write_table(table.combine_chunks())
-            lengths = table["length"].to_numpy()
             ids = table["input_ids"].combine_chunks().flatten().to_numpy()
             parts.append(
                 {
-                    "lengths": lengths,
-                    "full_lengths": _full_lengths(tokenizer, values, lengths, max_length),
+                    "lengths": table["length"].to_numpy(),
+                    "full_lengths": _full_lengths(tokenizer, encoded, values, max_length),
                     "labels": table["label"].to_numpy(),
                     "exact": _hash_rows(values),
                     "normalized": _hash_rows([[normalize(text) for text in column] for column in values]),
@@ -84,11 +83,16 @@ def _hash_rows(texts: list[list[str]]) -> npt.NDArray[np.uint64]:
 
 
 def _full_lengths(
-    tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], lengths: npt.NDArray[np.int64], max_length: int
+    tokenizer: PreTrainedTokenizerBase, encoded: BatchEncoding, texts: list[list[str]], max_length: int
 ) -> npt.NDArray[np.int64]:
-    """Return the numbers of tokens before truncation: only rows that fill `max_length` are tokenized again."""
-    lengths, cut = lengths.copy(), np.flatnonzero(lengths >= max_length)
-    if len(cut):
+    """Return the numbers of tokens before truncation, shape [rows]."""
+    lengths = np.array(encoded["length"], dtype=np.int64)
+    cut = np.flatnonzero(lengths >= max_length)
+    if encoded.encodings and len(texts) == 1:  # the tokenizer keeps what it cut, again with special tokens
+        for row in cut:
+            for part in encoded.encodings[row].overflowing:
+                lengths[row] += len(part) - sum(part.special_tokens_mask)
+    elif len(cut):
         whole = tokenizer(
             *([column[row] for row in cut] for column in texts), return_attention_mask=False, verbose=False
         )
