@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
 
-from reprise.core.config import LocalDataset, Split, Task
+from reprise.core.config import PARAMS, LocalDataset, Split, Task
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, sha256, write_json
 from reprise.core.paths import PREPARED, PRETRAINED, RAW
@@ -43,13 +43,14 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
     """
     for needed in (raw, PRETRAINED / "tokenizer"):
         if not needed.is_dir():
-            raise UserError(f"{needed}: not found; expected the output of the stage fetch: run `dvc repro`")
+            raise UserError("not found", file=needed, expected="the output of the stage fetch: run `dvc repro`")
     datasets.disable_caching()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
     if max_length > tokenizer.model_max_length:
-        raise UserError(f"params.yaml: train.max_length: expected at most the model's {tokenizer.model_max_length}")
+        expected = f"at most the model's {tokenizer.model_max_length}"
+        raise UserError(file=PARAMS, key="train.max_length", expected=expected)
 
     with TemporaryDirectory(prefix="reprise-prepare-") as cache, atomic_dir(prepared) as partial:
         stats: dict[str, Any] = {"task": task.name, "labels": task.labels, "max_length": max_length, "splits": {}}
@@ -106,20 +107,22 @@ def _load_splits(task: Task, raw: Path, cache: Path) -> tuple[dict[str, Dataset]
     """Load each split in standard columns, none of them empty; and warnings about the tables."""
     rows, warnings = _standard_tables(task, raw, cache)
     if task.split and list(rows) not in (["all"], ["train"]):
-        raise UserError(f"params.yaml: task.split: expected null, since the source has splits: {', '.join(rows)}")
+        expected = f"null, since the source has splits: {', '.join(rows)}"
+        raise UserError(file=PARAMS, key="task.split", expected=expected)
     if task.split:
         rows = _split_table(next(iter(rows.values())), task.split)
     if missing := {"train", "validation"} - rows.keys():
         raise UserError(
-            f"params.yaml: task.split: the source has no {' and no '.join(sorted(missing))} split; "
-            "expected fractions such as {validation: 0.1, test: 0.1}"
+            f"the source has no {' and no '.join(sorted(missing))} split",
+            file=PARAMS,
+            key="task.split",
+            expected="fractions such as {validation: 0.1, test: 0.1}",
         )
     for split, part in rows.items():
         if len(part) == 0:
             reason = "its fraction gives no row" if task.split else "no row of its table is left"
-            raise UserError(
-                f"params.yaml: task.{'split' if task.split else 'source'}: the {split} split is empty: {reason}"
-            )
+            key = "task.split" if task.split else "task.source"
+            raise UserError(f"the {split} split is empty: {reason}", file=PARAMS, key=key)
     rows = {
         split: part.remove_columns([c for c in ("group", "row") if c in part.column_names])
         for split, part in rows.items()
@@ -143,7 +146,7 @@ def _standard_tables(task: Task, raw: Path, cache: Path) -> tuple[dict[str, Data
 def _split_table(rows: Dataset, split: Split) -> dict[str, Dataset]:
     """Split one table in three; rows that share a text or a value of `group_by` stay together."""
     if len(rows) == 0:
-        raise UserError("params.yaml: task.filter: no row is left")
+        raise UserError("no row is left", file=PARAMS, key="task.filter")
     print(f"prepare: split {len(rows)} rows", flush=True)
     texts = _text_hashes(rows, TEXT_COLUMNS, each=True)
     keys = [texts] if split.group_by is None else [texts, _text_hashes(rows, ("group",))]
