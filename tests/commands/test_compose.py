@@ -186,6 +186,40 @@ def test_a_malformed_override_is_refused_in_one_line(override: str) -> None:
     assert error.key or error.problem
 
 
+@pytest.mark.parametrize(
+    ("slip", "key"),
+    [
+        ("  name: x\n   labels: [a, b]\n", "line 4, column 10"),
+        ("  labels: [a, b}\n", "line 3, column 16"),
+        ("\tname: x\n", "line 3, column 1"),
+        ("  name: caf\xe9\n", ""),
+    ],
+    ids=["indentation", "bracket", "tab", "not UTF-8"],
+)
+def test_a_slip_in_a_file_of_the_catalog_is_refused_with_its_line(tmp_path: Path, slip: str, key: str) -> None:
+    catalog = Path(shutil.copytree(CATALOG, tmp_path / "recipes"))
+    (catalog / "task/mine.yaml").write_bytes(f"# @package _global_\ntask:\n{slip}".encode("latin-1"))
+    with pytest.raises(UserError) as refused:
+        compose_recipe(["task=mine"], catalog)
+    assert (refused.value.file, refused.value.key) == (str(catalog / "task/mine.yaml"), key)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "quoted"), [("[no, yes]", '"no"'), ("[true, false]", '"true"'), ("[1.5, 2]", '"1.5"')]
+)
+def test_labels_that_yaml_reads_as_something_else_are_refused_with_the_quotes_they_need(
+    tmp_path: Path, labels: str, quoted: str
+) -> None:
+    catalog = Path(shutil.copytree(CATALOG, tmp_path / "recipes"))
+    custom = (catalog / "task/custom.yaml").read_text()
+    (catalog / "task/mine.yaml").write_text(custom.replace("[question, complaint, praise]", labels))
+    with pytest.raises(UserError) as refused:
+        compose_recipe(["task=mine"], catalog)
+    assert "task.labels.0" in str(refused.value)
+    assert quoted in str(refused.value)
+
+
 def test_a_folder_without_a_catalog_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not found") as refused:
         compose_recipe([], tmp_path / "recipes")

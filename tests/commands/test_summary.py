@@ -80,6 +80,16 @@ def test_a_constant_prediction_is_reported(folder: Path, run: Run) -> None:
     assert "Constant prediction: every example got the same prediction" in reprise(run, folder, "summary")
 
 
+def test_warnings_about_the_data_are_printed(folder: Path, run: Run) -> None:
+    write_metrics(folder)
+    assert "Data:" not in reprise(run, folder, "summary")
+    shared = {"split": "test", "other": "train", "exact": 3, "normalized": 1200, "examples": 4000}
+    (folder / "data/prepared").mkdir(parents=True)
+    (folder / "data/prepared/stats.json").write_text(json.dumps({"warnings": [{"id": "shared_texts", **shared}]}))
+    (line,) = (line for line in reprise(run, folder, "summary").splitlines() if line.startswith("Data: "))
+    assert "test: 1,200 of 4,000 examples are also in train, 3 of them" in line
+
+
 def test_the_baseline_of_a_regression_is_the_mean(tmp_path: Path, run: Run) -> None:
     write_params(tmp_path, **{"task.labels": [], "task.metrics": ["pearson"]})
     write_metrics(tmp_path, pearson=0.8, ci95={"pearson": {"low": 0.7, "high": 0.9}}, baseline={"pearson": 0.0})

@@ -126,7 +126,12 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"task.name": 3}, "task.name", "a valid string"),
         ({"task.text_columns": "text"}, "task.text_columns", "a valid list"),
         ({"task.labels": None}, "task.labels", "a valid list"),
-        ({"task.labels": [True, False]}, "task.labels.0", "a valid string"),
+        (
+            {"task.labels": [True, False]},
+            "task.labels.0",
+            'a text in quotes, "yes", "on" or "true": YAML reads it as a truth value without them',
+        ),
+        ({"task.labels": ["a", None]}, "task.labels.1", 'a text in quotes, such as "1.5", "null" or "a: b"'),
         ({"task.filter": {"verdict": "fresh"}}, "task.filter.verdict", "a valid list"),
         ({"task.source": {**WHEEL, "version": 1.0}}, "task.source.version", "a valid string"),
         # A value out of range

@@ -1,16 +1,20 @@
-"""Tables are checked against their extension before they are read."""
+"""Tables are checked before they are read, and no row is lost."""
 
 import bz2
+import csv
 import gzip
+import io
 import lzma
+import random
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import pandas as pd
 import pytest
 
 from reprise.core.errors import UserError
-from reprise.data.readers import check_file, read_header
+from reprise.data.readers import check_file, csv_format, read_header, read_table
 
 CSV = b'text,verdict\n"warm, funny",fresh\nna\xc3\xafve,rotten\n'
 TSV = b"text\tverdict\nwarm, funny\tfresh\n"
@@ -18,6 +22,12 @@ JSON_LINES = b'{"text": "warm", "verdict": "fresh"}\n\n{"text": "na\xc3\xafve", 
 COMPRESSORS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 
 Write = Callable[[str, bytes], Path]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set offline mode like the command: otherwise `datasets` reports each use of a reader to the Hub."""
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture
@@ -31,14 +41,13 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-def error_message(check: Callable[[Path], object], file: Path) -> str:
-    """Return the error message about the file, one line, without the path at its start."""
+def refused(check: Callable[[Path], object], file: Path) -> UserError:
+    """Return the error about the file, which is one line."""
     with pytest.raises(UserError) as caught:
         check(file)
-    message = str(caught.value)
-    assert message.startswith(f"{file}: ")
-    assert "\n" not in message
-    return message.removeprefix(f"{file}: ")
+    assert caught.value.file == str(file)
+    assert "\n" not in str(caught.value)
+    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -69,14 +78,14 @@ def test_a_parquet_file_passes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["reviews.txt", "reviews.xlsx", "reviews", "reviews.gz", "reviews.parquet.gz"])
 def test_an_unknown_extension_is_rejected_with_the_known_ones(write: Write, name: str) -> None:
-    assert error_message(check_file, write(name, CSV)) == (
-        "unknown extension; expected .csv, .tsv, .jsonl, .ndjson, .parquet, text also with .bz2, .gz or .xz"
+    assert refused(check_file, write(name, CSV)).expected == (
+        ".csv, .tsv, .jsonl, .ndjson, .parquet, text also with .bz2, .gz or .xz"
     )
 
 
 @pytest.mark.parametrize("name", ["reviews.csv", "reviews.jsonl", "reviews.parquet", "reviews.csv.gz"])
 def test_an_empty_file_is_rejected(write: Write, name: str) -> None:
-    assert error_message(check_file, write(name, b"")) == "empty"
+    assert refused(check_file, write(name, b"")).problem == "empty"
 
 
 @pytest.mark.parametrize(
@@ -86,63 +95,137 @@ def test_an_empty_file_is_rejected(write: Write, name: str) -> None:
         ("reviews.jsonl", b'{"text": "warm"}\n{"text": "dull"}\n{"text": "flat"}\n{"text": "na\xefve"}\n'),
         ("cut-off.csv", CSV + "naï".encode()[:-1]),
         ("cut-off.jsonl", b'{"text": "warm"}\n' * 3 + '{"text": "naï'.encode()[:-1]),
+        ("reviews.csv.gz", gzip.compress(CSV + "ein gefühlvoller Film,fresh\n".encode("latin-1"))),
     ],
-    ids=["csv", "jsonl", "csv-cut-off", "jsonl-cut-off"],
+    ids=["csv", "jsonl", "csv-cut-off", "jsonl-cut-off", "compressed"],
 )
 def test_text_that_is_not_utf8_is_reported_with_its_line(write: Write, name: str, content: bytes) -> None:
-    assert error_message(check_file, write(name, content)) == (
-        "line 4 is not UTF-8; convert it, for example with iconv"
-    )
+    error = refused(check_file, write(name, content))
+    assert (error.key, error.problem) == ("line 4", "not UTF-8; convert it, for example with iconv")
 
 
 def test_a_table_exported_as_utf16_is_not_utf8(write: Write) -> None:
-    assert error_message(check_file, write("reviews.csv", CSV.decode().encode("utf-16"))).startswith(
-        "line 1 is not UTF-8"
-    )
+    error = refused(check_file, write("reviews.csv", CSV.decode().encode("utf-16")))
+    assert error.key == "line 1"
+    assert "not UTF-8" in error.problem
 
 
 def test_a_null_byte_is_reported_with_its_line(write: Write) -> None:
-    assert error_message(check_file, write("reviews.csv", CSV + b"\0,fresh\n")) == (
-        "line 4 contains a null byte; expected a text file"
-    )
+    error = refused(check_file, write("reviews.csv", CSV + b"\0,fresh\n"))
+    assert (error.key, error.problem) == ("line 4", "contains a null byte")
 
 
 @pytest.mark.parametrize("content", [CSV, b"PAR1", b"PAR1" + CSV + b"PAR1"], ids=["csv", "cut-off", "garbled"])
 def test_another_format_with_the_extension_parquet_is_rejected(write: Write, content: bytes) -> None:
-    assert (
-        error_message(check_file, write("reviews.parquet", content))
-        == "not Parquet, although its extension is .parquet"
-    )
+    assert "not Parquet" in refused(check_file, write("reviews.parquet", content)).problem
 
 
 def test_a_csv_with_the_extension_jsonl_is_rejected(write: Write) -> None:
-    message = error_message(check_file, write("reviews.jsonl", CSV))
-    assert message.startswith("line 1 is not JSON: ")
-    assert message.endswith("; expected one object per line")
+    error = refused(check_file, write("reviews.jsonl", CSV))
+    assert (error.key, error.expected) == ("line 1", "one object per line")
 
 
 @pytest.mark.parametrize("line", [b'["warm", "fresh"]', b'"warm"', b"1"])
 def test_a_json_line_that_is_not_an_object_is_shown(write: Write, line: bytes) -> None:
-    message = error_message(check_file, write("reviews.jsonl", JSON_LINES + line + b"\n"))
-    assert message == f"line 4: expected a JSON object, got {line.decode()!r}"
+    error = refused(check_file, write("reviews.jsonl", JSON_LINES + line + b"\n"))
+    assert (error.key, error.expected) == ("line 4", "a JSON object")
+    assert line.decode() in error.problem
 
 
 @pytest.mark.parametrize("value", [b"1" * 5000, b"[" * 100_000], ids=["long-number", "deep-list"])
 def test_json_that_cannot_be_parsed_is_reported_with_its_line(write: Write, value: bytes) -> None:
-    message = error_message(check_file, write("reviews.jsonl", JSON_LINES + b'{"text": ' + value + b"}\n"))
-    assert message.startswith("line 4 is not JSON: ")
+    error = refused(check_file, write("reviews.jsonl", JSON_LINES + b'{"text": ' + value + b"}\n"))
+    assert (error.key, error.expected) == ("line 4", "one object per line")
 
 
 @pytest.mark.parametrize("name", ["reviews.csv", "reviews.tsv"])
 def test_a_duplicate_column_name_is_reported(write: Write, name: str) -> None:
     header = b"text,verdict,text\n" if name.endswith(".csv") else b"text\tverdict\ttext\n"
-    assert error_message(check_file, write(name, header)) == "expected unique column names, got 'text' twice"
+    error = refused(check_file, write(name, header))
+    assert error.expected == "unique column names"
+    assert "'text'" in error.problem
 
 
-@pytest.mark.parametrize("content", [b"\n\n", b'text,"verdict\nwarm,fresh\n'], ids=["blank", "open-quote"])
-def test_a_first_line_without_column_names_is_rejected(write: Write, content: bytes) -> None:
-    message = error_message(check_file, write("reviews.csv", content))
-    assert message.startswith("not a table with column names in the first line: ")
+def test_a_table_of_blank_lines_is_rejected(write: Write) -> None:
+    assert "column names in the first line" in refused(check_file, write("reviews.csv", b"\n\n")).problem
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        (b'text,"verdict\nwarm,fresh\n', 1),
+        (b'text,verdict\nwarm,fresh\n"dull,rotten\nflat,rotten\n', 3),
+        (b'text,verdict\n"two\nlines","rotten\nflat,rotten\n', 3),
+        (b'text,verdict\n"dull,rotten\nflat,rotten\na "quoted" word,fresh\n', 2),
+        (b'text,verdict\n\nwarm,fresh\n"dull,rotten\nflat,"rotten"\n', 4),
+        (b'text,verdict\r\n"a ""doubled"" quote",fresh\r\n"an \\"escaped\\" one",fresh\r\n', 3),
+    ],
+    ids=["header", "end of file", "second field", "closed by a later text", "closed by a later field", "backslashes"],
+)
+def test_a_quote_that_does_not_close_its_text_is_reported_with_its_line(write: Write, rows: bytes, line: int) -> None:
+    error = refused(check_file, write("reviews.csv", rows))
+    assert (error.key, error.expected) == (f"line {line}", 'a quote inside a quoted text as ""')
+
+
+def test_an_open_quote_does_not_take_a_large_file_into_memory(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reprise.data.readers.MAX_FIELD", 1000)
+    error = refused(check_file, write("reviews.csv", b'text,verdict\n"dull,rotten\n' + b"warm,fresh\n" * 1000))
+    assert error.key == "line 2"
+    assert "open quote" in error.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "line"),
+    [
+        ("a.csv", b"text,verdict\nwarm\n", 2),
+        ("a.csv", b"text,verdict\nwarm,fresh\ndull,flat,rotten\n", 3),
+        ("a.csv", b"text,verdict\nwarm,fresh,\ndull,rotten,\n", 2),
+        ("a.tsv", b"text\tverdict\nwarm\tfunny\tfresh\n", 2),
+        ("a.tsv", b'text\tverdict\nwarm\tfresh\n"two\nlines"\trotten\n', 3),
+    ],
+    ids=["too few", "too many", "comma at the end", "a tab in a text", "a line break in a text"],
+)
+def test_a_row_with_another_number_of_fields_than_the_header_is_reported(
+    write: Write, name: str, rows: bytes, line: int
+) -> None:
+    error = refused(check_file, write(name, rows))
+    assert error.key == f"line {line}"
+    assert error.expected.startswith("2, as in the header")
+
+
+def test_quotes_in_a_tsv_are_part_of_the_text_and_swallow_no_line(write: Write, tmp_path: Path) -> None:
+    rows = ['"open quote one\ta', "next line\tb", 'the closing" one\ta', '"say ""hi"""\tb']
+    table = read_table([write("a.tsv", "\n".join(["text\tlabel", *rows]).encode())], tmp_path / "cache")
+    assert list(zip(table["text"], table["label"], strict=True)) == [tuple(row.split("\t")) for row in rows]
+
+
+@pytest.mark.parametrize("header", [",text", ",Unnamed: 0,text"], ids=["index", "index of an index"])
+def test_columns_without_a_name_are_named_as_pandas_names_them(write: Write, tmp_path: Path, header: str) -> None:
+    file = write("a.csv", f"{header}\n{'7,' * header.count(',')}warm\n".encode())
+    table = read_table([file], tmp_path / "cache")
+    assert table.column_names == list(pd.read_csv(file).columns)
+    assert table["text"][:] == ["warm"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_random_table_is_refused_or_read_without_a_lost_row(write: Write, tmp_path: Path, suffix: str) -> None:
+    draw, outcomes = random.Random(0), set()
+    separator = csv_format(Path(f"a{suffix}"))["delimiter"]
+    for number in range(60):
+        body = "".join(
+            "".join(draw.choices('ab"\n\r \xa0', [6, 6, 1, 0.2, 0.1, 1, 1], k=5)) + separator + "x\n"
+            for _ in range(draw.randint(1, 4))
+        )
+        file = write(f"{number}{suffix}", f"text{separator}label\n{body}".encode())
+        try:
+            table = read_table([file], tmp_path / "cache")
+        except UserError:
+            outcomes.add("refused")
+            continue
+        rows = csv.reader(io.StringIO(body, newline=""), **csv_format(file))
+        assert [[row["text"], row["label"]] for row in table] == [row for row in rows if "".join(row).strip()]
+        outcomes.add("read")
+    assert outcomes == {"refused", "read"}
 
 
 @pytest.mark.parametrize("compression", ["", ".bz2", ".gz", ".xz"])
@@ -166,5 +249,6 @@ def test_a_damaged_compressed_table_is_rejected(write: Write, compression: str, 
         "garbled": compressed[:third] + bytes(8) + compressed[third + 8 :],
         "not-compressed": CSV,
     }[damage]
-    message = error_message(read_header, write(f"reviews.csv.{compression}", content))
-    assert message.startswith("not a table with column names in the first line: ")
+    file = write(f"reviews.csv.{compression}", content)
+    assert "column names in the first line" in refused(read_header, file).problem
+    refused(check_file, file)

@@ -33,12 +33,30 @@ def test_three_tables_become_the_named_splits(fetch: Fetch, place: Path) -> None
     }
 
 
-def test_train_and_test_tables_without_validation_are_two_splits(fetch: Fetch) -> None:
-    fetched = fetch(**tables(train="data/own/reviews.csv", test="data/own/reviews.csv"))
+def test_train_and_test_tables_without_validation_are_two_splits(fetch: Fetch, place: Path) -> None:
+    (place / "data/own/later.csv").write_text("number,text,verdict,film\n1,warm,fresh,a\n")
+    fetched = fetch(**tables(train="data/own/reviews.csv", test="data/own/later.csv"))
     assert {name for name in fetched if name.startswith("data/")} == {
         "data/raw/train/reviews.csv",
-        "data/raw/test/reviews.csv",
+        "data/raw/test/later.csv",
     }
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "named"),
+    [
+        ("data/own/reviews.csv", "data/own/reviews.csv", "data/own/reviews.csv"),
+        ("data/own/reviews.csv", "data/own/copy.csv", "data/own/copy.csv"),
+        ("data/own/parts", None, "data/own/parts/b.csv"),
+    ],
+    ids=["one file as two splits", "a copy as another split", "a copy in one folder"],
+)
+def test_the_same_file_twice_is_rejected(refuse: Refuse, place: Path, train: str, test: str | None, named: str) -> None:
+    (place / "data/own/parts").mkdir()
+    for copy in ("copy.csv", "parts/a.csv", "parts/b.csv"):
+        (place / "data/own" / copy).write_bytes((place / "data/own/reviews.csv").read_bytes())
+    message = refuse(**tables(train=train, test=test))
+    assert message.startswith(f"{named}: task.source: the same rows as ")
 
 
 def test_the_files_of_a_folder_are_one_table(fetch: Fetch, place: Path) -> None:
@@ -60,7 +78,7 @@ def test_the_files_of_a_folder_are_one_table(fetch: Fetch, place: Path) -> None:
     ("names", "problem"),
     [
         ([], "empty folder (task.source.train)"),
-        (["a.csv", "b.tsv"], "expected files of one format, got .csv and .tsv (task.source.train)"),
+        (["a.csv", "b.tsv"], ".csv and .tsv files (task.source.train); expected files of one format"),
     ],
 )
 def test_a_folder_without_files_of_one_format_is_rejected(

@@ -89,13 +89,18 @@ CSV_TEXTS = ["NA", "007", "null", 'one, "two"\nthree', ""]
     [
         ("a.csv", CSV.encode()),
         ("a.csv.bz2", bz2.compress(CSV.encode())),
-        ("a.tsv", CSV.replace(",", "\t").replace("one\t", "one,").encode()),
     ],
 )
 def test_texts_are_kept_as_written(read: Read, name: str, content: bytes) -> None:
     rows = read(name, content)
     assert rows["text"][:] == CSV_TEXTS
     assert rows["label"][:] == [0, 1, 0, 1, 0]
+
+
+def test_texts_of_a_tsv_are_kept_with_their_quotes(read: Read) -> None:
+    texts = ["NA", "007", "null", '"one, ""two""', "", '"']
+    rows = read("a.tsv", "text\tlabel\n" + "".join(f"{text}\ta\n" for text in texts))
+    assert rows["text"][:] == texts
 
 
 def test_json_lines_are_read(read: Read) -> None:
@@ -166,6 +171,33 @@ def test_integer_labels_are_equal_in_every_format(read: Read, name: str, content
 
 
 @pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([1, 0, 1], ["0", "1"]),
+        ([1.0, 0.0, 1.0], ["0", "1"]),
+        ([1, 0.0, 1.0], ["0", "1"]),
+        ([True, False, True], ["false", "true"]),
+        ([True, False, True], ["False", "True"]),
+        (["01", "00", "01"], ["00", "01"]),
+    ],
+)
+def test_numbers_and_truth_values_of_json_are_labels(read: Read, values: list[Any], labels: list[str]) -> None:
+    content = json_lines(*({"text": str(number), "label": value} for number, value in enumerate(values)))
+    assert read("a.jsonl", content, labels=labels, filter={"label": labels})["label"][:] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("value", ["01", "1.0", "010"])
+def test_a_label_that_is_the_number_of_another_spelling_is_named(read: Read, value: str) -> None:
+    with pytest.raises(UserError, match=rf"unknown label '{value}'; .*in quotes, as '{value}'"):
+        read("a.csv", f"text,label\nx,{value}\n", labels=[1, 8])
+
+
+def test_a_truth_value_is_no_number(read: Read) -> None:
+    with pytest.raises(UserError, match="finite number"):
+        read("a.jsonl", json_lines({"text": "x", "label": True}), **REGRESSION)
+
+
+@pytest.mark.parametrize(
     ("content", "labels"),
     [
         (classes(["a", "b"], [1, UNLABELED]), ["a", "b"]),
@@ -182,8 +214,9 @@ def test_a_hidden_label_is_accepted_only_in_test_splits(
     assert [test.split for test in tests] == ["test", "test_mismatched"]
     for test in tests:
         assert to_standard_columns(test, task(labels=labels))["label"][:] == [1, UNLABELED]
-    with pytest.raises(UserError, match=r"raw/train/a\.parquet, row 2: unknown label '?-1'?; "):
+    with pytest.raises(UserError, match=r"unknown label '?-1'?; ") as caught:
         to_standard_columns(train, task(labels=labels))
+    assert (Path(caught.value.file).name, caught.value.key) == ("a.parquet", "row 2")
 
 
 def test_labels_of_a_regression_are_the_numbers(read: Read) -> None:
@@ -250,35 +283,35 @@ def test_a_filter_that_matches_nothing_leaves_no_rows(read: Read, id_column: str
             "a.csv",
             "text,label\nx,a\ny,frehs\n",
             {"labels": ["rotten", "fresh", "a"]},
-            "a.csv, row 2: unknown label 'frehs'; did you mean 'fresh'? expected one of task.labels: rotten, fresh, a",
+            "row 2: unknown label 'frehs'; did you mean 'fresh'? expected one of task.labels: rotten, fresh, a",
             id="an unknown label",
         ),
         pytest.param(
             "a.jsonl",
             json_lines({"text": "x", "label": "a"}, {"text": "y", "label": None}),
             {},
-            "a.jsonl, row 2: unknown label None; expected one of task.labels: a, b",
+            "row 2: unknown label None; expected one of task.labels: a, b",
             id="no label",
         ),
         pytest.param(
             "a.parquet",
             classes(["a", "b", "c"], [0, 2]),
             {},
-            "a.parquet, row 2: unknown label 'c'; expected one of task.labels: a, b",
+            "row 2: unknown label 'c'; expected one of task.labels: a, b",
             id="an unknown class",
         ),
         pytest.param(
             "a.jsonl",
             json_lines({"text": "x", "label": "a"}, {"text": None, "label": "a"}),
             {},
-            "a.jsonl, row 2: expected text in column 'text', got None",
+            "row 2: None in column 'text'; expected text",
             id="no text",
         ),
         pytest.param(
             "a.jsonl",
             json_lines({"text": 12, "label": "a"}),
             {},
-            "a.jsonl, row 1: expected text in column 'text', got 12",
+            "row 1: 12 in column 'text'; expected text",
             id="a number instead of text",
         ),
         *(
@@ -286,7 +319,7 @@ def test_a_filter_that_matches_nothing_leaves_no_rows(read: Read, id_column: str
                 "a.csv",
                 f"text,label\nx,1.5\ny,{value}\n",
                 REGRESSION,
-                "a.csv, row 2: expected a finite number as the label, since task.labels is empty; got " + repr(value),
+                "row 2: expected a finite number as the label, since task.labels is empty; got " + repr(value),
                 id=f"{value or 'nothing'} instead of a number",
             )
             for value in ("nan", "inf", "-inf", "high", "")
@@ -295,28 +328,28 @@ def test_a_filter_that_matches_nothing_leaves_no_rows(read: Read, id_column: str
             "a.jsonl",
             json_lines({"text": "x", "label": None}),
             REGRESSION,
-            "a.jsonl, row 1: expected a finite number as the label, since task.labels is empty; got None",
+            "row 1: expected a finite number as the label, since task.labels is empty; got None",
             id="no number",
         ),
         pytest.param(
             "a.csv",
             "n,text,label\n4,x,a\n5,y,a\n4,z,b\n",
             {"id_column": "n"},
-            "a.csv: rows 1 and 3 have the same id '4' in column 'n' (task.id_column); expected different ids",
+            "rows 1 and 3: the same id '4' in column 'n' (task.id_column); expected different ids",
             id="a duplicate id",
         ),
         pytest.param(
             "a.csv",
             "n,text,label\n1,u,plot\n2,v,plot\n3,x,A\n",
             {"filter": {"label": ["a", "b", "A"]}},
-            "a.csv, row 3: unknown label 'A'",
+            "row 3: unknown label 'A'",
             id="an unknown label after filtered rows",
         ),
         pytest.param(
             "a.csv",
             "n,text,label\n1,u,plot\n7,v,a\n2,w,plot\n7,x,b\n",
             {"filter": {"label": ["a", "b"]}, "id_column": "n"},
-            "a.csv: rows 2 and 4 have the same id '7'",
+            "rows 2 and 4: the same id '7'",
             id="a duplicate id after filtered rows",
         ),
     ],
@@ -326,24 +359,28 @@ def test_a_wrong_value_is_reported_with_its_row_number_in_the_file(
 ) -> None:
     with pytest.raises(UserError) as caught:
         read(name, content, **changes)
-    assert f"/raw/all/{message}" in str(caught.value)
+    row, problem = message.split(": ", 1)
+    assert caught.value.file.endswith(f"/raw/all/{name}")
+    assert caught.value.key == row
+    assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"label_column": "lable"},
-            "no column 'lable' (task.label_column); did you mean 'label'? its columns are text, label, film",
-        ),
-        ({"text_columns": ["review"]}, "no column 'review' (task.text_columns); its columns are text, label, film"),
-        ({"text_columns": ["text", "txet"]}, "no column 'txet' (task.text_columns); did you mean 'text'?"),
-        ({"filter": {"flim": ["x"]}}, "no column 'flim' (task.filter); did you mean 'film'?"),
-        ({"id_column": "number"}, "no column 'number' (task.id_column); its columns are"),
+        ({"label_column": "lable"}, "no column 'lable' (task.label_column; did you mean 'label'?)"),
+        ({"text_columns": ["review"]}, "no column 'review' (task.text_columns)"),
+        ({"text_columns": ["text", "txet"]}, "no column 'txet' (task.text_columns; did you mean 'text'?)"),
+        ({"filter": {"flim": ["x"]}}, "no column 'flim' (task.filter; did you mean 'film'?)"),
+        ({"id_column": "number"}, "no column 'number' (task.id_column)"),
         (
             {"split": {"validation": 0.1, "test": 0.1, "group_by": "films", "seed": 0}},
-            "no column 'films' (task.split.group_by); did you mean 'film'?",
+            "no column 'films' (task.split.group_by; did you mean 'film'?)",
+        ),
+        (
+            {"text_columns": ["review"], "label_column": "lable"},
+            "no column 'lable' (task.label_column; did you mean 'label'?), no column 'review' (task.text_columns)",
         ),
     ],
 )
@@ -352,7 +389,9 @@ def test_a_missing_column_is_reported_with_its_key_and_the_most_similar_name(
 ) -> None:
     with pytest.raises(UserError) as caught:
         read("a.csv", "text,label,film\nx,a,f\n", **changes)
-    assert f"/raw/all/a.csv: {message}" in str(caught.value)
+    assert caught.value.file.endswith("/raw/all/a.csv")
+    assert caught.value.problem == message
+    assert caught.value.expected.endswith("its columns text, label, film")
 
 
 @pytest.mark.parametrize(
@@ -365,6 +404,7 @@ def test_a_missing_column_is_reported_with_its_key_and_the_most_similar_name(
         pytest.param("a.csv.bz2", bz2.compress("text,label\ncafé,a\n".encode("latin-1")), id="not UTF-8, compressed"),
         pytest.param("a.jsonl.bz2", bz2.compress(b'{"text": "x"\n'), id="not JSON, compressed"),
         pytest.param("a.csv", "text,label\n", id="no rows"),
+        pytest.param("a.jsonl", "\n\n", id="no rows of JSON"),
     ],
 )
 def test_an_unreadable_file_is_reported_with_its_name_in_one_line(read: Read, name: str, content: str | bytes) -> None:

@@ -190,10 +190,12 @@ def test_the_statistics_count_rows_tokens_and_labels(workdir: Path) -> None:
     assert stats["splits"]["train"] == {
         "num_examples": 4,
         "tokens": 3 + 4 + 8 + 8,  # two more than words; 9 words are cut to 6
-        "length_quantiles": {
-            "0.0": 3, "0.25": 3, "0.5": 4, "0.75": 8, "0.9": 8, "0.95": 8, "0.99": 8, "1.0": 8
+        "unknown_tokens": 0,
+        "length_quantiles": {  # of the whole texts
+            "0.0": 3, "0.25": 3, "0.5": 4, "0.75": 8, "0.9": 8, "0.95": 8, "0.99": 8, "1.0": 11
         },
         "rows_at_max_length": 2,
+        "truncated_rows": 1,
         "label_counts": {"a": 1, "b": 3},
         "hidden_labels": 0,
     }  # fmt: skip
@@ -322,6 +324,187 @@ def test_a_large_split_is_written_to_several_shards_with_the_same_rows(
     assert read_json(stats_path())["splits"]["train"] == stats | {"sha256": digest_of_all, "shards": shards}
 
 
+def warnings() -> list[dict[str, Any]]:
+    """Return the warnings without those about the tiny vocabulary."""
+    listed: list[dict[str, Any]] = read_json(stats_path())["warnings"]
+    return [warning for warning in listed if warning["id"] != "unknown_tokens"]
+
+
+def test_examples_that_are_in_two_splits_are_counted_and_printed(
+    workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_raw(
+        train=[row("dull", "a"), row("the end", "b"), row("warm film", "a")],
+        validation=[row("dull", "a"), row(" The  END", "b"), row("flat", "a"), row("a story", "b")],
+        test=[row("flat", "a"), row("plot", "b")],
+    )
+    prepare(task(**SEPARATE_SPLITS), max_length=16)
+    counts = [
+        {"split": "validation", "other": "train", "exact": 1, "normalized": 2, "examples": 4},
+        {"split": "test", "other": "train", "exact": 0, "normalized": 0, "examples": 2},
+        {"split": "test", "other": "validation", "exact": 1, "normalized": 1, "examples": 2},
+    ]
+    assert read_json(stats_path())["shared_texts"] == counts
+    assert warnings() == [{"id": "shared_texts"} | counts[0], {"id": "shared_texts"} | counts[2]]
+    printed = capsys.readouterr().out
+    assert "prepare: warning: validation: 2 of 4 examples are also in train, 1 of them literally" in printed
+    assert "prepare: warning: test: 1 of 2 examples are also in validation" in printed
+
+
+def test_pairs_are_in_two_splits_only_if_both_texts_are(workdir: Path) -> None:
+    write_raw(
+        train=[row("dull", "a"), row("warm", "b")],
+        validation=[row("dull", "a", pair="another end"), row("warm", "b", pair="THE end")],
+    )
+    prepare(task(**SEPARATE_SPLITS | PAIRS), max_length=16)
+    (counts,) = read_json(stats_path())["shared_texts"]
+    assert (counts["exact"], counts["normalized"]) == (0, 1)
+
+
+def test_one_table_is_split_without_shared_texts(reviews: Path) -> None:
+    prepare(task(), max_length=16)
+    assert [pair["normalized"] for pair in read_json(stats_path())["shared_texts"]] == [0, 0, 0]
+    assert warnings() == []
+
+
+def test_texts_with_different_labels_are_counted_over_all_splits(workdir: Path) -> None:
+    write_raw(
+        train=[row("dull", "a"), row("dull", "b"), row("warm", "a"), row("warm", "a")],
+        validation=[row(" WARM", "b"), row("flat", "a")],
+        test=[row("flat", "-1")],
+    )
+    prepare(task(**SEPARATE_SPLITS), max_length=16)
+    assert {"id": "conflicting_labels", "texts": 2, "examples": 5} in warnings()
+
+
+@pytest.mark.parametrize(
+    ("splits", "warning"),
+    [
+        (("ab", "aabb"), {"id": "labels_not_in_train", "split": "train", "labels": ["c"]}),
+        (("abc", "ca"), {"id": "labels_not_in_split", "split": "validation", "labels": ["b"]}),
+        (("abc", "bb"), {"id": "single_label", "split": "validation", "label": "b"}),
+    ],
+)
+def test_labels_without_examples_are_reported(workdir: Path, splits: tuple[str, str], warning: dict[str, Any]) -> None:
+    train, validation = splits
+    write_raw(
+        train=[row(f"{number} dull", label) for number, label in enumerate(train)],
+        validation=[row(f"{number} warm", label) for number, label in enumerate(validation)],
+        test=[row("the end", "-1")],  # unpublished labels are not judged
+    )
+    prepare(task(**SEPARATE_SPLITS | {"labels": ["a", "b", "c"]}), max_length=16)
+    assert warning in warnings()
+    assert {each["split"] for each in warnings()} <= {"train", "validation"}
+
+
+def test_a_regression_with_equal_numbers_is_reported(workdir: Path) -> None:
+    write_raw(train=[row("dull", 1), row("flat", 2)], validation=[row("warm", 3), row("tired", 3)], test=[row("x", -1)])
+    prepare(task(**SEPARATE_SPLITS | REGRESSION), max_length=16)
+    assert warnings() == [{"id": "constant_label", "split": "validation", "label": 3.0}]
+
+
+def test_shares_far_from_those_of_the_recipe_are_reported(workdir: Path) -> None:
+    # Three groups of ten rows: none can be a tenth.
+    write_raw(all=[row(f"{number} film", "ab"[number % 2], pair=f"group {number % 3}") for number in range(30)])
+    split = {"validation": 0.1, "test": 0.3, "group_by": "pair", "seed": 0}
+    with pytest.raises(UserError, match="validation split is empty"):
+        prepare(task(**SEPARATE_SPLITS | {"split": split}), max_length=16)
+    split["validation"] = 0.25
+    prepare(task(**SEPARATE_SPLITS | {"split": split}), max_length=16)
+    obtained = {"id": "split_share", "split": "validation", "asked": 0.25, "obtained": pytest.approx(1 / 3)}
+    assert warnings() == [obtained]
+
+
+def test_truncated_rows_are_reported_with_the_lengths_of_the_whole_texts(workdir: Path) -> None:
+    train = [row("the " * length + FILLER[length % 7], "ab"[length % 2]) for length in (1, 2, 8, 40)]
+    write_raw(train=train, validation=[row("dull", "a"), row("flat", "b")])
+    prepare(task(**SEPARATE_SPLITS), max_length=8)
+    assert warnings() == [
+        {"id": "truncated", "split": "train", "examples": 2, "share": 0.5, "median": 5, "longest": 43}
+    ]
+
+
+def test_words_that_the_model_does_not_know_are_reported(workdir: Path) -> None:
+    write_raw(train=[row("電影", "a"), row("warm", "b")], validation=[row("dull", "a"), row("flat", "b")])
+    prepare(task(**SEPARATE_SPLITS), max_length=8)
+    (warning,) = read_json(stats_path())["warnings"]
+    assert (warning["id"], warning["split"], warning["token"]) == ("unknown_tokens", "train", "[UNK]")
+    assert warning["share"] * read_json(stats_path())["splits"]["train"]["tokens"] == prepared("train")["input_ids"][
+        0
+    ].count(AutoTokenizer.from_pretrained(PRETRAINED / "tokenizer").unk_token_id)
+
+
+@pytest.mark.parametrize("changes", [{}, PAIRS], ids=["texts", "pairs"])
+def test_rows_without_text_are_left_out_with_a_warning(workdir: Path, changes: dict[str, Any]) -> None:
+    empty = [row("", "a"), row(" \n\u3000\t", "b")] if not changes else [row("x", "a", pair=" "), row("", "b")]
+    write_raw(
+        train=[row("dull", "a"), *empty, row("warm", "b")],
+        validation=[row("tired", "a"), row("flat", "b")],
+        test=[row("", "-1"), row("lazy", "-1")],  # a benchmark asks for a prediction of every row
+    )
+    prepare(task(**SEPARATE_SPLITS | changes), max_length=16)
+    assert prepared("train")["id"] == ["0", "3"]
+    assert prepared("test")["id"] == ["0", "1"]
+    assert warnings() == [{"id": "empty_texts", "table": "train", "examples": 2, "first_row": 2}]
+
+
+def test_rows_without_text_are_left_out_before_one_table_is_split(reviews: Path) -> None:
+    prepare(task(), max_length=16)
+    arrows = {split: split_file(split).read_bytes() for split in SPLITS}
+    with (RAW / "all/reviews.csv").open("a", encoding="utf-8") as file:
+        file.write('1001," ",fresh,film 1\n1002,,rotten,film 2\n')
+    prepare(task(), max_length=16)
+    assert {split: split_file(split).read_bytes() for split in SPLITS} == arrows
+    assert warnings() == [{"id": "empty_texts", "table": "all", "examples": 2, "first_row": 281}]
+
+
+def test_a_table_without_any_text_is_refused(workdir: Path) -> None:
+    write_raw(train=[row("", "a")], validation=[row("dull")])
+    with pytest.raises(UserError, match="train split is empty"):
+        prepare(task(**SEPARATE_SPLITS), max_length=16)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "warning"),
+    [
+        ("a.csv", '"an open quote,a\nanother,b\nthe last",b', "row_in_text"),
+        ("a.csv", '"two lines, a word\nand another, b",b', None),
+        ("a.tsv", '"they say ""no"" today"\tb', "quoted_texts"),
+        ("a.tsv", '"no"\tb', None),
+    ],
+)
+def test_texts_that_a_quote_may_have_changed_are_reported(
+    workdir: Path, name: str, line: str, warning: str | None
+) -> None:
+    separator = "\t" if name.endswith("tsv") else ","
+    for split, texts in ("train", ["dull", "warm"]), ("validation", ["flat", "tired"]):
+        (RAW / split).mkdir(parents=True)
+        lines = [
+            f"text{separator}label",
+            *(f"{text}{separator}{label}" for text, label in zip(texts, "ab", strict=True)),
+        ]
+        (RAW / split / name).write_text("\n".join([*lines, line if split == "train" else f"end{separator}a"]) + "\n")
+    prepare(task(**SEPARATE_SPLITS), max_length=32)
+    expected = [{"id": warning, "table": "train", "examples": 1, "first_row": 3}] if warning else []
+    assert warnings() == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("train/mine.csv", "data/own/mine.csv"),
+        ("validation/part-1.csv", "data/own/parts/part-1.csv"),
+        ("validation", "data/own/parts"),
+        ("train/other.csv", "data/raw/train/other.csv"),
+        ("test/a.csv", "data/raw/test/a.csv"),
+    ],
+)
+def test_an_error_about_a_copy_in_data_raw_names_the_users_file(workdir: Path, file: str, named: str) -> None:
+    (workdir / "data/own/parts").mkdir(parents=True)
+    source = {"kind": "local", "train": "data/own/mine.csv", "validation": "data/own/parts", "test": None}
+    assert stage._users_file(f"data/raw/{file}", task(source=source, split=None), RAW) == named
+
+
 @pytest.mark.parametrize(
     ("changes", "max_length", "message"),
     [
@@ -347,10 +530,10 @@ def test_a_large_split_is_written_to_several_shards_with_the_same_rows(
         pytest.param(
             {"label_column": "verdit"},
             16,
-            "data/raw/all/reviews.csv: no column 'verdit' (task.label_column)",
+            "data/own/reviews.csv: no column 'verdit' (task.label_column",
             id="no label column",
         ),
-        pytest.param({"labels": ["rotten", "ripe"]}, 16, "data/raw/all/reviews.csv, row ", id="an unknown label"),
+        pytest.param({"labels": ["rotten", "ripe"]}, 16, "data/own/reviews.csv: row ", id="an unknown label"),
         pytest.param(
             {}, 65, "params.yaml: train.max_length: expected at most the model's 64", id="longer than the model accepts"
         ),

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from datasets import Dataset, Features, Value
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from reprise.data.tokenization import load_tokenizer, tokenize
 from reprise.prepare import write
@@ -64,7 +65,7 @@ def test_rows_are_tokenized_and_written_in_batches(
 
     def recording_tokenize(
         tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int
-    ) -> dict[str, Any]:
+    ) -> BatchEncoding:
         sizes.append(len(texts[0]))
         return tokenize(tokenizer, texts, max_length)
 
@@ -88,11 +89,42 @@ def test_selected_rows_keep_their_order_and_ids(tmp_path: Path, tokenizer: PreTr
 def test_the_returned_lengths_and_labels_are_those_of_the_file(
     tmp_path: Path, tokenizer: PreTrainedTokenizerBase, kind: str
 ) -> None:
-    lengths, labels = write_tokenized(standard_rows(label=kind), tmp_path / "rows.arrow", tokenizer, 8, name="train")
+    columns = write_tokenized(standard_rows(label=kind), tmp_path / "rows.arrow", tokenizer, 8, name="train")
+    lengths, labels = columns["lengths"], columns["labels"]
     written = Dataset.from_file(str(tmp_path / "rows.arrow"))
     assert lengths.tolist() == written["length"][:] == [len(ids) for ids in written["input_ids"]]
     assert lengths.max() == 8
     assert (labels.dtype, labels.tolist()) == (kind, written["label"][:])
+
+
+@pytest.mark.parametrize("pairs", [False, True], ids=["texts", "pairs"])
+def test_the_lengths_before_truncation_are_those_of_whole_texts(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, pairs: bool
+) -> None:
+    rows = standard_rows(pairs=pairs)
+    columns = write_tokenized(rows, tmp_path / "rows.arrow", tokenizer, 6, name="train")
+    whole = tokenizer(*(rows[name][:] for name in (["text", "text_pair"] if pairs else ["text"])))
+    assert columns["full_lengths"].tolist() == [len(ids) for ids in whole.input_ids]
+    assert columns["full_lengths"].max() > columns["lengths"].max() == 6
+
+
+def test_texts_are_compared_as_written_and_without_case_and_white_space(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    pairs = [("a b", "c"), ("a b", "c"), ("A  b ", "c"), ("a", "b c"), ("a b c", "")]
+    rows = Dataset.from_dict(
+        {"id": list("12345"), "text": [a for a, _ in pairs], "text_pair": [b for _, b in pairs], "label": [0] * 5}
+    )
+    columns = write_tokenized(rows, tmp_path / "rows.arrow", tokenizer, 12, name="train")
+    assert pd.factorize(columns["exact"])[0].tolist() == [0, 0, 1, 2, 3]
+    assert pd.factorize(columns["normalized"])[0].tolist() == [0, 0, 0, 1, 2]
+
+
+def test_unknown_tokens_are_counted(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = Dataset.from_dict({"id": ["1", "2"], "text": ["the 電影 is good", "電影 電影"], "label": [0, 0]})
+    columns = write_tokenized(rows, tmp_path / "rows.arrow", tokenizer, 12, name="train")
+    ids = [number for each in Dataset.from_file(str(tmp_path / "rows.arrow"))["input_ids"] for number in each]
+    assert columns["unknown"].sum() == ids.count(tokenizer.unk_token_id) > 0
 
 
 def test_progress_lines_have_the_number_of_rows(

@@ -120,6 +120,15 @@ def test_a_constant_prediction_is_marked() -> None:
     assert "Constant prediction" in " ".join(Parsed(render(build_context(runs[1:]))).text)
 
 
+def test_warnings_about_the_data_are_on_the_page() -> None:
+    warning = {"id": "single_label", "split": "test", "label": HOSTILE}
+    page = Parsed(render(build_context([make_run()], stats=STATS | {"warnings": [warning]})))
+    text = "".join(page.text)
+    assert "1 warning about the prepared data" in text
+    assert f"test: every example has the label {HOSTILE}." in text
+    assert "warning" not in "".join(Parsed(render(build_context([make_run()], stats=STATS))).text).lower()
+
+
 def test_missing_data_is_reported_with_the_command_to_get_it() -> None:
     text = " ".join(Parsed(render(build_context([make_run()]))).text)
     for command in ("dvc pull predictions", "dvc pull data/prepared", "reprise seed-noise", "dvc exp run --queue"):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -58,10 +59,33 @@ def compose_recipe(overrides: Sequence[str], catalog: Path = RECIPES_DIR) -> dic
     try:
         with initialize_config_dir(str(catalog.resolve()), version_base="1.3"):
             composed = OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
+    except yaml.YAMLError as error:
+        raise _yaml_error(error) from None
+    except UnicodeDecodeError as error:
+        raise _encoding_error(error, catalog) from None
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _user_error(error, catalog) from None
     # Converted to dataclasses and back, so that the recipe is validated and complete, with keys in a fixed order.
     return dict(to_dict(check_recipe(composed, "compose")))
+
+
+def _yaml_error(error: yaml.YAMLError) -> UserError:
+    """Return the error about a file of the catalog that is not YAML: its line, and what the parser did not expect."""
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
+        where = f"line {mark.line + 1}, column {mark.column + 1}"
+        problem = " ".join(filter(None, [error.context, error.problem]))
+        return UserError(f"not valid YAML: {problem}", file=_relative(mark.name), key=where)
+    return UserError(f"not valid YAML: {' '.join(str(error).split())}", file="compose")
+
+
+def _encoding_error(error: UnicodeDecodeError, catalog: Path) -> UserError:
+    """Return the error about the file of the catalog whose bytes are those of the decoding error."""
+    files = [file for file in catalog.rglob("*.yaml") if error.object in file.read_bytes()]
+    return UserError("not UTF-8; convert it, for example with iconv", file=_relative(str(min(files, default=catalog))))
+
+
+def _relative(file: str) -> Path:
+    return Path(file).relative_to(Path.cwd()) if Path(file).is_relative_to(Path.cwd()) else Path(file)
 
 
 def _user_error(error: Exception, catalog: Path) -> UserError:
@@ -87,9 +111,9 @@ def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -
     Returns:
         The differences from the previous file, one per key, such as `train.learning_rate: 5e-05 → 3e-05`.
     """
-    yaml = YAML()
-    yaml.width = 120
-    yaml.representer.add_representer(
+    dumper = YAML()
+    dumper.width = 120
+    dumper.representer.add_representer(
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
     before: Any = load_params(path) if path.exists() else {}
@@ -98,7 +122,7 @@ def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -
         file.write(
             "# Edit by hand as you like, or use `dvc exp run -S KEY=VALUE`; what each key means: recipes/config.yaml\n"
         )
-        yaml.dump(recipe, file)
+        dumper.dump(recipe, file)
     old = flatten(before, keep_empty=True) if isinstance(before, dict) else {}
     new = flatten(recipe, keep_empty=True)
     return [

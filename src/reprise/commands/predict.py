@@ -16,7 +16,7 @@ from reprise.core.errors import UserError
 from reprise.core.files import atomic_file
 from reprise.core.paths import FINAL_MODEL
 from reprise.data.format import split_file, split_shards
-from reprise.data.readers import check_file, read_table
+from reprise.data.readers import read_table
 from reprise.data.tokenization import load_tokenizer, tokenize
 from reprise.modeling.inference import drop_text_columns, load_predictor, load_split
 
@@ -86,7 +86,6 @@ def read_file(file: Path, columns: list[str], cache: Path) -> Iterator[Texts]:
     """
     if not file.is_file():
         raise UserError(f"{file}: not found; expected CSV, TSV, JSON lines or Parquet")
-    check_file(file)
     disable_progress_bars()  # they would mix with the predictions on the terminal
     rows = read_table([file], cache)
     for column in columns:

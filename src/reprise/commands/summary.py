@@ -7,8 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from reprise.core.files import read_json
-from reprise.core.paths import FINAL_MODEL, METRICS
+from reprise.core.paths import FINAL_MODEL, METRICS, PREPARED
 from reprise.core.validation import read_recipe
+from reprise.data.format import stats_path
+from reprise.data.warnings import describe_warnings
 
 NEXT_COMMANDS = (
     ("dvc metrics diff", "compare the metrics with the last commit's"),
@@ -44,6 +46,9 @@ def print_summary(metrics: Path = METRICS) -> None:
         console.print(
             "[bold]Constant prediction:[/bold] every example got the same prediction; the metrics are meaningless."
         )
+    if stats_path(PREPARED).is_file():
+        for warning in describe_warnings(read_json(stats_path(PREPARED))):
+            console.print(Text.assemble(("Data: ", "bold"), f"{warning}."), soft_wrap=True)
     console.print(f"The baseline always predicts {recipe.task.kind.baseline} of the training split.")
     console.print(
         f"Epoch {training['best_epoch']} of {recipe.train.epochs} was kept; "

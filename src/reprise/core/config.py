@@ -31,7 +31,12 @@ def _under_local_data(path: str) -> str:
 
 def _to_str(label: object) -> object:
     """Turn integers into text: `labels: [0, 1]` also matches a column of "0" and "1"."""
-    return str(label) if isinstance(label, int) and not isinstance(label, bool) else label
+    if isinstance(label, bool):
+        spellings = '"yes", "on" or "true"' if label else '"no", "off" or "false"'
+        raise ValueError(f"a text in quotes, {spellings}: YAML reads it as a truth value without them")
+    if not isinstance(label, int | str):
+        raise ValueError('a text in quotes, such as "1.5", "null" or "a: b"')
+    return str(label) if isinstance(label, int) else label
 
 
 def _split_name(name: str) -> str:

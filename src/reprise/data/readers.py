@@ -1,8 +1,14 @@
 """Check and read tables from CSV, TSV, JSON lines and Parquet files with `datasets`."""
 
+import bz2
+import csv
+import gzip
+import io
 import json
 import lzma
+import re
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +22,11 @@ from reprise.core.errors import UserError
 
 # The reader of `datasets` for each file extension.
 READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
-COMPRESSIONS = (".bz2", ".gz", ".xz")
+COMPRESSIONS: dict[str, Callable[[Path], Any]] = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
 # Raised by Python's readers of a damaged compressed file.
 DECOMPRESSION_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
+# Longest field of a CSV file, in characters: an open quote must not take the rest of a large file into memory.
+MAX_FIELD = 2**24
 
 
 def format_suffix(file: Path) -> str:
@@ -26,105 +34,203 @@ def format_suffix(file: Path) -> str:
     return Path(file.stem).suffix if file.suffix in COMPRESSIONS else file.suffix
 
 
-def delimiter(file: Path) -> str:
-    """Return the column delimiter of a CSV or TSV file."""
-    return "\t" if format_suffix(file) == ".tsv" else ","
+def csv_format(file: Path) -> dict[str, Any]:
+    """Return the format of a CSV or TSV file, as Python's csv module, pandas and `datasets` take it.
+
+    A TSV file has no quoting: each line is a row, and a quote is a character of the text.
+    """
+    if format_suffix(file) == ".tsv":
+        return {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    return {"delimiter": ",", "quoting": csv.QUOTE_MINIMAL}
 
 
-def check_file(file: Path) -> None:
-    """Check that the content of a file matches its extension, without loading all of it.
+def check_file(file: Path) -> int:
+    """Check that the content of a file matches its extension, with one row in memory at a time.
+
+    Returns:
+        The number of its rows.
 
     Raises:
         UserError: If the extension is unknown, the file is empty, text is not UTF-8, or the format is another.
     """
     if format_suffix(file) not in READERS or (format_suffix(file) == ".parquet" and file.suffix != ".parquet"):
-        raise UserError(f"{file}: unknown extension; expected {', '.join(READERS)}, text also with .bz2, .gz or .xz")
+        raise UserError(
+            "unknown extension", file=file, expected=f"{', '.join(READERS)}, text also with .bz2, .gz or .xz"
+        )
     if file.stat().st_size == 0:
-        raise UserError(f"{file}: empty")
-    if READERS[format_suffix(file)] == "parquet":
-        try:
-            pq.read_schema(file)
-        except (pa.ArrowInvalid, OSError):
-            raise UserError(f"{file}: not Parquet, although its extension is .parquet") from None
-    elif file.suffix not in COMPRESSIONS:
-        _check_utf8(file)
-        if READERS[format_suffix(file)] == "json":
-            _check_json_lines(file)
-        else:
+        raise UserError("empty", file=file)
+    match READERS[format_suffix(file)]:
+        case "parquet":
+            try:
+                return int(pq.read_metadata(file).num_rows)
+            except (pa.ArrowInvalid, OSError):
+                raise UserError("not Parquet, although its extension is .parquet", file=file) from None
+        case "json":
+            return _count_json_lines(file)
+        case _:
+            rows = _count_csv_rows(file)
             read_header(file)
+            return rows
 
 
-def _check_utf8(file: Path) -> None:
-    line = 1
-    with file.open("rb") as stream:
-        for content in stream:
-            try:
-                content.decode("utf-8")
-            except UnicodeDecodeError:
-                raise UserError(f"{file}: line {line} is not UTF-8; convert it, for example with iconv") from None
-            if b"\0" in content:
-                raise UserError(f"{file}: line {line} contains a null byte; expected a text file")
-            line += 1
+def _lines(file: Path, encoding: str) -> Iterator[str]:
+    """Yield the lines of a text file with their ends, which are LF, CR LF or CR.
+
+    Raises:
+        UserError: If the file is not UTF-8, contains a null byte, or is a damaged compressed file.
+    """
+    number = 0
+    try:
+        with (
+            COMPRESSIONS.get(file.suffix, Path.open)(file, mode="rb") as binary,
+            io.TextIOWrapper(binary, encoding, errors="surrogateescape", newline="") as text,
+        ):
+            for number, line in enumerate(text, start=1):
+                if not line.isascii():
+                    line.encode()  # refuses the surrogates of bytes that are not UTF-8
+                if "\0" in line:
+                    raise UserError("contains a null byte", file=file, key=f"line {number}", expected="a text file")
+                yield line
+    except UnicodeEncodeError:
+        raise UserError("not UTF-8; convert it, for example with iconv", file=file, key=f"line {number}") from None
+    except DECOMPRESSION_ERRORS as error:
+        raise UserError(f"cannot be read after line {number}: {_one_line(error)}", file=file) from None
 
 
-def _check_json_lines(file: Path) -> None:
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line) if line.strip() else {}
-            except (ValueError, RecursionError) as error:
-                raise UserError(
-                    f"{file}: line {number} is not JSON: {getattr(error, 'msg', error)}; expected one object per line"
-                ) from None
-            if not isinstance(row, dict):
-                raise UserError(f"{file}: line {number}: expected a JSON object, got {line.strip()[:40]!r}")
+def _count_json_lines(file: Path) -> int:
+    rows = 0
+    for number, line in enumerate(_lines(file, "utf-8"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"not JSON: {getattr(error, 'msg', error)}",
+                file=file,
+                key=f"line {number}",
+                expected="one object per line",
+            ) from None
+        if not isinstance(row, dict):
+            raise UserError(f"got {line.strip()[:40]!r}", file=file, key=f"line {number}", expected="a JSON object")
+        rows += 1
+    return rows
+
+
+def _count_csv_rows(file: Path) -> int:
+    """Count the rows below the header with a strict parser.
+
+    pandas would read on behind an open quote, and fill short rows with empty fields.
+
+    Raises:
+        UserError: If a quote does not close, or a row has another number of fields than the header.
+    """
+    csv.field_size_limit(MAX_FIELD)
+    pending: list[str] = []  # the lines of the current row
+
+    def lines() -> Iterator[str]:
+        for line in _lines(file, "utf-8-sig"):
+            pending.append(line)
+            yield line
+
+    columns = rows = 0
+    start = 1
+    reader = csv.reader(lines(), strict=True, **csv_format(file))
+    try:
+        for row in reader:
+            if not row or (len(row) == 1 and row[0] and not row[0].strip(" \t")):
+                pass  # a blank line, which pandas skips
+            elif not columns:
+                columns = len(row)
+            elif len(row) == columns:
+                rows += 1
+            else:
+                raise _wrong_number_of_fields(file, start, len(row), columns)
+            start = reader.line_num + 1
+            pending.clear()
+    except csv.Error as error:
+        raise _malformed_row(file, start, "".join(pending), str(error)) from None
+    return rows
+
+
+def _wrong_number_of_fields(file: Path, line: int, got: int, columns: int) -> UserError:
+    hint = (
+        "a TSV file has no quoting, so a text cannot contain a tab or a line break; save such a table as CSV"
+        if format_suffix(file) == ".tsv"
+        else "a text with a comma or a line break must be in quotes"
+    )
+    return UserError(
+        f"got {got} field{'s' if got > 1 else ''}",
+        file=file,
+        key=f"line {line}",
+        expected=f"{columns}, as in the header: {hint}",
+    )
+
+
+def _malformed_row(file: Path, line: int, row: str, problem: str) -> UserError:
+    """Return the error about the first field of a CSV row that is not well-formed; the row begins in `line`."""
+    well_formed = re.match(r'(?:"(?:[^"]|"")*"(?=[,\r\n]|$)|[^",\r\n][^,\r\n]*|,)*', row)
+    line += len(re.findall(r"\r\n|\r|\n", well_formed[0])) if well_formed else 0
+    if "field limit" in problem:
+        problem = f"a field of more than {MAX_FIELD:,} characters; is there an open quote?"
+    elif "end of data" in problem:
+        problem = "the quote that opens here does not close"
+    elif "expected after" in problem:
+        problem = "the quoted text that begins here continues after its closing quote"
+    return UserError(problem, file=file, key=f"line {line}", expected='a quote inside a quoted text as ""')
 
 
 def read_header(file: Path) -> list[str]:
-    """Return the column names in the first line of a CSV or TSV file.
-
-    The second line is parsed too: pandas would take a field without a column name as an index column.
+    """Return the column names in the first line of a CSV or TSV file; a column without a name has the name "".
 
     Raises:
         UserError: If the line cannot be parsed, or a column name is duplicated.
     """
     try:
-        lines = pd.read_csv(file, sep=delimiter(file), nrows=2, header=None, dtype=str, na_filter=False)
+        lines = pd.read_csv(file, nrows=1, header=None, dtype=str, na_filter=False, **csv_format(file))
     except (*DECOMPRESSION_ERRORS, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{file}: not a table with column names in the first line: {' '.join(str(error).split())}"
-        ) from None
+        raise UserError(f"not a table with column names in the first line: {_one_line(error)}", file=file) from None
     names = [str(name) for name in lines.iloc[0]]
-    if duplicates := {name for name in names if names.count(name) > 1}:
-        raise UserError(f"{file}: expected unique column names, got {min(duplicates)!r} twice")
+    if duplicates := {name for name in names if name and names.count(name) > 1}:
+        raise UserError(f"got {min(duplicates)!r} twice", file=file, expected="unique column names")
     return names
 
 
 def read_table(files: list[Path], cache: Path) -> Dataset:
-    """Read files of one format as one table.
+    """Check files of one format and read them as one table.
 
     Args:
-        files: Files that passed `check_file`.
+        files: The files, whose rows are read in this order.
         cache: Directory for the Arrow files from which the table is memory-mapped.
 
     Returns:
-        The rows of all files in order; every column of CSV and TSV files is a string.
+        All rows of all files; every column of CSV and TSV files is a string. A column without a name, as pandas writes
+        it for an index, is named `Unnamed: 0` after its position, as pandas reads it.
 
     Raises:
         UserError: If the files cannot be read in the format of their extension, or contain no row.
     """
+    rows = sum(map(check_file, files))
+    if rows == 0:
+        raise UserError("no rows", file=files[0], expected="at least one")
     reader = READERS[format_suffix(files[0])]
     options: dict[str, Any] = {}
     if reader == "csv":
         # Keep every field as the written text: "NA" must not become a missing value, nor "007" the number 7.
-        features = Features({name: Value("string") for name in read_header(files[0])})
-        options = {"sep": delimiter(files[0]), "na_filter": False, "features": features}
+        options = csv_format(files[0]) | {"na_filter": False}
+        names = pd.read_csv(files[0], nrows=0, **options).columns
+        options["features"] = Features({str(name): Value("string") for name in names})
     try:
-        return load_dataset(
+        table = load_dataset(
             reader, data_files={"rows": [str(file) for file in files]}, split="rows", cache_dir=str(cache), **options
         )
     except (DatasetGenerationError, ValueError, OSError, EOFError) as error:
         cause = error.__cause__ or error
-        if "corresponds to no data" in str(cause):
-            raise UserError(f"{files[0]}: no rows; expected at least one") from None
-        raise UserError(f"{files[0]}: cannot be read as {reader}: {' '.join(str(cause).split())[:200]}") from None
+        raise UserError(f"cannot be read as {reader}: {_one_line(cause)[:200]}", file=files[0]) from None
+    if len(table) != rows:
+        raise UserError(f"{len(table)} rows were read", file=files[0], expected=f"all {rows}")
+    return table
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

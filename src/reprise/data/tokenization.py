@@ -1,9 +1,8 @@
 """Load a tokenizer and tokenize texts, without importing the code of any model."""
 
 from pathlib import Path
-from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 
 from reprise.core.errors import UserError
 
@@ -41,7 +40,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int) -> dict[str, Any]:
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int) -> BatchEncoding:
     """Tokenize texts or text pairs without padding.
 
     Args:
@@ -53,4 +52,5 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_len
         Columns input_ids, token_type_ids (if the model uses them) and length, the number of tokens of each text.
     """
     encoded = tokenizer(*texts, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
-    return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+    encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
+    return encoded

@@ -1,7 +1,7 @@
 """Standard columns from raw tables: id, text, text_pair (of sentence pairs) and label."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from reprise.core.config import Task
 from reprise.core.errors import UserError
 from reprise.data.mmap import drop_mapped_pages
-from reprise.data.readers import check_file, read_table
+from reprise.data.readers import format_suffix, read_table
 from reprise.tasks.classification import UNLABELED
 
 # The text columns of prepared data.
@@ -23,10 +23,11 @@ DROP_PAGES_EVERY_ROWS = 100_000
 
 @dataclass(frozen=True)
 class RawSplit:
-    """The raw rows of a split; `name` is the file or folder that error messages name."""
+    """The raw rows of a split; `name` is the file or folder that error messages name, `suffix` its files' format."""
 
     split: str
     name: str
+    suffix: str
     rows: Dataset
 
 
@@ -39,9 +40,8 @@ def read_tables(folder: Path, cache: Path) -> list[RawSplit]:
     tables = []
     for split in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = sorted(split.iterdir())
-        for file in files:
-            check_file(file)
-        tables.append(RawSplit(split.name, str(files[0] if len(files) == 1 else split), read_table(files, cache)))
+        name = str(files[0] if len(files) == 1 else split)
+        tables.append(RawSplit(split.name, name, format_suffix(files[0]), read_table(files, cache)))
     return tables
 
 
@@ -49,7 +49,7 @@ def check_columns(table: RawSplit, task: Task) -> None:
     """Check that the table has every column that the recipe names.
 
     Raises:
-        UserError: a column is missing.
+        UserError: columns are missing; it names all of them.
     """
     named = {
         "task.label_column": [task.label_column],
@@ -61,12 +61,14 @@ def check_columns(table: RawSplit, task: Task) -> None:
     if task.split and task.split.group_by is not None:
         named["task.split.group_by"] = [task.split.group_by]
     present = table.rows.column_names
+    missing = []
     for key, names in named.items():
         for name in names:
             if name not in present:
                 near = difflib.get_close_matches(name, present, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise UserError(f"{table.name}: no column {name!r} ({key}); {hint}its columns are {', '.join(present)}")
+                missing.append(f"no column {name!r} ({key}{f'; did you mean {near[0]!r}?' if near else ''})")
+    if missing:
+        raise UserError(", ".join(missing), file=table.name, expected=f"names among its columns {', '.join(present)}")
 
 
 def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
@@ -80,8 +82,13 @@ def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
         UserError: a text is missing, a label does not fit the task, or an id is not unique.
     """
     kind = task.kind
-    label_name = _label_decoder(table.rows, task.label_column) if kind.named_labels else lambda value: value
-    keep = {column: (_label_decoder(table.rows, column), set(values)) for column, values in (task.filter or {}).items()}
+    label_name = (
+        _label_decoder(table.rows, task.label_column, task.labels) if kind.named_labels else lambda value: value
+    )
+    keep = {
+        column: (_label_decoder(table.rows, column, values), set(values))
+        for column, values in (task.filter or {}).items()
+    }
     group_by = task.split.group_by if task.split else None
 
     def convert(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
@@ -89,20 +96,21 @@ def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
             drop_mapped_pages()
         kept = [n for n in range(len(numbers)) if all(as_text(batch[c][n]) in v for c, (as_text, v) in keep.items())]
         batch, numbers = {c: [values[n] for n in kept] for c, values in batch.items()}, [numbers[n] for n in kept]
-        places = [f"{table.name}, row {number + 1}" for number in numbers]
         columns: dict[str, list[Any]] = {
             "id": [str(value) for value in (batch[task.id_column] if task.id_column else numbers)]
         }
         for name, column in zip(TEXT_COLUMNS, task.text_columns, strict=False):
-            columns[name] = [
-                _check_text(value, place, column) for value, place in zip(batch[column], places, strict=True)
-            ]
+            columns[name] = batch[column]
+            for value, number in zip(batch[column], numbers, strict=True):
+                if not isinstance(value, str):
+                    problem = f"{value!r} in column {column!r}"
+                    raise UserError(problem, file=table.name, key=f"row {number + 1}", expected="text")
         columns["label"] = []
-        for value, place in zip(batch[task.label_column], places, strict=True):
+        for value, number in zip(batch[task.label_column], numbers, strict=True):
             try:
                 columns["label"].append(kind.parse_label(label_name(value), table.split))
             except ValueError as error:
-                raise UserError(f"{place}: {error}") from None
+                raise UserError(str(error), file=table.name, key=f"row {number + 1}") from None
         if group_by:
             # Rows without a group have nothing in common: each is a group of its own.
             groups = zip(batch[group_by], numbers, strict=True)
@@ -121,18 +129,25 @@ def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
     return rows
 
 
-def _label_decoder(rows: Dataset, column: str) -> Callable[[Any], Any]:
-    """Return the function that turns a raw label into its name: class ids into published names, the rest into text."""
+def _label_decoder(rows: Dataset, column: str, names: Collection[str]) -> Callable[[Any], Any]:
+    """Return the function that spells a raw value as `names` are spelled.
+
+    Class ids become their published names. The rest becomes text: true as JSON and YAML write it (or as Python does, if
+    a name is `True`), and a whole number without a decimal point, since a column with a gap or a fraction holds floats.
+    """
     feature = rows.features[column]
     if isinstance(feature, ClassLabel):
         return lambda value: value if value is None or value == UNLABELED else feature.int2str(value)
-    return lambda value: value if value is None else str(value)
+    as_in_python = not {"True", "False"}.isdisjoint(names)
 
+    def spell(value: Any) -> str | None:
+        if isinstance(value, bool):
+            return str(value) if as_in_python else str(value).lower()
+        if isinstance(value, float) and value.is_integer():
+            return str(int(value))
+        return value if value is None else str(value)
 
-def _check_text(value: Any, place: str, column: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{place}: expected text in column {column!r}, got {value!r}")
-    return value
+    return spell
 
 
 def _check_unique_ids(rows: Dataset, name: str, column: str) -> None:
@@ -149,6 +164,8 @@ def _check_unique_ids(rows: Dataset, name: str, column: str) -> None:
     if len(duplicates):
         first, second = rows[int(numbers[duplicates[0]])], rows[int(duplicates[0])]
         raise UserError(
-            f"{name}: rows {first['row'] + 1} and {second['row'] + 1} have the same id {second['id']!r} in column "
-            f"{column!r} (task.id_column); expected different ids"
+            f"the same id {second['id']!r} in column {column!r} (task.id_column)",
+            file=name,
+            key=f"rows {first['row'] + 1} and {second['row'] + 1}",
+            expected="different ids",
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from reprise.data.warnings import describe_warnings
 from reprise.report import charts
 from reprise.report.commands import Command, run_commands
 from reprise.report.downsample import bin_means, evenly_spaced
@@ -67,6 +68,7 @@ class ReportContext:
         errors_run: name of the run whose errors are shown; empty if no predictions are on this machine.
         errors: its most confident errors.
         stats: statistics of the prepared data, None if it is not on this machine.
+        data_warnings: what prepare warned about.
         label_stats: what a table shows of the labels of each split, by heading.
         charts: Vega-Lite specifications by name.
         data: data of the charts and of the controls.
@@ -84,6 +86,7 @@ class ReportContext:
     errors_run: str
     errors: list[Misprediction]
     stats: dict[str, Any] | None
+    data_warnings: list[str]
     label_stats: dict[str, dict[str, float]]
     charts: dict[str, charts.Spec]
     data: dict[str, Any]
@@ -138,6 +141,7 @@ def build_context(
         errors_run=errors_run,
         errors=list(errors),
         stats=stats,
+        data_warnings=describe_warnings(stats or {}),
         label_stats={
             split: task_kind(stats["labels"]).stats_table(content) for split, content in stats["splits"].items()
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+# What a warning of prepare about labels says; data/warnings.py has the others.
+WARNINGS = {
+    "single_label": "{split}: every example has the label {label}",
+    "labels_not_in_train": "train: no example has the label {labels}, so the model cannot learn it",
+    "labels_not_in_split": "{split}: no example has the label {labels}, so the metrics do not cover it",
+}
 UNLABELED = -1  # the label id of examples whose label is not published, as in the test splits of GLUE
 
 
@@ -53,6 +60,9 @@ class Classification:
             return UNLABELED
         near = difflib.get_close_matches(str(value), self.labels, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
+        # Such as 1.0 or 01 for 1; and YAML reads 010 as 8.
+        if re.fullmatch("0[0-9]+", str(value)) or any(_is_same_number(value, label) for label in self.labels):
+            hint = f"a number of another spelling in task.labels? Write it there in quotes, as {str(value)!r}; "
         raise ValueError(f"unknown label {value!r}; {hint}expected one of task.labels: {', '.join(self.labels)}")
 
     def is_unlabeled(self, labels: npt.NDArray[Any]) -> bool:
@@ -61,6 +71,20 @@ class Classification:
     def label_stats(self, labels: npt.NDArray[Any]) -> dict[str, Any]:
         counts = {label: int((labels == number).sum()) for number, label in enumerate(self.labels)}
         return {"label_counts": counts, "hidden_labels": int((labels == UNLABELED).sum())}
+
+    def label_warnings(self, splits: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+        warnings: list[dict[str, Any]] = []
+        for split, stats in splits.items():
+            absent = [label for label in self.labels if not stats["label_counts"][label]]
+            if stats["hidden_labels"] or not absent:
+                continue
+            if len(absent) == len(self.labels) - 1:
+                (label,) = set(self.labels) - set(absent)
+                warnings.append({"id": "single_label", "split": split, "label": label})
+            else:
+                name = "labels_not_in_train" if split == "train" else "labels_not_in_split"
+                warnings.append({"id": name, "split": split, "labels": absent})
+        return warnings
 
     def stats_table(self, stats: Mapping[str, Any]) -> dict[str, float]:
         return {label: stats["label_counts"][label] for label in self.labels}
@@ -144,3 +168,10 @@ class Classification:
     def disagreement(self, before: pd.DataFrame, after: pd.DataFrame) -> npt.NDArray[np.float64]:
         confidences = [np.array([max(each) for each in run["probabilities"]], np.float64) for run in (before, after)]
         return confidences[0] + confidences[1]
+
+
+def _is_same_number(value: Any, label: str) -> bool:
+    try:
+        return float(value) == float(label)
+    except (TypeError, ValueError):
+        return False

@@ -68,6 +68,9 @@ class TaskKind(Protocol):
     def label_stats(self, labels: npt.NDArray[Any]) -> dict[str, Any]:
         """Summarise the prepared labels of a split, shape [examples], for stats.json."""
 
+    def label_warnings(self, splits: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return what is odd about the labels, from the entries of the splits in stats.json: warnings for it."""
+
     def stats_table(self, stats: Mapping[str, Any]) -> dict[str, float]:
         """Pick from a split's entry in stats.json what a table shows of its labels, by heading."""
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+# What a warning of prepare about labels says; data/warnings.py has the others.
+WARNINGS = {"constant_label": "{split}: every example has the label {label:g}"}
+
 
 @dataclass(frozen=True)
 class Regression:
@@ -37,7 +40,7 @@ class Regression:
 
     def parse_label(self, value: Any, split: str) -> float:
         try:
-            number = float(value)
+            number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number):
@@ -50,6 +53,13 @@ class Regression:
 
     def label_stats(self, labels: npt.NDArray[Any]) -> dict[str, Any]:
         return {"label_mean": float(labels.mean()), "label_std": float(labels.std())}
+
+    def label_warnings(self, splits: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {"id": "constant_label", "split": split, "label": stats["label_mean"]}
+            for split, stats in splits.items()
+            if stats["label_std"] == 0 and stats["label_mean"] != -1  # which stands for unpublished labels
+        ]
 
     def stats_table(self, stats: Mapping[str, Any]) -> dict[str, float]:
         return {"label mean": stats["label_mean"], "label standard deviation": stats["label_std"]}
