@@ -314,9 +314,9 @@ CASES = {
     "local model without weights": Case(
         "fetch",
         removed("data/own/tiny/model.safetensors"),
-        "",
-        "model.source",
         "data/own/tiny",
+        "",
+        "no weights",
     ),
     "wrong hash": Case(
         "fetch",
