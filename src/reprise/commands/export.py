@@ -13,11 +13,11 @@ from reprise.core.config import PARAMS, HubDataset, HubModel, Recipe, WheelSourc
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, read_json
 from reprise.core.paths import FINAL_MODEL, METRICS, PREPARED
-from reprise.core.validation import read_recipe
 from reprise.data.format import stats_path
 from reprise.results.reference import Reference, find_reference
-from reprise.results.run import PROVENANCE, folder_reader, read_result
+from reprise.results.run import LOCK, PROVENANCE, folder_reader, read_result
 from reprise.results.vcs import check_output, try_output
+from reprise.results.workspace import read_made
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "datasets")
@@ -35,14 +35,15 @@ def export(folder: Path) -> None:
     target = folder.resolve()  # of a link, the folder it points to
     blocked = any(parent.is_file() for parent in target.parents) or target.is_file()
     if blocked or (target.is_dir() and any(target.iterdir())):
-        raise UserError(f"{folder}: expected a folder that is empty or does not exist")
+        raise UserError(file=folder, expected="a folder that is empty or does not exist")
     stale = stale_stages()
     if stale:
-        raise UserError(f"{PARAMS}: out of date: {', '.join(stale)}; expected `dvc repro` first")
+        changes = "".join(f"; {change}" for change in read_made().changes) if LOCK.is_file() else ""
+        raise UserError(f"out of date: {', '.join(stale)}{changes}", file=PARAMS, expected="`dvc repro` first")
     result = read_result(folder_reader(Path()), where="workspace")
     reference = find_reference(result, result.provenance["environment.hardware"])
     text = model_card(
-        read_recipe(),
+        read_made().recipe,
         read_json(METRICS / "evaluate.json"),
         read_json(stats_path(PREPARED)),
         read_json(PROVENANCE),

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from reprise.core.files import read_json
 from reprise.core.paths import FINAL_MODEL, METRICS
-from reprise.core.validation import read_recipe
+from reprise.results.workspace import read_made
 
 NEXT_COMMANDS = (
     ("dvc metrics diff", "compare the metrics with the last commit's"),
@@ -22,11 +22,11 @@ def print_summary(metrics: Path = METRICS) -> None:
     """Print the metrics with intervals and baseline, the model's folder and commands to try next.
 
     Raises:
-        UserError: the metrics are missing.
+        UserError: the metrics or dvc.lock, which has their recipe, are missing.
     """
     evaluation, training, speed = (read_json(metrics / f"{name}.json") for name in ("evaluate", "train", "speed"))
-    recipe = read_recipe()
-    console = Console(highlight=False)
+    made = read_made()
+    recipe, console = made.recipe, Console(highlight=False)
     examples = f"{evaluation['num_examples']} examples of the {evaluation['split']} split"
     console.print(Text(f"{recipe.model.name} on {recipe.task.name}: {examples}", style="bold"), soft_wrap=True)
     table = Table()
@@ -44,6 +44,8 @@ def print_summary(metrics: Path = METRICS) -> None:
         console.print(
             "[bold]Constant prediction:[/bold] every example got the same prediction; the metrics are meaningless."
         )
+    for change in made.changes:
+        console.print(Text.assemble(("Out of date: ", "bold"), f"{change}; `dvc repro` updates the results."))
     console.print(f"The baseline always predicts {recipe.task.kind.baseline} of the training split.")
     console.print(
         f"Epoch {training['best_epoch']} of {recipe.train.epochs} was kept; "

@@ -18,6 +18,7 @@ from reprise.report.run import ReportRun, read_run_files
 from reprise.results.reference import read_references
 from reprise.results.runs import Run, all_runs, resolve_runs
 from reprise.results.vcs import check_output, resolve_commit
+from reprise.results.workspace import read_made
 
 
 def report(selectors: Sequence[str], page: Path) -> None:
@@ -37,6 +38,9 @@ def report(selectors: Sequence[str], page: Path) -> None:
     if not runs:
         raise UserError("no runs yet", key="report", expected="the results of `dvc repro`")
     parents = parents_of([run.commit for run in runs if run.commit])
+    if None in by_commit:
+        for change in read_made("the workspace's results were made").changes:
+            print(f"report: {change}")
     report_runs = [
         load_report_run(run, parents) for run in tqdm(runs, desc="report: read", unit=" runs", delay=2, leave=False)
     ]
