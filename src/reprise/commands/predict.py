@@ -95,7 +95,7 @@ def parse_row(texts: list[str], columns: list[str]) -> Texts:
     """
     if len(texts) != len(columns):
         expected = "one text" if len(columns) == 1 else "two texts, separated by a tab on standard input"
-        raise UserError(f"got {len(texts)}: {texts}", file="predict", expected=f"{expected} ({', '.join(columns)})")
+        raise UserError(f"predict: got {len(texts)}: {texts}", expected=f"{expected} ({', '.join(columns)})")
     return tuple(texts)
 
 

@@ -12,8 +12,8 @@ from ruamel.yaml.error import YAMLError
 
 from reprise.core.config import PARAMS
 from reprise.core.paths import METRICS, PLOTS
-from reprise.results.renamed import RENAMED_FILES
-from reprise.results.run import FileReader, RunResult, parse_metrics
+from reprise.results.renamed import RENAMED_FILES, with_current_params
+from reprise.results.run import FileReader, RunResult, flatten, parse_metrics
 from reprise.results.runs import Kind
 from reprise.results.workspace import model_name
 
@@ -87,6 +87,12 @@ class ReportRun:
     def model(self) -> str:
         """Name of the pretrained model in params.yaml, which no stage reads; of its source if that has changed."""
         return model_name(self.result.recipe, self.params)
+
+    @property
+    def params_are_current(self) -> bool:
+        """Whether params.yaml holds the recipe of the results; the workspace's may have been edited since."""
+        params = with_current_params(flatten(self.params))
+        return all(params.get(key) == value for key, value in self.result.recipe.items())
 
     @property
     def recipe(self) -> dict[str, Any]:
