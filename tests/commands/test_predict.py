@@ -229,7 +229,13 @@ def test_a_submission_by_another_recipe_than_the_models_is_refused(workdir: Path
 
 @pytest.mark.parametrize(
     "params",
-    ["task: [", "nothing: here", None, {"task.labels": ["fresh", "rotten"]}, {"task.text_columns": ["a", "b"]}],
+    [
+        "task: [",
+        "nothing: here",
+        None,
+        {"task.labels": ["fresh", "rotten"], "task.positive_label": "fresh"},
+        {"task.text_columns": ["a", "b"]},
+    ],
     ids=["broken", "another file", "missing", "swapped labels", "another task"],
 )
 def test_a_model_answers_as_it_was_trained_whatever_params_say_now(

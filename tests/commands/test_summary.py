@@ -19,6 +19,7 @@ EVALUATED = {
     "accuracy": 0.9,
     "f1": 0.87654,
     "ci95": {"accuracy": {"low": 0.81, "high": 0.98}, "f1": {"low": 0.7, "high": 0.95}},
+    "ci95_method": {"accuracy": "Wilson", "f1": "Wilson"},
     "baseline": {"accuracy": 0.5417, "f1": 0.0},
     "constant_prediction": False,
     "ece": 0.05,
@@ -62,8 +63,9 @@ def test_metrics_are_printed_with_interval_and_baseline(folder: Path, run: Run) 
     shown = reprise(run, folder, "summary")
     assert cells(shown) == [
         ["accuracy", "0.9000", "0.8100 – 0.9800", "0.5417"],
-        ["f1", "0.8765", "0.7000 – 0.9500", "0.0000"],
+        ["f1 (fresh)", "0.8765", "0.7000 – 0.9500", "0.0000"],
     ]
+    assert "Intervals: accuracy: Wilson, f1: Wilson." in shown
     assert "48 examples of the test" in shown
     assert "tiny on reviews" in shown
     assert re.search(r"metric .* value .* 95 % interval .* baseline", shown)
@@ -82,7 +84,8 @@ def test_the_summary_names_the_models_folder_and_epoch(folder: Path, run: Run) -
 
 def test_the_summary_names_the_recipe_of_the_results_and_what_has_changed_since(folder: Path, run: Run) -> None:
     write_metrics(folder)
-    write_params(folder, **{"task.name": "other", "task.labels": ["fresh", "rotten"], "model.name": "renamed"})
+    swapped = {"task.labels": ["fresh", "rotten"], "task.positive_label": "fresh"}
+    write_params(folder, **{"task.name": "other", **swapped, "model.name": "renamed"})
     shown = reprise(run, folder, "summary")
     assert "renamed on reviews: 48 examples" in shown  # the name of a model belongs to its source, which is the same
     assert shown.count("Out of date:") == 1
@@ -120,9 +123,9 @@ def test_a_constant_prediction_is_reported(folder: Path, run: Run) -> None:
 
 def test_the_baseline_of_a_regression_is_the_mean(tmp_path: Path, run: Run) -> None:
     write_params(tmp_path, **{"task.labels": [], "task.metrics": ["pearson"]})
-    write_metrics(tmp_path, pearson=0.8, ci95={"pearson": {"low": 0.7, "high": 0.9}}, baseline={"pearson": 0.0})
+    write_metrics(tmp_path, pearson=0.8, ci95={"pearson": {"low": None, "high": None}}, baseline={"pearson": 0.0})
     shown = reprise(run, tmp_path, "summary")
-    assert cells(shown) == [["pearson", "0.8000", "0.7000 – 0.9000", "0.0000"]]
+    assert cells(shown) == [["pearson", "0.8000", "–", "0.0000"]]  # no interval where the examples determine none
     assert "always predicts the mean of the training split" in shown
 
 

@@ -291,6 +291,18 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ),
         ({"task.text_columns": ["a", "a"]}, "task.text_columns", "two different columns"),
         (
+            {"task.positive_label": None},
+            "task.positive_label: expected one of task.labels (rotten, fresh), which F1 is of, got null",
+        ),
+        (
+            {"task.labels": ["no", "yes"], "task.positive_label": "fresh"},
+            "task.positive_label: expected one of task.labels (no, yes), which F1 is of, got 'fresh'",
+        ),
+        (
+            {"task.labels": ["a", "b", "c"], "task.positive_label": "a"},
+            "task.positive_label: expected null, since there are not two labels, got 'a'",
+        ),
+        (
             {"task.labels": ["fresh"]},
             "task.labels",
             "at least two different labels, or [] for regression",
@@ -434,10 +446,15 @@ def test_integer_labels_are_read_as_text() -> None:
 def test_yes_and_no_are_read_as_labels_and_not_as_booleans(tmp_path: Path) -> None:
     write_params(tmp_path, **{"task.filter": None})
     file = tmp_path / "params.yaml"
-    text, count = re.subn(r"labels:\n *- rotten\n *- fresh", "labels: [no, yes]", file.read_text())
+    text, count = re.subn(
+        r"labels:\n *- rotten\n *- fresh\n *positive_label: fresh",
+        "labels: [no, yes]\n  positive_label: yes",
+        file.read_text(),
+    )
     assert count == 1
     file.write_text(text)
     assert read_recipe(file).task.labels == ["no", "yes"]
+    assert read_recipe(file).task.positive_label == "yes"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from reprise.results.reference import Reference, find_reference
 from reprise.results.run import LOCK, PROVENANCE, folder_reader, read_result
 from reprise.results.vcs import check_output, try_output
 from reprise.results.workspace import read_made
+from reprise.tasks.metrics.registry import display_name
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "datasets")
@@ -105,6 +106,7 @@ def model_card(
                 dataset_revision=data.revision if isinstance(data, HubDataset) else None,
                 dataset_split=names.get(evaluated["split"], evaluated["split"]),  # the Hub's name of the split
                 metric_type=name,
+                metric_name=display_name(name, recipe.task.positive_label, len(recipe.task.labels)),
                 metric_value=evaluated[name],
             )
             for name in evaluated["ci95"]
@@ -117,6 +119,7 @@ def model_card(
         template_path=str(TEMPLATE),
         recipe=recipe,
         evaluated=evaluated,
+        display_name=lambda name: display_name(name, recipe.task.positive_label, len(recipe.task.labels)),
         prepared=prepared,
         constant_prediction=evaluated["constant_prediction"],
         reference=asdict(reference) if reference else None,

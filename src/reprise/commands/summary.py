@@ -9,6 +9,7 @@ from rich.text import Text
 from reprise.core.files import read_json
 from reprise.core.paths import FINAL_MODEL, METRICS
 from reprise.results.workspace import read_made
+from reprise.tasks.metrics.registry import display_name
 
 NEXT_COMMANDS = (
     ("dvc metrics diff", "compare the metrics with the last commit's"),
@@ -34,12 +35,15 @@ def print_summary(metrics: Path = METRICS) -> None:
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, interval in evaluation["ci95"].items():
         table.add_row(
-            name,
+            display_name(name, recipe.task.positive_label, len(recipe.task.labels)),
             f"{evaluation[name]:.4f}",
-            f"{interval['low']:.4f} – {interval['high']:.4f}",
+            format_interval(interval),
             f"{evaluation['baseline'][name]:.4f}",
         )
     console.print(table)
+    if methods := evaluation.get("ci95_method"):
+        listed = ", ".join(f"{name}: {method}" for name, method in methods.items())
+        console.print(f"Intervals: {listed}.", markup=False)
     if evaluation["constant_prediction"]:
         console.print(
             "[bold]Constant prediction:[/bold] every example got the same prediction; the metrics are meaningless."
@@ -54,6 +58,12 @@ def print_summary(metrics: Path = METRICS) -> None:
     )
     for command, meaning in NEXT_COMMANDS:
         console.print(f"  {command:<42} {meaning}", soft_wrap=True)
+
+
+def format_interval(interval: dict[str, float | None]) -> str:
+    """Format the bounds of an interval; a dash where the examples do not determine it."""
+    low, high = interval["low"], interval["high"]
+    return "–" if low is None or high is None else f"{low:.4f} – {high:.4f}"
 
 
 def print_recipes(catalog: dict[str, list[tuple[str, str]]]) -> None:

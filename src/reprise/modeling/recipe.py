@@ -26,12 +26,13 @@ class ModelTask:
     name: str
     text_columns: list[str]
     labels: list[str]
+    positive_label: str | None
     metrics: list[str]
 
     @property
     def kind(self) -> TaskKind:
         """What depends on the kind of task."""
-        return task_kind(self.labels)
+        return task_kind(self.labels, self.positive_label)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def model_recipe(recipe: Recipe) -> ModelRecipe:
     task = recipe.task
     return ModelRecipe(
         recipe.seed,
-        ModelTask(task.name, task.text_columns, task.labels, task.metrics),
+        ModelTask(task.name, task.text_columns, task.labels, task.positive_label, task.metrics),
         recipe.train,
         ModelEvaluate(recipe.evaluate.batch_size),
     )

@@ -19,7 +19,7 @@ from ruamel.yaml.error import YAMLError
 from reprise.core.errors import UserError
 from reprise.core.paths import METRICS, PLOTS
 from reprise.hardware import ENVIRONMENT
-from reprise.results.renamed import with_current_metrics, with_current_params
+from reprise.results.renamed import with_current_metrics, with_current_params, with_implied_params
 from reprise.tasks.kind import TaskKind
 from reprise.tasks.registry import task_kind
 
@@ -65,7 +65,8 @@ class RunResult:
     @property
     def task_kind(self) -> TaskKind:
         """The kind of the recipe's task."""
-        return task_kind([str(label) for label in self.recipe.get("task.labels") or []])
+        labels, positive = self.recipe.get("task.labels") or [], self.recipe.get("task.positive_label")
+        return task_kind([str(label) for label in labels], None if positive is None else str(positive))
 
 
 def read_result(read: FileReader, where: str) -> RunResult:
@@ -126,7 +127,7 @@ def parse_lock(content: bytes, read: FileReader) -> tuple[dict[str, Output], dic
         for dep in stage.get("deps", []):
             if not any(PurePosixPath(dep["path"]).is_relative_to(path) for path in locked):
                 code[dep["path"]] = dep["md5"]
-    return outputs, recipe, code
+    return outputs, with_implied_params(recipe), code
 
 
 def stages_in_order(stages: Mapping[str, Any]) -> list[Any]:

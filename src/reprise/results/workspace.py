@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 from reprise.core.config import PARAMS, Recipe, to_dict
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe, read_recipe
-from reprise.results.renamed import with_current_params
+from reprise.results.renamed import with_current_params, with_implied_params
 from reprise.results.run import LOCK, flatten, stages_in_order
 
 # A section that no stage reads, for a recipe whose params.yaml is not valid.
@@ -72,6 +72,8 @@ def locked_params(stages: Mapping[str, Any]) -> dict[str, Any]:
                 for each in sections:
                     section = section.setdefault(each, {})
                 section[key] = value
+    task = nested["task"]
+    task.setdefault("positive_label", with_implied_params({"task.labels": task["labels"]})["task.positive_label"])
     return nested
 
 
