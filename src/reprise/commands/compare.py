@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ from reprise.results.statistics import (
     t_test,
     verdict,
 )
+from reprise.results.workspace import read_made
 from reprise.tasks.metrics.registry import METRICS, display_name, metric_function
 
 OutputFormat = Literal["text", "json", "markdown"]
@@ -115,6 +116,9 @@ def compare(before: str, after: str, rows: int, output_format: OutputFormat) -> 
     """
     first, second = resolve_runs(before), resolve_runs(after)
     result = comparison((before, first), (after, second), read_references(), rows)
+    if any(run.kind == "workspace" for run in (*first, *second)):
+        changes = read_made("the workspace's results were made").changes
+        result = replace(result, warnings=[*result.warnings, *changes])
     if output_format == "json":
         print(json.dumps(to_jsonable(asdict(result)), indent=2, ensure_ascii=False, allow_nan=False))
     elif output_format == "markdown":

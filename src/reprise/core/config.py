@@ -243,7 +243,7 @@ class Train:
 
 @_section
 class Evaluate:
-    """What is reported: a split of the task, with `bootstrap_resamples` resamples per confidence interval."""
+    """What is reported: a split of the task, with `bootstrap_resamples` resamples where an interval is a bootstrap."""
 
     split: NonEmptyStr
     batch_size: PositiveInt
