@@ -249,15 +249,15 @@ def test_a_model_answers_as_it_was_trained_whatever_params_say_now(
             (workdir / "params.yaml").write_text(params, encoding="utf-8")
     recipe = read_model_recipe()
     module.print_changes(recipe)
-    told = capsys.readouterr().err
+    shown = capsys.readouterr().err
     predict_texts(recipe, [(row["text"],) for row in evaluated], out := io.StringIO(), cpu=True)
     found = lines_of(out.getvalue())
     assert [row["label"] for row in found] == [row["prediction"] for row in evaluated]
     assert list(found[0]) == ["text", "label", "probabilities"]
-    assert told.count("\n") == 1
-    assert told.startswith("predict: params.yaml")
+    assert shown.count("\n") == 1
+    assert shown.startswith("predict: params.yaml")
     if isinstance(params, dict):
-        assert told == f"predict: params.yaml has changed since this model was trained: {next(iter(params))}\n"
+        assert shown == f"predict: params.yaml has changed since this model was trained: {next(iter(params))}\n"
 
 
 def test_a_model_of_other_results_than_the_lock_is_reported(workdir: Path) -> None:

@@ -147,6 +147,14 @@ def test_metrics_plots_and_predictions_are_written(reviews: Path) -> None:
     }
 
 
+def test_a_model_of_other_labels_than_the_recipe_is_refused(reviews: Path) -> None:
+    write_final_model(["fresh", "rotten"])
+    with pytest.raises(UserError) as refused:
+        evaluate(recipe(), cpu=True)
+    assert (refused.value.file, refused.value.key) == (str(FINAL_MODEL / "config.json"), "id2label")
+    assert outputs() == {}
+
+
 def test_the_metrics_are_those_of_the_written_predictions(reviews: Path) -> None:
     evaluate(recipe(), cpu=True)
     result, rows = read_json(RESULT), predictions()
