@@ -30,7 +30,7 @@ class TrainingHistory:
 
         Args:
             total_steps: optimizer steps of the complete run.
-            num_examples: training examples, each of which an epoch sees once.
+            num_examples: training examples; an epoch sees each once.
             batch_size: examples of a step; the last one of an epoch may have fewer.
             metric: the validation metric that selects the best epoch.
             keep: `last` makes the newest epoch the best one.

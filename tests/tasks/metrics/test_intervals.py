@@ -117,6 +117,17 @@ def test_the_interval_of_a_confusion_matrix_covers_its_metric(
     assert LOWEST < coverage(cells, rows, truth, bounds) < HIGHEST
 
 
+def test_the_bootstrap_of_a_correlation_covers_it() -> None:
+    random = np.random.default_rng(7)
+    hits = 0
+    for _ in range(60):
+        references = random.normal(size=40)
+        predictions = 0.9 * references + 0.19**0.5 * random.normal(size=40)
+        found = bootstrap_interval(pearson, predictions, references, 200)
+        hits += (found.low or 1) <= 0.9 <= (found.high or 0)
+    assert hits >= 0.88 * 60
+
+
 @pytest.mark.parametrize("labels", [2, 3])
 @pytest.mark.parametrize("name", ["accuracy", "f1", "matthews"])
 def test_the_interval_of_perfect_predictions_has_a_width(name: str, labels: int) -> None:
