@@ -292,15 +292,18 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"task.text_columns": ["a", "a"]}, "task.text_columns", "two different columns"),
         (
             {"task.positive_label": None},
-            "task.positive_label: expected one of task.labels (rotten, fresh), which F1 is of, got null",
+            "task.positive_label",
+            "one of task.labels: rotten, fresh; F1 is of that label",
         ),
         (
             {"task.labels": ["no", "yes"], "task.positive_label": "fresh"},
-            "task.positive_label: expected one of task.labels (no, yes), which F1 is of, got 'fresh'",
+            "task.positive_label",
+            "one of task.labels: no, yes; F1 is of that label",
         ),
         (
             {"task.labels": ["a", "b", "c"], "task.positive_label": "a"},
-            "task.positive_label: expected null, since there are not two labels, got 'a'",
+            "task.positive_label",
+            "null, as there are not two labels",
         ),
         (
             {"task.labels": ["fresh"]},
