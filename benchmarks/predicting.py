@@ -19,6 +19,7 @@ from reprise.data.format import split_file
 from reprise.data.tokenization import load_tokenizer
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.inference import load_predictor
+from reprise.modeling.recipe import model_recipe
 
 BATCH_SIZE = 32  # of the pipeline
 WARM_UP = 64  # rows
@@ -77,7 +78,7 @@ def time_predictions(folder: Path, rows: int, rounds: int) -> dict[str, list[flo
         def run_predict(count: int) -> None:
             file = Path(f"{count}.csv")
             pd.DataFrame({recipe.task.text_columns[0]: texts[:count]}).to_csv(file, index=False)
-            predict.predict_file(recipe, file, Path("predictions.jsonl"), cpu=True)
+            predict.predict_file(model_recipe(recipe), file, Path("predictions.jsonl"), cpu=True)
 
         def run_evaluate(count: int) -> None:
             forward(inputs.select(range(count)))

@@ -40,6 +40,7 @@ TINY_RECIPE: dict[str, Any] = {
         "text_columns": ["text"],
         "label_column": "verdict",
         "labels": ["rotten", "fresh"],
+        "positive_label": "fresh",
         "metrics": ["accuracy", "f1"],
         "id_column": "number",
         "filter": {"verdict": ["rotten", "fresh"]},
@@ -74,6 +75,9 @@ TINY_RECIPE: dict[str, Any] = {
 def tiny_recipe(**changes: Any) -> dict[str, Any]:
     """Return TINY_RECIPE with changes by dotted key, such as `tiny_recipe(**{"train.epochs": 1})`."""
     recipe = copy.deepcopy(TINY_RECIPE)
+    if "task.labels" in changes:  # the second of two labels is the positive one, unless the test says otherwise
+        labels = changes["task.labels"] or []
+        changes = {"task.positive_label": str(labels[1]) if len(labels) == 2 else None, **changes}
     for key, value in changes.items():
         *sections, last = key.split(".")
         section = recipe

@@ -225,7 +225,7 @@ def predict(
         list[str] | None, typer.Argument(metavar="[TEXT [TEXT]]", help="A text, or the two texts of a sentence pair.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="Table (CSV, TSV, JSON lines, Parquet) with the recipe's text columns.")
+        Path | None, typer.Option(help="Table (CSV, TSV, JSON lines, Parquet) with the model's text columns.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Output file for --file, ending in .jsonl (default: standard output).")
@@ -242,14 +242,22 @@ def predict(
     reprise predict "a moving story"; reprise predict --file reviews.csv --out labels.jsonl
     """
     _go_offline()
-    from reprise.core.validation import read_recipe
     from reprise.hardware import current_hardware, require_device
+    from reprise.modeling.recipe import read_model_recipe
 
     if sum((bool(texts), file is not None, submission is not None)) > 1 or (out and not file):
         raise UserError(key="predict", expected="only one of texts, --file (optionally with --out) and --submission")
-    recipe, device = read_recipe(), require_device(current_hardware())
+    recipe, device = read_model_recipe(), require_device(current_hardware())
     with _paused_gc():
-        from reprise.commands.predict import parse_row, predict_file, predict_lines, predict_texts, write_submission
+        from reprise.commands.predict import (
+            parse_row,
+            predict_file,
+            predict_lines,
+            predict_texts,
+            print_changes,
+            write_submission,
+        )
+    print_changes(recipe)
     cpu = device == "cpu"
     if submission:
         write_submission(recipe, submission, cpu=cpu)

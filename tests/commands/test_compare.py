@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,12 @@ import pandas as pd
 import pytest
 
 from factories import make_run
-from reprise.commands.compare import compare_predictions, comparison, to_jsonable, to_markdown
+from reprise.commands.compare import compare, compare_predictions, comparison, to_jsonable, to_markdown
 from reprise.results.reference import summarize_seeds
 from reprise.results.run import RunResult, read_result
 from reprise.results.runs import Run
 from synthetic_runs import files
-from tiny import tiny_recipe
+from tiny import tiny_recipe, write_params
 
 LABELS = ["rotten", "fresh"]
 
@@ -107,6 +108,26 @@ def test_warns_of_a_constant_prediction_and_of_a_run_in_both_groups() -> None:
     assert result.warnings == ["b is a constant prediction: one label for every example", "a run is in both groups"]
     again = replace(run("a"), name="another selector")
     assert comparison(("a", [run("a")]), ("b", [again]), [], 0).warnings[0] == "a run is in both groups"
+
+
+def test_warns_of_f1_of_different_labels() -> None:
+    runs = [run("a"), run("b", **{"task.positive_label": "rotten"})]
+    result = comparison(("a", runs[:1]), ("b", runs[1:]), [], 0)
+    assert "not all runs have the same label in f1 (fresh) and f1 (rotten)" in result.warnings
+
+
+def test_warns_of_a_workspace_whose_params_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file, content in files(tiny_recipe(), steps=10, rows=200).items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes(content)
+    write_params(tmp_path, **{"task.name": "other", "train.epochs": 9})
+    monkeypatch.chdir(tmp_path)
+    compare("workspace", "workspace", 0, "text")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "params.yaml has changed since the workspace's results were made: task.name, train.epochs" in shown
+    assert "train.epochs: 9" not in shown
 
 
 def test_warns_of_runs_evaluated_on_other_examples() -> None:

@@ -230,8 +230,9 @@ def test_writing_a_recipe_reports_the_differences_from_the_previous_file(tmp_pat
     file = tmp_path / "params.yaml"
     assert "seed: absent → 42" in write([], file)
     assert write([], file) == []
-    assert write(["train.learning_rate=3e-5", "task.labels=[sour,sweet]"], file) == [
+    assert write(["train.learning_rate=3e-5", "task.labels=[sour,sweet]", "task.positive_label=sour"], file) == [
         "task.labels: ['rotten', 'fresh'] → ['sour', 'sweet']",
+        "task.positive_label: fresh → sour",
         "train.learning_rate: 0.0001 → 3e-05",
     ]
     changed = write(["model=bert-base-uncased"], file)
@@ -242,7 +243,7 @@ def test_writing_a_recipe_reports_the_differences_from_the_previous_file(tmp_pat
 OVERRIDES = [
     [],
     ["task=mrpc", "model=bert-base-uncased", "train.learning_rate=3e-5"],
-    ["task.labels=[0,1]", "task.filter=null"],
+    ["task.labels=[0,1]", "task.positive_label=1", "task.filter=null"],
     ["task.name='two words'"],
     ["task.name='a: \"b\" #c'"],
     ["task.name=$HOME/*"],

@@ -20,10 +20,10 @@ from reprise.commands.predict import (
     read_lines,
     write_submission,
 )
-from reprise.core.config import Recipe
 from reprise.core.errors import UserError
-from reprise.core.validation import check_recipe, read_recipe
-from tiny import Run, tiny_recipe
+from reprise.core.validation import check_recipe
+from reprise.modeling.recipe import ModelRecipe, model_recipe, read_model_recipe
+from tiny import Run, tiny_recipe, write_params
 
 PAIR = ["question", "sentence"]
 
@@ -33,15 +33,16 @@ def workdir(trained_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A working directory with the trained model, data and predictions."""
     for name in ("models", "data", "predictions"):
         shutil.copytree(trained_repo / name, tmp_path / name)
-    shutil.copy(trained_repo / "params.yaml", tmp_path)
+    for name in ("params.yaml", "dvc.lock"):
+        shutil.copy(trained_repo / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     AcceleratorState._reset_state(reset_partial_state=True)
     return tmp_path
 
 
 @pytest.fixture
-def recipe(workdir: Path) -> Recipe:
-    return read_recipe()
+def recipe(workdir: Path) -> ModelRecipe:
+    return read_model_recipe()
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def write_table(file: Path, texts: list[str]) -> None:
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 def test_evaluated_examples_get_bit_identical_labels_and_probabilities(
-    workdir: Path, recipe: Recipe, evaluated: list[dict[str, Any]], suffix: str
+    workdir: Path, recipe: ModelRecipe, evaluated: list[dict[str, Any]], suffix: str
 ) -> None:
     file, out = workdir / f"in.{suffix}", workdir / "out.jsonl"
     write_table(file, [row["text"] for row in evaluated])
@@ -83,7 +84,7 @@ def test_evaluated_examples_get_bit_identical_labels_and_probabilities(
 
 @pytest.mark.parametrize("engine", ["pytorch", "trainer"])
 def test_every_engine_predicts_the_same(workdir: Path, evaluated: list[dict[str, Any]], engine: str) -> None:
-    recipe = check_recipe(tiny_recipe(**{"train.engine": engine}), "recipe")
+    recipe = model_recipe(check_recipe(tiny_recipe(**{"train.engine": engine}), "recipe"))
     out = io.StringIO()
     predict_texts(recipe, [(row["text"],) for row in evaluated], out, cpu=True)
     found = [list(row["probabilities"].values()) for row in lines_of(out.getvalue())]
@@ -91,7 +92,7 @@ def test_every_engine_predicts_the_same(workdir: Path, evaluated: list[dict[str,
 
 
 def test_examples_of_several_chunks_keep_their_order(
-    workdir: Path, recipe: Recipe, evaluated: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: Any
+    workdir: Path, recipe: ModelRecipe, evaluated: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(module, "CHUNK_ROWS", 7)
     out = io.StringIO()
@@ -126,8 +127,9 @@ def test_a_tab_separates_the_texts_of_a_pair_and_is_kept_in_a_single_text() -> N
 
 @pytest.mark.parametrize(("texts", "columns"), [(["one", "two"], ["text"]), (["one"], PAIR), (["a", "b", "c"], PAIR)])
 def test_a_wrong_number_of_texts_is_refused(texts: list[str], columns: list[str]) -> None:
-    with pytest.raises(UserError, match=rf"^predict: expected .*\({', '.join(columns)}\), got {len(texts)}: "):
+    with pytest.raises(UserError, match=rf"^predict: got {len(texts)}: ") as refused:
         parse_row(texts, columns)
+    assert refused.value.expected.endswith(f"({', '.join(columns)})")
 
 
 def write(content: str, name: str) -> str:
@@ -136,24 +138,19 @@ def write(content: str, name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("content", "name", "out", "message"),
+    ("content", "name", "out", "file", "key"),
     [
-        ("words\nx\n", "in.csv", "out.jsonl", "in.csv: no column 'text' (task.text_columns); its columns are words"),
-        ('{"text": null}\n', "in.jsonl", "out.jsonl", "in.jsonl, row 1: expected text in column 'text', got None"),
-        ('{"text": "a"}\n{"text": 3}\n', "in.jsonl", "out.jsonl", "in.jsonl"),
-        ("", "in.csv", "out.jsonl", "in.csv: empty"),
-        ("text\nx\n", "in.txt", "out.jsonl", "in.txt: unknown extension; expected .csv"),
-        (
-            "text\nx\n",
-            "in.csv",
-            "out.csv",
-            "out.csv: expected another file than the input, ending in .jsonl",
-        ),
-        ('{"text": "a"}\n', "in.jsonl", "in.jsonl", "in.jsonl: expected another file than the input"),
+        ("words\nx\n", "in.csv", "out.jsonl", "in.csv", "text"),
+        ('{"text": null}\n', "in.jsonl", "out.jsonl", "in.jsonl", "text"),
+        ('{"text": "a"}\n{"text": 3}\n', "in.jsonl", "out.jsonl", "in.jsonl", ""),
+        ("", "in.csv", "out.jsonl", "in.csv", ""),
+        ("text\nx\n", "in.txt", "out.jsonl", "in.txt", ""),
+        ("text\nx\n", "in.csv", "out.csv", "out.csv", ""),
+        ('{"text": "a"}\n', "in.jsonl", "in.jsonl", "in.jsonl", ""),
     ],
 )
 def test_an_unreadable_table_is_refused_and_earlier_predictions_are_kept(
-    workdir: Path, recipe: Recipe, content: str, name: str, out: str, message: str
+    workdir: Path, recipe: ModelRecipe, content: str, name: str, out: str, file: str, key: str
 ) -> None:
     write(content, name)
     if out != name:
@@ -161,7 +158,7 @@ def test_an_unreadable_table_is_refused_and_earlier_predictions_are_kept(
     before = Path(out).read_text()
     with pytest.raises(UserError) as refused:
         predict_file(recipe, Path(name), Path(out), cpu=True)
-    assert str(refused.value).startswith(message)
+    assert str(refused.value).startswith(": ".join(filter(None, [file, key])))
     assert Path(out).read_text() == before
     assert not list(workdir.glob(".*.partial"))
 
@@ -188,18 +185,18 @@ def test_wrong_arguments_are_refused_in_one_line(repo_copy: Path, run: Run, argu
     assert done.stderr.count("\n") == 1
 
 
-def test_a_missing_model_is_refused_with_the_command_to_train_it(workdir: Path, recipe: Recipe) -> None:
+def test_a_missing_model_is_refused_with_the_command_to_train_it(workdir: Path, recipe: ModelRecipe) -> None:
     shutil.rmtree("models/final")
-    with pytest.raises(UserError, match=r"^models/final: not found; expected the model that `dvc repro` makes$"):
-        predict_texts(recipe, [("x",)], io.StringIO(), cpu=True)
+    for read in (read_model_recipe, lambda: predict_texts(recipe, [("x",)], io.StringIO(), cpu=True)):
+        with pytest.raises(UserError, match=r"^models/final: not found; expected the model that `dvc repro` makes$"):
+            read()
 
 
 @pytest.mark.parametrize(("labels", "spelled"), [("names", ["rotten", "fresh"]), ("numbers", ["0", "1"])])
 def test_a_submission_has_index_and_label_in_the_benchmarks_format(
-    workdir: Path, evaluated: list[dict[str, Any]], labels: str, spelled: list[str]
+    workdir: Path, recipe: ModelRecipe, evaluated: list[dict[str, Any]], labels: str, spelled: list[str]
 ) -> None:
-    submission = {"files": {"test": "CoLA.tsv"}, "labels": labels}
-    recipe = check_recipe(tiny_recipe(**{"task.submission": submission}), "recipe")
+    write_params(workdir, **{"task.submission": {"files": {"test": "CoLA.tsv"}, "labels": labels}})
     write_submission(recipe, workdir / "glue", cpu=True)
     header, *rows = (workdir / "glue/CoLA.tsv").read_text().splitlines()
     assert header == "index\tprediction"
@@ -208,10 +205,76 @@ def test_a_submission_has_index_and_label_in_the_benchmarks_format(
     ]
 
 
-def test_a_submission_of_a_missing_split_is_refused(workdir: Path) -> None:
-    submission = {"files": {"test": "CoLA.tsv"}, "labels": "names"}
-    recipe = check_recipe(tiny_recipe(**{"task.submission": submission}), "recipe")
+def test_a_submission_of_a_missing_split_is_refused(workdir: Path, recipe: ModelRecipe) -> None:
+    write_params(workdir, **{"task.submission": {"files": {"test": "CoLA.tsv"}, "labels": "names"}})
     (workdir / "data/prepared/test.arrow").unlink()
     with pytest.raises(UserError, match=r"^data/prepared/test\.arrow: not found; expected the test split"):
         write_submission(recipe, workdir / "glue", cpu=True)
     assert not (workdir / "glue").exists()
+
+
+def test_a_submission_by_another_recipe_than_the_models_is_refused(workdir: Path, recipe: ModelRecipe) -> None:
+    write_params(
+        workdir,
+        **{
+            "task.labels": ["fresh", "rotten"],
+            "task.submission": {"files": {"test": "CoLA.tsv"}, "labels": "names"},
+        },
+    )
+    with pytest.raises(UserError) as refused:
+        write_submission(recipe, workdir / "glue", cpu=True)
+    assert (refused.value.file, refused.value.key) == ("params.yaml", "task.labels")
+    assert not (workdir / "glue").exists()
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        "task: [",
+        "nothing: here",
+        None,
+        {"task.labels": ["fresh", "rotten"], "task.positive_label": "fresh"},
+        {"task.text_columns": ["a", "b"]},
+    ],
+    ids=["broken", "another file", "missing", "swapped labels", "another task"],
+)
+def test_a_model_answers_as_it_was_trained_whatever_params_say_now(
+    workdir: Path, evaluated: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], params: Any
+) -> None:
+    if isinstance(params, dict):
+        write_params(workdir, **params)
+    else:
+        (workdir / "params.yaml").unlink()
+        if params:
+            (workdir / "params.yaml").write_text(params, encoding="utf-8")
+    recipe = read_model_recipe()
+    module.print_changes(recipe)
+    shown = capsys.readouterr().err
+    predict_texts(recipe, [(row["text"],) for row in evaluated], out := io.StringIO(), cpu=True)
+    found = lines_of(out.getvalue())
+    assert [row["label"] for row in found] == [row["prediction"] for row in evaluated]
+    assert list(found[0]) == ["text", "label", "probabilities"]
+    assert shown.count("\n") == 1
+    assert shown.startswith("predict: params.yaml")
+    if isinstance(params, dict):
+        assert shown == f"predict: params.yaml has changed since this model was trained: {next(iter(params))}\n"
+
+
+def test_a_model_of_other_results_than_the_lock_is_reported(workdir: Path) -> None:
+    (workdir / "params.yaml").unlink()
+    lock = (workdir / "dvc.lock").read_text(encoding="utf-8")
+    (workdir / "dvc.lock").write_text(lock.replace("epochs: 2", "epochs: 7"), encoding="utf-8")
+    (line,) = module.changes(read_model_recipe())
+    assert line == "models/final is not the model of dvc.lock: train.epochs; `dvc checkout` restores that one"
+    (workdir / "dvc.lock").unlink()
+    assert list(module.changes(read_model_recipe())) == []
+
+
+def test_a_model_whose_outputs_are_named_otherwise_is_refused(workdir: Path, recipe: ModelRecipe) -> None:
+    config = workdir / "models/final/config.json"
+    content = json.loads(config.read_text(encoding="utf-8"))
+    content["id2label"] = {"0": "fresh", "1": "rotten"}
+    config.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        predict_texts(recipe, [("x",)], io.StringIO(), cpu=True)
+    assert (refused.value.file, refused.value.key) == ("models/final/config.json", "id2label")

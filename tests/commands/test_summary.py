@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from reprise.commands.compose import list_recipes
+from synthetic_runs import in_yaml, lock
 from tiny import ROOT, Run, write_params
 
 EVALUATED = {
@@ -17,6 +19,7 @@ EVALUATED = {
     "accuracy": 0.9,
     "f1": 0.87654,
     "ci95": {"accuracy": {"low": 0.81, "high": 0.98}, "f1": {"low": 0.7, "high": 0.95}},
+    "ci95_method": {"accuracy": "Wilson", "f1": "Wilson"},
     "baseline": {"accuracy": 0.5417, "f1": 0.0},
     "constant_prediction": False,
     "ece": 0.05,
@@ -33,8 +36,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_metrics(folder: Path, **changes: Any) -> None:
-    """Write the metrics of a run, with changes to those of evaluate."""
+    """Write dvc.lock and the metrics of a run of params.yaml, with changes to those of evaluate."""
     (folder / "metrics").mkdir()
+    recipe = YAML(typ="safe").load((folder / "params.yaml").read_text(encoding="utf-8"))
+    (folder / "dvc.lock").write_bytes(in_yaml(lock(recipe, "0" * 32)))
     for name, metrics in (("evaluate", {**EVALUATED, **changes}), ("train", TRAINED), ("speed", SPEED)):
         (folder / f"metrics/{name}.json").write_text(json.dumps(metrics))
 
@@ -58,8 +63,9 @@ def test_metrics_are_printed_with_interval_and_baseline(folder: Path, run: Run) 
     shown = reprise(run, folder, "summary")
     assert cells(shown) == [
         ["accuracy", "0.9000", "0.8100 – 0.9800", "0.5417"],
-        ["f1", "0.8765", "0.7000 – 0.9500", "0.0000"],
+        ["f1 (fresh)", "0.8765", "0.7000 – 0.9500", "0.0000"],
     ]
+    assert "Intervals: accuracy: Wilson, f1: Wilson." in shown
     assert "48 examples of the test" in shown
     assert "tiny on reviews" in shown
     assert re.search(r"metric .* value .* 95 % interval .* baseline", shown)
@@ -73,6 +79,41 @@ def test_the_summary_names_the_models_folder_and_epoch(folder: Path, run: Run) -
     assert "always predicts the majority class of the training split" in shown
     assert "dvc metrics diff" in shown
     assert "Constant prediction" not in shown
+    assert "Out of date" not in shown
+
+
+def test_the_summary_names_the_recipe_of_the_results_and_what_has_changed_since(folder: Path, run: Run) -> None:
+    write_metrics(folder)
+    swapped = {"task.labels": ["fresh", "rotten"], "task.positive_label": "fresh"}
+    write_params(folder, **{"task.name": "other", **swapped, "model.name": "renamed"})
+    shown = reprise(run, folder, "summary")
+    assert "renamed on reviews: 48 examples" in shown  # the name of a model belongs to its source, which is the same
+    assert shown.count("Out of date:") == 1
+    assert "params.yaml has changed since these results were made: task.name, task.labels;" in shown
+
+
+def test_the_model_of_the_results_is_named_by_its_source_once_params_name_another(folder: Path, run: Run) -> None:
+    write_metrics(folder)
+    source = {"kind": "hub", "repo": "google-bert/bert-base-cased", "revision": "c" * 40}
+    write_params(folder, **{"model.name": "bert-base-cased", "model.source": source})
+    shown = reprise(run, folder, "summary")
+    assert "tiny on reviews: 48 examples" in shown
+    assert "model.source.repo" in shown
+
+
+def test_the_summary_needs_no_valid_params(folder: Path, run: Run) -> None:
+    write_metrics(folder)
+    (folder / "params.yaml").write_text("task: [", encoding="utf-8")
+    shown = reprise(run, folder, "summary")
+    assert "tiny on reviews: 48 examples" in shown
+    assert "Out of date: params.yaml: line 1" in shown
+
+
+def test_results_without_a_lock_are_refused_in_one_line(folder: Path, run: Run) -> None:
+    write_metrics(folder)
+    (folder / "dvc.lock").unlink()
+    refused = reprise(run, folder, "summary", code=2)
+    assert refused == "reprise: error: dvc.lock: not found; expected the result of `dvc repro`\n"
 
 
 def test_a_constant_prediction_is_reported(folder: Path, run: Run) -> None:
@@ -92,9 +133,9 @@ def test_warnings_about_the_data_are_printed(folder: Path, run: Run) -> None:
 
 def test_the_baseline_of_a_regression_is_the_mean(tmp_path: Path, run: Run) -> None:
     write_params(tmp_path, **{"task.labels": [], "task.metrics": ["pearson"]})
-    write_metrics(tmp_path, pearson=0.8, ci95={"pearson": {"low": 0.7, "high": 0.9}}, baseline={"pearson": 0.0})
+    write_metrics(tmp_path, pearson=0.8, ci95={"pearson": {"low": None, "high": None}}, baseline={"pearson": 0.0})
     shown = reprise(run, tmp_path, "summary")
-    assert cells(shown) == [["pearson", "0.8000", "0.7000 – 0.9000", "0.0000"]]
+    assert cells(shown) == [["pearson", "0.8000", "–", "0.0000"]]  # no interval where the examples determine none
     assert "always predicts the mean of the training split" in shown
 
 

@@ -296,6 +296,21 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ),
         ({"task.text_columns": ["a", "a"]}, "task.text_columns", "two different columns"),
         (
+            {"task.positive_label": None},
+            "task.positive_label",
+            "one of task.labels: rotten, fresh; F1 is of that label",
+        ),
+        (
+            {"task.labels": ["no", "yes"], "task.positive_label": "fresh"},
+            "task.positive_label",
+            "one of task.labels: no, yes; F1 is of that label",
+        ),
+        (
+            {"task.labels": ["a", "b", "c"], "task.positive_label": "a"},
+            "task.positive_label",
+            "null, as there are not two labels",
+        ),
+        (
             {"task.labels": ["fresh"]},
             "task.labels",
             "at least two different labels, or [] for regression",
@@ -439,10 +454,15 @@ def test_integer_labels_are_read_as_text() -> None:
 def test_yes_and_no_are_read_as_labels_and_not_as_booleans(tmp_path: Path) -> None:
     write_params(tmp_path, **{"task.filter": None})
     file = tmp_path / "params.yaml"
-    text, count = re.subn(r"labels:\n *- rotten\n *- fresh", "labels: [no, yes]", file.read_text())
+    text, count = re.subn(
+        r"labels:\n *- rotten\n *- fresh\n *positive_label: fresh",
+        "labels: [no, yes]\n  positive_label: yes",
+        file.read_text(),
+    )
     assert count == 1
     file.write_text(text)
     assert read_recipe(file).task.labels == ["no", "yes"]
+    assert read_recipe(file).task.positive_label == "yes"
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_run_from_scratch_gives_the_same_bits(repo: Path, trained_repo: Path, 
 
 
 def test_a_code_change_in_evaluate_does_not_retrain(repo_copy: Path, run: Run) -> None:
-    with (repo_copy / "src/reprise/evaluate/bootstrap.py").open("a") as file:
+    with (repo_copy / "src/reprise/evaluate/stage.py").open("a") as file:
         file.write("# a comment\n")
     assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment", "evaluate"]
 

@@ -137,13 +137,22 @@ def test_metrics_plots_and_predictions_are_written(reviews: Path) -> None:
         "predictions/test.parquet",
     ]
     assert list(read_json(RESULT)) == [
-        "split", "num_examples", "accuracy", "f1", "ci95", "baseline", "constant_prediction", "ece"
+        "split", "num_examples", "positive_label", "accuracy", "f1", "ci95", "ci95_method", "baseline",
+        "constant_prediction", "ece",
     ]  # fmt: skip
     assert {name: lines[0] for name, lines in plots().items()} == {
         "confusion.csv": ["actual", "predicted"],
         "precision_recall.csv": ["label", "recall", "precision", "threshold"],
         "calibration.csv": ["confidence", "accuracy", "rows"],
     }
+
+
+def test_a_model_of_other_labels_than_the_recipe_is_refused(reviews: Path) -> None:
+    write_final_model(["fresh", "rotten"])
+    with pytest.raises(UserError) as refused:
+        evaluate(recipe(), cpu=True)
+    assert (refused.value.file, refused.value.key) == (str(FINAL_MODEL / "config.json"), "id2label")
+    assert outputs() == {}
 
 
 def test_the_metrics_are_those_of_the_written_predictions(reviews: Path) -> None:
@@ -155,6 +164,8 @@ def test_the_metrics_are_those_of_the_written_predictions(reviews: Path) -> None
     for name in "accuracy", "f1":
         assert result["ci95"][name]["low"] <= result[name] <= result["ci95"][name]["high"]
         assert result["ci95"][name]["low"] < result["ci95"][name]["high"]
+    assert result["ci95_method"] == {"accuracy": "Wilson", "f1": "Wilson"}
+    assert result["positive_label"] == "fresh"
     assert result["constant_prediction"] is False
     assert rows["prediction"].count("fresh") == 24
 

@@ -83,7 +83,7 @@ def test_predictions_are_read_from_the_cache_and_missing_data_is_reported(folder
     text = (folder / "report/index.html").read_text(encoding="utf-8")
     assert "<strong>HEAD</strong>" in text
     assert "The predictions are not on this machine" not in text
-    assert "The prepared data is not on this machine" in text
+    assert "The prepared data of HEAD is not on this machine" in text
     shutil.rmtree(folder / ".dvc/cache")
     run(folder, "reprise", "report", "HEAD")
     assert "The predictions are not on this machine" in (folder / "report/index.html").read_text(encoding="utf-8")

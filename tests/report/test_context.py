@@ -14,8 +14,13 @@ from reprise.core.paths import PLOTS
 from reprise.report.commands import run_commands
 from reprise.report.context import build_context, confusion_counts, precision_recall, rounded
 from reprise.report.downsample import MAX_BINS
+from reprise.report.page import render
 from reprise.report.provenance import provenance_rows
 from reprise.report.run import MetricValue, ReportRun
+from synthetic_runs import in_yaml
+from tiny import tiny_recipe
+
+HUB_MODEL = {"kind": "hub", "repo": "google-bert/bert-base-cased", "revision": "c" * 40}
 
 
 def as_regression(files: dict[Path, bytes]) -> None:
@@ -181,6 +186,29 @@ def test_the_workspace_is_reproduced_as_an_experiment_on_head() -> None:
     assert lines(make_run("workspace", "workspace", seed=7), make_run()) == {
         "Run it again": [f"git checkout {BASE}", "dvc exp run -S seed=7"]
     }
+
+
+def test_a_workspace_with_edited_params_is_named_by_its_results_and_has_no_command() -> None:
+    edited = tiny_recipe(**{"model.name": "bert", "model.source": HUB_MODEL, "train.epochs": 9})
+    run = make_run(kind="workspace", change=lambda files: files.update({Path("params.yaml"): in_yaml(edited)}))
+    context = build_context([run])
+    assert context.title == "tiny on reviews"
+    assert context.rows[0].commands == []
+    broken = make_run(kind="workspace", change=lambda files: files.update({Path("params.yaml"): b"task: ["}))
+    assert build_context([broken]).title == "tiny on reviews"
+
+
+def test_f1_is_named_with_its_label_and_an_interval_that_is_not_determined_is_left_out() -> None:
+    def without_interval(files: dict[Path, bytes]) -> None:
+        evaluated = json.loads(files[Path("metrics/evaluate.json")])
+        evaluated["ci95"]["f1"] = {"low": None, "high": None}
+        files[Path("metrics/evaluate.json")] = json.dumps(evaluated).encode()
+
+    context = build_context([make_run(change=without_interval)])
+    assert [each.name for each in context.headlines] == ["accuracy", "f1 (fresh)"]
+    assert context.headlines[1].low is None
+    page = render(context)
+    assert page.count("<span>95 % interval ") == 1
 
 
 def test_a_run_on_other_hardware_is_reproduced_in_its_image() -> None:

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from reprise.core.config import RENAMED_KEYS
 from reprise.report.run import read_run_files
-from reprise.results.renamed import RENAMED_METRICS, with_current_metrics, with_current_params
+from reprise.results.renamed import RENAMED_METRICS, with_current_metrics, with_current_params, with_implied_params
 from reprise.results.run import FileReader, commit_reader, read_result
 from tiny import ROOT, Run, tiny_recipe
 
@@ -33,6 +33,14 @@ def test_a_key_and_its_subkeys_get_the_new_name() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("labels", "positive"), [(["rotten", "fresh"], "fresh"), (["a", "b", "c"], None), ([], None)])
+def test_a_recipe_without_a_positive_label_had_the_second_of_two(labels: list[str], positive: str | None) -> None:
+    assert with_implied_params({"task.labels": labels}) == {"task.labels": labels, "task.positive_label": positive}
+    explicit = {"task.labels": labels, "task.positive_label": "rotten"}
+    assert with_implied_params(explicit) == explicit
+    assert with_implied_params({}) == {}
+
+
 def test_no_new_name_is_an_old_one() -> None:
     assert not set(RENAMED_KEYS.values()) & set(RENAMED_KEYS)
     for file, names in RENAMED_METRICS.items():
@@ -43,6 +51,7 @@ def test_an_earlier_commit_is_read_with_current_names(before: FileReader) -> Non
     result, files = read_result(before, "before"), read_run_files(before)
     assert result.recipe["train.warmup_ratio"] == 0.06
     assert not result.recipe.keys() & RENAMED_KEYS.keys()
+    assert result.task_kind.positive_label == "fresh"  # implied: of two labels, F1 was of the second
     assert result.metrics["evaluate"].keys() == {"accuracy", "f1"}
     assert result.provenance["cpu_capability"]
     assert files["evaluated"]["num_examples"] == 1273

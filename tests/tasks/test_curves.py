@@ -36,9 +36,11 @@ def test_confusion_pairs_are_the_actual_and_the_predicted_label_of_each_row() ->
     assert table.to_dict("list") == {"actual": ["fair", "good", "bad"], "predicted": ["bad", "good", "fair"]}
 
 
-def test_precision_and_recall_of_two_labels_are_those_of_the_second() -> None:
+def test_precision_and_recall_of_two_labels_are_those_of_the_positive_one() -> None:
     # By decreasing probability of "good": right, wrong, right.
-    table = precision_recall_table(np.array([[0.1, 0.9], [0.3, 0.7], [0.6, 0.4]]), np.array([1, 0, 1]), ["bad", "good"])
+    table = precision_recall_table(
+        np.array([[0.1, 0.9], [0.3, 0.7], [0.6, 0.4]]), np.array([1, 0, 1]), ["bad", "good"], positive=1
+    )
     expected = {
         "label": ["good"] * 3,
         "recall": [1, 0.5, 0.5],
@@ -51,7 +53,7 @@ def test_precision_and_recall_of_two_labels_are_those_of_the_second() -> None:
 @pytest.mark.parametrize("labels", [["a", "b"], ["a", "b", "c"]])
 def test_precision_and_recall_agree_with_scikit_learn_at_every_threshold(labels: list[str]) -> None:
     probabilities, references = random_rows(150, len(labels))
-    table = precision_recall_table(probabilities, references, labels)
+    table = precision_recall_table(probabilities, references, labels, positive=1 if len(labels) == 2 else None)
     with_curve = [1] if len(labels) == 2 else [0, 1, 2]
     assert table["label"].unique().tolist() == [labels[number] for number in with_curve]
     for number in with_curve:
@@ -66,7 +68,7 @@ def test_precision_and_recall_agree_with_scikit_learn_at_every_threshold(labels:
 
 def test_a_long_curve_is_downsampled_with_both_end_points() -> None:
     probabilities, references = random_rows(5000, 3)
-    table = precision_recall_table(probabilities, references, ["a", "b", "c"])
+    table = precision_recall_table(probabilities, references, ["a", "b", "c"], positive=None)
     assert table.groupby("label").size().to_dict() == {"a": MAX_POINTS, "b": MAX_POINTS, "c": MAX_POINTS}
     precision, recall, threshold = precision_recall_curve(references == 2, probabilities[:, 2], drop_intermediate=True)
     curve = table[table["label"] == "c"]
@@ -78,12 +80,12 @@ def test_a_long_curve_is_downsampled_with_both_end_points() -> None:
 
 def test_a_label_that_does_not_occur_has_no_curve() -> None:
     probabilities, _ = random_rows(50, 3)
-    table = precision_recall_table(probabilities, np.arange(50) % 2, ["a", "b", "c"])
+    table = precision_recall_table(probabilities, np.arange(50) % 2, ["a", "b", "c"], positive=None)
     assert table["label"].unique().tolist() == ["a", "b"]
 
 
 def test_without_the_positive_label_the_table_is_empty() -> None:
-    table = precision_recall_table(PROBABILITIES, np.zeros(4, dtype=np.int64), ["a", "b"])
+    table = precision_recall_table(PROBABILITIES, np.zeros(4, dtype=np.int64), ["a", "b"], positive=1)
     assert table.columns.tolist() == ["label", "recall", "precision", "threshold"]
     assert len(table) == 0
 

@@ -14,7 +14,7 @@ from reprise.tasks.metrics.registry import METRICS, metrics_of
 from reprise.tasks.registry import task_kind
 from reprise.tasks.regression import Regression
 
-REVIEWS = Classification(("rotten", "fresh"))
+REVIEWS = Classification(("rotten", "fresh"), "fresh")
 STARS = Regression()
 KINDS: dict[str, TaskKind] = {"classification": REVIEWS, "regression": STARS}
 
@@ -24,7 +24,7 @@ def logits(*rows: list[float]) -> Any:
 
 
 def test_a_task_without_labels_is_a_regression() -> None:
-    assert task_kind(["rotten", "fresh"]) == REVIEWS
+    assert task_kind(["rotten", "fresh"], "fresh") == REVIEWS
     assert task_kind([]) == STARS
 
 

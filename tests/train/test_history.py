@@ -105,6 +105,19 @@ def test_the_sample_order_of_an_epoch_is_recorded_at_its_end(tiny_model: Path, t
     assert recorder.history.order_digests == [order_digest([StepPlan([[0, 1, 2, 3, 4, 5]])])]
 
 
+def test_the_loss_of_an_epoch_is_the_mean_over_its_examples(tiny_model: Path, tmp_path: Path) -> None:
+    recorder = make_recorder(tiny_model, tmp_path)
+    log_steps(recorder, STEPS)  # loss 1 over four examples, loss 2 over two
+    recorder.log_epoch(0, {"accuracy": 0.5})
+    assert recorder.history.epochs[0]["loss"] == pytest.approx((4 * 1 + 2 * 2) / 6)
+    recorder.start_epoch(1, STEPS)
+    recorder.log_device(torch.tensor(3.0), torch.tensor(1.0))
+    recorder.log_step(STEPS[0], learning_rate=0.5)
+    recorder.flush()
+    recorder.log_epoch(1, {"accuracy": 0.5})  # `train.max_steps` can end an epoch early
+    assert recorder.history.epochs[1]["loss"] == pytest.approx(3)
+
+
 def test_the_clock_of_the_speed_runs_during_the_steps_only(tiny_model: Path, tmp_path: Path) -> None:
     recorder = make_recorder(tiny_model, tmp_path)
     log_steps(recorder, STEPS)

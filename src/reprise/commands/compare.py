@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,8 @@ from reprise.results.statistics import (
     t_test,
     verdict,
 )
-from reprise.tasks.metrics.registry import metric_function
+from reprise.results.workspace import read_made
+from reprise.tasks.metrics.registry import METRICS, display_name, metric_function
 
 OutputFormat = Literal["text", "json", "markdown"]
 HEADINGS = ("stage", "metric", "first", "second", "difference", "95 % interval", "verdict")
@@ -115,6 +116,9 @@ def compare(before: str, after: str, rows: int, output_format: OutputFormat) -> 
     """
     first, second = resolve_runs(before), resolve_runs(after)
     result = comparison((before, first), (after, second), read_references(), rows)
+    if any(run.kind == "workspace" for run in (*first, *second)):
+        changes = read_made("the workspace's results were made").changes
+        result = replace(result, warnings=[*result.warnings, *changes])
     if output_format == "json":
         print(json.dumps(to_jsonable(asdict(result)), indent=2, ensure_ascii=False, allow_nan=False))
     elif output_format == "markdown":
@@ -150,6 +154,10 @@ def comparison(
         warnings.append("not all runs were evaluated on the same examples: differences may come from the data")
     if {run.commit or run.name for run in before[1]} & {run.commit or run.name for run in after[1]}:
         warnings.append("a run is in both groups")
+    for name in [name for name, metric in METRICS.items() if metric.of_one_label]:
+        variants = {each: None for group in results for result in group for each in display_names(result, name)}
+        if len(variants) > 1:
+            warnings.append(f"not all runs have the same label in {' and '.join(variants)}")
     paired = None
     if len(before[1]) == len(after[1]) == 1:
         predictions = [runs[0].predictions() for _, runs in (before, after)]
@@ -169,6 +177,13 @@ def comparison(
         groups[0], groups[1], compare_metrics(results[0], results[1], known_sd(results, references)), paired,
         diff_runs(results[0], results[1]), warnings,
     )  # fmt: skip
+
+
+def display_names(result: RunResult, name: str) -> list[str]:
+    """Return the name of a metric with the label that it is of in a run; nothing if the run lacks the metric."""
+    kind = result.task_kind
+    present = [each for each in result.metrics["evaluate"] if each == name]
+    return [display_name(each, kind.positive_label, len(kind.labels)) for each in present]
 
 
 def evaluated_on(result: RunResult) -> tuple[str, str]:
@@ -268,7 +283,7 @@ def compare_predictions(
         num_examples=len(truth),
         mcnemar=None if correct[0] is None or correct[1] is None else mcnemar(correct[0], correct[1]),
         intervals={
-            name: paired_bootstrap_ci(metric_function(name, len(kind.labels)), first, second, truth)
+            name: paired_bootstrap_ci(metric_function(name, kind.positive), first, second, truth)
             for name in result.recipe["task.metrics"]
         },
         changed=len(changed),

@@ -13,11 +13,12 @@ from reprise.core.config import PARAMS, HubDataset, HubModel, Recipe, WheelSourc
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, read_json
 from reprise.core.paths import FINAL_MODEL, METRICS, PREPARED
-from reprise.core.validation import read_recipe
 from reprise.data.format import stats_path
 from reprise.results.reference import Reference, find_reference
-from reprise.results.run import PROVENANCE, folder_reader, read_result
+from reprise.results.run import LOCK, PROVENANCE, folder_reader, read_result
 from reprise.results.vcs import check_output, try_output
+from reprise.results.workspace import read_made
+from reprise.tasks.metrics.registry import display_name
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "datasets")
@@ -35,14 +36,15 @@ def export(folder: Path) -> None:
     target = folder.resolve()  # of a link, the folder it points to
     blocked = any(parent.is_file() for parent in target.parents) or target.is_file()
     if blocked or (target.is_dir() and any(target.iterdir())):
-        raise UserError(f"{folder}: expected a folder that is empty or does not exist")
+        raise UserError(file=folder, expected="a folder that is empty or does not exist")
     stale = stale_stages()
     if stale:
-        raise UserError(f"{PARAMS}: out of date: {', '.join(stale)}; expected `dvc repro` first")
+        changes = "".join(f"; {change}" for change in read_made().changes) if LOCK.is_file() else ""
+        raise UserError(f"out of date: {', '.join(stale)}{changes}", file=PARAMS, expected="`dvc repro` first")
     result = read_result(folder_reader(Path()), where="workspace")
     reference = find_reference(result, result.provenance["environment.hardware"])
     text = model_card(
-        read_recipe(),
+        read_made().recipe,
         read_json(METRICS / "evaluate.json"),
         read_json(stats_path(PREPARED)),
         read_json(PROVENANCE),
@@ -104,6 +106,7 @@ def model_card(
                 dataset_revision=data.revision if isinstance(data, HubDataset) else None,
                 dataset_split=names.get(evaluated["split"], evaluated["split"]),  # the Hub's name of the split
                 metric_type=name,
+                metric_name=display_name(name, recipe.task.positive_label, len(recipe.task.labels)),
                 metric_value=evaluated[name],
             )
             for name in evaluated["ci95"]
@@ -116,6 +119,7 @@ def model_card(
         template_path=str(TEMPLATE),
         recipe=recipe,
         evaluated=evaluated,
+        display_name=lambda name: display_name(name, recipe.task.positive_label, len(recipe.task.labels)),
         prepared=prepared,
         constant_prediction=evaluated["constant_prediction"],
         reference=asdict(reference) if reference else None,

@@ -11,27 +11,60 @@ from typing import TextIO
 import pandas as pd
 from datasets import Dataset, disable_progress_bars
 
-from reprise.core.config import Recipe
+from reprise.core.config import PARAMS, Submission, to_dict
 from reprise.core.errors import UserError
-from reprise.core.files import atomic_file
+from reprise.core.files import atomic_file, read_json
 from reprise.core.paths import FINAL_MODEL
-from reprise.data.format import split_file, split_shards
+from reprise.core.validation import read_recipe
+from reprise.data.format import split_file, split_shards, stats_path
 from reprise.data.readers import read_table
 from reprise.data.tokenization import load_tokenizer, tokenize
 from reprise.modeling.inference import drop_text_columns, load_predictor, load_split
+from reprise.modeling.recipe import ModelRecipe, model_recipe
+from reprise.results.run import LOCK
+from reprise.results.workspace import changed_keys, read_made
 
 CHUNK_ROWS = 10_000  # examples in memory at a time; batches of similar lengths are formed within a chunk
 
 Texts = tuple[str, ...]  # one text, or two for a sentence pair
 
 
-def predict_texts(recipe: Recipe, texts: Iterable[Texts], out: TextIO, *, cpu: bool) -> None:
+def print_changes(recipe: ModelRecipe) -> None:
+    """Report on stderr, in a line each, where params.yaml and dvc.lock differ from what the model was trained for."""
+    for line in changes(recipe):
+        print(f"predict: {line}", file=sys.stderr, flush=True)
+
+
+def changes(recipe: ModelRecipe) -> Iterator[str]:
+    """Yield where params.yaml and dvc.lock differ from the recipe of the final model; nothing for a missing file."""
+    trained = to_dict(recipe)
+    try:
+        made = read_made("this model was trained") if LOCK.is_file() else None
+        foreign = changed_keys(trained, to_dict(model_recipe(made.recipe))) if made else []
+        if made and not foreign:
+            yield from made.changes
+            return
+    except UserError as error:
+        yield str(error)
+        foreign = []
+    if foreign:
+        yield f"{FINAL_MODEL} is not the model of {LOCK}: {', '.join(foreign)}; `dvc checkout` restores that one"
+    if not PARAMS.is_file():
+        return
+    try:
+        if keys := changed_keys(trained, to_dict(model_recipe(read_recipe()))):
+            yield f"{PARAMS} has changed since this model was trained: {', '.join(keys)}"
+    except UserError as error:
+        yield str(error)
+
+
+def predict_texts(recipe: ModelRecipe, texts: Iterable[Texts], out: TextIO, *, cpu: bool) -> None:
     """Write one JSON line per example: its texts, the predicted label, and the probability of each label.
 
     In regression the label is the predicted value, and there are no probabilities.
 
     Args:
-        recipe: recipe of the final model.
+        recipe: what the final model was trained for.
         texts: one or two texts per example, one per column of `task.text_columns`.
         out: stream for the JSON lines, in the order of the examples.
         cpu: use the CPU even if there is a GPU.
@@ -62,7 +95,7 @@ def parse_row(texts: list[str], columns: list[str]) -> Texts:
     """
     if len(texts) != len(columns):
         expected = "one text" if len(columns) == 1 else "two texts, separated by a tab on standard input"
-        raise UserError(f"predict: expected {expected} ({', '.join(columns)}), got {len(texts)}: {texts}")
+        raise UserError(f"predict: got {len(texts)}: {texts}", expected=f"{expected} ({', '.join(columns)})")
     return tuple(texts)
 
 
@@ -85,13 +118,15 @@ def read_file(file: Path, columns: list[str], cache: Path) -> Iterator[Texts]:
         UserError: the file cannot be read, a column is missing, or a value is not a text.
     """
     if not file.is_file():
-        raise UserError(f"{file}: not found; expected CSV, TSV, JSON lines or Parquet")
+        raise UserError("not found", file=file, expected="CSV, TSV, JSON lines or Parquet")
     disable_progress_bars()  # they would mix with the predictions on the terminal
     rows = read_table([file], cache)
     for column in columns:
         if column not in rows.column_names:
             present = ", ".join(rows.column_names)
-            raise UserError(f"{file}: no column {column!r} (task.text_columns); its columns are {present}")
+            raise UserError(
+                f"no column {column!r}", file=file, key=column, expected=f"the model's text columns; found {present}"
+            )
     return _texts(rows.select_columns(columns), file, columns)
 
 
@@ -99,15 +134,15 @@ def _texts(rows: Dataset, file: Path, columns: list[str]) -> Iterator[Texts]:
     for index, row in enumerate(rows, start=1):
         for column in columns:
             if not isinstance(row[column], str):
-                raise UserError(f"{file}, row {index}: expected text in column {column!r}, got {row[column]!r}")
+                raise UserError(f"got {row[column]!r} in row {index}", file=file, key=column, expected="text")
         yield tuple(row[column] for column in columns)
 
 
-def predict_file(recipe: Recipe, file: Path, out: Path | None, *, cpu: bool) -> None:
+def predict_file(recipe: ModelRecipe, file: Path, out: Path | None, *, cpu: bool) -> None:
     """Predict the examples of a table and write JSON lines to a file or to standard output.
 
     Args:
-        recipe: recipe of the final model.
+        recipe: what the final model was trained for.
         file: CSV, TSV, JSON lines or Parquet.
         out: output file, ending in .jsonl; None for standard output. It is replaced only when complete.
         cpu: use the CPU even if there is a GPU.
@@ -116,7 +151,7 @@ def predict_file(recipe: Recipe, file: Path, out: Path | None, *, cpu: bool) -> 
         UserError: the file cannot be read, or `out` is the same file or has another ending.
     """
     if out and (out.suffix != ".jsonl" or out.resolve() == file.resolve()):
-        raise UserError(f"{out}: expected another file than the input, ending in .jsonl")
+        raise UserError(file=out, expected="another file than the input, ending in .jsonl")
     with tempfile.TemporaryDirectory(prefix="reprise-predict-") as cache:
         texts = read_file(file, recipe.task.text_columns, Path(cache))
         if out is None:
@@ -126,40 +161,64 @@ def predict_file(recipe: Recipe, file: Path, out: Path | None, *, cpu: bool) -> 
             predict_texts(recipe, texts, stream, cpu=cpu)
 
 
-def predict_lines(recipe: Recipe, lines: TextIO, *, cpu: bool) -> None:
+def predict_lines(recipe: ModelRecipe, lines: TextIO, *, cpu: bool) -> None:
     """Predict each line of a stream and write JSON lines to standard output."""
     if lines.isatty():
         print("predict: reading one example per line; end with Ctrl-D", file=sys.stderr)
     predict_texts(recipe, read_lines(lines, recipe.task.text_columns), sys.stdout, cpu=cpu)
 
 
-def write_submission(recipe: Recipe, folder: Path, *, cpu: bool) -> None:
+def write_submission(recipe: ModelRecipe, folder: Path, *, cpu: bool) -> None:
     """Predict the test splits of a benchmark and write its submission files: tab-separated index and prediction.
 
     Args:
-        recipe: recipe of the final model; its `task.submission` names splits and files.
+        recipe: what the final model was trained for.
         folder: folder for the files.
         cpu: use the CPU even if there is a GPU.
 
     Raises:
-        UserError: the task has no submission, or a split is not prepared.
+        UserError: the task has no submission, params.yaml or the prepared data are not those of the model, or a split
+            is not prepared.
     """
-    task = recipe.task
-    if task.submission is None:
-        raise UserError(
-            f"params.yaml: task.submission: {task.name} has none; expected a benchmark task, such as those of GLUE"
-        )
-    for split in task.submission.files:
+    submission = read_submission(recipe)
+    for split in submission.files:
         if not split_shards(split):
-            raise UserError(f"{split_file(split)}: not found; expected the {split} split, prepared by `dvc repro`")
+            raise UserError("not found", file=split_file(split), expected=f"the {split} split, prepared by `dvc repro`")
     forward = load_predictor(recipe, cpu=cpu)
-    for split, name in task.submission.files.items():
+    kind = recipe.task.kind
+    for split, name in submission.files.items():
         file, rows = folder / name, load_split(split)
         print(f"predict: {len(rows)} examples of the {split} split", flush=True)
-        predictions = task.kind.decode(forward(drop_text_columns(rows)))
-        if task.submission.labels == "names":
-            predictions = task.kind.label_names(predictions)
+        predictions = kind.decode(forward(drop_text_columns(rows)))
+        if submission.labels == "names":
+            predictions = kind.label_names(predictions)
         table = pd.DataFrame({"index": list(rows["id"]), "prediction": predictions})
         with atomic_file(file) as partial:
             table.to_csv(partial, sep="\t", index=False)
         print(f"predict: {file}", flush=True)
+
+
+def read_submission(recipe: ModelRecipe) -> Submission:
+    """Read the format of the benchmark's files from params.yaml; training does not depend on it.
+
+    Raises:
+        UserError: there is none, or params.yaml or the prepared data are of another task than the model.
+    """
+    current, stats = read_recipe(), read_json(stats_path())
+    if keys := changed_keys(to_dict(recipe.task), to_dict(model_recipe(current).task)):
+        raise UserError(
+            "not what the model was trained for", file=PARAMS, key=f"task.{keys[0]}", expected="`dvc repro` first"
+        )
+    prepared = {"task": recipe.task.name, "labels": recipe.task.labels, "max_length": recipe.train.max_length}
+    for key, value in prepared.items():
+        if stats.get(key) != value:
+            raise UserError(
+                f"{stats.get(key)!r}, and the model was trained for {value!r}",
+                file=stats_path(), key=key, expected="`dvc repro` first",
+            )  # fmt: skip
+    if current.task.submission is None:
+        raise UserError(
+            f"{current.task.name} has none",
+            file=PARAMS, key="task.submission", expected="a benchmark task, such as those of GLUE",
+        )  # fmt: skip
+    return current.task.submission

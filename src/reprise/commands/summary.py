@@ -7,10 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from reprise.core.files import read_json
-from reprise.core.paths import FINAL_MODEL, METRICS, PREPARED
-from reprise.core.validation import read_recipe
+from reprise.core.paths import FINAL_MODEL, METRICS, PREFLIGHT, PREPARED
 from reprise.data.format import stats_path
 from reprise.data.warnings import describe_warnings
+from reprise.results.workspace import read_made
+from reprise.tasks.metrics.registry import display_name
 
 NEXT_COMMANDS = (
     ("dvc metrics diff", "compare the metrics with the last commit's"),
@@ -24,11 +25,11 @@ def print_summary(metrics: Path = METRICS) -> None:
     """Print the metrics with intervals and baseline, the model's folder and commands to try next.
 
     Raises:
-        UserError: the metrics are missing.
+        UserError: the metrics or dvc.lock, which has their recipe, are missing.
     """
     evaluation, training, speed = (read_json(metrics / f"{name}.json") for name in ("evaluate", "train", "speed"))
-    recipe = read_recipe()
-    console = Console(highlight=False)
+    made = read_made()
+    recipe, console = made.recipe, Console(highlight=False)
     examples = f"{evaluation['num_examples']} examples of the {evaluation['split']} split"
     console.print(Text(f"{recipe.model.name} on {recipe.task.name}: {examples}", style="bold"), soft_wrap=True)
     table = Table()
@@ -36,12 +37,15 @@ def print_summary(metrics: Path = METRICS) -> None:
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, interval in evaluation["ci95"].items():
         table.add_row(
-            name,
+            display_name(name, recipe.task.positive_label, len(recipe.task.labels)),
             f"{evaluation[name]:.4f}",
-            f"{interval['low']:.4f} – {interval['high']:.4f}",
+            format_interval(interval),
             f"{evaluation['baseline'][name]:.4f}",
         )
     console.print(table)
+    if methods := evaluation.get("ci95_method"):
+        listed = ", ".join(f"{name}: {method}" for name, method in methods.items())
+        console.print(f"Intervals: {listed}.", markup=False)
     if evaluation["constant_prediction"]:
         console.print(
             "[bold]Constant prediction:[/bold] every example got the same prediction; the metrics are meaningless."
@@ -49,6 +53,11 @@ def print_summary(metrics: Path = METRICS) -> None:
     if stats_path(PREPARED).is_file():
         for warning in describe_warnings(read_json(stats_path(PREPARED))):
             console.print(Text.assemble(("Data: ", "bold"), f"{warning}."), soft_wrap=True)
+    if PREFLIGHT.is_file():
+        for warning in read_json(PREFLIGHT)["warnings"]:
+            console.print(Text.assemble(("Model: ", "bold"), f"{warning}."), soft_wrap=True)
+    for change in made.changes:
+        console.print(Text.assemble(("Out of date: ", "bold"), f"{change}; `dvc repro` updates the results."))
     console.print(f"The baseline always predicts {recipe.task.kind.baseline} of the training split.")
     console.print(
         f"Epoch {training['best_epoch']} of {recipe.train.epochs} was kept; "
@@ -57,6 +66,12 @@ def print_summary(metrics: Path = METRICS) -> None:
     )
     for command, meaning in NEXT_COMMANDS:
         console.print(f"  {command:<42} {meaning}", soft_wrap=True)
+
+
+def format_interval(interval: dict[str, float | None]) -> str:
+    """Format the bounds of an interval; a dash where the examples do not determine it."""
+    low, high = interval["low"], interval["high"]
+    return "–" if low is None or high is None else f"{low:.4f} – {high:.4f}"
 
 
 def print_recipes(catalog: dict[str, list[tuple[str, str]]]) -> None:

@@ -184,6 +184,7 @@ class Task:
     text_columns: Annotated[list[NonEmptyStr], Field(min_length=1, max_length=2)]
     label_column: NonEmptyStr
     labels: list[Label]
+    positive_label: Label | None
     metrics: Annotated[list[MetricName], Field(min_length=1)]
     id_column: NonEmptyStr | None = None
     filter: dict[NonEmptyStr, list[Label]] | None = None
@@ -194,7 +195,7 @@ class Task:
     @property
     def kind(self) -> TaskKind:
         """What depends on the kind of task: classification with labels, regression without."""
-        return task_kind(self.labels)
+        return task_kind(self.labels, self.positive_label)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -247,7 +248,7 @@ class Train:
 
 @_section
 class Evaluate:
-    """What is reported: a split of the task, with `bootstrap_resamples` resamples per confidence interval."""
+    """What is reported: a split of the task, with `bootstrap_resamples` resamples where an interval is a bootstrap."""
 
     split: NonEmptyStr
     batch_size: PositiveInt

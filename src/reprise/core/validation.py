@@ -124,6 +124,12 @@ def _cross_field_problems(recipe: Recipe) -> Iterator[KeyProblem]:
     if len(task.labels) == 1 or len(set(task.labels)) != len(task.labels):
         expected = "at least two different labels, or [] for regression"
         yield KeyProblem("task.labels", f"got {task.labels}", expected)
+    given = "null" if task.positive_label is None else repr(task.positive_label)
+    if len(task.labels) == 2 and task.positive_label not in task.labels:
+        expected = f"one of task.labels: {_join(task.labels)}; F1 is of that label"
+        yield KeyProblem("task.positive_label", f"got {given}", expected)
+    if len(task.labels) != 2 and task.positive_label is not None:
+        yield KeyProblem("task.positive_label", f"got {given}", "null, as there are not two labels")
     allowed = metrics_of(task.kind.name)
     for metric in task.metrics:
         if metric not in allowed:

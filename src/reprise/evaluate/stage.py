@@ -17,11 +17,10 @@ from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, atomic_file, read_json, write_json
 from reprise.core.paths import METRICS, PLOTS, PREDICTIONS
 from reprise.data.format import split_shards, stats_path
-from reprise.evaluate.bootstrap import bootstrap_ci
 from reprise.modeling.inference import drop_text_columns, load_predictor, load_split
 from reprise.tasks.kind import Logits, TaskKind
 from reprise.tasks.metrics.compute import compute
-from reprise.tasks.metrics.registry import metric_function
+from reprise.tasks.metrics.registry import confidence_interval
 
 
 def evaluate(recipe: Recipe, *, cpu: bool) -> None:
@@ -45,6 +44,7 @@ def evaluate(recipe: Recipe, *, cpu: bool) -> None:
     metrics = {
         "split": config.split,
         "num_examples": len(examples),
+        **({"positive_label": task.positive_label} if task.positive_label is not None else {}),
         **metrics_with_ci(task, predictions, references, resamples=config.bootstrap_resamples),
         "baseline": baseline_metrics(task, read_json(stats_path())["splits"]["train"], references),
         "constant_prediction": bool(np.ptp(predictions) == 0),
@@ -71,20 +71,25 @@ def _load_labeled_split(split: str, kind: TaskKind) -> Dataset:
 def metrics_with_ci(
     task: Task, predictions: npt.NDArray[Any], references: npt.NDArray[Any], *, resamples: int
 ) -> dict[str, Any]:
-    """Compute each metric, and under `ci95` the ends of its 95 % bootstrap interval.
+    """Compute each metric, under `ci95` the bounds of its 95 % interval, and under `ci95_method` how these were found.
 
     Args:
         task: names the metrics.
         predictions: shape [examples], as the kind of task decodes them.
         references: the true ones, shape [examples].
-        resamples: how often the examples are drawn.
+        resamples: how often a bootstrap draws the examples.
     """
-    intervals = {}
-    for name in task.metrics:
-        print(f"evaluate: {name}, with {resamples} resamples for its interval", flush=True)
-        low, high = bootstrap_ci(metric_function(name, len(task.labels)), predictions, references, resamples)
-        intervals[name] = {"low": low, "high": high}
-    return {**compute(task.metrics, predictions, references, num_labels=len(task.labels)), "ci95": intervals}
+    positive = task.kind.positive
+    metrics = compute(task.metrics, predictions, references, positive=positive)
+    intervals = {
+        name: confidence_interval(name, predictions, references, positive=positive, resamples=resamples)
+        for name in task.metrics
+    }
+    return {
+        **metrics,
+        "ci95": {name: {"low": interval.low, "high": interval.high} for name, interval in intervals.items()},
+        "ci95_method": {name: interval.method for name, interval in intervals.items()},
+    }
 
 
 def baseline_metrics(task: Task, train: dict[str, Any], references: npt.NDArray[Any]) -> dict[str, float]:
@@ -96,7 +101,7 @@ def baseline_metrics(task: Task, train: dict[str, Any], references: npt.NDArray[
         references: the labels of the evaluation split, shape [examples].
     """
     constant = np.full(len(references), task.kind.constant_prediction(train))
-    return compute(task.metrics, constant, references, num_labels=len(task.labels))
+    return compute(task.metrics, constant, references, positive=task.kind.positive)
 
 
 def predictions_table(examples: Dataset, kind: TaskKind, logits: Logits) -> pa.Table:

@@ -1,7 +1,7 @@
 """Forward passes over examples, for validation, evaluation and prediction."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from reprise.modeling.bucketing import resolve_buckets
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
 from reprise.modeling.malloc import disable_malloc_trim
+from reprise.modeling.recipe import ModelRecipe
 from reprise.modeling.xla import on_xla, use_fp32_matmul
-from reprise.tasks.kind import Logits
+from reprise.tasks.kind import Logits, TaskKind
 
 # Trainer prints nothing, and our collator selects the columns.
 QUIET_TRAINER_ARGS: dict[str, Any] = {
@@ -105,7 +106,7 @@ def _length_order(rows: Dataset) -> npt.NDArray[np.int64]:
     return np.argsort(-np.asarray(rows["length"]), kind="stable")
 
 
-def load_predictor(recipe: Recipe, *, cpu: bool) -> Callable[[Dataset], Logits]:
+def load_predictor(recipe: Recipe | ModelRecipe, *, cpu: bool) -> Callable[[Dataset], Logits]:
     """Load models/final/ in fp32, to run with the recipe's engine.
 
     Args:
@@ -116,12 +117,13 @@ def load_predictor(recipe: Recipe, *, cpu: bool) -> Callable[[Dataset], Logits]:
         A function from prepared examples to their logits: fp32, shape [examples, outputs].
 
     Raises:
-        UserError: there is no final model.
+        UserError: there is no final model, or it has other labels than the recipe.
     """
     if not (FINAL_MODEL / "config.json").is_file():
         raise UserError(f"{FINAL_MODEL}: not found; expected the model that `dvc repro` makes")
     disable_malloc_trim()
     model, tokenizer, batch_size = load_classifier(FINAL_MODEL), load_tokenizer(FINAL_MODEL), recipe.evaluate.batch_size
+    check_labels(model.config.id2label, recipe.task.kind)
     collate = Collator(tokenizer, recipe.task.kind)
     if recipe.train.engine == "trainer":
         return lambda rows: predict_with_trainer(model, rows, collate, batch_size, cpu=cpu)
@@ -138,3 +140,24 @@ def load_predictor(recipe: Recipe, *, cpu: bool) -> Callable[[Dataset], Logits]:
         return predict(prepared, rows, Collator(tokenizer, recipe.task.kind, buckets), batch_size, accelerator)
 
     return forward
+
+
+def check_labels(id2label: Mapping[int, str], kind: TaskKind) -> None:
+    """Check that the outputs of the final model mean what the recipe says.
+
+    Args:
+        id2label: the name of each output, in the model's config.json.
+        kind: of the recipe's task.
+
+    Raises:
+        UserError: they are other labels, or in another order.
+    """
+    expected = kind.head_config()["id2label"]
+    if dict(id2label) != expected:
+        names, right = (", ".join(names[number] for number in sorted(names)) for names in (id2label, expected))
+        raise UserError(
+            f"the outputs of the model are {names}",
+            file=FINAL_MODEL / "config.json",
+            key="id2label",
+            expected=f"{right}, in the order of the recipe's task.labels; `dvc repro` trains that model",
+        )

@@ -9,4 +9,4 @@ from reprise.tasks.metrics.compute import compute
 
 def compute_metrics(task: Task, logits: Logits, references: Any) -> dict[str, float]:
     """Compute the task's metrics of logits, [examples, outputs], against the prepared labels, [examples]."""
-    return compute(task.metrics, task.kind.decode(logits), references, num_labels=len(task.labels))
+    return compute(task.metrics, task.kind.decode(logits), references, positive=task.kind.positive)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,8 +17,10 @@ from reprise.report.errors import find_errors
 from reprise.report.page import render
 from reprise.report.run import ReportRun, read_run_files
 from reprise.results.reference import read_references
+from reprise.results.run import RunResult
 from reprise.results.runs import Run, all_runs, resolve_runs
 from reprise.results.vcs import check_output, resolve_commit
+from reprise.results.workspace import read_made
 
 
 def report(selectors: Sequence[str], page: Path) -> None:
@@ -37,6 +40,9 @@ def report(selectors: Sequence[str], page: Path) -> None:
     if not runs:
         raise UserError("no runs yet", key="report", expected="the results of `dvc repro`")
     parents = parents_of([run.commit for run in runs if run.commit])
+    if None in by_commit:
+        for change in read_made("the workspace's results were made").changes:
+            print(f"report: {change}")
     report_runs = [
         load_report_run(run, parents) for run in tqdm(runs, desc="report: read", unit=" runs", delay=2, leave=False)
     ]
@@ -53,7 +59,7 @@ def report(selectors: Sequence[str], page: Path) -> None:
         build_context(
             report_runs,
             references=read_references(),
-            stats=read_json(stats_path(PREPARED)) if stats_path(PREPARED).is_file() else None,
+            stats=prepared_stats(runs[0].result),
             errors_run=errors_run,
             errors=errors,
         )
@@ -62,6 +68,15 @@ def report(selectors: Sequence[str], page: Path) -> None:
         partial.write_text(text, encoding="utf-8")
     install_offline_template()
     print(f"report: {len(runs)} runs, {len(text.encode()) / 1e6:.1f} MB, saved to {page.absolute().as_uri()}")
+
+
+def prepared_stats(result: RunResult) -> dict[str, Any] | None:
+    """Read the statistics of the data that a run was trained on; None if data/prepared/ has other data, or none."""
+    if not stats_path(PREPARED).is_file():
+        return None
+    stats = read_json(stats_path(PREPARED))
+    digests = {f"data.{split}": content["sha256"] for split, content in stats["splits"].items()}
+    return stats if digests.items() <= result.provenance.items() else None
 
 
 def load_report_run(run: Run, parents: dict[str, str]) -> ReportRun:

@@ -41,6 +41,8 @@ def run_commands(run: ReportRun, by_commit: dict[str, ReportRun]) -> list[Comman
         arguments = experiment_command(run.params, base.params)
         experiment = None if arguments is None else [f"git checkout {base.commit}", f"{prefix}{shlex.join(arguments)}"]
     if run.kind == "workspace":
+        if not run.params_are_current:
+            return []  # every command would run another recipe
         return [Command("Run it again", experiment or [f"{prefix}dvc repro"])]
     return [
         Command("Get its results", [f"dvc exp apply {shlex.join([run.name])}"]),

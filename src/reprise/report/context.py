@@ -19,6 +19,7 @@ from reprise.report.seeds import SeedGroup, seed_groups
 from reprise.report.table import Cell, Column, is_number, metric_names, table, varying_keys
 from reprise.results.reference import Reference
 from reprise.tasks.kind import TaskKind
+from reprise.tasks.metrics.registry import display_name
 from reprise.tasks.registry import task_kind
 
 MAX_INITIAL_RUNS = 4  # runs that are selected when the page opens
@@ -42,12 +43,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Headline:
-    """A metric of the first run: name, value, bounds of the 95 % interval, baseline."""
+    """A metric of the first run: name, value, bounds of the 95 % interval (None if undetermined), baseline."""
 
     name: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     baseline: float
 
 
@@ -110,6 +111,7 @@ def build_context(
         errors: its most confident errors.
     """
     first, keys = runs[0], varying_keys(runs)
+    kind = first.result.task_kind
     columns, cells = table(runs)
     sweeps = {key: values for key in keys if key != "seed" and len(values := numeric_values(runs, key)) > 1}
     groups = seed_groups(runs, references, keys)
@@ -118,7 +120,13 @@ def build_context(
     return ReportContext(
         title=f"{first.model} on {first.result.recipe['task.name']}",
         headlines=[
-            Headline(name, first.evaluated[name], ci["low"], ci["high"], first.evaluated["baseline"][name])
+            Headline(
+                name=display_name(name, kind.positive_label, len(kind.labels)),
+                value=first.evaluated[name],
+                low=ci["low"],
+                high=ci["high"],
+                baseline=first.evaluated["baseline"][name],
+            )
             for name, ci in first.evaluated["ci95"].items()
         ],
         evaluated_on=f"{first.evaluated['num_examples']:,} examples of the {first.evaluated['split']} split",
@@ -134,7 +142,7 @@ def build_context(
             )
             for run, row in zip(runs, cells, strict=True)
         ],
-        kind=first.result.task_kind,
+        kind=kind,
         labels=labels,
         sweeps=list(sweeps),
         groups=groups,

@@ -8,12 +8,14 @@ from typing import Any
 
 import pandas as pd
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from reprise.core.config import PARAMS
 from reprise.core.paths import METRICS, PLOTS
-from reprise.results.renamed import RENAMED_FILES
-from reprise.results.run import FileReader, RunResult, parse_metrics
+from reprise.results.renamed import RENAMED_FILES, with_current_params
+from reprise.results.run import FileReader, RunResult, flatten, parse_metrics
 from reprise.results.runs import Kind
+from reprise.results.workspace import model_name
 
 PLOT_TABLES = ("train", "validation", "confusion", "precision_recall", "calibration")
 
@@ -83,8 +85,14 @@ class ReportRun:
 
     @property
     def model(self) -> str:
-        """Name of the pretrained model, which is in params.yaml but read by no stage."""
-        return str(self.params.get("model", {}).get("name", "?"))
+        """Name of the pretrained model in params.yaml, which no stage reads; of its source if that has changed."""
+        return model_name(self.result.recipe, self.params)
+
+    @property
+    def params_are_current(self) -> bool:
+        """Whether params.yaml holds the recipe of the results; the workspace's may have been edited since."""
+        params = with_current_params(flatten(self.params))
+        return all(params.get(key) == value for key, value in self.result.recipe.items())
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -103,12 +111,21 @@ def read_run_files(read: FileReader) -> dict[str, Any]:
     plots = {name: PLOTS / f"{name}.csv" for name in PLOT_TABLES}
     tables = {name: read(file) or read(RENAMED_FILES.get(file, file)) for name, file in plots.items()}
     return {
-        "params": YAML(typ="safe").load(params) if params else {},
+        "params": parse_params(params) if params else {},
         "evaluated": read_metrics(METRICS / "evaluate.json"),
         "trained": read_metrics(METRICS / "train.json"),
         "speed": read_metrics(METRICS / "speed.json"),
         "tables": {name: parse_table(content) for name, content in tables.items() if content},
     }
+
+
+def parse_params(content: bytes) -> dict[str, Any]:
+    """Parse params.yaml; {} if it is not valid YAML, which the workspace's may be while it is edited."""
+    try:
+        params = YAML(typ="safe").load(content)
+    except YAMLError:
+        params = None
+    return params if isinstance(params, dict) else {}
 
 
 def parse_table(content: bytes) -> pd.DataFrame:

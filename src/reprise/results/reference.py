@@ -11,6 +11,7 @@ from scipy import stats
 
 from reprise.core.errors import UserError
 from reprise.core.files import write_json
+from reprise.results.renamed import with_implied_params
 from reprise.results.run import RunResult
 
 REFERENCES = Path("reference")
@@ -74,7 +75,8 @@ def read_reference(file: Path) -> Reference:
             stage: {name: MeanStd(**spread) for name, spread in names.items()}
             for stage, names in content.pop("metrics").items()
         }
-        return Reference(metrics=metrics, **content)
+        recipe = with_implied_params(content.pop("recipe"))
+        return Reference(recipe=recipe, metrics=metrics, **content)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(file=file, expected="the format of `reprise seed-noise`; run it again") from None
 

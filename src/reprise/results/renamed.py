@@ -1,4 +1,4 @@
-"""Earlier names of keys and files, so that runs committed under them can still be read and compared."""
+"""Earlier names of keys and files, and keys that came later, so that earlier runs can still be read and compared."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +34,17 @@ def with_current_params(recipe: Mapping[str, Any]) -> dict[str, Any]:
             value = RENAMED_SOURCE_KINDS.get(value, value)
         current[key] = value
     return current
+
+
+def with_implied_params(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Add keys of params.yaml that earlier versions did not have, with the values that they stood for.
+
+    F1 of two labels was of the second.
+    """
+    if "task.labels" not in recipe:
+        return dict(recipe)
+    labels = recipe["task.labels"]
+    return {"task.positive_label": labels[1] if len(labels) == 2 else None, **recipe}
 
 
 def with_current_metrics(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:

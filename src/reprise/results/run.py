@@ -19,7 +19,7 @@ from ruamel.yaml.error import YAMLError
 from reprise.core.errors import UserError
 from reprise.core.paths import METRICS, PLOTS
 from reprise.hardware import ENVIRONMENT
-from reprise.results.renamed import with_current_metrics, with_current_params
+from reprise.results.renamed import with_current_metrics, with_current_params, with_implied_params
 from reprise.tasks.kind import TaskKind
 from reprise.tasks.registry import task_kind
 
@@ -65,7 +65,8 @@ class RunResult:
     @property
     def task_kind(self) -> TaskKind:
         """The kind of the recipe's task."""
-        return task_kind([str(label) for label in self.recipe.get("task.labels") or []])
+        labels, positive = self.recipe.get("task.labels") or [], self.recipe.get("task.positive_label")
+        return task_kind([str(label) for label in labels], None if positive is None else str(positive))
 
 
 def read_result(read: FileReader, where: str) -> RunResult:
@@ -120,13 +121,21 @@ def parse_lock(content: bytes, read: FileReader) -> tuple[dict[str, Output], dic
             if committed is not None:
                 md5 = hashlib.md5(committed, usedforsecurity=False).hexdigest()
             outputs[path] = Output(name, md5)
-    for stage in stages.values():
+    for stage in stages_in_order(stages):
         for params in stage.get("params", {}).values():
             recipe |= with_current_params(flatten(params))
         for dep in stage.get("deps", []):
             if not any(PurePosixPath(dep["path"]).is_relative_to(path) for path in locked):
                 code[dep["path"]] = dep["md5"]
-    return outputs, recipe, code
+    return outputs, with_implied_params(recipe), code
+
+
+def stages_in_order(stages: Mapping[str, Any]) -> list[Any]:
+    """Return the stages of dvc.lock, train and evaluate last: a key that several read is the one that made the model.
+
+    The stages can disagree, because `dvc repro prepare` locks the new value for that stage alone.
+    """
+    return [stages[name] for name in sorted(stages, key=lambda name: (name == "evaluate", name == "train"))]
 
 
 def parse_losses(content: bytes) -> npt.NDArray[np.float64]:

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from reprise.tasks.metrics.registry import METRICS, MetricFunction
+from reprise.tasks.metrics.intervals import MetricFunction
+from reprise.tasks.metrics.registry import METRICS
 
 CONFIDENCE = 0.95
 LEVELS = (0.001, 0.01, 0.05)  # thresholds at which a p-value is reported
@@ -194,7 +195,8 @@ def paired_bootstrap_ci(
         references: true labels or values, shape [examples].
 
     Returns:
-        The interval, None for fewer than two examples or a score that is not finite.
+        The interval, None for fewer than two examples, for a score that is not finite, and for resamples that are all
+        equal, as of models that never disagree: these do not show how far others would.
     """
     if len(references) < 2:
         return None
@@ -209,4 +211,4 @@ def paired_bootstrap_ci(
             method="percentile", paired=True, vectorized=False, rng=np.random.default_rng(SEED),
         )  # fmt: skip
     low, high = float(result.confidence_interval.low), float(result.confidence_interval.high)
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+    return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None

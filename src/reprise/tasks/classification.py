@@ -32,6 +32,7 @@ class Classification:
     """One output per label, trained with cross-entropy. For what each member is, see `TaskKind`."""
 
     labels: tuple[str, ...]
+    positive_label: str | None = None
     name: str = "classification"
     named_labels: bool = True
     label_dtype: str = "int64"
@@ -45,6 +46,10 @@ class Classification:
     def label2id(self) -> dict[str, int]:
         """The id of each label."""
         return {label: number for number, label in enumerate(self.labels)}
+
+    @property
+    def positive(self) -> int | None:
+        return None if self.positive_label is None else self.label2id[self.positive_label]
 
     @property
     def limits(self) -> str:
@@ -146,7 +151,7 @@ class Classification:
         probabilities, labels = self.probabilities(logits), list(self.labels)
         return empty_plots() | {
             "confusion.csv": confusion_pairs(self.decode(logits), references, labels),
-            "precision_recall.csv": precision_recall_table(probabilities, references, labels),
+            "precision_recall.csv": precision_recall_table(probabilities, references, labels, positive=self.positive),
             "calibration.csv": calibration_table(probabilities, references),
         }
 

@@ -30,21 +30,24 @@ def confusion_pairs(predictions: Numbers, references: Numbers, labels: list[str]
     return pd.DataFrame({"actual": names[references], "predicted": names[predictions]})
 
 
-def precision_recall_table(probabilities: Probabilities, references: Numbers, labels: list[str]) -> pd.DataFrame:
+def precision_recall_table(
+    probabilities: Probabilities, references: Numbers, labels: list[str], *, positive: int | None
+) -> pd.DataFrame:
     """Compute precision and recall over all thresholds, of each label against the rest.
 
-    With two labels, the table has the curve of the second only.
+    With a positive label, the table has the curve of that one only.
 
     Args:
         probabilities: [examples, labels].
         references: label ids, [examples].
         labels: their names.
+        positive: id of the positive label; None for all.
 
     Returns:
         Columns label, recall, precision, threshold, at most MAX_POINTS rows per label.
     """
     curves = [pd.DataFrame(columns=["label", "recall", "precision", "threshold"])]
-    for number in [1] if len(labels) == 2 else range(len(labels)):
+    for number in range(len(labels)) if positive is None else [positive]:
         actual = references == number
         if not actual.any():
             continue

@@ -21,6 +21,8 @@ class TaskKind(Protocol):
     Attributes:
         name: what metrics and messages call it.
         labels: the names of the labels, in the order of their ids; empty where there are none.
+        positive_label: the one of two labels that F1 and the precision-recall curve are of; None for more or none.
+        positive: its id; None likewise.
         named_labels: whether raw labels are names, which a column of class ids spells out.
         label_dtype: of the column `label` in prepared data, as `datasets.Value` takes it.
         placeholder_label: the label of examples that are only predicted; no model reads it.
@@ -35,6 +37,10 @@ class TaskKind(Protocol):
     def name(self) -> str: ...
     @property
     def labels(self) -> Sequence[str]: ...
+    @property
+    def positive_label(self) -> str | None: ...
+    @property
+    def positive(self) -> int | None: ...
     @property
     def named_labels(self) -> bool: ...
     @property

@@ -26,6 +26,8 @@ class Regression:
 
     name: str = "regression"
     labels: tuple[str, ...] = ()
+    positive_label: None = None
+    positive: None = None
     named_labels: bool = False
     label_dtype: str = "float64"
     placeholder_label: float = 0.0

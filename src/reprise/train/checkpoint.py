@@ -51,7 +51,8 @@ def fingerprint(recipe: Recipe) -> dict[str, Any]:
     The files are data, pretrained model, environment and code. The number of processes, the trackers and the interval
     between checkpoints do not determine the weights.
     """
-    keys = {"seed": recipe.seed, "task.labels": recipe.task.labels, "task.metrics": recipe.task.metrics}
+    keys = {"seed": recipe.seed}
+    keys |= {f"task.{key}": getattr(recipe.task, key) for key in ("labels", "positive_label", "metrics")}
     keys |= {f"train.{key}": value for key, value in to_dict(recipe.train).items()}
     keys["evaluate.batch_size"] = recipe.evaluate.batch_size
     files = {str(file): file for file in (stats_path(PREPARED), ENVIRONMENT, *sorted((PRETRAINED / "model").iterdir()))}

@@ -20,7 +20,8 @@ class TrainingHistory:
     def __init__(
         self,
         total_steps: int,
-        steps_per_epoch: int,
+        num_examples: int,
+        batch_size: int,
         metric: str,
         keep: Literal["best", "last"],
         session: dict[str, Any],
@@ -29,15 +30,16 @@ class TrainingHistory:
 
         Args:
             total_steps: optimizer steps of the complete run.
-            steps_per_epoch: steps of a complete epoch.
+            num_examples: training examples; an epoch sees each once.
+            batch_size: examples of a step; the last one of an epoch may have fewer.
             metric: the validation metric that selects the best epoch.
             keep: `last` makes the newest epoch the best one.
             session: where this process runs, for provenance.json.
         """
         self.table = np.full((total_steps, len(HISTORY_COLUMNS)), np.nan)
         self.steps_done = 0
-        self.steps_per_epoch, self.metric, self.keep = steps_per_epoch, metric, keep
-        self.epochs: list[dict[str, float]] = []  # number, mean loss and validation metrics
+        self.num_examples, self.batch_size, self.metric, self.keep = num_examples, batch_size, metric, keep
+        self.epochs: list[dict[str, float]] = []  # number, mean loss per example and validation metrics
         self.best_epoch = 0  # index into `epochs`
         self.order_digests: list[str] = []  # one per epoch, by sampler.order_digest
         self.sessions = [session | {"from_step": 0}]  # an interrupted run has several
@@ -46,6 +48,11 @@ class TrainingHistory:
     def total_steps(self) -> int:
         """Optimizer steps of the complete run."""
         return len(self.table)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of a complete epoch."""
+        return -(-self.num_examples // self.batch_size)
 
     @property
     def curve(self) -> NDArray[np.float64]:
@@ -74,8 +81,10 @@ class TrainingHistory:
 
     def log_epoch(self, epoch: int, scores: Mapping[str, float], order_digest: str) -> None:
         """Append an epoch, counted from 0: validation metrics, and digest of the sample order."""
-        losses = self.curve[epoch * self.steps_per_epoch :, HISTORY_COLUMNS.index("loss")].tolist()
-        self.epochs.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), **scores})
+        losses = self.curve[epoch * self.steps_per_epoch :, HISTORY_COLUMNS.index("loss")]
+        # A step's loss is the mean over its examples. The last step of an epoch may have fewer, and then counts less.
+        examples = np.minimum(self.batch_size, self.num_examples - self.batch_size * np.arange(len(losses)))
+        self.epochs.append({"epoch": epoch + 1, "loss": float(losses @ examples / examples.sum()), **scores})
         sign = 1 if METRICS[self.metric].greater_is_better else -1
         best = max(range(len(self.epochs)), key=lambda index: sign * self.epochs[index][self.metric])
         self.best_epoch = best if self.keep == "best" else epoch

@@ -51,7 +51,7 @@ def write_outputs(history: TrainingHistory, speed: dict[str, Any]) -> None:
 
 
 def summary(history: TrainingHistory) -> dict[str, Any]:
-    """Return the metrics of the best epoch, as train.json holds them."""
+    """Return the metrics of the best epoch, as train.json holds them; `train_loss` is a mean over the examples."""
     best = history.epochs[history.best_epoch]
     scores = {name: value for name, value in best.items() if name not in ("epoch", "loss")}
     return {

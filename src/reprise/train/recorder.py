@@ -45,10 +45,11 @@ class Recorder:
         self.train, self.world, self.trackers, self.model_dir = train, world, trackers, model_dir
         self.steps: Sequence[StepPlan] = ()  # of the current epoch
         steps = total_steps(num_examples, batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps)
-        steps_per_epoch = -(-num_examples // train.batch_size)
-        self.history = TrainingHistory(steps, steps_per_epoch, recipe.task.metrics[0], train.keep_epoch, session)
+        self.history = TrainingHistory(
+            steps, num_examples, train.batch_size, recipe.task.metrics[0], train.keep_epoch, session
+        )
         self.device_metrics, self.throughput = DeviceMetrics(world), Throughput()
-        self.progress = Progress(steps, steps_per_epoch, train.epochs, enabled=world.is_main_process)
+        self.progress = Progress(steps, self.history.steps_per_epoch, train.epochs, enabled=world.is_main_process)
         self.compilations = CompilationMonitor(world.device, collate.seen_shapes)
         micro_batch_size = resolve_micro_batch_size(train, world.num_processes)
         self.count_tokens = partial(

@@ -23,6 +23,7 @@ from reprise.modeling.bucketing import resolve_buckets
 from reprise.modeling.collator import Collator
 from reprise.modeling.inference import drop_text_columns, load_split
 from reprise.modeling.malloc import disable_malloc_trim
+from reprise.modeling.recipe import write_model_recipe
 from reprise.modeling.xla import on_xla, use_fp32_matmul
 from reprise.train.checkpoint import CheckpointManager, checkpoint_dir, fingerprint, run_lock
 from reprise.train.dataset import ShardedDataset
@@ -85,6 +86,7 @@ def train_worker(recipe: Recipe, device: str) -> None:
                 load_engine(recipe.train.engine)(recipe, rows, validation, collate, recorder, checkpoints)
             if is_main_process:
                 tokenizer.save_pretrained(model_dir)
+                write_model_recipe(recipe, model_dir)
         if is_main_process:
             recorder.progress.close()
             write_outputs(recorder.history, recorder.speed())

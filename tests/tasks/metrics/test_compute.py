@@ -10,10 +10,11 @@ from scipy import stats
 from sklearn import metrics as sklearn
 
 from reprise.tasks.metrics.compute import compute
-from reprise.tasks.metrics.registry import METRICS, metric_function
+from reprise.tasks.metrics.registry import METRICS, display_name, metric_function
 
 # Number of labels with which each metric is tested; 0 means regression.
 LABELS = {name: 3 if metric.task_kind == "classification" else 0 for name, metric in METRICS.items()}
+POSITIVE = {0: None, 2: 1, 3: None, 5: None}  # id of the positive label, by number of labels
 
 
 @pytest.fixture(autouse=True)
@@ -55,14 +56,18 @@ def random_rows(labels: int, seed: int) -> tuple[npt.NDArray[Any], npt.NDArray[A
 def test_a_metric_matches_its_definition(
     name: str, labels: int, predictions: list[float], references: list[float], expected: float
 ) -> None:
-    assert compute([name], predictions, references, num_labels=labels) == {name: pytest.approx(expected, abs=1e-12)}
+    assert compute([name], predictions, references, positive=POSITIVE[labels]) == {
+        name: pytest.approx(expected, abs=1e-12)
+    }
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_classification_metrics_agree_with_scikit_learn(seed: int) -> None:
     for labels, average in (2, "binary"), (5, "macro"):
         predictions, references = random_rows(labels, seed)
-        assert compute(["accuracy", "f1", "matthews"], predictions, references, num_labels=labels) == pytest.approx(
+        assert compute(
+            ["accuracy", "f1", "matthews"], predictions, references, positive=POSITIVE[labels]
+        ) == pytest.approx(
             {
                 "accuracy": sklearn.accuracy_score(references, predictions),
                 "f1": sklearn.f1_score(references, predictions, average=average),
@@ -74,7 +79,7 @@ def test_classification_metrics_agree_with_scikit_learn(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_correlations_agree_with_scipy(seed: int) -> None:
     predictions, references = random_rows(0, seed)
-    assert compute(["pearson", "spearman"], predictions, references, num_labels=0) == pytest.approx(
+    assert compute(["pearson", "spearman"], predictions, references, positive=None) == pytest.approx(
         {
             "pearson": stats.pearsonr(predictions, references).statistic,
             "spearman": stats.spearmanr(predictions, references).statistic,
@@ -87,8 +92,8 @@ def test_correlations_agree_with_scipy(seed: int) -> None:
 def test_a_correlation_with_a_constant_is_zero(name: str, swapped: bool) -> None:
     sides = [0.1] * 5, [1.0, 2.0, 3.0, 4.0, 5.0]
     predictions, references = sides[::-1] if swapped else sides
-    assert compute([name], predictions, references, num_labels=0) == {name: 0.0}
-    assert metric_function(name, 0)(np.array(predictions), np.array(references)) == 0.0
+    assert compute([name], predictions, references, positive=None) == {name: 0.0}
+    assert metric_function(name, None)(np.array(predictions), np.array(references)) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -103,22 +108,35 @@ def test_a_correlation_with_a_constant_is_zero(name: str, swapped: bool) -> None
 def test_metrics_of_constant_predictions_are_defined(
     predictions: list[int], references: list[int], expected: dict[str, float]
 ) -> None:
-    assert compute(list(expected), predictions, references, num_labels=2) == pytest.approx(expected)
+    assert compute(list(expected), predictions, references, positive=1) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_the_score_function_agrees_with_the_module(name: str) -> None:
     for labels in {LABELS[name], 2 if LABELS[name] else 0}:
         predictions, references = random_rows(labels, seed=7)
-        score = metric_function(name, labels)(predictions, references)
+        score = metric_function(name, POSITIVE[labels])(predictions, references)
         assert isinstance(score, float)
-        assert compute([name], predictions, references, num_labels=labels) == {name: score}
+        assert compute([name], predictions, references, positive=POSITIVE[labels]) == {name: score}
 
 
 def test_metrics_are_returned_in_the_requested_order() -> None:
     predictions, references = random_rows(2, seed=0)
-    assert list(compute(["matthews", "accuracy", "f1"], predictions, references, num_labels=2)) == [
+    assert list(compute(["matthews", "accuracy", "f1"], predictions, references, positive=1)) == [
         "matthews",
         "accuracy",
         "f1",
     ]
+
+
+def test_f1_of_two_labels_is_of_the_positive_one_in_either_order() -> None:
+    predictions, references = random_rows(2, seed=0)
+    first, second = (compute(["f1"], predictions, references, positive=number)["f1"] for number in (0, 1))
+    assert first != second
+    assert compute(["f1"], 1 - predictions, 1 - references, positive=0) == {"f1": second}
+    assert [display_name("f1", label, number) for label, number in (("fresh", 2), (None, 3), (None, 0))] == [
+        "f1 (fresh)",
+        "f1 (macro)",
+        "f1",
+    ]
+    assert display_name("accuracy", "fresh", 2) == "accuracy"

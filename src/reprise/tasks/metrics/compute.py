@@ -11,7 +11,7 @@ MODULE = Path(__file__).with_name("evaluate_module.py")
 
 
 def compute(
-    names: Sequence[str], predictions: npt.ArrayLike, references: npt.ArrayLike, *, num_labels: int
+    names: Sequence[str], predictions: npt.ArrayLike, references: npt.ArrayLike, *, positive: int | None
 ) -> dict[str, float]:
     """Compute each named metric of the registry, in this order.
 
@@ -19,11 +19,11 @@ def compute(
         names: of the metrics.
         predictions: label ids, or numbers in regression; shape [examples].
         references: the true ones, shape [examples].
-        num_labels: how many labels the task has, 0 in regression.
+        positive: id of the positive one of two labels; None for more labels or none.
     """
     scores: dict[str, float] = {}
     for name in names:
         # An id of its own keeps two runs on one machine from sharing evaluate's cache file.
         metric = evaluate.load(str(MODULE), name, keep_in_memory=True, experiment_id=uuid4().hex)
-        scores |= metric.compute(predictions=predictions, references=references, num_labels=num_labels)
+        scores |= metric.compute(predictions=predictions, references=references, positive=positive)
     return scores

@@ -21,6 +21,8 @@ class RepriseMetric(evaluate.Metric):
             features=datasets.Features({"predictions": number, "references": number}),
         )
 
-    def _compute(self, predictions: npt.ArrayLike, references: npt.ArrayLike, num_labels: int = 2) -> dict[str, float]:
+    def _compute(
+        self, predictions: npt.ArrayLike, references: npt.ArrayLike, positive: int | None = None
+    ) -> dict[str, float]:
         function = METRICS[self.config_name].function
-        return {self.config_name: function(np.asarray(predictions), np.asarray(references), num_labels)}
+        return {self.config_name: function(np.asarray(predictions), np.asarray(references), positive)}
