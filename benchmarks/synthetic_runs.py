@@ -125,7 +125,7 @@ def lock(recipe: Mapping[str, Any], code: str) -> dict[str, Any]:
     stages: dict[str, Any] = {}
     made: set[str] = set()  # outputs of the stages so far
     for name, stage in pipeline["stages"].items():
-        read = {key: under(recipe, key.split(".")) for key in stage.get("params", [])}
+        read = {key: under(recipe, key.split(".")) for key in stage.get("params", []) if isinstance(key, str)}
         outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
         stages[name] = {
             "cmd": stage["cmd"],

@@ -194,6 +194,52 @@ CASES = {
         "run.trackers",
         "pip install mlflow",
     ),
+    **{
+        f"{name} before any stage": Case("environment", arrange, file, key, line, {"REPRISE_PROCESSES": "1", **env})
+        for name, arrange, file, key, line, env in (
+            (
+                "a tracker that is not installed",
+                params(run__trackers=["mlflow"]),
+                "params.yaml",
+                "run.trackers",
+                "mlflow",
+                {},
+            ),
+            (
+                "a missing profile",
+                params(),
+                "docker/cpu/nix.yaml",
+                "",
+                "accelerate, fsdp",
+                {"REPRISE_PROFILE": "nix"},
+            ),
+            (
+                "a profile that is none",
+                content("docker/cpu/accelerate.yaml", "[]\n"),
+                "docker/cpu/accelerate.yaml",
+                "",
+                "num_processes",
+                {},
+            ),
+            ("hosts without a rendezvous", params(), "", "--rendezvous", "HOST:PORT", {"REPRISE_NODES": "2"}),
+            (
+                "an engine of one process",
+                params(train__engine="pytorch"),
+                "params.yaml",
+                "train.engine",
+                "in one process, not in 2",
+                {"REPRISE_PROCESSES": "2"},
+            ),
+        )
+    },
+    **{
+        f"{name} before fetch": Case("sources", arrange, file, key, line)
+        for name, arrange, file, key, line in (
+            ("a missing table", removed(str(OWN)), OWN, "task.source.train", "not found"),
+            ("a table that is not UTF-8", content(OWN, b"number,text\n1,caf\xe9\n"), OWN, "line 2", "UTF-8"),
+            ("a missing model", removed("data/own/tiny"), "data/own/tiny", "model.source.path", "not found"),
+        )
+    },
     "split fractions that leave nothing to train on": Case(
         "environment",
         params(task__split={"validation": 0.5, "test": 0.6}),

@@ -14,7 +14,7 @@ from tiny import ROOT, Run, write_params
 SCRIPT = str(Path(sys.executable).parent / "reprise")
 MODULE = (sys.executable, "-m", "reprise")
 COMMANDS = (
-    "environment", "fetch", "prepare", "preflight", "train", "evaluate",
+    "environment", "sources", "fetch", "prepare", "preflight", "train", "evaluate",
     "compose", "summary", "predict", "verify", "seed-noise", "parity", "export", "report", "compare", "seeds", "prune"
 )  # fmt: skip
 SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}

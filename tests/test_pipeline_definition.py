@@ -14,12 +14,24 @@ from reprise.train.checkpoint import train_sources
 from tiny import ROOT
 
 PACKAGE = ROOT / "src/reprise"
-# The stages with a folder in the package; `environment` runs every time and has no dependencies.
-STAGES = ("fetch", "prepare", "train", "evaluate")
-FOLDERS = {name: name for name in STAGES} | {"preflight": "train"}  # the folder of each stage's code
+# The command of each stage; `environment` runs every time and has no dependencies.
+COMMANDS = {
+    "sources": "sources",
+    "fetch-data": "fetch",
+    "fetch-model": "fetch",
+    "prepare": "prepare",
+    "preflight": "preflight",
+    "train": "train",
+    "evaluate": "evaluate",
+}
+# The folder of each stage's code.
+FOLDERS = COMMANDS | {"sources": "fetch", "preflight": "train"}
+STAGES = tuple(COMMANDS)
 OUTPUTS = {
     "environment": {"environment.json"},
-    "fetch": {"data/raw", "models/pretrained"},
+    "sources": {"data/sources.json"},
+    "fetch-data": {"data/raw"},
+    "fetch-model": {"models/pretrained"},
     "prepare": {"data/prepared"},
     "preflight": {"preflight.json"},
     "train": {
@@ -39,7 +51,7 @@ OUTPUTS = {
     },
 }
 # Files compared between commits are in git, the others in DVC's cache.
-IN_GIT = ("environment.json", "preflight.json", "metrics/", "plots/")
+IN_GIT = ("environment.json", "data/sources.json", "preflight.json", "metrics/", "plots/")
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +113,9 @@ def parsed(file: Path) -> ast.Module:
 def command(stage: str) -> ast.FunctionDef:
     """Return the command-line function of a stage; its imports are inside the function."""
     (found,) = [
-        node for node in parsed(PACKAGE / "cli.py").body if isinstance(node, ast.FunctionDef) and node.name == stage
+        node
+        for node in parsed(PACKAGE / "cli.py").body
+        if isinstance(node, ast.FunctionDef) and node.name == COMMANDS[stage]
     ]
     return found
 
@@ -113,7 +127,8 @@ def as_dependency(file: Path) -> str:
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_stage_depends_on_exactly_the_code_that_it_runs(stages: dict[str, dict[str, Any]], name: str) -> None:
-    folder = sorted((PACKAGE / FOLDERS[name]).rglob("*.py")) if name in STAGES else []
+    # A command of another name than its folder runs only what it imports of it.
+    folder = sorted((PACKAGE / COMMANDS[name]).rglob("*.py"))
     start = [(command(name), PACKAGE / "cli.py"), *((parsed(file), file) for file in folder)]
     reached = files_reached(start) | set(folder)
     # The package's __init__.py is run by all stages and has no code; see the test below.
@@ -159,18 +174,19 @@ def test_every_code_dependency_exists(stages: dict[str, dict[str, Any]], name: s
 
 def test_no_stage_depends_on_the_folder_of_another(stages: dict[str, dict[str, Any]]) -> None:
     folders = {
-        name: [folder for folder in STAGES if f"src/reprise/{folder}" in stage.get("deps", [])]
+        name: [folder for folder in set(FOLDERS.values()) if f"src/reprise/{folder}" in stage.get("deps", [])]
         for name, stage in stages.items()
     }
     assert folders == {"environment": [], **{name: [folder] for name, folder in FOLDERS.items()}}
 
 
 def test_no_shared_module_imports_the_folder_of_a_stage() -> None:
-    shared = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0] not in STAGES]
+    folders = set(FOLDERS.values())
+    shared = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0] not in folders]
     shared = [file for file in shared if file.name not in ("cli.py", "__main__.py")]
     assert len(shared) > 8
     reached = files_reached([(parsed(file), file) for file in shared])
-    assert [file for file in reached if file.relative_to(PACKAGE).parts[0] in STAGES] == []
+    assert [file for file in reached if file.relative_to(PACKAGE).parts[0] in folders] == []
 
 
 def test_only_stages_that_run_the_model_depend_on_the_environment(stages: dict[str, dict[str, Any]]) -> None:
@@ -210,7 +226,7 @@ def test_small_results_are_in_git_and_the_others_in_the_cache_of_dvc(stages: dic
 @pytest.mark.parametrize("name", STAGES)
 def test_every_parameter_of_a_stage_is_a_key_of_the_recipe(stages: dict[str, dict[str, Any]], name: str) -> None:
     recipe: Any = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for key in stages[name]["params"]:
+    for key in [key for key in stages[name]["params"] if isinstance(key, str)]:
         section = recipe
         for part in key.split("."):
             assert part in section, key
@@ -240,5 +256,16 @@ def test_prepare_depends_on_every_key_of_the_task_that_it_reads(stages: dict[str
 
 def test_the_command_of_each_stage_has_its_name(stages: dict[str, dict[str, Any]]) -> None:
     assert {name: stage["cmd"] for name, stage in stages.items()} == {
-        name: f"reprise {name}" for name in ("environment", *FOLDERS)
+        name: f"reprise {name.replace('fetch-', 'fetch ')}" for name in ("environment", *STAGES)
     }
+
+
+def test_fetching_depends_on_the_digests_of_its_own_source_only(stages: dict[str, dict[str, Any]]) -> None:
+    depending = {
+        name: [key for key in stage.get("params", []) if isinstance(key, dict)] for name, stage in stages.items()
+    }
+    assert {name: keys for name, keys in depending.items() if keys} == {
+        "fetch-data": [{str(paths.SOURCES): ["task"]}],
+        "fetch-model": [{str(paths.SOURCES): ["model"]}],
+    }
+    assert [name for name, stage in stages.items() if "data/own" in stage.get("deps", [])] == ["sources"]

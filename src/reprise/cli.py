@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import typer
 from typer.core import TyperGroup
@@ -40,44 +40,77 @@ app = typer.Typer(
     help="""Fine-tune a pretrained encoder reproducibly: the same recipe gives the same model.
 
 The recipe is params.yaml; `reprise compose` writes it from the recipe catalog in recipes/. `dvc repro` runs the recipe:
-the stages environment, fetch, prepare, preflight, train and evaluate, and of these only what changed. The commands of
-the same names run a single stage and are rarely typed by hand.""",
+the stages environment, sources, fetch-data, fetch-model, prepare, preflight, train and evaluate, and of these only what
+changed. The commands of the same names run a single stage and are rarely typed by hand.""",
 )
 
 
 @app.command()
-def environment() -> None:
-    """Stage 1: check installed packages, write environment.json.
+def environment(context: typer.Context) -> None:
+    """Stage 1: check packages, recipe and device, write environment.json.
 
-    The packages must have the versions of the lock files.
+    The packages must have the versions of the lock files. What training needs is checked here, before DVC removes any
+    earlier result: params.yaml, the device, the launch profile, trackers, and the environment variables of `train`.
     """
     from reprise.core.files import write_json
+    from reprise.core.paths import experiment_root
     from reprise.core.validation import read_recipe
     from reprise.hardware import ENVIRONMENT, current_hardware, locked_environment
+    from reprise.results.vcs import check_experiments
+    from reprise.train.stage import check_launch
 
-    read_recipe()  # This stage runs on every `dvc repro`, so an error in params.yaml is reported before any work.
-    hardware = current_hardware()
+    if root := experiment_root(Path.cwd()):
+        check_experiments(root)
+    recipe, hardware = read_recipe(), current_hardware()
     content = locked_environment(hardware)
+    # The options of `reprise train` as a stage of `dvc repro`: their environment variables and defaults.
+    options = cast(TyperGroup, context.find_root().command).commands["train"].make_context("train", []).params
+    check_launch(recipe, hardware, LaunchConfig(**options))
     write_json(ENVIRONMENT, content)
     typer.echo(f"environment: {hardware}, {len(content['packages'])} packages as locked")
 
 
 @app.command()
-def fetch() -> None:
-    """Stage 2: download data and model and verify their digests.
+def sources() -> None:
+    """Stage 2: check the recipe's own files in data/own/, write their digests.
 
-    This is the only stage that uses the network.
+    The next stages depend on these digests in data/sources.json, so other files in data/own/ do not matter.
+    """
+    from reprise.core.config import LocalDataset, LocalModel
+    from reprise.core.files import write_json
+    from reprise.core.paths import SOURCES
+    from reprise.core.validation import read_recipe
+    from reprise.data.sources import source_digests
+    from reprise.fetch.local import find_dataset, find_model
+
+    recipe = read_recipe()
+    if isinstance(recipe.task.source, LocalDataset):
+        find_dataset(recipe.task.source)
+    if isinstance(recipe.model.source, LocalModel):
+        find_model(recipe.model.source)
+    write_json(SOURCES, source_digests(recipe))
+
+
+@app.command()
+def fetch(
+    part: Annotated[
+        Literal["data", "model"] | None, typer.Argument(help="The one to download (default: both).")
+    ] = None,
+) -> None:
+    """Stages 3 and 4: download data and model and verify their digests.
+
+    These are the only stages that use the network.
     """
     from reprise.core.validation import read_recipe
     from reprise.fetch.stage import fetch
 
     recipe = read_recipe()
-    fetch(recipe.task.source, recipe.model.source)
+    fetch(None if part == "model" else recipe.task.source, None if part == "data" else recipe.model.source)
 
 
 @app.command()
 def prepare() -> None:
-    """Stage 3: split, label and tokenize the raw data."""
+    """Stage 5: split, label and tokenize the raw data."""
     _go_offline()
     from reprise.core.validation import read_recipe
     from reprise.prepare.stage import prepare
@@ -88,7 +121,7 @@ def prepare() -> None:
 
 @app.command()
 def preflight() -> None:
-    """Stage 4: check that model, tokenizer and data fit together, before training replaces earlier results."""
+    """Stage 6: check that model, tokenizer and data fit together, before training replaces earlier results."""
     _go_offline()
     from dataclasses import asdict
 
@@ -147,7 +180,7 @@ def train(
         ),
     ] = LaunchConfig.timeout,
 ) -> None:
-    """Stage 5: fine-tune the pretrained model.
+    """Stage 7: fine-tune the pretrained model.
 
     Training runs in one or several processes on one or several hosts. Set the environment variable of an option to use
     it with `dvc repro`. On several hosts, run `dvc repro` on host 0 and `reprise train` on the others, all at the same
@@ -167,7 +200,7 @@ def train(
 
 @app.command()
 def evaluate() -> None:
-    """Stage 6: evaluate the final model.
+    """Stage 8: evaluate the final model.
 
     The results are metrics with confidence intervals, plots and predictions.
     """

@@ -5,6 +5,7 @@ processor model, no time. The stages train and evaluate depend on it, so another
 not.
 """
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -92,27 +93,54 @@ def locked_environment(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> dict
     }
 
 
-def require_device(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> str:
-    """Check that the device of `hardware` is available, before a library fails with a long traceback.
+def check_device(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> str:
+    """Check that the device of `hardware` is present, without importing torch.
 
     Returns:
         torch's type of the device, one of `DEVICES`.
 
     Raises:
-        UserError: If it is not available.
+        UserError: If it is not.
     """
     facts = read_facts(hardware, hardware_dir)
     if facts["device"] == "cuda":
-        import torch  # not at the top: `reprise environment` runs on every `dvc repro` and must start fast
-
-        if not torch.cuda.is_available():
+        if not count_gpus():
             expected = f"one with its driver, as `make train-{facts['target']}` passes it on"
-            raise UserError("PyTorch sees no GPU", key=hardware, expected=expected)
+            raise UserError("no GPU", key=hardware, expected=expected)
     elif "device_files" in facts and not has_device_files(facts):
         variable, _, value = facts.get("variable", "").partition("=")
         if os.environ.get(variable, value) == value:
             raise UserError(facts["no_device"], key=hardware)
     return facts["device"]
+
+
+def require_device(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> str:
+    """Check that torch can use the device of `hardware`, before it fails with a long traceback.
+
+    Returns:
+        torch's type of the device, one of `DEVICES`.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    device = check_device(hardware, hardware_dir)
+    if device == "cuda":
+        import torch  # not at the top: `reprise environment` runs on every `dvc repro` and must start fast
+
+        if not torch.cuda.is_available():
+            problem = f"PyTorch for CUDA {torch.version.cuda} cannot use the GPU"
+            raise UserError(problem, key=hardware, expected="a driver that is new enough for it")
+    return device
+
+
+def count_gpus() -> int:
+    """Return the number of GPUs that the CUDA driver offers to this process."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    return 0 if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
 
 
 def has_device_files(facts: dict[str, str]) -> bool:

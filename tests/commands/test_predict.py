@@ -17,6 +17,7 @@ from reprise.commands.predict import (
     parse_row,
     predict_file,
     predict_texts,
+    read_file,
     read_lines,
     write_submission,
 )
@@ -111,6 +112,8 @@ def test_each_argument_or_line_of_standard_input_gets_one_line(repo_copy: Path, 
     lines = run(repo_copy, "sh", "-c", "printf 'a dull story\\n\\na bright and funny film' | reprise predict")
     assert [row["text"] for row in lines_of(lines.stdout)] == ["a dull story", "", "a bright and funny film"]
     assert lines.stderr == ""
+    refused = run(repo_copy, "sh", "-c", r"printf 'a dull story\r\ncaf\351\n' | reprise predict", code=2)
+    assert refused.stderr.startswith("reprise: error: standard input: line 2: not UTF-8; ")
 
 
 def test_predictions_of_a_table_go_to_standard_output_or_a_file(repo_copy: Path, run: Run) -> None:
@@ -130,6 +133,34 @@ def test_a_wrong_number_of_texts_is_refused(texts: list[str], columns: list[str]
     with pytest.raises(UserError, match=rf"^predict: got {len(texts)}: ") as refused:
         parse_row(texts, columns)
     assert refused.value.expected.endswith(f"({', '.join(columns)})")
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"text,n\r\na story,1\r\nanother,2\r\n", "in.csv"),
+        (b"\xef\xbb\xbftext,n\na story,1\nanother,2\n", "in.csv"),
+        (b"\xef\xbb\xbftext\tn\na story\t1\nanother\t2\n", "in.tsv"),
+        (b'{"text": "a story"}\r\n{"text": "another"}\r\n', "in.jsonl"),
+    ],
+    ids=["CSV with CR LF", "CSV with a byte order mark", "TSV with a byte order mark", "JSON lines with CR LF"],
+)
+def test_line_ends_and_a_byte_order_mark_are_no_text(
+    content: bytes, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(content)
+    assert list(read_file(Path(name), ["text"], tmp_path / "cache")) == [("a story",), ("another",)]
+
+
+@pytest.mark.parametrize("line", [b"caf\xe9", b"a\0b"], ids=["Latin-1", "null byte"])
+def test_a_table_that_is_not_text_is_refused_with_file_and_line(
+    line: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.csv").write_bytes(b"text\na story\n" + line + b"\n")
+    with pytest.raises(UserError, match=r"^in\.csv: line 3"):
+        list(read_file(Path("in.csv"), ["text"], tmp_path / "cache"))
 
 
 def write(content: str, name: str) -> str:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from reprise.commands.seeds import check_copyable
+from reprise.core.errors import UserError
 from reprise.core.files import read_json
+from reprise.core.validation import check_recipe
 from reprise.results.runs import all_experiments, resolve_runs
-from tiny import Run
+from tiny import Run, tiny_recipe
 
 pytestmark = pytest.mark.timeout(900)  # five runs, one after another
 
@@ -152,3 +155,27 @@ def test_experiments_of_other_commits_are_removed_after_confirmation(
     assert names(folder, run) == before
     run(folder, "reprise", "prune", "--yes")
     assert names(folder, run) == []
+
+
+def test_untracked_files_of_the_recipe_are_reported_before_any_run(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(tmp_path, "git", "init", "-q")
+    for name in ("reviews.csv", "unrelated.csv", "tiny/config.json", "tiny/model.safetensors", "tiny/.hidden"):
+        file = tmp_path / "data/own" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    recipe = check_recipe(tiny_recipe(), "params.yaml")
+    with pytest.raises(UserError) as table:
+        check_copyable(recipe)
+    assert (table.value.file, table.value.key) == ("data/own/reviews.csv", "task.source.train")
+    run(tmp_path, "git", "add", "data/own/reviews.csv", "data/own/tiny/config.json")
+    with pytest.raises(UserError) as model:
+        check_copyable(recipe)
+    assert (model.value.file, model.value.key) == ("data/own/tiny/model.safetensors", "model.source.path")
+    (tmp_path / "data/own/tiny.dvc").write_text("outs: []")  # as `dvc add data/own/tiny` writes it
+    with pytest.raises(UserError):
+        check_copyable(recipe)
+    run(tmp_path, "git", "add", "data/own/tiny.dvc")
+    check_copyable(recipe)

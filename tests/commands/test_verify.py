@@ -25,7 +25,9 @@ def commit(folder: Path, run: Run) -> None:
 def verdicts(output: str) -> dict[str, str]:
     """Parse the verdict of each output from the table."""
     rows = re.findall(
-        r"^│ (?:fetch|prepare|train|evaluate) +│ (\S+/\S+|predictions) +│ ([a-z ]+?) +│$", output, re.MULTILINE
+        r"^│ [\w-]+ +│ (\S+/\S+|predictions) +│ ([a-z ]+?) +│$",
+        output,
+        re.MULTILINE,
     )
     return dict(rows)
 
@@ -55,7 +57,8 @@ def test_equal_bits_are_identical_and_the_checkout_is_neither_used_nor_changed(r
     assert "verify: uncommitted changes are ignored and left untouched" in done.stdout
     # Training really ran instead of coming from DVC's run cache, and nothing was fetched.
     assert "train: tiny on 144 examples" in done.stdout
-    assert "Stage 'fetch' didn't change, skipping" in done.stdout
+    assert "Stage 'fetch-data' didn't change, skipping" in done.stdout
+    assert "Stage 'fetch-model' didn't change, skipping" in done.stdout
     assert state(repo_copy, run) == before
     assert not list((repo_copy / WORKTREES).iterdir())
 

@@ -231,7 +231,7 @@ def test_a_colleague_pulls_with_their_own_credentials_and_has_nothing_to_run(
     env = {"HOME": str(home), "DVC_SITE_CACHE_DIR": str(home / "site"), **configure(there, home, s3_server, run)}
     run(there, "dvc", "pull", env=env)
     repro = run(there, "dvc", "repro", env=env).stdout
-    assert re.findall(r"Running stage '(\w+)'", repro) == ["environment"]
+    assert re.findall(r"Running stage '([\w-]+)'", repro) == ["environment"]
     assert results(there) == results(shared)
     assert run(there, "git", "status", "--porcelain").stdout == ""
 

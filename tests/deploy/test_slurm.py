@@ -139,7 +139,7 @@ def test_interrupted_in_every_way_it_resumes_from_a_checkpoint_and_ends_with_the
         resumed_at,
     )
     assert results(folder) == results(uninterrupted)
-    assert re.findall(r"Running stage '(\w+)'", run(folder, "dvc", "repro").stdout) == ["environment"]
+    assert re.findall(r"Running stage '([\w-]+)'", run(folder, "dvc", "repro").stdout) == ["environment"]
 
 
 def test_a_recipe_that_was_trained_before_is_restored_without_training(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import socket
 import sys
 import time
@@ -10,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tiny import NO_NETWORK, OWNER, Run, write_params
+from tiny import NO_NETWORK, OWNER, Run, write_params, write_reviews
 
-STAGES = ("environment", "fetch", "prepare", "train", "evaluate")
+STAGES = ("environment", "sources", "fetch-data", "fetch-model", "prepare", "preflight", "train", "evaluate")
 
 
 def ran(output: str) -> list[str]:
     """Return the stages that DVC ran, parsed from its output."""
-    return re.findall(r"Running stage '(\w+)'", output)
+    return re.findall(r"Running stage '([\w-]+)'", output)
 
 
 def digests(folder: Path, *folders: str) -> dict[str, str]:
@@ -35,10 +36,17 @@ def results(folder: Path) -> dict[str, str]:
 
 def test_the_graph_has_the_expected_edges(repo: Path, run: Run) -> None:
     graph = run(repo, "dvc", "dag", "--dot").stdout
-    edges = set(re.findall(r'"(\w+)" -> "(\w+)"', graph))
+    edges = set(re.findall(r'"([\w-]+)" -> "([\w-]+)"', graph))
     assert edges == {
-        ("fetch", "prepare"),
-        ("fetch", "train"),
+        ("sources", "fetch-data"),
+        ("sources", "fetch-model"),
+        ("fetch-data", "prepare"),
+        ("fetch-model", "prepare"),
+        ("fetch-model", "train"),
+        ("prepare", "preflight"),
+        ("fetch-model", "preflight"),
+        ("environment", "preflight"),
+        ("preflight", "train"),
         ("prepare", "train"),
         ("prepare", "evaluate"),
         ("train", "evaluate"),
@@ -102,7 +110,7 @@ def test_another_lock_retrains_and_the_original_is_restored_from_the_run_cache(r
     lock = repo_copy / "docker/cpu/requirements.txt"
     original = lock.read_text()
     lock.write_text(original + "# rebuilt\n")
-    assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment", "train", "evaluate"]
+    assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment", "preflight", "train", "evaluate"]
     lock.write_text(original)
     back = run(repo_copy, "dvc", "repro").stdout
     assert ran(back) == ["environment"]
@@ -115,24 +123,95 @@ def test_a_change_in_local_data_is_detected(repo_copy: Path, run: Run) -> None:
         file.write('9999,"a warm and clever end",fresh,film 7\n')
     status = json.loads(run(repo_copy, "dvc", "status", "--json").stdout)
     assert {"data/own": "modified"} in [
-        change.get("changed deps") for change in status["fetch"] if isinstance(change, dict)
+        change.get("changed deps") for change in status["sources"] if isinstance(change, dict)
     ]
-    assert ran(run(repo_copy, "dvc", "repro", "prepare").stdout) == ["fetch", "prepare"]
+    assert ran(run(repo_copy, "dvc", "repro", "prepare").stdout) == ["sources", "fetch-data", "prepare"]
     stats = json.loads((repo_copy / "data/prepared/stats.json").read_text())
     assert sum(split["num_examples"] for split in stats["splits"].values()) == 241
 
 
-def test_all_stages_after_fetch_run_without_network(repo: Path, trained_repo: Path, run: Run, tmp_path: Path) -> None:
+def test_other_files_in_the_folder_of_local_data_rerun_no_fetch(repo_copy: Path, run: Run) -> None:
+    before = results(repo_copy)
+    (repo_copy / "data/own/other.csv").write_text("text\nof another recipe\n")
+    assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment", "sources"]
+    assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment"]
+    assert results(repo_copy) == before
+    assert run(repo_copy, "git", "status", "--porcelain").stdout == " M dvc.lock\n?? data/own/other.csv\n"
+
+
+def test_an_earlier_source_is_restored_from_the_run_cache(repo_copy: Path, run: Run) -> None:
+    before = digests(repo_copy, "data/raw", "models/pretrained")
+    write_reviews(repo_copy / "data/own/fewer.csv", films=10)
+    write_params(repo_copy, **{"task.source.train": "data/own/fewer.csv"})
+    assert ran(run(repo_copy, "dvc", "repro", "fetch-data", "fetch-model").stdout) == ["sources", "fetch-data"]
+    assert digests(repo_copy, "data/raw").keys() == {"data/raw/all/fewer.csv"}
+    write_params(repo_copy)
+    back = run(repo_copy, *NO_NETWORK, "dvc", "repro", "fetch-data", "fetch-model", env=OWNER).stdout
+    assert "Stage 'fetch-data' is cached - skipping run" in back
+    assert ran(back) == ["sources"]
+    assert digests(repo_copy, "data/raw", "models/pretrained") == before
+
+
+def test_a_missing_table_is_reported_before_raw_data_is_removed(repo_copy: Path, run: Run) -> None:
+    before = results(repo_copy) | digests(repo_copy, "data/raw", "models/pretrained")
+    (repo_copy / "data/own/reviews.csv").unlink()
+    failed = run(repo_copy, "dvc", "repro", code=None)
+    assert "reprise: error: data/own/reviews.csv: task.source.train: not found" in failed.stderr
+    assert ran(failed.stdout) == ["environment", "sources"]
+    assert results(repo_copy) | digests(repo_copy, "data/raw", "models/pretrained") == before
+
+
+def test_an_untracked_table_is_reported_before_an_experiment_trains(repo_copy: Path, run: Run) -> None:
+    write_reviews(repo_copy / "data/own/mine.csv")
+    write_params(repo_copy, **{"task.source.train": "data/own/mine.csv"})
+    failed = run(repo_copy, "dvc", "exp", "run", "--temp", code=None)
+    assert "reprise: error: data/own/mine.csv: task.source.train: not tracked" in failed.stderr
+    assert "git add data/own/mine.csv" in failed.stderr
+    assert set(ran(failed.stdout)) <= {"environment", "sources"}
+
+
+def test_a_shallow_clone_is_reported_before_an_experiment_trains(trained_repo: Path, run: Run, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "-q", "--depth", "1", f"file://{trained_repo}", str(clone))
+    failed = run(clone, "dvc", "exp", "run", "--temp", code=None)
+    assert f"reprise: error: {clone}: a shallow clone; " in failed.stderr
+    assert ran(failed.stdout) == ["environment"]
+
+
+def test_a_path_that_is_not_ascii_runs_the_pipeline_and_experiments_in_place(
+    trained_repo: Path, run: Run, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(trained_repo, tmp_path / "r\u00e9pertoire", symlinks=True))
+    assert ran(run(folder, "dvc", "repro").stdout) == ["environment"]
+    done = run(folder, "dvc", "exp", "run", "-n", "here", "-S", "evaluate.bootstrap_resamples=101")
+    assert ran(done.stdout) == ["environment", "evaluate"]
+    refused = run(folder, "reprise", "seeds", "-n", "2", code=2)
+    assert refused.stderr.startswith(f"reprise: error: {folder}: not an ASCII path; ")
+
+
+def test_experiments_need_no_git_identity(repo_copy: Path, run: Run) -> None:
+    for key in ("user.name", "user.email"):
+        run(repo_copy, "git", "config", "--unset", key)
+    nobody = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    run(repo_copy, "dvc", "exp", "run", "--temp", "-n", "mine", "-S", "evaluate.bootstrap_resamples=101", env=nobody)
+    assert "[mine]" in run(repo_copy, "dvc", "exp", "list").stdout
+
+
+def test_all_stages_after_fetch_run_without_network_and_without_a_home_folder(
+    repo: Path, trained_repo: Path, run: Run, tmp_path: Path
+) -> None:
     clone = tmp_path / "clone"
     run(tmp_path, "git", "clone", "-q", str(repo), str(clone))
-    run(clone, "dvc", "repro", "fetch")
+    run(clone, "dvc", "repro", "fetch-data", "fetch-model")
     with socket.create_server(("127.0.0.1", 0)) as server:
         connect = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 2)"
         run(clone, sys.executable, "-c", connect)
         assert "Network is unreachable" in run(clone, *NO_NETWORK, sys.executable, "-c", connect, code=1).stderr
-    assert ran(run(clone, *NO_NETWORK, "dvc", "repro", env=OWNER).stdout) == [
+    homeless = OWNER | {"HOME": "/proc/none", "HF_HOME": "/proc/none", "XDG_CACHE_HOME": "/proc/none"}
+    assert ran(run(clone, *NO_NETWORK, "dvc", "repro", env=homeless).stdout) == [
         "environment",
         "prepare",
+        "preflight",
         "train",
         "evaluate",
     ]

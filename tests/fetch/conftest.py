@@ -105,9 +105,9 @@ def earlier(place: Path) -> None:
 def run_fetch(run: Run, place: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `python -m reprise fetch` in `place`, with changes to the tiny recipe by dotted key."""
 
-    def run_fetch(code: int = 0, **changes: Any) -> subprocess.CompletedProcess[str]:
+    def run_fetch(*part: str, code: int = 0, **changes: Any) -> subprocess.CompletedProcess[str]:
         write_params(place, **changes)
-        done = run(place, "python", "-m", "reprise", "fetch", code=code)
+        done = run(place, "python", "-m", "reprise", "fetch", *part, code=code)
         assert contents(tmp_path / "scratch") == {}, "fetch left temporary files behind"
         return done
 

@@ -217,6 +217,24 @@ def test_without_network_the_error_names_the_address(refuse: Refuse, closed_port
     )
 
 
+@pytest.mark.parametrize(("key", "source"), [("task.source", tables), ("model.source", model)])
+def test_a_cache_that_cannot_be_written_is_named(
+    refuse: Refuse,
+    hub: LocalHub,
+    monkeypatch: pytest.MonkeyPatch,
+    model_files: dict[str, bytes],
+    key: str,
+    source: Callable[..., dict[str, Any]],
+) -> None:
+    hub.add("dataset", "tiny/pairs", TABLES)
+    hub.add("model", "tiny/encoder", model_files)
+    monkeypatch.setenv("HF_HOME", "/proc/none")
+    message = refuse(**source())
+    assert message.startswith(f"{key}: ")
+    assert "/proc/none" in message
+    assert message.endswith("; expected HF_HOME to be a writable folder")
+
+
 @pytest.mark.parametrize("how", ["closed", "reset"])
 def test_a_broken_download_leaves_no_partial_output_and_succeeds_later(
     refuse: Refuse, fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes], fast_retries: None, how: str

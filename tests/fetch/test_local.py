@@ -33,13 +33,18 @@ def test_three_tables_become_the_named_splits(fetch: Fetch, place: Path) -> None
     }
 
 
-def test_train_and_test_tables_without_validation_are_two_splits(fetch: Fetch, place: Path) -> None:
-    (place / "data/own/later.csv").write_text("number,text,verdict,film\n1,warm,fresh,a\n")
-    fetched = fetch(**tables(train="data/own/reviews.csv", test="data/own/later.csv"))
-    assert {name for name in fetched if name.startswith("data/")} == {
-        "data/raw/train/reviews.csv",
-        "data/raw/test/later.csv",
-    }
+def test_train_and_test_tables_without_validation_are_refused(refuse: Refuse, place: Path) -> None:
+    (place / "data/own/test.csv").write_text("text,verdict\nanother film,fresh\n")
+    message = refuse(**tables(train="data/own/reviews.csv", test="data/own/test.csv"))
+    assert message.startswith("params.yaml: task.source: ")
+    assert "validation" in message
+
+
+def test_a_split_to_evaluate_that_has_no_table_is_refused(refuse: Refuse, place: Path) -> None:
+    (place / "data/own/validation.csv").write_text("text,verdict\nanother film,fresh\n")
+    message = refuse(**tables(train="data/own/reviews.csv", validation="data/own/validation.csv"))
+    assert message.startswith("params.yaml: evaluate.split: ")
+    assert message.endswith("expected one of train, validation")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,7 @@ def test_the_same_file_twice_is_rejected(refuse: Refuse, place: Path, train: str
     (place / "data/own/parts").mkdir()
     for copy in ("copy.csv", "parts/a.csv", "parts/b.csv"):
         (place / "data/own" / copy).write_bytes((place / "data/own/reviews.csv").read_bytes())
-    message = refuse(**tables(train=train, test=test))
+    message = refuse(**tables(train=train, validation=test), **{"evaluate.split": "validation"})
     assert message.startswith(f"{named}: task.source: the same rows as ")
 
 
@@ -66,7 +71,8 @@ def test_the_files_of_a_folder_are_one_table(fetch: Fetch, place: Path) -> None:
     (place / "data/own/parts/.DS_Store").write_text("not a table")
     fetched = fetch(**tables(train="data/own/parts"))
     assert {name for name in fetched if name.startswith("data/")} == {"data/raw/all/0.csv", "data/raw/all/1.csv"}
-    fetched = fetch(**tables(train="data/own/parts", validation="data/own/reviews.csv"))
+    two = tables(train="data/own/parts", validation="data/own/reviews.csv")
+    fetched = fetch(**two, **{"evaluate.split": "validation"})
     assert {name for name in fetched if name.startswith("data/")} == {
         "data/raw/train/0.csv",
         "data/raw/train/1.csv",
@@ -77,8 +83,8 @@ def test_the_files_of_a_folder_are_one_table(fetch: Fetch, place: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
-        ([], "empty folder (task.source.train)"),
-        (["a.csv", "b.tsv"], ".csv and .tsv files (task.source.train); expected files of one format"),
+        ([], "empty folder; expected files"),
+        (["a.csv", "b.tsv"], "got .csv and .tsv; expected files of one format"),
     ],
 )
 def test_a_folder_without_files_of_one_format_is_rejected(
@@ -87,13 +93,16 @@ def test_a_folder_without_files_of_one_format_is_rejected(
     (place / "data/own/parts").mkdir()
     for name in names:
         (place / "data/own/parts" / name).write_text("text\nfresh\n")
-    assert refuse(**tables(train="data/own/parts")) == f"data/own/parts: {problem}"
+    assert refuse(**tables(train="data/own/parts")) == f"data/own/parts: task.source.train: {problem}"
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_missing_table_is_reported_with_its_key(refuse: Refuse, split: str) -> None:
-    files = {"train": "data/own/reviews.csv", split: "data/own/revews.csv"}
-    assert refuse(**tables(**files)) == f"data/own/revews.csv: not found (task.source.{split})"
+def test_a_missing_table_is_reported_with_its_key(refuse: Refuse, place: Path, split: str) -> None:
+    files = {name: f"data/own/{name}.csv" for name in ("train", "validation", "test")}
+    for name, file in files.items():
+        (place / file).write_text(f"text,verdict\nof {name},fresh\n")
+    files[split] = "data/own/revews.csv"
+    assert refuse(**tables(**files)).startswith(f"data/own/revews.csv: task.source.{split}: not found; ")
 
 
 def test_a_table_that_does_not_match_its_extension_is_rejected_before_copying(refuse: Refuse, place: Path) -> None:
@@ -104,14 +113,14 @@ def test_a_table_that_does_not_match_its_extension_is_rejected_before_copying(re
 
 def test_a_missing_model_folder_is_reported_with_its_key(refuse: Refuse) -> None:
     message = refuse(**{MODEL_PATH: "data/own/tinny"})
-    assert message == (
-        "data/own/tinny: not found (model.source.path); expected a folder with config.json and safetensors"
-    )
+    assert message.startswith(f"data/own/tinny: {MODEL_PATH}: not found; ")
 
 
 def test_a_file_as_model_is_rejected(refuse: Refuse) -> None:
     message = refuse(**{MODEL_PATH: "data/own/tiny/model.safetensors"})
-    assert message.startswith("data/own/tiny/model.safetensors: not found (model.source.path)")
+    assert message == (
+        f"data/own/tiny/model.safetensors: {MODEL_PATH}: a file; expected a folder with config.json and safetensors"
+    )
 
 
 def test_a_damaged_model_is_rejected_before_copying(refuse: Refuse, place: Path) -> None:

@@ -1,4 +1,4 @@
-"""Outputs of the stage fetch are complete or absent."""
+"""Outputs of `reprise fetch` are complete or absent."""
 
 import subprocess
 from collections.abc import Callable
@@ -44,7 +44,25 @@ def test_if_one_source_fails_neither_output_is_written(
 
 def test_tables_are_not_replaced_if_the_model_fails(refuse: Refuse, place: Path) -> None:
     (place / "data/own/reviews.csv").write_text("text,verdict\nnewer than what an earlier run fetched,fresh\n")
-    assert refuse(**{"model.source.path": "data/own/missing"}).startswith("data/own/missing: not found")
+    message = refuse(**{"model.source.path": "data/own/missing"})
+    assert message.startswith("data/own/missing: model.source.path: not found")
+
+
+@pytest.mark.parametrize(
+    ("part", "fetched", "kept"), [("data", "data/raw", "models/pretrained"), ("model", "models/pretrained", "data/raw")]
+)
+def test_data_and_model_are_fetched_apart(
+    run_fetch: RunFetch, place: Path, earlier: None, part: str, fetched: str, kept: str
+) -> None:
+    other = {"data": "model.source.path", "model": "task.source.train"}[part]
+    before = {file: file.read_bytes() for file in (place / kept).rglob("*") if file.is_file()}
+    assert before
+    done = run_fetch(part, **{other: "data/own/missing"})
+    assert [line.split(":")[1].strip() for line in done.stdout.splitlines()] == [fetched]
+    assert {file: file.read_bytes() for file in (place / kept).rglob("*") if file.is_file()} == before
+    assert {str(file.relative_to(place)) for file in (place / fetched).rglob("*") if file.is_file()} == {
+        name for name in FETCHED if name.startswith(fetched)
+    }
 
 
 @pytest.mark.parametrize("changes", [{}, {"model.source.path": "data/own/missing"}], ids=["success", "failure"])

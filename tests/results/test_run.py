@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from reprise.core.errors import UserError
-from reprise.core.files import read_json
+from reprise.core.files import read_json, sha256
 from reprise.results.run import VOLATILE, commit_reader, flatten, folder_reader, read_result
 from tiny import Run
 
@@ -28,10 +28,13 @@ def test_a_folder_and_its_commit_give_the_same_result(trained_repo: Path, monkey
 def test_a_result_holds_inputs_and_outputs_of_the_stages(trained_repo: Path) -> None:
     result = read_result(folder_reader(trained_repo), "here")
     assert result.outputs["metrics/evaluate.json"].md5 == md5(trained_repo / "metrics/evaluate.json")
-    assert {output.stage for output in result.outputs.values()} == {"fetch", "prepare", "train", "evaluate"}
+    stages = {"sources", "fetch-data", "fetch-model", "prepare", "preflight", "train", "evaluate"}
+    assert {output.stage for output in result.outputs.values()} == stages
     assert not VOLATILE & result.outputs.keys()
     assert (result.recipe["seed"], result.recipe["task.split.group_by"]) == (42, "film")
-    assert {"data/own", "src/reprise/train", "src/reprise/core"} <= result.code.keys()
+    assert {"data/own/reviews.csv", "data/own/tiny", "src/reprise/train", "src/reprise/core"} <= result.code.keys()
+    assert result.code["data/own/reviews.csv"] == sha256(trained_repo / "data/own/reviews.csv")
+    assert "data/own" not in result.code
     assert not [path for path in result.code if path.startswith(("data/raw", "data/prepared", "models/", "env"))]
     scores = read_json(trained_repo / "metrics/train.json")["validation"]
     assert result.metrics["train"] == {"loss": result.losses.mean(), **scores}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reprise.core.errors import UserError
-from reprise.results.vcs import check_output, dvc, resolve_commit, subprocess_env, try_output
+from reprise.results.vcs import check_experiments, check_output, dvc, resolve_commit, subprocess_env, try_output
 from tiny import Run
 
 
@@ -72,3 +72,20 @@ def test_subprocesses_use_this_environments_programs_and_the_source_of_their_fol
     assert given["PATH"] == f"{Path(sys.executable).parent}:/elsewhere"
     assert given["OMP_NUM_THREADS"] == "1"
     assert not {"PYTHONPATH", "REPRISE_REEXECUTED"} & given.keys()
+
+
+def test_experiments_need_an_ascii_path_and_the_full_history(tmp_path: Path, run: Run) -> None:
+    origin, shallow = tmp_path / "origin", tmp_path / "shallow"
+    run(tmp_path, "git", "init", "-q", str(origin))
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    for message in ("first", "second"):
+        run(origin, "git", *identity, "commit", "-q", "--allow-empty", "-m", message)
+    check_experiments(origin)
+    run(tmp_path, "git", "clone", "-q", "--depth", "1", f"file://{origin}", str(shallow))
+    for folder, remedy in ((shallow, "git fetch --unshallow"), (tmp_path / "r\u00e9pertoire", "move")):
+        with pytest.raises(UserError) as error:
+            check_experiments(folder)
+        assert error.value.file == str(folder)
+        assert remedy in error.value.expected
+    run(shallow, "git", "fetch", "-q", "--unshallow")
+    check_experiments(shallow)

@@ -18,6 +18,7 @@ from reprise.core.paths import FINAL_MODEL
 from reprise.core.validation import read_recipe
 from reprise.data.format import split_file, split_shards, stats_path
 from reprise.data.readers import read_table
+from reprise.data.text import decode_lines
 from reprise.data.tokenization import load_tokenizer, tokenize
 from reprise.modeling.inference import drop_text_columns, load_predictor, load_split
 from reprise.modeling.recipe import ModelRecipe, model_recipe
@@ -165,7 +166,8 @@ def predict_lines(recipe: ModelRecipe, lines: TextIO, *, cpu: bool) -> None:
     """Predict each line of a stream and write JSON lines to standard output."""
     if lines.isatty():
         print("predict: reading one example per line; end with Ctrl-D", file=sys.stderr)
-    predict_texts(recipe, read_lines(lines, recipe.task.text_columns), sys.stdout, cpu=cpu)
+    decoded = decode_lines(lines.buffer, "standard input")
+    predict_texts(recipe, read_lines(decoded, recipe.task.text_columns), sys.stdout, cpu=cpu)
 
 
 def write_submission(recipe: ModelRecipe, folder: Path, *, cpu: bool) -> None:

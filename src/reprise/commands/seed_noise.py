@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from reprise.commands.seeds import run_experiment
+from reprise.commands.seeds import check_copyable, run_experiment
 from reprise.core.validation import read_recipe
 from reprise.hardware import current_hardware
 from reprise.results.reference import REFERENCES, Reference, summarize_seeds
@@ -24,10 +24,11 @@ def measure_seed_noise(seeds: int) -> None:
         seeds: number of seeds, starting at the recipe's seed.
 
     Raises:
-        UserError: the pipeline fails, or the repository has no commit.
+        UserError: the pipeline fails, or the repository has no commit or cannot be copied.
     """
     resolve_commit("HEAD")
     recipe, hardware = read_recipe(), current_hardware()
+    check_copyable(recipe)
     experiments = {seed: f"reference-seed-{seed}" for seed in range(recipe.seed, recipe.seed + seeds)}
     remove_experiments(experiments.values())
     results = {}

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -13,15 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
 
-from reprise.core.config import PARAMS, to_dict
+from reprise.core.config import LOCAL_DATA, PARAMS, Recipe, to_dict
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
+from reprise.data.sources import dvc_pointers, local_paths, source_digests, untracked
 from reprise.hardware import current_hardware, locked_environment
 from reprise.results.diff import replicate_key_of
 from reprise.results.run import flatten
 from reprise.results.runs import Run, all_runs, first_per_seed, resolve_run, seed_replicates
 from reprise.results.statistics import summarize
-from reprise.results.vcs import dvc, resolve_commit
+from reprise.results.vcs import check_experiments, dvc, resolve_commit, try_output
 
 PIPELINE = Path("dvc.yaml")
 
@@ -38,10 +39,11 @@ def run_seeds(count: int, overrides: Sequence[str]) -> None:
         overrides: overrides of params.yaml, as for `dvc exp run -S`.
 
     Raises:
-        UserError: an override is invalid, the repository has no commit, or the pipeline fails.
+        UserError: an override is invalid, the repository has no commit or cannot be copied, or the pipeline fails.
     """
     resolve_commit("HEAD")
     params = apply_overrides(overrides)
+    check_copyable(check_recipe(params, str(PARAMS)))
     key = planned_replicate_key(params)
     existing = {run.seed: run for run in reversed(seed_replicates(key, all_runs()))}
     name = f"seed-{{}}-{hashlib.sha256(key.encode()).hexdigest()[:7]}"
@@ -54,6 +56,21 @@ def run_seeds(count: int, overrides: Sequence[str]) -> None:
             run = resolve_run(name.format(seed))
         runs.append(run)
     print_spread(first_per_seed(runs))
+
+
+def check_copyable(recipe: Recipe) -> None:
+    """Check that an experiment can run in a copy of this repository, which has tracked files only.
+
+    Raises:
+        UserError: DVC cannot copy the repository, or neither git nor DVC tracks one of the user's own files.
+    """
+    check_experiments(Path.cwd())
+    pointers = (try_output("git", "ls-files", "-z", f"{LOCAL_DATA}*.dvc") or "").split("\0")
+    for key, path in (local_paths(recipe.task.source) | local_paths(recipe.model.source)).items():
+        for file in (try_output("git", "ls-files", "--others", "-z", "--", str(path)) or "").split("\0"):
+            hidden = PurePosixPath(file).name.startswith(".")
+            if file and not hidden and not any(str(pointer) in pointers for pointer in dvc_pointers(Path(file))):
+                raise untracked(Path(file), key)
 
 
 def run_experiment(name: str, seed: int, overrides: Iterable[str] = ()) -> None:
@@ -104,12 +121,15 @@ def planned_replicate_key(params: Mapping[str, Any]) -> str:
             code = {}
             for dep in (dep for stage in stages for dep in stage.deps if dep.hash_name != "params"):
                 path = Path(dep.fs_path)
-                if not any(path.is_relative_to(out) for out in outputs):
-                    code[path.relative_to(repo.root_dir).as_posix()] = dep.get_hash().value
+                name = path.relative_to(repo.root_dir).as_posix()
+                if name != str(LOCAL_DATA) and not any(path.is_relative_to(out) for out in outputs):
+                    code[name] = dep.get_hash().value
     except DvcException as error:
         raise UserError(f"{PIPELINE}: expected a pipeline that DVC can run here: {error}") from None
     definitions = YAML(typ="safe").load(PIPELINE.read_text(encoding="utf-8"))["stages"].values()
-    keys = [key for stage in definitions for key in stage.get("params", [])]
+    keys = [key for stage in definitions for key in stage.get("params", []) if isinstance(key, str)]
+    for digests in source_digests(check_recipe(params, str(PARAMS))).values():
+        code |= digests
     return replicate_key_of(
         stage_params(params, keys), code, flatten({"environment": locked_environment(current_hardware())})
     )

@@ -1,9 +1,10 @@
 """`reprise verify`: reproduce a commit from scratch in a temporary worktree and grade each output.
 
-The git worktree under .dvc/tmp has its own DVC cache, so results in the checkout are neither used nor changed. Only the
-outputs of `fetch` may come from the user's cache, checked against the digests in dvc.lock.
+The git worktree under .dvc/tmp has its own DVC cache, so results in the checkout are neither used nor changed. Only
+what was fetched may come from the user's cache, checked against the digests in dvc.lock.
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -50,8 +51,9 @@ def reproduce(commit: str) -> Path:
     Raises:
         UserError: the pipeline fails.
     """
-    cache = check_output("dvc", "cache", "dir")
     folder = WORKTREES / commit
+    # Relative, because DVC writes no path to its configuration that is not ASCII.
+    cache = os.path.relpath(check_output("dvc", "cache", "dir"), folder.resolve())
     if folder.is_dir() and try_output("git", "rev-parse", "HEAD", folder=folder) == commit:
         print(f"verify: resuming in {folder}, left by an interrupted verification", flush=True)
     else:

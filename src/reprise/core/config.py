@@ -199,9 +199,14 @@ class Task:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that may be prepared; only fetching shows whether the source has them all."""
-        listed = self.source.splits if isinstance(self.source, HubDataset) else None
-        return SPLITS if listed is None else tuple(listed)
+        """The splits that may be prepared; only fetching shows whether a Hub's source has them all."""
+        match self.source:
+            case HubDataset(splits=listed) if listed is not None:
+                return tuple(listed)
+            case LocalDataset(validation=validation, test=test) if validation or test:
+                return tuple(split for split in SPLITS if getattr(self.source, split))
+            case _:
+                return SPLITS
 
 
 @_section

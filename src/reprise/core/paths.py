@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+SOURCES = Path("data/sources.json")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 PRETRAINED = Path("models/pretrained")
@@ -10,3 +11,11 @@ FINAL_MODEL = Path("models/final")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 PREDICTIONS = Path("predictions")
+
+
+def experiment_root(folder: Path) -> Path | None:
+    """Return the repository that DVC copied to a folder for `dvc exp run --temp` or `--queue`, else None."""
+    for parent in folder.parents:
+        if parent.name == "exps" and parent.parent.parts[-2:] == (".dvc", "tmp"):
+            return parent.parents[2]
+    return None

@@ -140,8 +140,9 @@ def _cross_field_problems(recipe: Recipe) -> Iterator[KeyProblem]:
     if task.split and task.split.validation + task.split.test >= 1:
         yield KeyProblem("task.split", "no rows remain to train on", "validation + test below 1")
     if not {"train", "validation"} <= set(task.splits):
+        key = "task.source.splits" if isinstance(task.source, HubDataset) else "task.source"
         given = _join(task.splits) or "none"
-        yield KeyProblem("task.source.splits", f"got {given}", "train and validation among its keys")
+        yield KeyProblem(key, f"got {given}", "train and validation among its keys")
     if split not in task.splits:
         yield KeyProblem("evaluate.split", f"got {split!r}", f"one of {_join(task.splits)}")
     if task.submission:

@@ -1,1 +1,1 @@
-"""The stage fetch: download pinned, hash-checked sources. The only stage that uses the network."""
+"""The stages that fetch: download pinned, hash-checked sources. The only stages that use the network."""

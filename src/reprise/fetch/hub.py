@@ -45,7 +45,7 @@ def download_dataset(source: HubDataset) -> list[tuple[str, Path]]:
     found = [(split, file) for split, name in names.items() for file in files if _split_of_file(file.name) == name]
     missing = [split for split in names if split not in dict(found)]
     if missing or not found:
-        raise UserError(_missing_split_error(source, missing))
+        raise _missing_split_error(source, missing)
     return found
 
 
@@ -54,7 +54,7 @@ def _split_of_file(name: str) -> str:
     return name.split("-")[0]
 
 
-def _missing_split_error(source: HubDataset, missing: Sequence[str]) -> str:
+def _missing_split_error(source: HubDataset, missing: Sequence[str]) -> UserError:
     try:  # the client caches the repository's file list
         listed = get_cached_repo_tree(source.repo, repo_type="dataset", revision=source.revision)
     except CachedRepoTreeNotFoundError:  # the cache of an older client version, without network
@@ -63,11 +63,10 @@ def _missing_split_error(source: HubDataset, missing: Sequence[str]) -> str:
     tables = [path for path in paths if str(path.parent) == source.config and path.suffix == ".parquet"]
     available = sorted({_split_of_file(path.name) for path in tables})
     if not available:
-        return f"task.source.config: no Parquet files in {source.config!r} of {source.repo} at {source.revision}"
-    return (
-        f"task.source.splits.{missing[0]}: {source.repo} has no {(source.splits or {})[missing[0]]!r} in "
-        f"{source.config!r}; expected one of {', '.join(available)}"
-    )
+        problem = f"no Parquet files in {source.config!r} of {source.repo} at {source.revision}"
+        return UserError(problem, key="task.source.config")
+    problem = f"{source.repo} has no {(source.splits or {})[missing[0]]!r} in {source.config!r}"
+    return UserError(problem, key=f"task.source.splits.{missing[0]}", expected=f"one of {', '.join(available)}")
 
 
 def download_model(source: HubModel, patterns: Sequence[str]) -> Path:
@@ -82,7 +81,7 @@ def _snapshot(
     ignore: Sequence[str] = (),
 ) -> Path:
     print(f"fetch: {kind} {source.repo} at {source.revision}", flush=True)
-    key = "task.source" if kind == "dataset" else "model.source"
+    key, expected = "task.source" if kind == "dataset" else "model.source", ""
     try:
         return Path(
             snapshot_download(
@@ -102,7 +101,9 @@ def _snapshot(
     except LocalEntryNotFoundError:
         problem = f"cannot be reached at {constants.ENDPOINT}; only fetch needs the network"
     except HFValidationError:
-        problem = "is not a repository name; expected NAME or OWNER/NAME"
+        problem, expected = "is not a repository name", "NAME or OWNER/NAME"
     except (httpx2.HTTPError, OSError) as error:
         problem = f"could not be downloaded: {next(iter(str(error).splitlines()), type(error).__name__)}"
-    raise UserError(f"{key}: {source.repo} {problem}")
+        if isinstance(error, OSError) and str(error.filename).startswith(constants.HF_HOME):
+            expected = "HF_HOME to be a writable folder"
+    raise UserError(f"{source.repo} {problem}", key=key, expected=expected)

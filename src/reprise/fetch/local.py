@@ -1,4 +1,4 @@
-"""Find the user's own tables and model under data/own/, which DVC tracks as a dependency."""
+"""Find and check the user's own tables and model under data/own/."""
 
 import hashlib
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from reprise.core.config import LocalDataset, LocalModel
 from reprise.core.errors import UserError
 from reprise.data.readers import check_file, format_suffix
+from reprise.data.sources import files_of, local_paths, not_found
 
 
 def find_dataset(source: LocalDataset) -> list[tuple[str, Path]]:
@@ -21,14 +22,17 @@ def find_dataset(source: LocalDataset) -> list[tuple[str, Path]]:
         UserError: If a file is missing or does not match its extension, two files have the same content, or a folder
             has no files or several formats.
     """
-    given = {"train": source.train, "validation": source.validation, "test": source.test}
-    paths = {split: Path(path) for split, path in given.items() if path is not None}
+    paths = local_paths(source)
     found = []
-    for split, path in paths.items():
-        files = _files(path, f"task.source.{split}")
+    for key, path in paths.items():
+        files = files_of(path, key)
+        if others := {format_suffix(file) for file in files} - {format_suffix(files[0])}:
+            got = f"got {format_suffix(files[0])} and {min(others)}"
+            raise UserError(got, file=path, key=key, expected="files of one format")
         for file in files:
             check_file(file)
-        found += [(split if len(paths) > 1 else "all", file) for file in files]
+        split = key.removeprefix("task.source.") if len(paths) > 1 else "all"
+        found += [(split, file) for file in files]
     _check_different([file for _, file in found])
     return found
 
@@ -45,27 +49,15 @@ def _check_different(files: list[Path]) -> None:
                 raise UserError(f"the same rows as {other}", file=file, key="task.source", expected="different files")
 
 
-def _files(path: Path, key: str) -> list[Path]:
-    if path.is_file():
-        return [path]
-    files = sorted(file for file in path.glob("*") if file.is_file() and not file.name.startswith("."))
-    if not files:
-        raise UserError(f"{'empty folder' if path.is_dir() else 'not found'} ({key})", file=path)
-    if others := {format_suffix(file) for file in files} - {format_suffix(files[0])}:
-        formats = f"{format_suffix(files[0])} and {min(others)}"
-        raise UserError(f"{formats} files ({key})", file=path, expected="files of one format")
-    return files
-
-
 def find_model(source: LocalModel) -> Path:
     """Return the user's model folder, which has the layout of a Hub repository.
 
     Raises:
-        UserError: If the folder does not exist.
+        UserError: If there is no such folder.
     """
-    folder = Path(source.path)
+    ((key, folder),) = local_paths(source).items()
+    if folder.is_file():
+        raise UserError("a file", file=folder, key=key, expected="a folder with config.json and safetensors")
     if not folder.is_dir():
-        raise UserError(
-            "not found (model.source.path)", file=folder, expected="a folder with config.json and safetensors"
-        )
+        raise not_found(folder, key)
     return folder

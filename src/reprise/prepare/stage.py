@@ -43,7 +43,7 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
     """
     for needed in (raw, PRETRAINED / "tokenizer"):
         if not needed.is_dir():
-            raise UserError("not found", file=needed, expected="the output of the stage fetch: run `dvc repro`")
+            raise UserError("not found", file=needed, expected="the output of `reprise fetch`: run `dvc repro`")
     datasets.disable_caching()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()

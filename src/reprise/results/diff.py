@@ -17,6 +17,8 @@ SOFTWARE_KEYS = ("environment.locks.", "environment.hardware")
 VOLATILE_KEYS = ("started", "commit", "from_step", "weights.", "dirty", "data_order_sha256")
 # Keys of the provenance for data and pretrained weights, which are compared by their digests in dvc.lock.
 INPUT_KEYS = ("data.", "pretrained.")
+# Stages whose outputs are data or pretrained weights; "fetch" is the stage of earlier commits for both.
+DATA_STAGES = ("fetch", "fetch-data", "fetch-model", "prepare")
 ABSENT = "absent"
 MAX_WIDTH = 60  # characters
 
@@ -51,7 +53,7 @@ def replicate_key_of(recipe: Mapping[str, Any], code: Mapping[str, str], provena
 
     Args:
         recipe: parameters that the stages read, by dotted key.
-        code: MD5 of each file and folder that the stages read and no stage writes, by path.
+        code: digest of each file and folder that the stages read and no stage writes, by path.
         provenance: provenance, or the environment alone, by dotted key.
     """
     software = {key: value for key, value in provenance.items() if key.startswith(SOFTWARE_KEYS)}
@@ -86,7 +88,7 @@ def format_differences(differences: Sequence[Difference]) -> list[str]:
 
 def data(result: RunResult) -> dict[str, Any]:
     """Return the digests of fetched and prepared data and of the user's own files, by path."""
-    stages = {path: out.md5 for path, out in result.outputs.items() if out.stage in ("fetch", "prepare")}
+    stages = {path: out.md5 for path, out in result.outputs.items() if out.stage in DATA_STAGES}
     return stages | {path: md5 for path, md5 in result.code.items() if is_data(path)}
 
 

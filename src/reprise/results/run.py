@@ -16,8 +16,9 @@ import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from reprise.core.config import LOCAL_DATA
 from reprise.core.errors import UserError
-from reprise.core.paths import METRICS, PLOTS
+from reprise.core.paths import METRICS, PLOTS, SOURCES
 from reprise.hardware import ENVIRONMENT
 from reprise.results.renamed import with_current_metrics, with_current_params, with_implied_params
 from reprise.tasks.kind import TaskKind
@@ -49,7 +50,8 @@ class RunResult:
     Attributes:
         outputs: outputs by path, without those in `VOLATILE`.
         recipe: parameters that the stages read, by dotted key.
-        code: MD5 of each file and folder that the stages read and no stage writes, by path.
+        code: digest of each file and folder that the stages read and no stage writes, by path: DVC's MD5, and the
+            SHA-256 of the user's own files and folders.
         losses: mean loss of each optimizer step, fp64, shape [steps].
         metrics: model quality by stage and name; for `train`, validation metrics and the mean loss of all steps.
         provenance: the last session and its result, by dotted key.
@@ -122,9 +124,14 @@ def parse_lock(content: bytes, read: FileReader) -> tuple[dict[str, Output], dic
                 md5 = hashlib.md5(committed, usedforsecurity=False).hexdigest()
             outputs[path] = Output(name, md5)
     for stage in stages_in_order(stages):
-        for params in stage.get("params", {}).values():
-            recipe |= with_current_params(flatten(params))
+        for file, params in stage.get("params", {}).items():
+            if file == str(SOURCES):
+                code |= {path: digest for digests in params.values() for path, digest in digests.items()}
+            else:
+                recipe |= with_current_params(flatten(params))
         for dep in stage.get("deps", []):
+            if str(SOURCES) in locked and dep["path"] == str(LOCAL_DATA):
+                continue  # most of its files may have no effect
             if not any(PurePosixPath(dep["path"]).is_relative_to(path) for path in locked):
                 code[dep["path"]] = dep["md5"]
     return outputs, with_implied_params(recipe), code

@@ -63,6 +63,20 @@ def resolve_commit(revision: str) -> str:
     return commit
 
 
+def check_experiments(root: Path) -> None:
+    """Check that DVC can run experiments in copies of a repository, and keep their results.
+
+    Raises:
+        UserError: the path is not ASCII, which DVC cannot write to a copy's configuration, or the clone is shallow,
+            from which DVC loses the experiment without an error.
+    """
+    if not str(root).isascii():
+        raise UserError("not an ASCII path", file=root, expected="one, for DVC's experiments: move the repository")
+    if try_output("git", "rev-parse", "--is-shallow-repository", folder=root) == "true":
+        expected = "the full history, since DVC loses the experiment else: run `git fetch --unshallow`"
+        raise UserError("a shallow clone", file=root, expected=expected)
+
+
 def find_program(name: str) -> str:
     """Return the path of a program of this Python environment, or its name if the environment lacks it."""
     installed = Path(sys.executable).with_name(name)

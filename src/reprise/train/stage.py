@@ -23,7 +23,15 @@ from reprise.core.config import PARAMS, Recipe, Train
 from reprise.core.errors import UserError
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
-from reprise.hardware import ENVIRONMENT, HARDWARE_DIR, read_facts, require_device
+from reprise.hardware import (
+    ENVIRONMENT,
+    HARDWARE_DIR,
+    check_device,
+    count_gpus,
+    installed_version,
+    read_facts,
+    require_device,
+)
 from reprise.train.distributed.launch_config import LaunchConfig, torchrun_args, validate
 from reprise.train.distributed.liveness import LivenessMonitor
 from reprise.train.distributed.preemption import TrainingInterrupted, handle_signals, set_pdeathsig
@@ -40,24 +48,13 @@ def launch(recipe: Recipe, hardware: str, config: LaunchConfig = SINGLE_PROCESS)
         UserError: the profile, the command line or the results of earlier stages cannot be used.
         SystemExit: a worker failed, or a signal stopped the training (143 for SIGTERM, 130 for SIGINT).
     """
-    device = read_facts(hardware)["device"]
-    validate(config, device)
-    profile = profile_path(hardware, config.profile)
-    validate_fsdp(recipe.train, profile)
-    require_device(hardware)
-    processes = config.processes or read_processes(profile)
-    if device == "cuda" and processes > count_gpus():
-        raise UserError(f"got {processes}", key="--processes", expected=f"at most one per GPU, here {count_gpus()}")
-    validate_engine(recipe.train, device, processes, config.nodes)
+    processes = check_launch(recipe, hardware, config)
+    device, profile = require_device(hardware), profile_path(hardware, config.profile)
     for needed in (stats_path(PREPARED), PRETRAINED / "model", *([ENVIRONMENT] if config.nodes > 1 else [])):
         if not needed.exists():
             command = "dvc repro environment prepare" if config.node_rank else "dvc repro"
             expected = f"the results of the stages before train: run `{command}`"
             raise UserError("not found", file=needed, expected=expected)
-    if recipe.run.trackers:
-        from reprise.train.trackers import check_trackers  # imports torch
-
-        check_trackers(recipe.run)
     if recipe.train.precision == "bf16" and device == "cpu" and not has_bf16(Path("/proc/cpuinfo")):
         print(
             "train: this processor has no bf16 instructions: the result is the recipe's, but expect it to take several "
@@ -74,6 +71,31 @@ def launch(recipe: Recipe, hardware: str, config: LaunchConfig = SINGLE_PROCESS)
     except TrainingInterrupted as interrupted:
         print(f"reprise train: {interrupted}", file=sys.stderr)
         sys.exit(128 + interrupted.signal)
+
+
+def check_launch(recipe: Recipe, hardware: str, config: LaunchConfig) -> int:
+    """Check everything that a training needs, except the results of earlier stages, without importing torch.
+
+    Returns:
+        The number of processes on this host.
+
+    Raises:
+        UserError: the recipe, the profile, the options, the device and the installed trackers do not fit together.
+    """
+    device = read_facts(hardware)["device"]
+    validate(config, device)
+    profile = profile_path(hardware, config.profile)
+    validate_fsdp(recipe.train, profile)
+    check_device(hardware)
+    processes = config.processes or read_processes(profile)
+    if device == "cuda" and processes > count_gpus():
+        raise UserError(f"got {processes}", key="--processes", expected=f"at most one per GPU, here {count_gpus()}")
+    validate_engine(recipe.train, device, processes, config.nodes)
+    for name in recipe.run.trackers:
+        if installed_version(name) is None:  # the locks contain none
+            expected = f"it beside the locked software: pip install {name}"
+            raise UserError(f"{name} is not installed", file=PARAMS, key="run.trackers", expected=expected)
+    return processes
 
 
 def validate_engine(train: Train, device: str, processes: int, nodes: int = 1) -> None:
@@ -210,13 +232,6 @@ def read_processes(profile: Path) -> int:
     if not isinstance(processes, int) or processes < 1:
         raise UserError(f"got {processes!r}", file=profile, key="num_processes", expected="an integer of at least 1")
     return processes
-
-
-def count_gpus() -> int:
-    """Return the number of GPUs that torch can use."""
-    import torch  # for CUDA only
-
-    return torch.cuda.device_count()
 
 
 def fsdp_env(profile: Path) -> dict[str, str]:

@@ -22,27 +22,13 @@ from accelerate.tracking import (
     TensorBoardTracker,
     TrackioTracker,
     WandBTracker,
-    get_available_trackers,
 )
 
-from reprise.core.config import PARAMS, Recipe, Run, to_dict
+from reprise.core.config import PARAMS, Recipe, to_dict
 from reprise.core.errors import UserError
 
 TRACKING = Path("tracking")
 PROJECT = "reprise"
-
-
-def check_trackers(run: Run) -> None:
-    """Check that the recipe's trackers are installed; the locks contain none.
-
-    Raises:
-        UserError: one is not.
-    """
-    installed = {str(name) for name in get_available_trackers()}
-    for name in run.trackers:
-        if name not in installed:
-            expected = f"it beside the locked software: pip install {name}"
-            raise UserError(f"{name} is not installed", file=PARAMS, key="run.trackers", expected=expected)
 
 
 class Trackers:

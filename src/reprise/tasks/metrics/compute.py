@@ -1,13 +1,11 @@
 """Metrics through the library `evaluate`, which takes seconds to import."""
 
+import tempfile
 from collections.abc import Sequence
-from pathlib import Path
-from uuid import uuid4
 
-import evaluate
 import numpy.typing as npt
 
-MODULE = Path(__file__).with_name("evaluate_module.py")
+from reprise.tasks.metrics.evaluate_module import RepriseMetric
 
 
 def compute(
@@ -22,8 +20,9 @@ def compute(
         positive: id of the positive one of two labels; None for more labels or none.
     """
     scores: dict[str, float] = {}
-    for name in names:
-        # An id of its own keeps two runs on one machine from sharing evaluate's cache file.
-        metric = evaluate.load(str(MODULE), name, keep_in_memory=True, experiment_id=uuid4().hex)
-        scores |= metric.compute(predictions=predictions, references=references, positive=positive)
+    # Not `evaluate.load`, which copies the module to the home folder; it may not be writable, or be shared by runs.
+    with tempfile.TemporaryDirectory(prefix="reprise-metrics-") as cache:
+        for name in names:
+            metric = RepriseMetric(name, keep_in_memory=True, cache_dir=cache)
+            scores |= metric.compute(predictions=predictions, references=references, positive=positive)
     return scores

@@ -1,0 +1,84 @@
+"""The user's own files under data/own/ that a recipe names, and their digests.
+
+The stages that fetch depend on these digests, so another file in data/own/ reruns nothing.
+"""
+
+import hashlib
+from pathlib import Path, PurePath
+
+from reprise.core.config import HubDataset, HubModel, LocalDataset, LocalModel, Recipe, WheelSource
+from reprise.core.errors import UserError
+from reprise.core.files import sha256
+from reprise.core.paths import experiment_root
+
+
+def local_paths(source: WheelSource | HubDataset | HubModel | LocalDataset | LocalModel) -> dict[str, Path]:
+    """Return the user's own files and folders that a source names, by key of the recipe."""
+    match source:
+        case LocalDataset():
+            given = {"train": source.train, "validation": source.validation, "test": source.test}
+            return {f"task.source.{split}": Path(path) for split, path in given.items() if path is not None}
+        case LocalModel():
+            return {"model.source.path": Path(source.path)}
+        case _:
+            return {}
+
+
+def files_of(path: Path, key: str) -> list[Path]:
+    """Return a file, or the files of a folder; hidden files and subfolders do not count.
+
+    Raises:
+        UserError: There are none.
+    """
+    if path.is_file():
+        return [path]
+    files = sorted(file for file in path.glob("*") if file.is_file() and not file.name.startswith("."))
+    if not files:
+        raise not_found(path, key)
+    return files
+
+
+def not_found(path: Path, key: str) -> UserError:
+    """Return the error of a missing file or folder; it says where the file may be."""
+    if path.is_dir():
+        return UserError("empty folder", file=path, key=key, expected="files")
+    if pointer := next((pointer for pointer in dvc_pointers(path) if Path(pointer).is_file()), None):
+        return UserError("not found", file=path, key=key, expected=f"the data of {pointer}: run `dvc pull {pointer}`")
+    if experiment_root(Path.cwd()):
+        return untracked(path, key)
+    return UserError("not found", file=path, key=key, expected="a file or a folder of files")
+
+
+def untracked(path: Path, key: str) -> UserError:
+    """Return the error of a file that is missing from the copies in which DVC runs experiments."""
+    expected = f"`git add {path}`, or `dvc add {path}` and `git add {path}.dvc` for a large one"
+    return UserError(
+        "not tracked, so it is not in the copy of the repository that an experiment runs in",
+        file=path,
+        key=key,
+        expected=expected,
+    )
+
+
+def dvc_pointers(path: PurePath) -> list[PurePath]:
+    """Return the files with which DVC may track a path: those of the path itself and of the folders above it."""
+    return [parent.with_name(f"{parent.name}.dvc") for parent in (path, *path.parents) if parent.name]
+
+
+def source_digests(recipe: Recipe) -> dict[str, dict[str, str]]:
+    """Return the SHA-256 of each file or folder that the sources of task and model name.
+
+    Raises:
+        UserError: One is missing.
+    """
+    return {
+        section: {str(path): _digest(path, files_of(path, key)) for key, path in local_paths(source).items()}
+        for section, source in (("task", recipe.task.source), ("model", recipe.model.source))
+    }
+
+
+def _digest(path: Path, files: list[Path]) -> str:
+    """Return the digest of a file, or of the names and digests of a folder's files."""
+    if path.is_file():
+        return sha256(path)
+    return hashlib.sha256("".join(f"{sha256(file)}  {file.name}\n" for file in files).encode()).hexdigest()
