@@ -161,9 +161,11 @@ def test_incomplete_metrics_are_refused_in_one_line(folder: Path, run: Run) -> N
 
 
 def test_markup_in_names_is_printed_literally(tmp_path: Path, run: Run) -> None:
-    write_params(tmp_path, **{"task.name": "reviews [b]2026[/c]"})
+    write_params(tmp_path, **{"task.name": "reviews [b]2026[/c]", "task.labels": ["no", "[/yes]"]})
     write_metrics(tmp_path)
-    assert "tiny on reviews [b]2026[/c]: 48 examples" in " ".join(reprise(run, tmp_path, "summary").split())
+    shown = reprise(run, tmp_path, "summary")
+    assert "tiny on reviews [b]2026[/c]: 48 examples" in " ".join(shown.split())
+    assert cells(shown)[1][0] == "f1 ([/yes])"
 
 
 def test_compose_without_arguments_lists_the_catalog_and_writes_nothing(folder: Path, run: Run) -> None:

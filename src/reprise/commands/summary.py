@@ -37,7 +37,7 @@ def print_summary(metrics: Path = METRICS) -> None:
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, interval in evaluation["ci95"].items():
         table.add_row(
-            display_name(name, recipe.task.positive_label, len(recipe.task.labels)),
+            Text(display_name(name, recipe.task.positive_label, len(recipe.task.labels))),
             f"{evaluation[name]:.4f}",
             format_interval(interval),
             f"{evaluation['baseline'][name]:.4f}",
