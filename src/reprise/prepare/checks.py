@@ -31,18 +31,24 @@ def shared_texts(
         examples (of `split`).
     """
     order = [split for split in SPLITS if split in exact] + [split for split in exact if split not in SPLITS]
-    distinct = {split: (np.unique(exact[split]), np.unique(normalized[split])) for split in order}
     return [
         {
             "split": split,
             "other": other,
-            "exact": int(np.isin(exact[split], distinct[other][0]).sum()),
-            "normalized": int(np.isin(normalized[split], distinct[other][1]).sum()),
+            "exact": _count_known(exact[split], exact[other]),
+            "normalized": _count_known(normalized[split], normalized[other]),
             "examples": len(exact[split]),
         }
         for number, split in enumerate(order)
         for other in order[:number]
     ]
+
+
+def _count_known(values: npt.NDArray[np.uint64], known: npt.NDArray[np.uint64]) -> int:
+    """Count the values that occur in `known`, with less memory than `numpy.isin`."""
+    ascending = np.sort(known)
+    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return int((ascending[places] == values).sum())
 
 
 def conflicting_labels(texts: npt.NDArray[np.uint64], labels: npt.NDArray[Any]) -> dict[str, int]:

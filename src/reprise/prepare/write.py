@@ -38,7 +38,7 @@ def write_tokenized(
         name: Name of the rows in progress messages.
 
     Returns:
-        Arrays of shape [rows]: lengths and full_lengths, the tokens of each row and those before truncation (int64);
+        Arrays of shape [rows]: lengths and full_lengths, the tokens of each row and those before truncation (int32);
         labels (int64; float64 for regression); exact and normalized, hashes of the texts as written, and without
         differences of case and white space (uint64). And unknown, the number of unknown tokens of each batch.
     """
@@ -61,7 +61,7 @@ def write_tokenized(
             ids = table["input_ids"].combine_chunks().flatten().to_numpy()
             parts.append(
                 {
-                    "lengths": table["length"].to_numpy(),
+                    "lengths": table["length"].to_numpy().astype(np.int32),
                     "full_lengths": _full_lengths(tokenizer, encoded, values, max_length),
                     "labels": table["label"].to_numpy(),
                     "exact": _hash_rows(values),
@@ -84,9 +84,9 @@ def _hash_rows(texts: list[list[str]]) -> npt.NDArray[np.uint64]:
 
 def _full_lengths(
     tokenizer: PreTrainedTokenizerBase, encoded: BatchEncoding, texts: list[list[str]], max_length: int
-) -> npt.NDArray[np.int64]:
+) -> npt.NDArray[np.int32]:
     """Return the numbers of tokens before truncation, shape [rows]."""
-    lengths = np.array(encoded["length"], dtype=np.int64)
+    lengths = np.array(encoded["length"], dtype=np.int32)
     cut = np.flatnonzero(lengths >= max_length)
     if encoded.encodings and len(texts) == 1:  # the tokenizer keeps what it cut, again with special tokens
         for row in cut:
