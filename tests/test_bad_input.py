@@ -326,7 +326,10 @@ CASES = {
     ),
     "local table given twice": Case(
         "fetch",
-        params(task__source={"kind": "local", "train": str(OWN), "validation": str(OWN), "test": None}),
+        params(
+            task__source={"kind": "local", "train": str(OWN), "validation": str(OWN), "test": None},
+            evaluate__split="validation",
+        ),
         OWN,
         "task.source",
         "the same rows as data/own/reviews.csv",

@@ -113,7 +113,7 @@ def test_another_lock_retrains_and_the_original_is_restored_from_the_run_cache(r
     assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment", "preflight", "train", "evaluate"]
     lock.write_text(original)
     back = run(repo_copy, "dvc", "repro").stdout
-    assert ran(back) == ["environment"]
+    assert ran(back) == ["environment", "preflight"]  # DVC's run cache has no small outputs but metrics and plots
     assert "Stage 'train' is cached - skipping run" in back
     assert results(repo_copy) == before
 

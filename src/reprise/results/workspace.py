@@ -65,13 +65,12 @@ def locked_params(stages: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters in dvc.lock, nested as in params.yaml."""
     nested: dict[str, Any] = {}
     for stage in stages_in_order(stages):
-        for params in stage.get("params", {}).values():
-            for name, value in params.items():
-                *sections, key = name.split(".")
-                section = nested
-                for each in sections:
-                    section = section.setdefault(each, {})
-                section[key] = value
+        for name, value in stage.get("params", {}).get(str(PARAMS), {}).items():
+            *sections, key = name.split(".")
+            section = nested
+            for each in sections:
+                section = section.setdefault(each, {})
+            section[key] = value
     task = nested["task"]
     task.setdefault("positive_label", with_implied_params({"task.labels": task["labels"]})["task.positive_label"])
     return nested
