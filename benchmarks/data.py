@@ -42,6 +42,7 @@ NOTES: Recipe = {
     "text_columns": ["note"],
     "label_column": "mood",
     "labels": ["low", "high"],
+    "positive_label": "high",
     "metrics": ["accuracy"],
     "id_column": "number",
     "filter": None,

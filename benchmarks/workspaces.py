@@ -32,6 +32,7 @@ PAIRS: Recipe = {
     "text_columns": ["first", "second"],
     "label_column": "judged",
     "labels": ["differently", "alike"],
+    "positive_label": "alike",
     "metrics": ["accuracy", "f1"],
     "id_column": None,
     "filter": None,

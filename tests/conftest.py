@@ -127,7 +127,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run) -
     for name in filter(None, listed):
         # Results of the default recipe do not belong to the tiny one.
         if (ROOT / name).is_file() and not name.startswith(
-            ("metrics/", "plots/", "reference/", "dvc.lock", "environment.json", "preflight.json", "data/sources.json")
+            ("metrics/", "plots/", "reference/", "dvc.lock", "environment.json", "data/sources.json")
         ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)

@@ -33,7 +33,7 @@ OUTPUTS = {
     "fetch-data": {"data/raw"},
     "fetch-model": {"models/pretrained"},
     "prepare": {"data/prepared"},
-    "preflight": {"preflight.json"},
+    "preflight": {"metrics/preflight.json"},
     "train": {
         "models/final",
         "plots/train.csv",
@@ -51,7 +51,7 @@ OUTPUTS = {
     },
 }
 # Files compared between commits are in git, the others in DVC's cache.
-IN_GIT = ("environment.json", "data/sources.json", "preflight.json", "metrics/", "plots/")
+IN_GIT = ("environment.json", "data/sources.json", "metrics/", "plots/")
 
 
 @pytest.fixture(scope="module")

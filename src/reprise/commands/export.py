@@ -14,6 +14,7 @@ from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, read_json
 from reprise.core.paths import FINAL_MODEL, METRICS, PREPARED
 from reprise.data.format import stats_path
+from reprise.hardware import read_facts
 from reprise.results.reference import Reference, find_reference
 from reprise.results.run import LOCK, PROVENANCE, folder_reader, read_result
 from reprise.results.vcs import check_output, try_output
@@ -139,7 +140,7 @@ def reproduce_command(session: dict[str, Any]) -> str:
     hardware = session["environment"]["hardware"]
     if hardware == "cpu" and not session["image"]:
         return "make train"
-    return f"make train-{'gpu' if hardware == 'cuda' else hardware}"
+    return f"make train-{read_facts(hardware)['target']}"
 
 
 def describe_source(source: Any) -> str:

@@ -6,9 +6,9 @@ SOURCES = Path("data/sources.json")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 PRETRAINED = Path("models/pretrained")
-PREFLIGHT = Path("preflight.json")
 FINAL_MODEL = Path("models/final")
 METRICS = Path("metrics")
+PREFLIGHT = METRICS / "preflight.json"
 PLOTS = Path("plots")
 PREDICTIONS = Path("predictions")
 

@@ -34,7 +34,7 @@ SAME_LOGITS = 1e-4
 
 @dataclass
 class Preflight:
-    """The content of preflight.json.
+    """The content of metrics/preflight.json.
 
     Attributes:
         new_parameters: names of the parameters that start from random numbers.
