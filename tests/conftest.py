@@ -45,6 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("unit")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests recorded with `record_property`, also of those that passed in a worker."""
+    for report in terminalreporter.getreports("passed"):
+        for _, value in report.user_properties:
+            terminalreporter.write_line(f"{report.nodeid}: {value}")
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT with two layers of width 32 and a small vocabulary, in the Hub's layout; weights from a fixed seed."""
