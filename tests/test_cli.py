@@ -1,9 +1,11 @@
 """The command line: commands, help, exit codes, and which source is run."""
 
+import errno
 import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -121,3 +123,36 @@ def test_the_copy_receives_the_arguments_and_returns_its_exit_code(checkout: Pat
     assert refused.stderr.startswith("reprise: error: params.yaml: not found")
     shown = run(checkout, SCRIPT, "compose", "--help").stdout
     assert "Compose params.yaml from the recipe catalog" in shown
+
+
+def broken_command(error: Exception, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run `reprise summary` where it raises an error."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("reprise.commands.summary.print_summary", fail)
+    return CliRunner().invoke(app, ["summary"], prog_name="reprise")
+
+
+def test_a_mistake_of_reprise_is_one_line_and_its_traceback_is_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    shown = broken_command(ZeroDivisionError("of\nno use"), monkeypatch)
+    assert shown.exit_code == 70
+    (line,) = shown.stderr.splitlines()
+    start, _, file = line.rpartition(" ")
+    assert start == r"reprise: internal error: ZeroDivisionError: of\nno use; the traceback is in"
+    assert "in fail" in Path(file).read_text()
+    assert Path(file).parent == tmp_path / ".dvc/tmp"
+
+
+def test_a_full_disk_is_one_line_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = broken_command(OSError(errno.ENOSPC, "No space left on device", "metrics/train.json"), monkeypatch)
+    assert shown.exit_code == 2
+    assert shown.stderr.startswith(
+        "reprise: error: [Errno 28] No space left on device: 'metrics/train.json'; the trace"
+    )

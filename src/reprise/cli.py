@@ -3,6 +3,8 @@
 import gc
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from reprise.core.errors import UserError
 from reprise.train.distributed.launch_config import LaunchConfig
@@ -25,9 +28,31 @@ class ErrorHandlingGroup(TyperGroup):
         except UserError as error:
             typer.echo(f"reprise: error: {error}", err=True)
             raise typer.Exit(2) from None
+        except (typer.Exit, typer.Abort, TyperException, BrokenPipeError):
+            raise  # typer reports them
+        except Exception as error:
+            # A full disk or missing permissions are the user's to mend; anything else is a mistake of Reprise.
+            known = isinstance(error, OSError) and error.errno is not None
+            line = UserError(str(error) if known else f"{type(error).__name__}: {error}"[:300])
+            typer.echo(
+                f"reprise: {'error' if known else 'internal error'}: {line}; the traceback is in {write_traceback()}",
+                err=True,
+            )
+            raise typer.Exit(2 if known else 70) from None
         except KeyboardInterrupt:
             typer.echo(f"reprise {ctx.invoked_subcommand}: interrupted; earlier results are kept", err=True)
             raise typer.Exit(130) from None
+
+
+def write_traceback() -> Path:
+    """Write the traceback of the current exception to a file in .dvc/tmp/, or without a repository in the system's."""
+    folder = Path(".dvc/tmp")
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", prefix="reprise-traceback-", suffix=".txt", delete=False,
+        dir=folder if os.access(folder, os.W_OK) else None,
+    ) as file:  # fmt: skip
+        file.write(traceback.format_exc())
+    return Path(file.name)
 
 
 app = typer.Typer(

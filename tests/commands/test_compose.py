@@ -244,9 +244,9 @@ OVERRIDES = [
     [],
     ["task=mrpc", "model=bert-base-uncased", "train.learning_rate=3e-5"],
     ["task.labels=[0,1]", "task.positive_label=1", "task.filter=null"],
-    ["task.name='two words'"],
-    ["task.name='a: \"b\" #c'"],
-    ["task.name=$HOME/*"],
+    ["task.label_column='two words'"],
+    ["task.label_column='a: \"b\" #c'"],
+    ["task.label_column=$HOME/*"],
 ]
 
 
@@ -288,3 +288,29 @@ def test_any_number_survives_a_round_trip_through_the_file(
     write([f"train.learning_rate={learning_rate!r}", f"train.epochs={epochs}", f"seed={seed}"], file)
     recipe = read_recipe(file)
     assert (recipe.train.learning_rate, recipe.train.epochs, recipe.seed) == (learning_rate, epochs, seed)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["${oc.env:HF_TOKEN}", "${oc.decode:${oc.env:HF_TOKEN}}", "${hydra:runtime.cwd}", "${oc.select:seed}", "${now:%Y}"],
+)
+@pytest.mark.parametrize("place", ["override", "catalog"])
+def test_only_keys_of_the_recipe_are_interpolated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, place: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    catalog, overrides = Path(shutil.copytree(ROOT / "recipes", tmp_path / "recipes")), [f"task.name='{value}'"]
+    if place == "catalog":
+        file = catalog / "task/custom.yaml"
+        file.write_text(file.read_text().replace("name: custom", f"name: {value}"))
+        overrides = ["task=custom"]
+    with pytest.raises(UserError) as caught:
+        compose_recipe(overrides, catalog)
+    assert "hf_secret" not in str(caught.value)
+
+
+def test_a_value_may_refer_to_another_key() -> None:
+    assert (
+        compose_recipe(["evaluate.batch_size=${train.batch_size}", "train.batch_size=24"])["evaluate"]["batch_size"]
+        == 24
+    )

@@ -520,3 +520,42 @@ def test_the_order_of_the_keys_in_the_file_does_not_matter() -> None:
     recipe = check_recipe(backwards, "params.yaml")
     assert list(to_dict(recipe)) == ["seed", "task", "model", "train", "evaluate", "run"]
     assert isinstance(recipe.model.source, HubModel)
+
+
+# A recipe is data: it can neither run code nor name what is outside.
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("task.source.distribution", "corpus @ file:///x/corpus-1.0.tar.gz#"),
+        ("task.source.distribution", "corpus\n--no-binary :all:"),
+        ("task.source.distribution", "-r/etc/passwd"),
+        ("task.source.distribution", "corpus[extra]"),
+        ("task.source.version", "1.0 --no-binary corpus"),
+        ("task.source.version", "1.0\n--index-url http://elsewhere"),
+        ("task.source.version", "*"),
+        ("task.source.path", "/etc/passwd"),
+        ("task.source.path", "corpus/../../secret"),
+        ("task.source.path", "corpus\\..\\secret"),
+        ("task.source.path", "corpus/*"),
+        ("task.name", "../../x"),
+        ("task.name", "a/b"),
+        ("task.name", ".hidden"),
+        ("task.name", "a\nb"),
+        ("model.name", "acme/tiny"),
+        ("model.name", "x" * 101),
+    ],
+)
+def test_a_recipe_cannot_name_code_or_places_outside(key: str, value: str) -> None:
+    section, *rest = key.split(".")
+    changes = {f"{section}.source": {**WHEEL, rest[-1]: value}} if rest[0] == "source" else {key: value}
+    with pytest.raises(UserError) as caught:
+        check_recipe(tiny_recipe(**changes), "params.yaml")
+    assert (caught.value.file, caught.value.key) == ("params.yaml", key)
+
+
+@pytest.mark.parametrize("config", ["/etc", "../data", "a/../../b", "*"])
+def test_a_hub_configuration_is_a_folder_of_its_repository(config: str) -> None:
+    source = {"kind": "hub", "repo": "nyu-mll/glue", "config": config, "revision": "0" * 40, "splits": None}
+    with pytest.raises(UserError) as caught:
+        check_recipe(tiny_recipe(**{"task.source": source}), "params.yaml")
+    assert caught.value.key == "task.source.config"

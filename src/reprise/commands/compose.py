@@ -21,6 +21,11 @@ from reprise.core.validation import check_recipe, load_params
 from reprise.results.run import flatten
 
 RECIPES_DIR = Path("recipes")
+# Functions that OmegaConf and Hydra offer in `${NAME:…}`.
+RESOLVERS = (
+    "oc.env", "oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.select",
+    "hydra", "now", "python_version",
+)  # fmt: skip
 GROUPS = ("task", "model", "train")
 
 
@@ -58,6 +63,7 @@ def compose_recipe(overrides: Sequence[str], catalog: Path = RECIPES_DIR) -> dic
             raise UserError(file="compose", key=repr(override), expected="GROUP=CHOICE or KEY=VALUE on one line")
     try:
         with initialize_config_dir(str(catalog.resolve()), version_base="1.3"):
+            _remove_resolvers()
             composed = OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
     except yaml.YAMLError as error:
         raise _yaml_error(error) from None
@@ -67,6 +73,13 @@ def compose_recipe(overrides: Sequence[str], catalog: Path = RECIPES_DIR) -> dic
         raise _user_error(error, catalog) from None
     # Converted to dataclasses and back, so that the recipe is validated and complete, with keys in a fixed order.
     return dict(to_dict(check_recipe(composed, "compose")))
+
+
+def _remove_resolvers() -> None:
+    """Leave `${key}` as the only interpolation: a recipe is data, and reads no variable such as a token."""
+    for name in RESOLVERS:
+        if OmegaConf.has_resolver(name):
+            OmegaConf.clear_resolver(name)
 
 
 def _yaml_error(error: yaml.YAMLError) -> UserError:

