@@ -11,14 +11,24 @@ INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# The commands of `make train` and `make train-*`.
+# What these variables hold is data for a command, never text for make or a shell to run. They are taken from make's
+# command line alone: one that was exported for another program does not change what is trained.
+DATA := TASK MODEL ARGS N RUNS REV ROWS STRICT PROCESSES
+$(foreach name,$(DATA),$(if $(filter command,$(firstword $(origin $(name)))),\
+  $(eval override $(name) := $$(value $(name)))$(eval export $(name)),$(eval override undefine $(name))))
+
+# The commands of `make train` and `make train-*`, with TASK, MODEL and ARGS as $1, $2 and $3.
 # A recipe from the catalog: make train TASK=mrpc MODEL=bert-base-uncased
 # An experiment, with arguments of `dvc exp run`: make train ARGS="-S train.epochs=3"
-RECIPE := $(strip $(if $(TASK),task=$(TASK)) $(if $(MODEL),model=$(MODEL)))
 define RUN
-$(if $(RECIPE),reprise compose $(RECIPE))
-dvc $(if $(ARGS),exp run $(ARGS),repro)
-$(if $(findstring --queue,$(ARGS)),,reprise summary)
+[ -z "$$1$$2" ] || reprise compose $${1:+"task=$$1"} $${2:+"model=$$2"}
+if [ -z "$$3" ]; then dvc repro
+else
+  options=$$(xargs -r printf '%s\n' <<< "$$3")  # splits at spaces and removes quotes
+  mapfile -t options <<< "$$options"
+  dvc exp run "$${options[@]}"
+fi
+[[ " $$3 " = *" --queue "* ]] || reprise summary
 endef
 export RUN
 
@@ -52,10 +62,10 @@ help:  ## List the targets
 setup: $(VENV)/.installed  ## Create .venv from the hash locks in docker/cpu
 
 train: setup  ## Run the recipe in params.yaml (TASK=… MODEL=… of the catalog; ARGS="-S …": an experiment; PROCESSES=2)
-	@bash -ec "$$RUN"
+	@bash -ec "$$RUN" make "$$TASK" "$$MODEL" "$$ARGS"
 
 $(addprefix train-,$(KINDS)): train-%:  ## Run the recipe in the image of the hardware (ENGINE=docker|podman, GPUS=0,1)
-	@docker/run $(FOLDER) bash -ec "$$RUN"
+	@docker/run $(FOLDER) bash -ec "$$RUN" make "$$TASK" "$$MODEL" "$$ARGS"
 
 $(addprefix shell-,$(KINDS)): shell-%:  ## Open a shell in the image, with this checkout mounted
 	@docker/run $(FOLDER) bash
@@ -67,16 +77,17 @@ $(addprefix check-image-,$(KINDS)): check-image-%:  ## Build the image twice and
 	@docker/check-reproducible $(FOLDER)
 
 seeds: setup  ## Train the recipe with several seeds and show mean and standard deviation (N=5, ARGS="-S …")
-	@reprise seeds -n $(or $(N),5) $(ARGS)
+	@options=$$(xargs -r printf '%s\n' <<< "$$ARGS") && mapfile -t options <<< "$$options" && \
+	  reprise seeds -n "$${N:-5}" $${ARGS:+"$${options[@]}"}
 
 prune: setup  ## Remove experiments based on commits other than HEAD, after confirmation
 	@reprise prune
 
 report: setup  ## Write an offline HTML report of all runs to report/index.html (RUNS="main gentler" for some)
-	@reprise report $(RUNS)
+	@set -f; reprise report $$RUNS
 
 verify: setup  ## Reproduce a commit in a temporary worktree and grade each output (REV=…, STRICT=1 requires equal bits)
-	@reprise verify $(REV) $(if $(STRICT),--strict)
+	@reprise verify $${REV:+"$$REV"} $${STRICT:+--strict}
 
 test: $(VENV)/.dev  ## Run the tests
 	pytest --durations=10
@@ -124,7 +135,7 @@ bench-prepare: setup  ## Time prepare with 10,000, 100,000 and a million pairs; 
 	python benchmarks/overhead.py --million
 
 bench-data: setup  ## Prepare and train on 100,000 and a million rows within 2 GB per process (ROWS=10000000 for more)
-	python benchmarks/data.py $(or $(ROWS),100000 1000000)
+	set -f; python benchmarks/data.py $${ROWS:-100000 1000000}
 
 bench-accuracy: setup  ## Train completely with the course's loop and compare the accuracy with reference/ (SEEDS=5)
 	python benchmarks/accuracy.py

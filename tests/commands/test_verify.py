@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -198,10 +197,3 @@ def test_a_folder_outside_a_repository_is_refused_in_one_line(tmp_path: Path, ru
     failed = run(tmp_path, "reprise", "verify", code=2)
     (line,) = failed.stderr.splitlines()
     assert line.startswith("reprise: error: HEAD: expected a commit")
-
-
-def test_the_make_target_takes_a_revision(run: Run) -> None:
-    planned = subprocess.run(
-        ["make", "--dry-run", "verify", "REV=v1", "STRICT=1"], capture_output=True, text=True, check=True
-    ).stdout
-    assert "reprise verify v1 --strict" in planned

@@ -478,35 +478,13 @@ def test_the_image_is_labelled_with_its_commit_and_dirty_if_its_inputs_were_edit
 # The command
 
 
-@pytest.mark.parametrize(
-    ("arguments", "script"),
-    [
-        ([], ["dvc repro", "reprise summary"]),
-        (["TASK=mrpc"], ["reprise compose task=mrpc", "dvc repro", "reprise summary"]),
-        (
-            ["TASK=mrpc", "MODEL=bert-base-uncased", "ARGS=-S train.epochs=3"],
-            [
-                "reprise compose task=mrpc model=bert-base-uncased",
-                "dvc exp run -S train.epochs=3",
-                "reprise summary",
-            ],
-        ),
-        # Queued experiments have no metrics yet.
-        (
-            ["ARGS=-S 'train.learning_rate=2e-5,5e-5' --queue"],
-            ["dvc exp run -S 'train.learning_rate=2e-5,5e-5' --queue"],
-        ),
-    ],
-    ids=["default", "task", "experiment", "queue"],
-)
-def test_train_runs_the_requested_commands_in_the_image(
-    docker: Machine, arguments: list[str], script: list[str]
-) -> None:
-    docker.run("make", "train-cpu", *arguments)
+def test_train_runs_the_requested_commands_in_the_image(docker: Machine) -> None:
+    docker.run("make", "train-cpu", "TASK=mrpc", "MODEL=bert-base-uncased", "ARGS=-S train.epochs=3")
     call = docker.last("run")
-    program, option, text = call[call.index("reprise:cpu") + 1 :]
+    program, option, script, *arguments = call[call.index("reprise:cpu") + 1 :]
     assert (program, option) == ("bash", "-ec")
-    assert text.strip().splitlines() == script
+    assert "dvc exp run" in script  # tests/test_makefile.py runs it
+    assert arguments == ["make", "mrpc", "bert-base-uncased", "-S train.epochs=3"]
 
 
 @pytest.mark.parametrize("kind", HARDWARE)
