@@ -113,7 +113,7 @@ def test_another_lock_retrains_and_the_original_is_restored_from_the_run_cache(r
     assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment", "preflight", "train", "evaluate"]
     lock.write_text(original)
     back = run(repo_copy, "dvc", "repro").stdout
-    assert ran(back) == ["environment", "preflight"]  # DVC's run cache has no small outputs but metrics and plots
+    assert ran(back) == ["environment"]
     assert "Stage 'train' is cached - skipping run" in back
     assert results(repo_copy) == before
 
@@ -251,7 +251,7 @@ def test_params_and_metrics_are_compared(repo_copy: Path, run: Run) -> None:
     assert change == ("train.learning_rate", {"old": 5e-3, "new": 1e-3, "diff": pytest.approx(-4e-3)})
     assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment", "train", "evaluate"]
     shown = json.loads(run(repo_copy, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
-    assert set(shown) == {f"metrics/{name}.json" for name in ("train", "speed", "provenance", "evaluate")}
+    assert set(shown) == {f"metrics/{name}.json" for name in ("preflight", "train", "speed", "provenance", "evaluate")}
     compared = json.loads(run(repo_copy, "dvc", "metrics", "diff", "--json").stdout)
     assert "ece" in compared["metrics/evaluate.json"]
 

@@ -34,7 +34,8 @@ REGRESSION = {"labels": [], "metrics": ["pearson"]}
 
 
 def task(**changes: Any) -> Task:
-    return check_recipe(tiny_recipe(**{f"task.{key}": value for key, value in changes.items()}), "recipe").task
+    recipe = {f"task.{key}": value for key, value in changes.items()} | {"evaluate.split": "validation"}
+    return check_recipe(tiny_recipe(**recipe), "recipe").task
 
 
 def row(text: str, label: str | float = "a", pair: str = "the end") -> dict[str, Any]:
