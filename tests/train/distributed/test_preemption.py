@@ -78,6 +78,7 @@ def test_run_stopped_by_signals_in_two_epochs_ends_with_the_same_bits(
     assert results(workdir) == uninterrupted(processes)
 
 
+@pytest.mark.full  # tests/deploy/test_multihost.py kills workers, too
 def test_workers_end_with_a_killed_launcher_and_the_run_resumes(
     workdir: Path, run: Run, uninterrupted: Uninterrupted
 ) -> None:
