@@ -39,7 +39,7 @@ pull=(${remote:+--pull})
 run reprise environment
 
 # Training itself runs outside of DVC, which would not forward SIGTERM to it.
-run dvc repro "${pull[@]}" environment prepare
+run dvc repro "${pull[@]}" preflight
 
 # Is there anything to train? DVC reproduces the stage with `false` as its shell. It runs the shell only if neither this
 # checkout nor the cache has the results.

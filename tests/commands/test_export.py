@@ -1,6 +1,7 @@
 """`reprise export`: the folder can be loaded by transformers and read by the Hub, and its metrics are measured."""
 
 import copy
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -224,3 +225,17 @@ def test_a_regression_is_described_as_one(arguments: dict[str, Any]) -> None:
 )
 def test_the_command_fits_the_hardware(hardware: str, image: str | None, command: str) -> None:
     assert reproduce_command({"environment": {"hardware": hardware}, "image": image}) == command
+
+
+def test_labels_cannot_add_markdown_to_the_card(arguments: dict[str, Any]) -> None:
+    labels = ["a|b", "<img src=x>"]
+    arguments["evaluated"]["positive_label"] = labels[1]
+    arguments["prepared"]["labels"] = labels
+    for split in arguments["prepared"]["splits"].values():
+        split["label_counts"] = dict.fromkeys(labels, 1)
+    text = text_of(arguments, **{"task.labels": labels, "task.filter": None})
+    assert "| split | examples | a\\|b | \\<img src=x> |" in text
+    body = text[text.index("# tiny on") :]
+    assert "<img" not in body.replace("\\<img", "")
+    rows = [line for line in text.splitlines() if line.startswith("| train |")]
+    assert len(re.findall(r"(?<!\\)\|", rows[0])) == 6

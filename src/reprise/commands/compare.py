@@ -11,6 +11,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from reprise.commands.markdown import escape_markdown, markdown_table
 from reprise.core.paths import PREPARED
 from reprise.results.diff import Difference, diff_runs, format_differences
 from reprise.results.reference import Reference, read_references
@@ -409,19 +410,6 @@ def to_markdown(result: Comparison) -> str:
         *(markdown_table(("differs", "", "first", "second"), listed) if listed else ["Nothing else differs."]),
     ]
     return "\n".join(lines)
-
-
-def markdown_table(headings: Sequence[str], rows: Any) -> list[str]:
-    """Format a table in GitHub's Markdown, one row per line."""
-    return [f"| {' | '.join(map(escape_markdown, each))} |" for each in (headings, ["---"] * len(headings), *rows)]
-
-
-def escape_markdown(text: str) -> str:
-    """Escape a text so that Markdown shows it literally, on one line."""
-    flat = " ".join(text.split())
-    for sign in "\\|*_`<[":
-        flat = flat.replace(sign, f"\\{sign}")
-    return flat
 
 
 def truncate(value: Any) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from reprise.commands.markdown import escape_markdown
 from reprise.core.config import PARAMS, HubDataset, HubModel, Recipe, WheelSource
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, read_json
@@ -131,6 +132,7 @@ def model_card(
         weights=", ".join(result["weights"].values()),
         session=session,
         packages=PACKAGES,
+        escape=escape_markdown,  # labels and columns are the user's
     )
     return card
 
