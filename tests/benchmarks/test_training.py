@@ -321,7 +321,7 @@ def test_the_data_benchmark_is_interrupted_and_resumed_within_its_memory_limit(
 ) -> None:
     metrics = data.measure(tmp_path / "source", 40_000)
     assert metrics.keys() == {"prepare", "fresh", "resumed", "evaluate", "plan"}
-    assert all(100 < metrics[name]["own_mb"] < data.LIMIT_MB for name in metrics)
+    assert all(10 < metrics[name]["own_mb"] < data.LIMIT_MB for name in metrics)  # the plan imports no torch
     for name in ("fresh", "resumed"):
         assert 0 < metrics[name]["first_step_seconds"] < metrics[name]["seconds"]
 

@@ -70,7 +70,7 @@ def test_missing_data_is_refused_in_one_line(repo: Path, tmp_path: Path, run: Ru
 def test_a_backend_that_fails_is_named(repo_copy: Path, run: Run) -> None:
     give_second_backend(repo_copy, before="exit 3")
     done = run(repo_copy, "reprise", "parity", "--steps", "2", code=2)
-    assert "reprise: error: .venv-xla/bin/python: `reprise train` failed, see above; " in done.stderr
+    assert ".venv-xla/bin/python: `reprise train` failed, see above; " in done.stderr
 
 
 @pytest.mark.full

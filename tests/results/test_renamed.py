@@ -86,5 +86,5 @@ def earlier_recipe() -> dict[str, Any]:
     for old, new in RENAMED_KEYS.items():
         (old_section, old_key), (section, key) = old.split("."), new.split(".")
         recipe[old_section][old_key] = recipe[section].pop(key)
-    del recipe["run"]
+    del recipe["run"], recipe["task"]["positive_label"]  # keys that came later
     return recipe

@@ -90,7 +90,8 @@ def _check_config(config: dict[str, Any], where: str) -> None:
             "the weights are quantised, and cannot be trained",
             file=where, key="quantization_config", expected="the weights before quantisation",
         )  # fmt: skip
-    if (family := config.get("model_type")) not in CONFIG_MAPPING_NAMES:
+    family = config.get("model_type")
+    if not isinstance(family, str) or family not in CONFIG_MAPPING_NAMES:
         raise UserError(f"got {family!r}", file=where, key="model_type", expected="a family that transformers knows")
 
 
