@@ -33,14 +33,17 @@ MARKERS = {
     "full", "e2e", "images", "chaos", "batch_invariance", "report", "xla", "multihost", "slurm", "s3"
 }  # fmt: skip
 # A unit test neither types a command nor trains.
-SLOW_FIXTURES = {"run", "train", "prepared_dir", "repo"}
+SLOW_FOLDERS = {"benchmarks", "e2e"}
+SLOW_FIXTURES = {"run", "train", "prepared_dir", "repo", "machine", "make"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the unit tests: those without another marker that use no slow fixture."""
     for item in items:
         if not (
-            SLOW_FIXTURES & set(getattr(item, "fixturenames", ())) or MARKERS & {m.name for m in item.iter_markers()}
+            item.path.parent.name in SLOW_FOLDERS
+            or SLOW_FIXTURES & set(getattr(item, "fixturenames", ()))
+            or MARKERS & {m.name for m in item.iter_markers()}
         ):
             item.add_marker("unit")
 
