@@ -81,7 +81,7 @@ def run_experiment(name: str, seed: int, overrides: Iterable[str] = ()) -> None:
     """
     params = [argument for override in (*overrides, f"seed={seed}") for argument in ("--set-param", override)]
     if dvc("exp", "run", "--temp", "--name", name, *params):
-        raise UserError(f"params.yaml: seed {seed}: the pipeline failed, see above; expected it to finish")
+        raise UserError("the pipeline failed, see above", file=PARAMS, key=f"seed {seed}", expected="it to finish")
 
 
 def apply_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -92,13 +92,15 @@ def apply_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """
     unprefixed = [override.removeprefix(f"{PARAMS}:") for override in overrides]
     if not PARAMS.is_file():
-        raise UserError(f"{PARAMS}: not found; run from the repository's root, or make it with `reprise compose`")
+        expected = "the repository's root as the current folder, or `reprise compose` first"
+        raise UserError("not found", file=PARAMS, expected=expected)
     try:
         with initialize_config_dir(str(PARAMS.parent.resolve()), version_base="1.3"):
             changed = OmegaConf.to_container(compose(PARAMS.stem, unprefixed), resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         reason = next(iter(str(error).splitlines()), "")
-        raise UserError(f"-S {' -S '.join(overrides)}: expected KEY=VALUE of a key in {PARAMS}: {reason}") from None
+        given = f"-S {' -S '.join(overrides)}"
+        raise UserError(reason, key=given, expected=f"KEY=VALUE of a key in {PARAMS}") from None
     return dict(to_dict(check_recipe(changed, str(PARAMS))))
 
 
@@ -125,7 +127,7 @@ def planned_replicate_key(params: Mapping[str, Any]) -> str:
                 if name != str(LOCAL_DATA) and not any(path.is_relative_to(out) for out in outputs):
                     code[name] = dep.get_hash().value
     except DvcException as error:
-        raise UserError(f"{PIPELINE}: expected a pipeline that DVC can run here: {error}") from None
+        raise UserError(str(error), file=PIPELINE, expected="a pipeline that DVC can run here") from None
     definitions = YAML(typ="safe").load(PIPELINE.read_text(encoding="utf-8"))["stages"].values()
     keys = [key for stage in definitions for key in stage.get("params", []) if isinstance(key, str)]
     for digests in source_digests(check_recipe(params, str(PARAMS))).values():

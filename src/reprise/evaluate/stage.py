@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 
-from reprise.core.config import Recipe, Task
+from reprise.core.config import PARAMS, Recipe, Task
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, atomic_file, read_json, write_json
 from reprise.core.paths import METRICS, PLOTS, PREDICTIONS
@@ -61,10 +61,14 @@ def evaluate(recipe: Recipe, *, cpu: bool) -> None:
 def _load_labeled_split(split: str, kind: TaskKind) -> Dataset:
     if not split_shards(split):
         prepared = ", ".join(sorted(read_json(stats_path())["splits"]))
-        raise UserError(f"params.yaml: evaluate.split: no {split} split was prepared; expected one of {prepared}")
+        raise UserError(
+            f"no {split} split was prepared", file=PARAMS, key="evaluate.split", expected=f"one of {prepared}"
+        )
     examples = load_split(split)
     if kind.is_unlabeled(np.asarray(examples["label"])):
-        raise UserError(f"params.yaml: evaluate.split: the labels of the {split} split are hidden; expected validation")
+        raise UserError(
+            f"the labels of the {split} split are hidden", file=PARAMS, key="evaluate.split", expected="validation"
+        )
     return examples
 
 

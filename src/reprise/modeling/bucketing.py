@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from reprise.core.config import PARAMS
 from reprise.core.errors import UserError
 
 MAX_BUCKETS = 4  # for `auto`
@@ -33,7 +34,10 @@ def resolve_buckets(buckets: Sequence[int] | str, *lengths: npt.NDArray[np.int64
         return (*shorter, max(last, longest))
     if max(buckets) < longest:
         raise UserError(
-            f"params.yaml: train.bucket_lengths: the longest text has {longest} tokens; expected a bucket that fits it"
+            f"the longest text has {longest} tokens",
+            file=PARAMS,
+            key="train.bucket_lengths",
+            expected="a bucket that fits it",
         )
     return tuple(sorted(set(buckets)))
 

@@ -44,10 +44,10 @@ class Pretrained:
     notes: list[str]
 
 
-def load_classifier(folder: Path, kind: TaskKind | None = None, pad_token_id: int | None = None) -> PreTrainedModel:
+def load_classifier(folder: Path, kind: TaskKind | None = None) -> PreTrainedModel:
     """Load a trained classifier, or a pretrained encoder with a head for `kind`: see `load_pretrained`."""
     if kind:
-        return load_pretrained(folder, kind, pad_token_id).model
+        return load_pretrained(folder, kind).model
     model, loading = _load(folder, {})
     if problem := _find_misfit(model, loading, trained=True):
         raise UserError(problem, file=folder, expected="the weights and the config.json of one training run")

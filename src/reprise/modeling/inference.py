@@ -120,7 +120,7 @@ def load_predictor(recipe: Recipe | ModelRecipe, *, cpu: bool) -> Callable[[Data
         UserError: there is no final model, or it has other labels than the recipe.
     """
     if not (FINAL_MODEL / "config.json").is_file():
-        raise UserError(f"{FINAL_MODEL}: not found; expected the model that `dvc repro` makes")
+        raise UserError("not found", file=FINAL_MODEL, expected="the model that `dvc repro` makes")
     disable_malloc_trim()
     model, tokenizer, batch_size = load_classifier(FINAL_MODEL), load_tokenizer(FINAL_MODEL), recipe.evaluate.batch_size
     check_labels(model.config.id2label, recipe.task.kind)

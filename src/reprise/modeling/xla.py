@@ -172,8 +172,9 @@ class CompilationMonitor:
         if self.previous and programs - self.previous[0] > shapes - self.previous[1]:
             listed = ", ".join(f"{phase} {rows} × {length}" for phase, rows, length in sorted(self.shapes))
             raise UserError(
-                f"train: XLA compiled {programs - self.previous[0]} programs in this epoch for "
-                f"{shapes - self.previous[1]} new batch shapes (all shapes: {listed}); expected at most one program "
-                "per new shape: something in a step depends on a value"
+                f"XLA compiled {programs - self.previous[0]} programs in this epoch for "
+                f"{shapes - self.previous[1]} new batch shapes (all shapes: {listed})",
+                key="train",
+                expected="at most one program per new shape: something in a step depends on a value",
             )
         self.previous = programs, shapes
