@@ -6,18 +6,22 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Run a command with the source of the current checkout, if there is one.
+    """Run a command in the root of the current checkout, and with its source, if there is one.
 
-    DVC runs queued experiments in copies of the repository, each with its own source, but the `reprise` on the PATH is
-    installed from the original checkout. An experiment must run the code of its copy to be reproducible.
+    As with git, the current folder may be below the root. DVC runs queued experiments in copies of the repository,
+    each with its own source, but the `reprise` on the PATH is installed from the original checkout. An experiment must
+    run the code of its copy to be reproducible.
     """
-    source = Path("src/reprise")
+    folder = Path.cwd()
+    root = next((parent for parent in (folder, *folder.parents) if (parent / ".dvc").is_dir()), folder)
+    source = root / "src/reprise"
     if source.is_dir() and not source.samefile(Path(__file__).parent) and "REPRISE_REEXECUTED" not in os.environ:
-        environment = {**os.environ, "PYTHONPATH": "src", "REPRISE_REEXECUTED": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(source.parent), "REPRISE_REEXECUTED": "1"}
         os.execve(sys.executable, [sys.executable, "-m", "reprise", *sys.argv[1:]], environment)  # noqa: S606
     from reprise.cli import app
 
-    app(prog_name="reprise")
+    os.chdir(root)
+    app(prog_name="reprise", obj=folder.relative_to(root))
 
 
 if __name__ == "__main__":

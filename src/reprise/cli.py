@@ -17,9 +17,26 @@ from typer.exceptions import TyperException
 from reprise.core.errors import UserError
 from reprise.train.distributed.launch_config import LaunchConfig
 
+# The groups of `reprise --help`.
+COMMAND_GROUPS = {
+    "Recipe and results": ("compose", "summary", "report"),
+    "Experiments": ("runs", "compare", "seeds", "seed-noise", "prune"),
+    "Model": ("predict", "export"),
+    "Reproducibility": ("verify", "parity"),
+    "Stages, which `dvc repro` runs": (
+        "environment", "sources", "fetch", "prepare", "preflight", "train", "evaluate",
+    ),
+}  # fmt: skip
+
 
 class ErrorHandlingGroup(TyperGroup):
     """Command group that reports bad input in one line with exit code 2, and Ctrl-C with exit code 130."""
+
+    def format_commands(self, _: Any, formatter: Any) -> None:
+        """List the commands in their groups, each with the whole first sentence of its help."""
+        for heading, names in COMMAND_GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in names])
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command and convert its errors to exit codes."""
@@ -58,24 +75,66 @@ def write_traceback() -> Path:
 app = typer.Typer(
     cls=ErrorHandlingGroup,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Fine-tune a pretrained encoder reproducibly: the same recipe gives the same model.
 
-The recipe is params.yaml; `reprise compose` writes it from the recipe catalog in recipes/. `dvc repro` runs the recipe:
-the stages environment, sources, fetch-data, fetch-model, prepare, preflight, train and evaluate, and of these only what
-changed. The commands of the same names run a single stage and are rarely typed by hand.""",
+The recipe is params.yaml; `reprise compose` writes it from the recipe catalog in recipes/. `dvc repro` runs the recipe,
+and of its stages only what changed. The commands work in any folder of the repository.""",
 )
+
+
+def _from_user_folder(context: typer.Context, path: Path | None) -> Path | None:
+    """Return a path that the user typed in a folder below the root, from the root."""
+    return path and Path(os.path.normpath((context.obj or Path()) / path))
+
+
+def _complete_run(incomplete: str) -> list[str]:
+    """Complete the name of a run, with or without `seeds:`."""
+    from reprise.results.runs import SEEDS_PREFIX, WORKSPACE, experiments
+
+    prefix = SEEDS_PREFIX if incomplete.startswith(SEEDS_PREFIX) else ""
+    names = [WORKSPACE, "HEAD", *(experiment.name for experiment in experiments())]
+    return [f"{prefix}{name}" for name in names if f"{prefix}{name}".startswith(incomplete)]
+
+
+def _complete_choice(incomplete: str) -> list[str]:
+    """Complete a choice of the recipe catalog, such as `task=mrpc`."""
+    from reprise.commands.compose import list_recipes
+
+    choices = [f"{group}={name}" for group, names in list_recipes().items() for name, _ in names]
+    return [choice for choice in choices if choice.startswith(incomplete)]
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        from importlib.metadata import version
+
+        from reprise.results.vcs import try_output
+
+        commit = try_output("git", "describe", "--always", "--dirty", "--abbrev=12")
+        typer.echo(f"reprise {version('reprise')}" + (f", commit {commit}" if commit else ""))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and the commit."),
+    ] = False,
+) -> None:
+    """Options of `reprise` itself."""
 
 
 @app.command()
 def environment(context: typer.Context) -> None:
-    """Stage 1: check packages, recipe and device, write environment.json.
+    """Stage 1: check packages, recipe and device.
 
-    The packages must have the versions of the lock files. What training needs is checked here, before DVC removes any
-    earlier result: params.yaml, the device, the launch profile, trackers, and the environment variables of `train`.
+    The packages must have the versions of the lock files; environment.json lists them. What training needs is checked
+    here, before DVC removes any earlier result: params.yaml, the device, the launch profile, trackers, and the
+    environment variables of `train`.
     """
     from reprise.core.files import write_json
     from reprise.core.paths import experiment_root
@@ -97,9 +156,9 @@ def environment(context: typer.Context) -> None:
 
 @app.command()
 def sources() -> None:
-    """Stage 2: check the recipe's own files in data/own/, write their digests.
+    """Stage 2: check the recipe's own files in data/own/.
 
-    The next stages depend on these digests in data/sources.json, so other files in data/own/ do not matter.
+    The next stages depend on their digests in data/sources.json, so other files in data/own/ do not matter.
     """
     from reprise.core.config import LocalDataset, LocalModel
     from reprise.core.files import write_json
@@ -122,7 +181,7 @@ def fetch(
         Literal["data", "model"] | None, typer.Argument(help="The one to download (default: both).")
     ] = None,
 ) -> None:
-    """Stages 3 and 4: download data and model and verify their digests.
+    """Stages 3 and 4: download data and model, check digests.
 
     These are the only stages that use the network.
     """
@@ -146,7 +205,10 @@ def prepare() -> None:
 
 @app.command()
 def preflight() -> None:
-    """Stage 6: check that model, tokenizer and data fit together, before training replaces earlier results."""
+    """Stage 6: check that model, tokenizer and data fit.
+
+    It runs before training replaces earlier results.
+    """
     _go_offline()
     from dataclasses import asdict
 
@@ -244,7 +306,9 @@ def compose(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[GROUP=CHOICE | KEY=VALUE]...", help="Choices and values that differ from the defaults."
+            metavar="[GROUP=CHOICE | KEY=VALUE]...",
+            help="Choices and values that differ from the defaults.",
+            autocompletion=_complete_choice,
         ),
     ] = None,
 ) -> None:
@@ -283,13 +347,22 @@ def predict(
         list[str] | None, typer.Argument(metavar="[TEXT [TEXT]]", help="A text, or the two texts of a sentence pair.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="Table (CSV, TSV, JSON lines, Parquet) with the model's text columns.")
+        Path | None,
+        typer.Option(
+            help="Table (CSV, TSV, JSON lines, Parquet) with the model's text columns.", callback=_from_user_folder
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Output file for --file, ending in .jsonl (default: standard output).")
+        Path | None,
+        typer.Option(
+            help="Output file for --file, ending in .jsonl (default: standard output).", callback=_from_user_folder
+        ),
     ] = None,
     submission: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the submission files of a benchmark such as GLUE.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write the submission files of a benchmark such as GLUE.", callback=_from_user_folder
+        ),
     ] = None,
 ) -> None:
     """Predict labels of texts with the final model.
@@ -384,7 +457,10 @@ def parity(
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that is empty or does not exist.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Folder that is empty or does not exist.", callback=_from_user_folder),
+    ],
 ) -> None:
     """Export the final model with a model card for the Hub.
 
@@ -400,9 +476,16 @@ def export(
 def report(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Runs to show (default: the workspace, HEAD and all experiments)."),
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Runs to show (default: the workspace, HEAD and all experiments).",
+            autocompletion=_complete_run,
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Output file.")] = Path("report/index.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Output file (default: report/index.html).", callback=_from_user_folder),
+    ] = None,
 ) -> None:
     """Write an HTML report of all runs.
 
@@ -412,13 +495,40 @@ def report(
     _go_offline()
     from reprise.report.build import report
 
-    report(runs or (), out)
+    report(runs or (), out or Path("report/index.html"))
+
+
+@app.command()
+def runs(
+    sort: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Sort by a metric, best first, or by a key such as train.learning_rate."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, with all metrics and intervals.")] = False,
+) -> None:
+    """List all runs with changed parameters and metrics.
+
+    The runs are the workspace, HEAD and all experiments that have results. Changed parameters are those that differ
+    from the first of them.
+
+    For example: reprise runs --sort accuracy
+    """
+    from reprise.commands.runs import list_runs
+
+    list_runs(sort, as_json=json)
 
 
 @app.command()
 def compare(
-    before: Annotated[str, typer.Argument(metavar="FIRST", help="Run or group to compare with, the baseline.")],
-    after: Annotated[str, typer.Argument(metavar="SECOND", help="Run or group that may be better.")],
+    before: Annotated[
+        str,
+        typer.Argument(
+            metavar="FIRST", help="Run or group to compare with, the baseline.", autocompletion=_complete_run
+        ),
+    ],
+    after: Annotated[
+        str, typer.Argument(metavar="SECOND", help="Run or group that may be better.", autocompletion=_complete_run)
+    ],
     rows: Annotated[
         int, typer.Option(min=0, help="Number of differently predicted examples to print, for two single runs.")
     ] = 5,

@@ -1,0 +1,111 @@
+"""The list of runs, on synthetic runs; from a folder below the root, on a trained repository."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reprise.commands import runs as command
+from reprise.core.errors import UserError
+from reprise.results.run import read_result
+from reprise.results.runs import Run
+from synthetic_runs import files
+from tiny import Run as RunCommand
+from tiny import tiny_recipe
+
+CREATED = datetime(2026, 11, 25, 17, 0, tzinfo=UTC)
+
+
+def run(name: str, kind: Any = "experiment", **changes: Any) -> Run:
+    content = files(tiny_recipe(**changes), steps=10, rows=200)
+    commit = hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+    return Run(name, kind, commit, CREATED, read_result(content.get, name), content.get)
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """HEAD, another seed, and another learning rate, which the synthetic metrics reward."""
+    made = [
+        run("HEAD", "commit"),
+        run("[red]second[/red]", seed=43),
+        run("gentler", **{"train.learning_rate": 1e-4, "train.epochs": 7}),
+    ]
+    monkeypatch.setattr(command, "all_runs", lambda: made)
+    return made
+
+
+def listed(capsys: pytest.CaptureFixture[str], sort: str | None = None) -> list[dict[str, Any]]:
+    command.list_runs(sort, as_json=True)
+    content: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return content
+
+
+def test_json_has_changed_parameters_metrics_and_intervals(
+    three: list[Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = listed(capsys)
+    assert [each["name"] for each in shown] == ["HEAD", "[red]second[/red]", "gentler"]
+    assert [each["changed"] for each in shown] == [{}, {"seed": 43}, {"train.learning_rate": 1e-4, "train.epochs": 7}]
+    assert shown[0]["metrics"] == three[0].result.metrics
+    assert shown[0]["ci95"]["accuracy"]["low"] < shown[0]["metrics"]["evaluate"]["accuracy"]
+    assert shown[0]["created"] == "2026-11-25T17:00:00+00:00"
+
+
+def test_runs_are_sorted_by_a_metric_best_first(three: list[Run], capsys: pytest.CaptureFixture[str]) -> None:
+    scores = [each["metrics"]["evaluate"]["accuracy"] for each in listed(capsys, "accuracy")]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) > 1
+
+
+def test_runs_are_sorted_by_a_key_ascending(three: list[Run], capsys: pytest.CaptureFixture[str]) -> None:
+    assert [each["name"] for each in listed(capsys, "train.learning_rate")][0] == "gentler"
+    assert [each["seed"] for each in listed(capsys, "seed")] == sorted(each.seed for each in three)
+
+
+def test_runs_without_the_key_come_last(
+    three: list[Run], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del three[0].result.recipe["train.epochs"]
+    assert [each["name"] for each in listed(capsys, "train.epochs")][-1] == "HEAD"
+
+
+def test_an_unknown_key_to_sort_by_is_refused_with_the_metrics(three: list[Run]) -> None:
+    with pytest.raises(UserError) as refused:
+        command.list_runs("acuracy")
+    assert refused.value.key == "runs --sort"
+    assert "accuracy" in refused.value.expected
+
+
+def test_the_table_shows_names_as_text_and_fits_60_columns(
+    three: list[Run], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    command.list_runs("accuracy")
+    shown = capsys.readouterr().out
+    assert "[red]second" in shown
+    assert "train.learning_rate=0.0001" in shown
+    assert "reprise compare HEAD" in shown
+    monkeypatch.setenv("COLUMNS", "60")
+    command.list_runs()
+    assert max(map(len, capsys.readouterr().out.splitlines()[:8])) <= 60
+
+
+def test_no_runs_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "all_runs", list)
+    with pytest.raises(UserError) as refused:
+        command.list_runs()
+    assert refused.value.expected == "the results of `dvc repro`"
+
+
+def test_another_task_is_shown_by_its_name_and_another_model_by_its_own() -> None:
+    before = {"model": "minilm", "task.name": "a", "task.labels": ["x"], "seed": 1}
+    after = {"model": "bert", "task.name": "b", "task.labels": ["y"], "seed": 1}
+    assert command.changes(before, after) == {"model": "bert", "task.name": "b"}
+
+
+def test_a_command_finds_the_root_from_a_folder_below(trained_repo: Path, run: RunCommand) -> None:
+    shown = run(trained_repo / "docker/cpu", "reprise", "runs", "--json")
+    assert [each["name"] for each in json.loads(shown.stdout)] == ["HEAD"]
