@@ -16,15 +16,15 @@ from tiny import ROOT, Run, write_params
 SCRIPT = str(Path(sys.executable).parent / "reprise")
 MODULE = (sys.executable, "-m", "reprise")
 COMMANDS = (
-    "environment", "sources", "fetch", "prepare", "preflight", "train", "evaluate",
-    "compose", "summary", "predict", "verify", "seed-noise", "parity", "export", "report", "compare", "seeds", "prune"
+    "compose", "summary", "report", "runs", "compare", "seeds", "seed-noise", "prune", "predict", "export",
+    "verify", "parity", "environment", "sources", "fetch", "prepare", "preflight", "train", "evaluate",
 )  # fmt: skip
 SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def listed_commands(text: str) -> list[str]:
     """Return the commands that a help text lists."""
-    return re.findall(r"^  ([\w-]+)  +\S", text.partition("Commands:")[2], flags=re.MULTILINE)
+    return re.findall(r"^  ([\w-]+)  +\S", text.partition("Recipe and results:")[2], flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", [(SCRIPT,), MODULE], ids=["reprise", "python -m reprise"])
@@ -34,6 +34,44 @@ def test_the_help_lists_every_command(tmp_path: Path, run: Run, command: tuple[s
     assert tuple(listed_commands(shown.stdout)) == COMMANDS
     assert "dvc repro" in shown.stdout
     assert shown.stderr == ""
+
+
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_no_line_of_the_help_is_cut_off(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("TERMINAL_WIDTH", columns)
+    shown = CliRunner().invoke(app, ["--help"], prog_name="reprise").stdout
+    assert "..." not in shown
+    assert max(map(len, shown.splitlines())) <= int(columns)
+
+
+def test_the_version_names_the_commit(repo: Path, run: Run) -> None:
+    commit = run(repo, "git", "rev-parse", "HEAD").stdout[:12]
+    assert re.fullmatch(rf"reprise \d+\.\d+\.\d+, commit {commit}\n", run(repo, "reprise", "--version").stdout)
+
+
+@pytest.mark.parametrize(
+    ("typed", "completions"),
+    [("compo", ["compose"]), ("compose task=mr", ["task=mrpc"]), ("compare HE", ["HEAD"]), ("report seeds:w", ["seeds:workspace"])],
+)  # fmt: skip
+def test_the_shell_completes_commands_choices_and_runs(
+    repo: Path, run: Run, typed: str, completions: list[str]
+) -> None:
+    words = f"reprise {typed}"
+    shown = run(
+        repo, "reprise", env={"_REPRISE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    )  # fmt: skip
+    assert shown.stdout.split() == completions
+
+
+def test_paths_are_those_of_the_folder_in_which_the_command_was_typed(repo: Path, run: Run) -> None:
+    refused = run(repo / "docs", "reprise", "predict", "--file", "nothing.csv", code=2)
+    assert "reprise: error: " in refused.stderr
+    (repo / "docs/mine").mkdir()
+    (repo / "docs/mine/file").touch()
+    refused = run(repo / "docs", "reprise", "export", "mine", code=2)
+    assert "docs/mine" in refused.stderr
+    shutil.rmtree(repo / "docs/mine")
 
 
 def help_of(command: str) -> str:

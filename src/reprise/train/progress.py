@@ -6,6 +6,8 @@ import time
 from tqdm import tqdm
 
 LOG_EVERY_S = 5.0
+# What matters least stands last, where a narrow terminal cuts.
+BAR = "{desc}|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
 
 
 class Progress:
@@ -20,25 +22,28 @@ class Progress:
             enabled,
         )
         self.bar = tqdm(
-            total=total_steps, desc="train", unit="step", dynamic_ncols=True,
-            disable=not (enabled and sys.stderr.isatty()),
-        )  # fmt: skip
+            total=total_steps, dynamic_ncols=True, disable=not (enabled and sys.stderr.isatty()), bar_format=BAR
+        )
         self.last_line = time.perf_counter()
 
     def advance(self, steps: int = 1) -> None:
         """Move the bar forward."""
+        self.bar.set_description_str(f"epoch {self.epoch(self.bar.n + steps)}/{self.epochs} ", refresh=False)
         self.bar.update(steps)
+
+    def epoch(self, steps_done: int) -> int:
+        """Return the epoch, from 1, of the latest of the steps that are done."""
+        return max(steps_done - 1, 0) // self.steps_per_epoch + 1
 
     def show(self, steps_done: int, loss: float, examples_per_second: float, elapsed: float) -> None:
         """Show the mean loss of the latest steps, the speed and the time left; `elapsed` in seconds."""
-        self.bar.set_postfix_str(f"loss {loss:.3f}, {examples_per_second:.0f} examples/s")
+        self.bar.set_postfix_str(f"{examples_per_second:.0f} examples/s, loss {loss:.3f}", refresh=False)
         now = time.perf_counter()
         if self.bar.disable and self.enabled and now - self.last_line > LOG_EVERY_S:
             self.last_line = now
             left = tqdm.format_interval(elapsed / steps_done * (self.total_steps - steps_done))
-            epoch = (steps_done - 1) // self.steps_per_epoch + 1
             print(
-                f"train: epoch {epoch}/{self.epochs}, step {steps_done}/{self.total_steps}, "
+                f"train: epoch {self.epoch(steps_done)}/{self.epochs}, step {steps_done}/{self.total_steps}, "
                 f"loss {loss:.3f}, {examples_per_second:.0f} examples/s, {left} left",
                 flush=True,
             )

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from tqdm import tqdm
+
 # Ranks must stop after the same step. They agree only this often, because agreeing waits for the device.
 SYNC_EVERY_STEPS = 10
 
@@ -38,7 +40,9 @@ class StopRequest:
         self.signal = number
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         name = signal.Signals(number).name
-        print(f"train: {name}: finishing the step and writing a checkpoint", file=sys.stderr, flush=True)
+        # Through tqdm, so that the line is not appended to the progress bar.
+        tqdm.write(f"train: {name}: finishing the step and writing a checkpoint", file=sys.stderr)
+        sys.stderr.flush()
 
     @property
     def requested(self) -> bool:
