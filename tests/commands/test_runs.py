@@ -61,7 +61,7 @@ def test_runs_are_sorted_by_a_metric_best_first(three: list[Run], capsys: pytest
 
 
 def test_runs_are_sorted_by_a_key_ascending(three: list[Run], capsys: pytest.CaptureFixture[str]) -> None:
-    assert [each["name"] for each in listed(capsys, "train.learning_rate")][0] == "gentler"
+    assert next(each["name"] for each in listed(capsys, "train.learning_rate")) == "gentler"
     assert [each["seed"] for each in listed(capsys, "seed")] == sorted(each.seed for each in three)
 
 

@@ -30,6 +30,7 @@ def test_the_bar_shows_epoch_and_rate_in_60_columns(terminal: Terminal) -> None:
     for steps in range(1, 401):
         bar.advance()
         bar.show(steps, 0.4123, 223.6, 10.0)
+    bar.bar.refresh()  # tqdm draws ten times a second
     bar.close()
     shown = terminal.getvalue().replace("\n", "\r").split("\r")
     assert max(map(len, shown)) <= 60
