@@ -37,10 +37,8 @@ def test_the_help_lists_every_command(tmp_path: Path, run: Run, command: tuple[s
 
 
 @pytest.mark.parametrize("columns", ["60", "80"])
-def test_no_line_of_the_help_is_cut_off(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
-    monkeypatch.setenv("COLUMNS", columns)
-    monkeypatch.setenv("TERMINAL_WIDTH", columns)
-    shown = CliRunner().invoke(app, ["--help"], prog_name="reprise").stdout
+def test_no_line_of_the_help_is_cut_off(tmp_path: Path, run: Run, columns: str) -> None:
+    shown = run(tmp_path, *MODULE, "--help", env=SOURCE | {"COLUMNS": columns}).stdout
     assert "..." not in shown.partition("Options:")[2]
     assert max(map(len, shown.splitlines())) <= int(columns)
 
