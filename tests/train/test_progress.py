@@ -1,7 +1,9 @@
 """What a run prints while it trains: a bar in a terminal, lines elsewhere."""
 
-import io
+import os
 import sys
+import termios
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -9,48 +11,53 @@ from reprise.train import progress
 from reprise.train.progress import Progress
 
 
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Callable[[], list[str]]]]:
+    """Makes stderr a terminal of 60 columns; returns a function that reads the lines drawn on it."""
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (20, 60))
 
-    def isatty(self) -> bool:
-        return True
+    def open_terminal() -> Callable[[], list[str]]:
+        monkeypatch.setattr(sys, "stderr", os.fdopen(slave, "w", closefd=False))
+
+        def read() -> list[str]:
+            sys.stderr.flush()
+            os.set_blocking(master, False)
+            drawn = os.read(master, 1 << 16).decode()
+            return [line for line in drawn.replace("\n", "\r").split("\r") if line.strip()]
+
+        return read
+
+    yield open_terminal
+    os.close(slave)
+    os.close(master)
 
 
-def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Make stderr a terminal of 60 columns; within a test, because pytest replaces stderr after its fixtures."""
-    stream = Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
-    for name, value in (("COLUMNS", "61"), ("LINES", "20")):  # tqdm leaves the last column free
-        monkeypatch.setenv(name, value)
-    return stream
-
-
-def test_the_bar_shows_epoch_and_rate_in_60_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = open_terminal(monkeypatch)
+def test_the_bar_shows_epoch_and_rate_in_60_columns(terminal: Callable[[], Callable[[], list[str]]]) -> None:
+    drawn = terminal()
     bar = Progress(642, 321, 2, enabled=True)
     for steps in range(1, 401):
         bar.advance()
         bar.show(steps, 0.4123, 223.6, 10.0)
     bar.bar.refresh()  # tqdm draws ten times a second
     bar.close()
-    shown = terminal.getvalue().replace("\n", "\r").split("\r")
-    assert max(map(len, shown)) <= 60
-    last = [line for line in shown if line.strip()][-1]
-    assert last.startswith("epoch 2/2 |")
-    assert "400/642" in last
-    assert "224 examples/s" in last
+    lines = drawn()
+    assert max(map(len, lines)) <= 60
+    assert lines[-1].startswith("epoch 2/2 |")
+    assert "400/642" in lines[-1]
+    assert "224 examples/s" in lines[-1]
 
 
 def test_validation_metrics_stand_on_a_line_of_their_own(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    terminal: Callable[[], Callable[[], list[str]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    terminal = open_terminal(monkeypatch)
+    drawn = terminal()
     bar = Progress(642, 321, 2, enabled=True)
     bar.advance()
     bar.show_validation(0, {"accuracy": 0.81})
-    assert capsys.readouterr().out == "train: epoch 1/2: validation accuracy 0.8100\n"
-    assert "epoch 1/2 |" in terminal.getvalue()
     bar.close()
+    assert capsys.readouterr().out == "train: epoch 1/2: validation accuracy 0.8100\n"
+    assert "epoch 1/2 |" in drawn()[-1]
 
 
 def test_elsewhere_a_line_every_few_seconds_has_epoch_step_loss_rate_and_time_left(
@@ -61,10 +68,14 @@ def test_elsewhere_a_line_every_few_seconds_has_epoch_step_loss_rate_and_time_le
     assert capsys.readouterr().out == "train: epoch 1/2, step 321/642, loss 0.412, 224 examples/s, 01:00 left\n"
 
 
-def test_other_ranks_print_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    terminal = open_terminal(monkeypatch)
+def test_other_ranks_print_nothing(
+    terminal: Callable[[], Callable[[], list[str]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = terminal()
     bar = Progress(642, 321, 2, enabled=False)
     bar.advance()
     bar.show(1, 0.4, 224, 1.0)
     bar.show_validation(0, {"accuracy": 0.81})
-    assert capsys.readouterr().out == terminal.getvalue() == ""
+    assert capsys.readouterr().out == ""
+    with pytest.raises(BlockingIOError):
+        drawn()
