@@ -247,6 +247,14 @@ def test_a_mistake_in_the_recipe_is_reported_before_any_work(repo_copy: Path, ru
     assert results(repo_copy) == before
 
 
+def test_the_model_of_a_version_is_an_artifact_that_others_get(repo_copy: Path, tmp_path: Path, run: Run) -> None:
+    run(repo_copy, "gto", "register", "model", "--version", "v1.0.0")
+    shown = run(repo_copy, "gto", "show", "--json", "model").stdout
+    assert "v1.0.0" in shown
+    run(tmp_path, "dvc", "artifacts", "get", str(repo_copy), "model", "--rev", "v1.0.0", "-o", "received")
+    assert digests(tmp_path, "received").values() == digests(repo_copy, "models/final").values()
+
+
 def test_params_and_metrics_are_compared(repo_copy: Path, run: Run) -> None:
     write_params(repo_copy, **{"train.learning_rate": 1e-3})
     (change,) = json.loads(run(repo_copy, "dvc", "params", "diff", "--json").stdout)["params.yaml"].items()
