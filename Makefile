@@ -13,22 +13,22 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # What these variables hold is data for a command, never text for make or a shell to run. They are taken from make's
 # command line alone: one that was exported for another program does not change what is trained.
-DATA := TASK MODEL ARGS N RUNS REV ROWS STRICT PROCESSES
+DATA := TASK MODEL TRAIN ARGS N RUNS REV ROWS STRICT PROCESSES
 $(foreach name,$(DATA),$(if $(filter command,$(firstword $(origin $(name)))),\
   $(eval override $(name) := $$(value $(name)))$(eval export $(name)),$(eval override undefine $(name))))
 
-# The commands of `make train` and `make train-*`, with TASK, MODEL and ARGS as $1, $2 and $3.
-# A recipe from the catalog: make train TASK=mrpc MODEL=bert-base-uncased
+# The commands of `make train` and `make train-*`, with TASK, MODEL, TRAIN and ARGS as $1 to $4.
+# A recipe from the catalog: make train TASK=mrpc MODEL=bert-base-uncased TRAIN=lora
 # An experiment, with arguments of `dvc exp run`: make train ARGS="-S train.epochs=3"
 define RUN
-[ -z "$$1$$2" ] || reprise compose $${1:+"task=$$1"} $${2:+"model=$$2"}
-if [ -z "$$3" ]; then dvc repro
+[ -z "$$1$$2$$3" ] || reprise compose $${1:+"task=$$1"} $${2:+"model=$$2"} $${3:+"train=$$3"}
+if [ -z "$$4" ]; then dvc repro
 else
-  options=$$(xargs -r printf '%s\n' <<< "$$3")  # splits at spaces and removes quotes
+  options=$$(xargs -r printf '%s\n' <<< "$$4")  # splits at spaces and removes quotes
   mapfile -t options <<< "$$options"
   dvc exp run "$${options[@]}"
 fi
-[[ " $$3 " = *" --queue "* ]] || reprise summary
+[[ " $$4 " = *" --queue "* ]] || reprise summary
 endef
 export RUN
 
@@ -61,11 +61,11 @@ help:  ## List the targets
 
 setup: $(VENV)/.installed  ## Create .venv from the hash locks in docker/cpu
 
-train: setup  ## Run the recipe in params.yaml (TASK=… MODEL=… of the catalog; ARGS="-S …": an experiment; PROCESSES=2)
-	@bash -ec "$$RUN" make "$$TASK" "$$MODEL" "$$ARGS"
+train: setup  ## Run the recipe in params.yaml (TASK=… MODEL=… TRAIN=… of the catalog; ARGS="-S …": experiment; PROCESSES=2)
+	@bash -ec "$$RUN" make "$$TASK" "$$MODEL" "$$TRAIN" "$$ARGS"
 
 $(addprefix train-,$(KINDS)): train-%:  ## Run the recipe in the image of the hardware (ENGINE=docker|podman, GPUS=0,1)
-	@docker/run $(FOLDER) bash -ec "$$RUN" make "$$TASK" "$$MODEL" "$$ARGS"
+	@docker/run $(FOLDER) bash -ec "$$RUN" make "$$TASK" "$$MODEL" "$$TRAIN" "$$ARGS"
 
 $(addprefix shell-,$(KINDS)): shell-%:  ## Open a shell in the image, with this checkout mounted
 	@docker/run $(FOLDER) bash

@@ -44,7 +44,9 @@ ATTACKS = ["x; touch pwned", "$(touch pwned)", "$$(touch pwned)", "`touch pwned`
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_no_value_of_train_runs(make: Make, attack: str) -> None:
-    (composed, ran, summarised) = make("train", f"TASK={attack}", f"MODEL={attack}", f"ARGS=-S train.epochs='{attack}'")
+    (composed, ran, summarised) = make(
+        "train", f"TASK={attack}", f"MODEL={attack}", f"TRAIN={attack}", f"ARGS=-S train.epochs='{attack}'"
+    )
     assert composed[:2] == ["reprise", "compose"]
     assert ran[:4] == ["dvc", "exp", "run", "-S"]
     assert summarised == ["reprise", "summary"]
@@ -59,7 +61,7 @@ def test_no_value_of_other_targets_runs(make: Make, attack: str, target: str) ->
 
 
 def test_the_environment_sets_no_variable(make: Make) -> None:
-    exported = dict.fromkeys(["TASK", "MODEL", "ARGS", "N", "RUNS", "REV", "STRICT"], "mrpc")
+    exported = dict.fromkeys(["TASK", "MODEL", "TRAIN", "ARGS", "N", "RUNS", "REV", "STRICT"], "mrpc")
     assert make("train", **exported) == [["dvc", "repro"], ["reprise", "summary"]]
 
 
@@ -75,6 +77,7 @@ def test_the_environment_sets_no_variable(make: Make) -> None:
                 ["reprise", "summary"],
             ],
         ),
+        (["train", "TRAIN=lora"], [["reprise", "compose", "train=lora"], ["dvc", "repro"], ["reprise", "summary"]]),
         # Queued experiments have no metrics yet.
         (
             ["train", "ARGS=-S 'train.learning_rate=2e-5,5e-5' --queue"],
