@@ -311,14 +311,16 @@ def compose(
             autocompletion=_complete_choice,
         ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Discard edits of params.yaml by hand.")] = False,
 ) -> None:
     """Compose params.yaml from the recipe catalog.
 
-    Without arguments, list the catalog.
+    Without arguments, list the catalog. What is not given has its default value. If an edit of params.yaml by hand
+    would be lost, nothing is written, and the command that keeps it is shown.
 
     For example: reprise compose task=mrpc model=bert-base-uncased train.learning_rate=3e-5
     """
-    from reprise.commands.compose import compose_recipe, list_recipes, write_recipe
+    from reprise.commands.compose import check_edits, compose_recipe, list_recipes, write_recipe
     from reprise.core.config import PARAMS
 
     if not overrides:
@@ -326,7 +328,10 @@ def compose(
 
         print_recipes(list_recipes())
         return
-    for difference in write_recipe(compose_recipe(overrides), overrides, PARAMS) or ["nothing changed"]:
+    recipe = compose_recipe(overrides)
+    if not force:
+        check_edits(recipe, overrides, PARAMS)
+    for difference in write_recipe(recipe, overrides, PARAMS) or ["nothing changed"]:
         typer.echo(f"{PARAMS}: {difference}")
 
 

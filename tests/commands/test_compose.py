@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reprise.commands.compose import GROUPS, compose_recipe, list_recipes, write_recipe
+from reprise.commands.compose import GROUPS, check_edits, compose_recipe, list_recipes, write_recipe
 from reprise.core.config import Recipe, to_dict
 from reprise.core.errors import UserError
 from reprise.core.files import read_json
@@ -314,3 +314,54 @@ def test_a_value_may_refer_to_another_key() -> None:
         compose_recipe(["evaluate.batch_size=${train.batch_size}", "train.batch_size=24"])["evaluate"]["batch_size"]
         == 24
     )
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Path:
+    """A composed params.yaml with two edits by hand."""
+    file = tmp_path / "params.yaml"
+    write(["task=mrpc", "train.learning_rate=3e-05"], file)
+    text = file.read_text(encoding="utf-8")
+    for before, after in (("max_steps: null", "max_steps: 100"), ("save_steps: ", "save_steps: 7  # ")):
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def check(overrides: list[str], file: Path) -> None:
+    check_edits(compose_recipe(overrides, CATALOG), overrides, file, CATALOG)
+
+
+def test_edits_by_hand_that_composing_would_lose_are_shown_with_the_command_that_keeps_them(edited: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        check(["task=sst2"], edited)
+    assert refused.value.problem.endswith("train.max_steps=100, run.save_steps=7")
+    keeping = "reprise compose task=sst2 train.max_steps=100 run.save_steps=7"
+    assert refused.value.expected == f"`{keeping}` to keep it, or --force"
+    check(shlex.split(keeping)[2:], edited)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.max_steps=5", "run.save_steps=9"],  # the command names them
+        ["train=default", "run.save_steps=9"],  # and chooses the section anew
+        ["train.max_steps=100", "run.save_steps=7"],  # the same values
+    ],
+)
+def test_edits_that_the_command_replaces_are_not_lost(edited: Path, overrides: list[str]) -> None:
+    check(overrides, edited)
+
+
+def test_what_an_earlier_command_set_is_no_edit(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    write(["task=mrpc", "train.learning_rate=3e-05", "task.labels=[a, b]", "task.positive_label=a"], file)
+    check(["task=sst2"], file)
+
+
+def test_nothing_is_known_about_a_file_that_no_command_made(edited: Path) -> None:
+    edited.write_text(edited.read_text(encoding="utf-8").replace("# Made by: ", "# By hand: "), encoding="utf-8")
+    check(["task=sst2"], edited)
+    edited.unlink()
+    check(["task=sst2"], edited)

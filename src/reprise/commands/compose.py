@@ -1,6 +1,7 @@
 """Compose params.yaml from the recipe catalog: recipes/, a folder of Hydra config groups."""
 
 import difflib
+import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ RESOLVERS = (
     "hydra", "now", "python_version",
 )  # fmt: skip
 GROUPS = ("task", "model", "train")
+MADE_BY = "# Made by: "  # begins the first line of params.yaml
 
 
 def list_recipes(catalog: Path = RECIPES_DIR) -> dict[str, list[tuple[str, str]]]:
@@ -118,6 +120,56 @@ def _user_error(error: Exception, catalog: Path) -> UserError:
     return UserError(lines[0], file="compose")
 
 
+def check_edits(recipe: dict[str, Any], overrides: Sequence[str], path: Path, catalog: Path = RECIPES_DIR) -> None:
+    """Check that composing loses no edit of params.yaml by hand.
+
+    Edits are found by composing again with the command in the file's first line. One is lost unless the new recipe has
+    its value, or the command names its key or chooses its section anew.
+
+    Args:
+        recipe: the new recipe.
+        overrides: the arguments that compose it.
+        path: params.yaml; without the line of an earlier command, nothing is known about it.
+        catalog: folder of the config groups.
+
+    Raises:
+        UserError: an edit would be lost; the error has the command that keeps it.
+    """
+    if not path.exists():
+        return
+    current, first = load_params(path), path.read_text(encoding="utf-8").partition("\n")[0]
+    if not first.startswith(MADE_BY) or not isinstance(current, dict):
+        return
+    try:
+        made = compose_recipe(shlex.split(first.removeprefix(MADE_BY))[2:], catalog)
+    except (UserError, ValueError):  # the catalog has changed since
+        return
+    named = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    before, now, after = (_by_key(content) for content in (made, current, recipe))
+    lost = [
+        f"{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in now.items()
+        if value != before.get(key, value) and value != after.get(key)
+        if key not in named and key.partition(".")[0] not in named
+    ]
+    if lost:
+        command = compose_command([*overrides, *lost])
+        raise UserError(
+            f"edited by hand, which would be lost: {', '.join(lost)}",
+            file=path, expected=f"`{command}` to keep it, or --force",
+        )  # fmt: skip
+
+
+def _by_key(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe by its keys of one or two parts, such as `seed` and `task.split`."""
+    flat: dict[str, Any] = {}
+    for section, keys in content.items():
+        flat |= (
+            {f"{section}.{key}": value for key, value in keys.items()} if isinstance(keys, dict) else {section: keys}
+        )
+    return flat
+
+
 def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -> list[str]:
     """Write params.yaml with the command that composes it in a comment.
 
@@ -131,7 +183,7 @@ def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -
     )
     before: Any = load_params(path) if path.exists() else {}
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.write(f"# Made by: {compose_command(overrides)}\n")
+        file.write(f"{MADE_BY}{compose_command(overrides)}\n")
         file.write(
             "# Edit by hand as you like, or use `dvc exp run -S KEY=VALUE`; what each key means: recipes/config.yaml\n"
         )

@@ -189,6 +189,9 @@ def _key_problem(error: Any) -> KeyProblem:
         case "union_tag_not_found":
             return KeyProblem(f"{key}.kind", "missing", "'pypi', 'hub' or 'local'")
         case "dataclass_type" | "model_attributes_type":
+            if len(location) == 1 and isinstance(error["input"], str):  # as Hydra chooses from its groups
+                expected = f"a section; `reprise compose {key}={error['input']}` chooses it from the catalog"
+                return KeyProblem(key, got, expected)
             return KeyProblem(key, got, "a section with keys of its own")
         case "string_pattern_mismatch":
             digits = 64 if "{64}" in context["pattern"] else 40
