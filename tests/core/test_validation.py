@@ -120,7 +120,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"train.learning_rate": "5e-5x"}, "train.learning_rate", "a valid number"),
         ({"train.learning_rate": "1\n2"}, "train.learning_rate", "a valid number"),
         ({"task": None}, "task", "a section with keys of its own"),
-        ({"task": "mrpc"}, "task", "a section with keys of its own"),
+        ({"task": "mrpc"}, "task", "a section; `reprise compose task=mrpc` chooses it from the catalog"),
         ({"task.split": 0.1}, "task.split", "a section with keys of its own"),
         ({"task.source": "data.csv"}, "task.source", "a section with keys of its own"),
         ({"task.name": 3}, "task.name", "a valid string"),
