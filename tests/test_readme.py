@@ -10,8 +10,8 @@ import pytest
 from tiny import ROOT, Run, committed
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXPERIMENTS = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXPERIMENTS = (ROOT / "docs/guides/experiments.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
 
 
@@ -59,9 +59,10 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_page_of_the_documentation_is_linked_from_the_readme() -> None:
-    for page in sorted((ROOT / "docs").glob("*.md")):
-        assert f"](docs/{page.name})" in README, page.name
+def test_every_page_of_the_documentation_is_in_the_navigation_of_the_site() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        assert f": {page.relative_to(ROOT / 'docs')}\n" in navigation, page
 
 
 def test_every_makefile_target_has_a_help_text(run: Run) -> None:
@@ -72,5 +73,5 @@ def test_every_makefile_target_has_a_help_text(run: Run) -> None:
 
 
 def test_no_document_contains_a_placeholder() -> None:
-    for document in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]):
+    for document in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]):
         assert "@@" not in document.read_text(encoding="utf-8"), document.name

@@ -203,7 +203,7 @@ def test_gradient_checkpointing_is_refused_where_a_family_has_none(workdir: Path
     assert (caught.value.key, caught.value.expected) == ("train.gradient_checkpointing", "false")
 
 
-# Whether a family's dropout depends on the batch, as docs/reproducibility.md lists it.
+# Whether a family's dropout depends on the batch, as docs/guides/models.md lists it.
 FAMILIES: dict[str, tuple[PretrainedConfig, bool]] = {
     "albert": (AlbertConfig(embedding_size=8, hidden_dropout_prob=0.1, **SIZES), True),
     "bert": (BertConfig(**SIZES), True),

@@ -1,4 +1,4 @@
-"""95 % confidence intervals of metrics over the choice of examples; docs/experiments.md compares them.
+"""95 % confidence intervals of metrics over the choice of examples; docs/guides/experiments.md compares them.
 
 The percentile bootstrap has width zero where every prediction is correct, and is too narrow near there: it cannot draw
 an error that it has not seen. So a proportion gets Wilson's interval, a function of the confusion matrix the Bayesian
