@@ -49,7 +49,7 @@ if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing > /dev/null; fi
 endef
 
-.PHONY: help setup train seeds prune report verify lint lint-words lint-kubernetes format lock clean \
+.PHONY: help setup train seeds prune report verify docs docs-serve lint lint-words lint-kubernetes lint-ci lint-docs format lock clean \
   test test-unit test-full test-e2e test-batch-invariance test-chaos test-multihost test-slurm test-s3 test-report test-xla test-images \
   bench bench-prepare bench-data bench-accuracy bench-gpu bench-xla bench-report bench-scaling bench-sharding \
   $(foreach kind,$(KINDS),train-$(kind) shell-$(kind) image-$(kind) check-image-$(kind))
@@ -160,7 +160,13 @@ bench-xla: $(VENV)/.installed  ## Count XLA's compilations with one, four and dy
 test-images: $(VENV)/.dev  ## Build images and run the recipe in them, as root on Debian (HARDWARE="cpu cuda tpu")
 	pytest -m images -n 0 -s
 
-lint: $(VENV)/.dev lint-words lint-kubernetes  ## Check style and types: ruff, mypy, shellcheck, hadolint and the manifests
+docs: $(VENV)/.docs  ## Build the documentation into site/; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
+docs-serve: $(VENV)/.docs  ## Serve the documentation on http://127.0.0.1:8000, and rebuild it while you edit
+	@NO_MKDOCS_2_WARNING=1 mkdocs serve
+
+lint: $(VENV)/.dev lint-words lint-kubernetes lint-ci lint-docs  ## Check style, types, manifests, CI definitions and documentation
 	ruff check .
 	ruff format --check .
 	mypy
@@ -181,6 +187,13 @@ lint-kubernetes: $(VENV)/.dev  ## Check deploy/kubernetes strictly against the s
 	@set -o pipefail; kubernetes-validate --strict --kubernetes-version 1.33 $(MANIFESTS) \
 	  | awk '!/^INFO/ { print; wrong = 1 } END { exit wrong }'
 
+lint-ci: $(VENV)/.dev  ## Check the CI definitions against the schemas of GitHub and GitLab
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --builtin-schema vendor.gitlab-ci .gitlab-ci.yml
+
+lint-docs: docs  ## Check the links of the documentation, and its numbers against metrics/, reference/ and benchmarks/
+	python docs/measured.py
+
 format: $(VENV)/.dev  ## Format the code
 	ruff check --fix .
 	ruff format .
@@ -192,12 +205,13 @@ lock:  ## Update the hash locks of all hardware from docker/*/*.in (needs uv)
 	@command -v uv >/dev/null || { echo "make lock: uv is not installed: see its documentation, or pip install uv" >&2; exit 2; }
 	cd docker/cpu && $(LOCK) --python-platform $(GLIBC)28 --overrides overrides.txt requirements.in -o requirements.txt
 	cd docker/cpu && $(LOCK) --python-platform $(GLIBC)28 dev.in -o dev.txt
+	cd docker/cpu && $(LOCK) --python-platform $(GLIBC)28 docs.in -o docs.txt
 	cd docker/cuda && $(LOCK) --python-platform $(GLIBC)28 requirements.in -o requirements.txt
 	cd docker/tpu && $(LOCK) --python-platform $(GLIBC)31 requirements.in -o requirements.txt
 
 clean:  ## Remove virtual environments, caches of tools and reports; keep data, models and DVC's cache
 	rm -rf .dvc/tmp/verify && git worktree prune
-	rm -rf $(VENV) .venv-xla .pytest_cache .mypy_cache .ruff_cache .coverage* dvc_plots report build src/*.egg-info
+	rm -rf $(VENV) .venv-xla .pytest_cache .mypy_cache .ruff_cache .coverage* dvc_plots report site build src/*.egg-info
 
 # The stamps are written last, so that an interrupted set-up starts again.
 $(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml
@@ -219,4 +233,9 @@ $(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml
 $(VENV)/.dev: $(VENV)/.installed $(LOCKS)/dev.txt
 	@echo "setup: $$(grep -c '^[a-z]' $(LOCKS)/dev.txt) packages for tests and lint"
 	@$(INSTALL) --require-hashes -r $(LOCKS)/dev.txt
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed docker/cpu/docs.txt
+	@echo "setup: $$(grep -c '^[a-z]' docker/cpu/docs.txt) packages for the documentation"
+	@$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes -r docker/cpu/docs.txt
 	@touch $@

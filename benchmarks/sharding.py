@@ -1,7 +1,8 @@
 """Peak memory per process: replicated model, FSDP, gradient checkpointing.
 
 `make bench-sharding` trains a few steps of a wide BERT with random weights on synthetic pairs, in two processes on the
-CPU, and prints the table of docs/guides/bigger-models.md. `python benchmarks/sharding.py --tiny` tests it with a tiny model.
+CPU, and prints the table of docs/guides/bigger-models.md. `python benchmarks/sharding.py --tiny` tests it with a tiny
+model.
 """
 
 import os

@@ -18,7 +18,7 @@ DOCKER = ROOT / "docker"
 HARDWARE_DIRS = sorted(lock.parent for lock in DOCKER.glob("*/torch.txt"))
 OTHER_DIRS = [hardware for hardware in HARDWARE_DIRS if hardware.name != "cpu"]
 REQUIREMENTS = sorted(DOCKER.glob("*/*.in"))
-LOCKS = sorted(lock for name in ("torch", "requirements", "dev") for lock in DOCKER.glob(f"*/{name}.txt"))
+LOCKS = sorted(lock for name in ("torch", "requirements", "dev", "docs") for lock in DOCKER.glob(f"*/{name}.txt"))
 TORCH_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
@@ -73,7 +73,7 @@ def test_every_hardware_folder_has_its_locks_and_only_the_cpu_has_tools() -> Non
     assert {"cpu", "cuda", "tpu"} <= {hardware.name for hardware in HARDWARE_DIRS}
     assert [hardware.name for hardware in HARDWARE_DIRS if not (hardware / "requirements.txt").is_file()] == []
     wanted = [hardware / "requirements.in" for hardware in HARDWARE_DIRS]
-    assert sorted([*wanted, DOCKER / "cpu/dev.in"]) == REQUIREMENTS
+    assert sorted([*wanted, DOCKER / "cpu/dev.in", DOCKER / "cpu/docs.in"]) == REQUIREMENTS
 
 
 @pytest.mark.parametrize("hardware", HARDWARE_DIRS, ids=name_of)
@@ -86,7 +86,7 @@ def test_every_hardware_includes_the_common_requirements_with_the_versions_of_th
 def test_every_requirement_is_locked_at_a_version_that_satisfies_it(file: Path) -> None:
     locked = pins(file.with_suffix(".txt")) | pins(file.with_name("torch.txt"))
     required = requirements_of(file)
-    assert len(required) >= 8
+    assert len(required) >= {"docs.in": 1}.get(file.name, 8)
     assert [requirement.name for requirement in required if canonicalize_name(requirement.name) not in locked] == []
     mismatches = [
         f"{requirement} is locked at {locked[canonicalize_name(requirement.name)].version}"
@@ -172,7 +172,7 @@ def test_every_nvidia_library_has_the_cuda_version_that_torch_requires() -> None
     assert locked["nvidia-nvjitlink"].version.release[:2] == toolkit.release[:2]
 
 
-@pytest.mark.parametrize("dev", sorted(DOCKER.glob("*/dev.txt")), ids=name_of)
+@pytest.mark.parametrize("dev", sorted([*DOCKER.glob("*/dev.txt"), *DOCKER.glob("*/docs.txt")]), ids=name_of)
 def test_the_locks_of_tests_and_pipeline_have_equal_versions(dev: Path) -> None:
     tests, pipeline = pins(dev), pins(dev.with_name("requirements.txt"))
     shared = tests.keys() & pipeline.keys()

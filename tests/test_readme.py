@@ -11,7 +11,11 @@ from tiny import ROOT, Run, committed
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXPERIMENTS = (ROOT / "docs/guides/experiments.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PERFORMANCE = (ROOT / "docs/benchmarks/performance.md").read_text(encoding="utf-8")
+DOCUMENTS = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 NAMES = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
 
 
@@ -22,7 +26,7 @@ def test_its_numbers_are_the_committed_metrics() -> None:
         row = f"│ {metrics[metric]:.4f} │ {low:.4f} – {high:.4f} │   {metrics['baseline'][metric]:.4f} │"
         assert row in README
     low, high = metrics["ci95"]["accuracy"].values()
-    assert f"**{metrics['accuracy']:.3f}** ({low:.3f} – {high:.3f})" in README
+    assert f"**{metrics['accuracy']:.3f}** ({low:.3f} – {high:.3f})" in PERFORMANCE
     assert json.dumps(metrics) in EXPERIMENTS
 
 
@@ -48,7 +52,8 @@ def test_every_target_command_and_link_exists(document: Path) -> None:
             continue
         path, _, anchor = link.partition("#")
         target = document.parent / path if path else document
-        assert target.exists(), link
+        # The reference is generated when the site is built, which checks its links.
+        assert target.exists() or target.parent == ROOT / "docs/reference", link
         if anchor:
             assert anchor in anchors(target), link
 
@@ -75,3 +80,7 @@ def test_every_makefile_target_has_a_help_text(run: Run) -> None:
 def test_no_document_contains_a_placeholder() -> None:
     for document in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]):
         assert "@@" not in document.read_text(encoding="utf-8"), document.name
+
+
+def test_the_readme_has_at_most_220_lines() -> None:
+    assert len(README.splitlines()) <= 220

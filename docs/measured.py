@@ -1,0 +1,191 @@
+"""Check that the numbers in README.md and the documentation are those of the files that they come from.
+
+    python docs/measured.py            # compare; `make lint` runs it
+    python docs/measured.py --write    # put the numbers of the files into the pages
+
+The files are metrics/, reference/ and benchmarks/results.json as git has them staged: experiments in the working tree
+do not matter. A template is a line of a page, or a part of one, with a field in place of each number.
+"""
+
+import argparse
+import json
+import re
+import string
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from reprise.results.reference import read_reference
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = "reference/rotten-tomatoes-minilm-cpu.json"
+FIELD = r"[\w+−-]+(?:[.,]\w+)*"
+BASELINES = {
+    "the course's loop, fp32": "course",
+    "the same in bf16": "course-bf16",
+    "`Trainer` with its defaults": "trainer",
+    "`Trainer`, grouped by length, bf16": "trainer-grouped",
+    "Reprise in fp32": "reprise-fp32",
+    "**Reprise**": "reprise",
+}
+DATA = {"reviews": "rotten-tomatoes", "pairs": "pairs"}
+SPREADS = {
+    "training loss, all steps": "train loss",
+    "validation accuracy": "train accuracy",
+    "validation f1": "train f1",
+    "test accuracy": "evaluate accuracy",
+    "test f1": "evaluate f1",
+}
+
+SUMMARY = """
+minilm on rotten-tomatoes: {test[num_examples]} examples of the test split
+│ accuracy   │ {test[accuracy]:.4f} │ {low[accuracy]:.4f} – {high[accuracy]:.4f} │   {base[accuracy]:.4f} │
+│ f1 (fresh) │ {test[f1]:.4f} │ {low[f1]:.4f} – {high[f1]:.4f} │   {base[f1]:.4f} │
+Epoch {train[best_epoch]} of 2 was kept; {speed[examples_per_second]:.0f} examples/s in training.
+"""
+TRAINING = """
+({tflops:.2f} TFLOP/s in bf16)
+{speed[examples_per_second]:.0f} examples/s with checkpoints, padding {padding:.1f} % of all tokens, {gib:.1f} GiB
+`{weights[0]}…{weights[1]}`
+"""
+COMPARED = """
+│ evaluate │ accuracy │ {mean[evaluate accuracy]:.4f} ± {sd[evaluate accuracy]:.4f} │
+│ train    │ loss     │ {mean[train loss]:.4f} ± {sd[train loss]:.4f} │
+"""
+README = """
+has a test accuracy of 0.8445 instead of {test[accuracy]:.4f}. But another seed alone changes
+by about ±{sd[evaluate accuracy]:.3f}
+{ratio[reviews reprise]} × as many examples/s ({rate[reviews reprise]} instead of {rate[reviews course]})
+{faster:.1f} × as many rows/s ({predict[predict]:.0f} instead of {predict[pipeline]:.0f})
+| `dvc repro` with nothing to do | {overhead[repro_seconds]:.1f} s |
+"""
+PERFORMANCE = """
+| majority class (always "fresh") | {base[accuracy]:.3f} |
+| the default recipe, seed 42 | **{test[accuracy]:.3f}** ({low[accuracy]:.3f} – {high[accuracy]:.3f}) |
+| the same, seeds 42 to 46 | {mean[evaluate accuracy]:.3f} ± {sd[evaluate accuracy]:.3f} (standard deviation) |
+epoch is {validation[course]:.4f} ± {validation_sd[course]:.4f} with the course's
+loop and {validation[reprise]:.4f} ± {validation_sd[reprise]:.4f} with Reprise
+| `reprise --help` | {overhead[help_seconds]:.2f} s |
+| `dvc repro` with nothing to do | {overhead[repro_seconds]:.1f} s |
+| planning an epoch of ten million rows | {overhead[plan_seconds]:.1f} s |
+| {predict[predict]:.0f} and {predict[evaluate]:.0f} rows/s; {predict[pipeline]:.0f}: {faster:.1f} × |
+"""
+
+
+def benchmark_row(name: str, key: str) -> str:
+    """Return the template of a baseline's row in the table of docs/benchmarks/performance.md."""
+    bold = "**" if key == "reprise" else ""
+    cells = [
+        f"{bold}{{{field}[{data} {key}]}}{unit}{bold}"
+        for data in DATA
+        for field, unit in (("rate", ""), ("ratio", " ×"))
+    ]
+    percents = ", ".join(f"{{percent[{data} {key}]}} %" for data in DATA)
+    return f"| {name} | {' | '.join(cells)} | {percents} | {{memory[{key}]}} GiB |\n"
+
+
+def seed_row(head: str, field: str) -> str:
+    """Return the template of a row in the table of `reprise seed-noise`."""
+    cells = [f"{{{field}[{spread}]:.4f}} │" for spread in SPREADS.values()]
+    return f"│ {head:<18} │ {cells[0]}   {cells[1]} {cells[2]}   {cells[3]}   {cells[4]}\n"
+
+
+def spread_row(name: str, key: str) -> str:
+    """Return the template of a row in the table of prediction intervals."""
+    ends = f"{{interval[{key}][0]:.4f}} – {{interval[{key}][1]:.4f}}"
+    return f"| {name} | {{seed42[{key}]:.4f}} | {{mean[{key}]:.4f}} | {{sd[{key}]:.4f}} | {ends} |\n"
+
+
+SEED_ROWS = {f"{seed}": f"seed{seed}" for seed in range(42, 47)} | {"mean": "mean", "standard deviation": "sd"}
+TEMPLATES = {
+    "README.md": SUMMARY + TRAINING + COMPARED + README,
+    "docs/benchmarks/performance.md": TRAINING
+    + PERFORMANCE
+    + "".join(benchmark_row(*row) for row in BASELINES.items()),
+    "docs/guides/seeds.md": COMPARED,
+    "docs/concepts/verdicts.md": "".join(
+        [seed_row(*row) for row in SEED_ROWS.items()] + [spread_row(*row) for row in SPREADS.items()]
+    ),
+}
+
+
+def main() -> int:
+    """Compare or rewrite the numbers of every page; return the exit code."""
+    parser = argparse.ArgumentParser(description="Check the numbers of the documentation.")
+    parser.add_argument("--write", action="store_true", help="put the numbers of the files into the pages")
+    write, values, wrong, count = parser.parse_args().write, collect(), [], 0
+    for page, templates in TEMPLATES.items():
+        old = (ROOT / page).read_text(encoding="utf-8")
+        new = old
+        for template in filter(None, templates.splitlines()):
+            expected = template.format(**values)
+            new, found = re.subn(pattern(template), expected.replace("\\", r"\\"), new)
+            count += found
+            if not found:
+                wrong.append(f"{page}: no line like: {expected}")
+        for before, after in zip(old.splitlines(), new.splitlines(), strict=True):
+            if before != after:
+                wrong.append(f"{page}: {before}\n  expected: {after}")
+        if write and new != old:
+            (ROOT / page).write_text(new, encoding="utf-8")
+    print("\n".join(wrong) or f"measured: {count} lines have the numbers of their files")
+    return 1 if wrong and not write else 0
+
+
+def pattern(template: str) -> str:
+    """Return the regular expression of a template: any number in place of a field."""
+    return "".join(
+        re.escape(literal) + (FIELD if field is not None else "")
+        for literal, field, _, _ in string.Formatter().parse(template)
+    )
+
+
+def collect() -> dict[str, Any]:
+    """Return the values of the fields by name."""
+    test, speed, provenance = (staged(f"metrics/{name}.json") for name in ("evaluate", "speed", "provenance"))
+    results, reference = staged("benchmarks/results.json"), read_reference(ROOT / REFERENCE)
+    (weights,) = provenance["results"][-1]["weights"].values()
+    baselines = {data: results["training"]["data"][name]["baselines"] for data, name in DATA.items()}
+    measured = {f"{data} {key}": value for data, values in baselines.items() for key, value in values.items()}
+    peaks = {key: max(values[key]["peak_memory_mib"] for values in baselines.values()) for key in BASELINES.values()}
+    keys = {key: key.split() for key in SPREADS.values()}
+    spreads = {key: reference.metrics[stage][name] for key, (stage, name) in keys.items()}
+    seeds = {
+        f"seed{seed}": {key: metrics[stage][name] for key, (stage, name) in keys.items()}
+        for seed, metrics in reference.seeds.items()
+    }
+    return seeds | {
+        "test": test,
+        "low": {name: ends["low"] for name, ends in test["ci95"].items()},
+        "high": {name: ends["high"] for name, ends in test["ci95"].items()},
+        "base": test["baseline"],
+        "train": staged("metrics/train.json"),
+        "speed": speed,
+        "padding": 100 * speed["padding_fraction"],
+        "gib": speed["peak_memory_mib"] / 1024,
+        "weights": (weights[:16], weights[-10:]),
+        "mean": {key: spread.mean for key, spread in spreads.items()},
+        "sd": {key: spread.sd for key, spread in spreads.items()},
+        "interval": {key: reference.prediction_interval(*parts) for key, parts in keys.items()},
+        "tflops": results["training"]["data"]["rotten-tomatoes"]["matrix_rate"]["bf16"] / 1e12,
+        "rate": {key: f"{value['examples_per_second']:.1f}" for key, value in measured.items()},
+        "ratio": {key: f"{value['ratio_to_course']:.1f}" for key, value in measured.items()},
+        "percent": {key: f"{100 * value['matrix_rate_fraction']:.0f}" for key, value in measured.items()},
+        "memory": {key: f"{peak / 1024:.1f}" for key, peak in peaks.items()},
+        "overhead": results["overhead"]["metrics"],
+        "predict": results["overhead"]["predict"],
+        "faster": results["overhead"]["metrics"]["predict_to_pipeline"],
+        "validation": results["accuracy"]["mean"],
+        "validation_sd": results["accuracy"]["standard_deviation"],
+    }
+
+
+def staged(name: str) -> Any:
+    """Return a JSON file as git has it staged."""
+    command = ["git", "show", f":{name}"]
+    return json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""The reference pages of the documentation, generated from the source at every build of the site."""
+
+import json
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import TypeAdapter
+from typer.core import TyperGroup
+
+from reprise.cli import app
+from reprise.commands.compose import compose_recipe
+from reprise.core.config import Recipe
+from reprise.tasks.metrics.registry import METRICS as REGISTRY
+
+Rows = Sequence[Sequence[str]]
+
+# The meaning of each key of the metrics files: a build fails if a file has another key.
+METRICS = {
+    "evaluate.json": {
+        "split": "the split that was evaluated, `evaluate.split`",
+        "num_examples": "its number of examples",
+        "positive_label": "of two labels the one that F1 is of; null for more labels",
+        "accuracy": "a metric of `task.metrics`",
+        "f1": "a metric of `task.metrics`",
+        "ci95": "per metric the bounds of its 95 % confidence interval over the choice of examples",
+        "ci95_method": "per metric how the interval was computed",
+        "baseline": "the metrics of always predicting the majority class of the training split",
+        "constant_prediction": "true if every example got the same prediction",
+        "ece": "expected calibration error",
+    },
+    "train.json": {
+        "best_epoch": "the epoch whose weights were kept, counted from 1",
+        "steps": "optimizer steps",
+        "train_loss": "mean loss over the examples of that epoch",
+        "validation": "its metrics on the validation split",
+    },
+    "preflight.json": {
+        "new_parameters": "weights that start from random numbers",
+        "batch_invariant": "whether the rest of a batch leaves an example's result alone",
+        "notes": "what was decided",
+        "warnings": "what may be a mistake",
+    },
+    "speed.json": {
+        "train_seconds": "seconds of training, with validation",
+        "median_step_seconds": "seconds of a step",
+        "examples_per_second": "examples per second of training",
+        "tokens_per_second": "tokens per second, without padding",
+        "padding_fraction": "padding among all tokens that were computed",
+        "peak_memory_mib": "peak memory in MiB",
+        "processes": "processes on all hosts",
+        "threads": "threads of each process",
+    },
+    "provenance.json": {
+        "sessions": "per session of a run that was interrupted: start, commit, image, versions, devices, threads",
+        "results": "digests of data, pretrained weights, sample order and final weights",
+    },
+}
+# Variables that are no option of `reprise train`, and where they are read.
+VARIABLES = {
+    "REPRISE_HARDWARE": ("the folder in docker/ whose locks are checked (default: `cpu`); an image sets it", "src"),
+    "HF_TOKEN": ("a token of the Hugging Face Hub, for `fetch`", "deploy"),
+    "PJRT_DEVICE": ("`CPU` runs the TPU code path on XLA's CPU device", "src"),
+    "OMP_NUM_THREADS": ("threads of a training process on a CPU", "src"),
+    "ENGINE": ("`docker` or `podman` (default: the first one that is installed)", "docker"),
+    "GPUS": ("the GPUs of an image: `0,1` or `all` (default: the first one)", "docker"),
+    "BASE_IMAGE": ("another base image with the same Python", "docker"),
+    "BUILD_ARGS": ("further options for building an image", "docker"),
+    "RUN_ARGS": ("further options for running an image", "docker"),
+}
+
+
+def reference_pages(root: Path) -> dict[str, str]:
+    """Return the Markdown of the reference pages by name."""
+    return {
+        "params": params_page(root),
+        "cli": cli_page(),
+        "metrics": metrics_page(root),
+        "environment": environment_page(root),
+        "make": make_page(root),
+    }
+
+
+def params_page(root: Path) -> str:
+    """Describe every key of params.yaml: type from core/config.py, default and meaning from recipes/."""
+    schema = TypeAdapter(Recipe).json_schema()
+    defaults, meanings = compose_recipe([], root / "recipes"), catalog_comments(root / "recipes")
+    definitions, page = schema["$defs"], ["# params.yaml"]
+    page += [
+        "`params.yaml` is the recipe. `reprise compose` writes it; edit it by hand as you like. An unknown key or a "
+        "wrong type is an error. The defaults are those of `reprise compose` without arguments."
+    ]
+    plain = {key: value for key, value in schema["properties"].items() if "$ref" not in value}
+    page += [table(("key", "type", "default", "meaning"), key_rows(plain, "", defaults, meanings))]
+    for name, value in schema["properties"].items():
+        if "$ref" in value:
+            section = definitions[value["$ref"].rsplit("/", 1)[1]]
+            page += [f"## {name}", section["description"]]
+            rows = key_rows(section["properties"], f"{name}.", defaults[name], meanings)
+            page += [table(("key", "type", "default", "meaning"), rows)]
+    page += ["## Values that are sections"]
+    top = {value["$ref"].rsplit("/", 1)[1] for value in schema["properties"].values() if "$ref" in value}
+    for name in sorted(definitions.keys() - top):
+        section = definitions[name]
+        page += [f"### {name}", section["description"]]
+        rows = [(f"`{key}`", kind(value)) for key, value in section["properties"].items()]
+        page += [table(("key", "type"), rows)]
+    return "\n\n".join(page) + "\n"
+
+
+def key_rows(properties: dict[str, Any], prefix: str, defaults: Any, meanings: dict[str, str]) -> Rows:
+    """Return a row per key of a section: its name without `prefix`, type, default and meaning."""
+    rows: list[Sequence[str]] = []
+    for key, value in properties.items():
+        default = defaults.get(key)
+        shown = "a section" if isinstance(default, dict) else f"`{json.dumps(default)}`"
+        rows.append((f"`{key}`", kind(value), shown, meanings.get(prefix + key, "")))
+    return rows
+
+
+def kind(value: dict[str, Any]) -> str:
+    """Describe a JSON schema in a few words."""
+    if options := value.get("anyOf") or value.get("oneOf"):
+        return " or ".join(kind(option) for option in options)
+    if "$ref" in value:
+        name = value["$ref"].rsplit("/", 1)[1]
+        return f"[{name}](#{name.lower()})"
+    if choices := value.get("enum") or ([value["const"]] if "const" in value else None):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    if value.get("type") == "array":
+        return f"list of {kind(value['items'])}"
+    bounds = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+    limits = [f"{sign} {value[bound]:g}" for bound, sign in bounds.items() if value.get(bound, 2**63) < 2**63]
+    names = {"string": "text", "object": "mapping", "boolean": "`true`, `false`", "null": "null"}
+    return ", ".join([names.get(value.get("type", ""), value.get("type", "any")), *limits])
+
+
+def catalog_comments(recipes: Path) -> dict[str, str]:
+    """Return the comment after each key of the catalog's files, or above it, by dotted key."""
+    meanings: dict[str, str] = {}
+    for name, prefix in {"config.yaml": "", "train/default.yaml": "train.", "task/custom.yaml": ""}.items():
+        parents: list[tuple[int, str]] = []
+        above: list[str] = []
+        for line in (recipes / name).read_text(encoding="utf-8").splitlines():
+            if match := re.match(r"( *)(\w+):(?:[^#]*?# (.*))?", line):
+                indent = len(match[1])
+                parents = [(i, key) for i, key in parents if i < indent] + [(indent, match[2])]
+                if comment := match[3] or " ".join(above):
+                    meanings.setdefault(prefix + ".".join(key for _, key in parents), comment.replace("|", "\\|"))
+            above = [*above, line.strip("# ")] if line.startswith("#") else []
+    return meanings
+
+
+def cli_page() -> str:
+    """Describe every command of `reprise` with its options."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    page = ["# Command line", paragraphs(group.help)]
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        context = typer.Context(command, info_name=f"reprise {name}")
+        page += [f"## {name}", f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```"]
+        page += [paragraphs(command.help)]
+        rows: list[Sequence[str]] = []
+        for parameter in command.params:
+            is_argument = parameter.param_type_name == "argument"
+            shown = [parameter.metavar or parameter.name.upper()] if is_argument else parameter.opts
+            default = "" if parameter.default in (None, False, ()) else f"`{parameter.default}`"
+            variable = f"`{parameter.envvar}`" if parameter.envvar else ""
+            names = ", ".join(f"`{option}`" for option in shown)
+            rows.append((names, escaped(getattr(parameter, "help", "")), default, variable))
+        if rows:
+            page += [table(("argument or option", "meaning", "default", "variable"), rows)]
+    return "\n\n".join(page) + "\n"
+
+
+def metrics_page(root: Path) -> str:
+    """Describe every key of the metrics files, with its value in the committed result."""
+    page = ["# Metrics files", "The stages write these files. The values are those of the committed result."]
+    for name, meanings in METRICS.items():
+        content = json.loads((root / "metrics" / name).read_text(encoding="utf-8"))
+        if unknown := content.keys() - meanings.keys() - REGISTRY.keys():
+            raise ValueError(f"docs/reference.py: METRICS[{name!r}]: {', '.join(sorted(unknown))}")
+        values = {key: f"`{json.dumps(value)}`" for key, value in content.items() if not isinstance(value, dict | list)}
+        rows = [(f"`{key}`", meaning, values.get(key, "")) for key, meaning in meanings.items()]
+        page += [f"## metrics/{name}", table(("key", "meaning", "value"), rows)]
+    return "\n\n".join(page) + "\n"
+
+
+def environment_page(root: Path) -> str:
+    """Describe the environment variables: those of options, and those that other programs read."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    options: Rows = [
+        (
+            f"`{parameter.envvar}`",
+            f"`{parameter.opts[0]}` of `reprise {name}`: {escaped(getattr(parameter, 'help', ''))}",
+        )
+        for name, command in group.commands.items()
+        for parameter in command.params
+        if parameter.envvar and not command.hidden
+    ]
+    for name, (_, folder) in VARIABLES.items():
+        if subprocess.run(["git", "grep", "-qw", name, "--", folder], cwd=root, check=False).returncode:
+            raise ValueError(f"docs/reference.py: VARIABLES: {name} is not in {folder}/")
+    others: Rows = [(f"`{name}`", meaning) for name, (meaning, _) in VARIABLES.items()]
+    return (
+        "# Environment variables\n\nThe variables of options work with `dvc repro` too. Variables of `make` are in "
+        f"[Make targets](make.md).\n\n{table(('variable', 'meaning'), [*options, *others])}\n"
+    )
+
+
+def make_page(root: Path) -> str:
+    """List the targets of the Makefile with their help."""
+    listed = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"^  make (\S+) +(.*)$", listed, flags=re.MULTILINE)
+    rows: Rows = [(f"`make {name}`", meaning) for name, meaning in found]
+    return f"# Make targets\n\n`make help` prints this list.\n\n{table(('target', 'what it does'), rows)}\n"
+
+
+def table(head: Sequence[str], rows: Rows) -> str:
+    """Format a Markdown table."""
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    return "\n".join(f"| {line} |" for line in [*lines, *(" | ".join(row) for row in rows)])
+
+
+def paragraphs(help_text: str | None) -> str:
+    """Return a command's help as Markdown: each paragraph on one line."""
+    return "\n\n".join(" ".join(escaped(paragraph).split()) for paragraph in (help_text or "").split("\n\n"))
+
+
+def escaped(help_text: str | None) -> str:
+    """Return a help text in which `docker/<hardware>/` is no HTML."""
+    return (help_text or "").replace("<", "&lt;")
