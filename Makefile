@@ -177,7 +177,7 @@ lint: $(VENV)/.dev lint-words lint-kubernetes lint-ci lint-docs  ## Check style,
 WORDS := cook(s|ed|ing)?|shelf|shelves|kitchens?|pantry|told|said|lets go|let go of|hangs? on|goes on|go on|gone on
 WORDS := $(WORDS)|figures|rooms?|so many|of which|such that|made[- ]up|lies in|what is more|befell|contenders?
 lint-words:  ## Check that no word of the earlier private vocabulary comes back
-	@git grep -nIiwE '$(WORDS)' -- src tests docs docker deploy recipes benchmarks notebooks README.md; \
+	@git grep -nIiwE '$(WORDS)' -- src tests docs docker deploy recipes benchmarks notebooks README.md CHANGELOG.md mkdocs.yml .github; \
 	  case $$? in 0) exit 1;; 1) echo "lint-words: 0 words of the deny-list";; *) exit 2;; esac
 
 # Version 1.33 is the first in which every field used is stable. The checker only warns about an unknown kind, so any
