@@ -58,4 +58,4 @@ def test_a_pull_request_is_compared_with_its_base(repo_copy: Path, run: Run, tmp
     comment = (repo_copy / "comparison.md").read_text(encoding="utf-8")
     assert comment == (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert re.search(r"^\| evaluate \| accuracy \|", comment, flags=re.MULTILINE)
-    assert "train.learning_rate" in comment
+    assert "| parameter | train.learning\\_rate | 0.005 | 0.001 |" in comment
