@@ -3,7 +3,7 @@
 import json
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ import typer
 from pydantic import TypeAdapter
 from typer.core import TyperGroup
 
-from reprise.cli import app
+from reprise.cli import COMMAND_GROUPS, app
 from reprise.commands.compose import compose_recipe
 from reprise.core.config import Recipe
 from reprise.tasks.metrics.registry import METRICS as REGISTRY
 
-Rows = Sequence[Sequence[str]]
+Rows = Iterable[Sequence[str]]
 
 # The meaning of each key of the metrics files: a build fails if a file has another key.
 METRICS = {
@@ -159,23 +159,27 @@ def cli_page() -> str:
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     page = ["# Command line", paragraphs(group.help)]
-    for name, command in group.commands.items():
-        if command.hidden:
-            continue
-        context = typer.Context(command, info_name=f"reprise {name}")
-        page += [f"## {name}", f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```"]
-        page += [paragraphs(command.help)]
-        rows: list[Sequence[str]] = []
-        for parameter in command.params:
-            is_argument = parameter.param_type_name == "argument"
-            shown = [parameter.metavar or parameter.name.upper()] if is_argument else parameter.opts
-            default = "" if parameter.default in (None, False, ()) else f"`{parameter.default}`"
-            variable = f"`{parameter.envvar}`" if parameter.envvar else ""
-            names = ", ".join(f"`{option}`" for option in shown)
-            rows.append((names, escaped(getattr(parameter, "help", "")), default, variable))
-        if rows:
-            page += [table(("argument or option", "meaning", "default", "variable"), rows)]
+    for heading, names in COMMAND_GROUPS.items():
+        page += [f"## {heading}"]
+        for name in names:
+            command = group.commands[name]
+            context = typer.Context(command, info_name=f"reprise {name}")
+            page += [f"### {name}", f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```"]
+            page += [paragraphs(command.help)]
+            if command.params:
+                page += [
+                    table(("argument or option", "meaning", "default", "variable"), map(option_row, command.params))
+                ]
     return "\n\n".join(page) + "\n"
+
+
+def option_row(parameter: Any) -> Sequence[str]:
+    """Return the row of a command's argument or option."""
+    is_argument = parameter.param_type_name == "argument"
+    shown = [parameter.metavar or parameter.name.upper()] if is_argument else parameter.opts
+    default = "" if parameter.default in (None, False, ()) else f"`{parameter.default}`"
+    variable = f"`{parameter.envvar}`" if parameter.envvar else ""
+    return ", ".join(f"`{option}`" for option in shown), escaped(parameter.help), default, variable
 
 
 def metrics_page(root: Path) -> str:

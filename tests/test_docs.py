@@ -71,7 +71,7 @@ def test_the_reference_has_every_command_and_its_options(pages: dict[str, str]) 
     commands = [command for command in app.registered_commands if not command.hidden]
     names = [command.name or command.callback.__name__.replace("_", "-") for command in commands if command.callback]
     assert {"train", "compare", "seed-noise"} <= set(names)
-    assert sorted(re.findall(r"^## (\S+)$", pages["cli"], flags=re.MULTILINE)) == sorted(names)
+    assert sorted(re.findall(r"^### (\S+)$", pages["cli"], flags=re.MULTILINE)) == sorted(names)
     assert "`REPRISE_MAX_RESTARTS`" in pages["cli"]
     assert "`REPRISE_MAX_RESTARTS`" in pages["environment"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from reprise.commands.summary import NEXT_COMMANDS
 from tiny import ROOT, Run, committed
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,6 +29,10 @@ def test_its_numbers_are_the_committed_metrics() -> None:
     low, high = metrics["ci95"]["accuracy"].values()
     assert f"**{metrics['accuracy']:.3f}** ({low:.3f} – {high:.3f})" in PERFORMANCE
     assert json.dumps(metrics) in EXPERIMENTS
+
+
+def test_its_summary_ends_with_the_commands_that_the_command_prints() -> None:
+    assert "\n".join(f"  {command:<42} {meaning}" for command, meaning in NEXT_COMMANDS) in README
 
 
 def documented_targets() -> set[str]:
