@@ -16,7 +16,7 @@ from tiny import ROOT, Run, write_params
 SCRIPT = str(Path(sys.executable).parent / "reprise")
 MODULE = (sys.executable, "-m", "reprise")
 COMMANDS = (
-    "compose", "summary", "report", "runs", "compare", "seeds", "seed-noise", "prune", "predict", "export",
+    "new", "compose", "summary", "report", "runs", "compare", "seeds", "seed-noise", "prune", "predict", "export",
     "verify", "parity", "environment", "sources", "fetch", "prepare", "preflight", "train", "evaluate",
 )  # fmt: skip
 SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -195,3 +195,10 @@ def test_a_full_disk_is_one_line_with_the_file(tmp_path: Path, monkeypatch: pyte
     assert shown.stderr.startswith(
         "reprise: error: [Errno 28] No space left on device: 'metrics/train.json'; the trace"
     )
+
+
+def test_without_the_locked_packages_it_names_the_set_up(run: Run, tmp_path: Path) -> None:
+    source = {"PYTHONPATH": str(ROOT / "src")}
+    done = run(tmp_path, sys.executable, "-S", "-m", "reprise", "--help", code=2, env=source)
+    expected = "expected the environment of `make setup`, or an image"
+    assert done.stderr == f"reprise: error: the package typer is not installed; {expected}\n"

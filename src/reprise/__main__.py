@@ -18,7 +18,13 @@ def main() -> None:
     if source.is_dir() and not source.samefile(Path(__file__).parent) and "REPRISE_REEXECUTED" not in os.environ:
         environment = {**os.environ, "PYTHONPATH": str(source.parent), "REPRISE_REEXECUTED": "1"}
         os.execve(sys.executable, [sys.executable, "-m", "reprise", *sys.argv[1:]], environment)  # noqa: S606
-    from reprise.cli import app
+    try:
+        from reprise.cli import app
+    except ModuleNotFoundError as error:
+        # `pip install .` brings no package, since only the locks name the versions that run.
+        expected = "the environment of `make setup`, or an image"
+        print(f"reprise: error: the package {error.name} is not installed; expected {expected}", file=sys.stderr)
+        sys.exit(2)
 
     os.chdir(root)
     app(prog_name="reprise", obj=folder.relative_to(root))

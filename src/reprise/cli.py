@@ -19,7 +19,7 @@ from reprise.train.distributed.launch_config import LaunchConfig
 
 # The groups of `reprise --help`.
 COMMAND_GROUPS = {
-    "Recipe and results": ("compose", "summary", "report"),
+    "Recipe and results": ("new", "compose", "summary", "report"),
     "Experiments": ("runs", "compare", "seeds", "seed-noise", "prune"),
     "Model": ("predict", "export"),
     "Reproducibility": ("verify", "parity"),
@@ -333,6 +333,35 @@ def compose(
         check_edits(recipe, overrides, PARAMS)
     for difference in write_recipe(recipe, overrides, PARAMS) or ["nothing changed"]:
         typer.echo(f"{PARAMS}: {difference}")
+
+
+@app.command()
+def new(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Folder that is empty or does not exist, outside this one.", callback=_from_user_folder
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[GROUP=CHOICE | KEY=VALUE]...",
+            help="Its first recipe, as for `reprise compose`.",
+            autocompletion=_complete_choice,
+        ),
+    ] = None,
+) -> None:
+    """Create a project of your own from this repository.
+
+    It has the code, the images and the recipe catalog of this repository, but not its history, results, tests and
+    documentation. git and DVC are initialised, and all is committed.
+
+    For example: reprise new ../reviews task=custom model=minilm
+    """
+    from reprise.commands.new import create_project
+
+    create_project(folder, overrides or ())
 
 
 @app.command()
