@@ -71,6 +71,7 @@ loop and {validation[reprise]:.4f} ± {validation_sd[reprise]:.4f} with Reprise
 | planning an epoch of ten million rows | {overhead[plan_seconds]:.1f} s |
 | {predict[predict]:.0f} and {predict[evaluate]:.0f} rows/s; {predict[pipeline]:.0f}: {faster:.1f} × |
 """
+ENVIRONMENT = "environment: {environment[hardware]}, {packages} packages as locked"
 
 
 def benchmark_row(name: str, key: str) -> str:
@@ -104,6 +105,9 @@ TEMPLATES = {
     + PERFORMANCE
     + "".join(benchmark_row(*row) for row in BASELINES.items()),
     "docs/guides/seeds.md": COMPARED,
+    "docs/guides/experiments.md": ENVIRONMENT,
+    "docs/guides/sharing.md": ENVIRONMENT,
+    "docs/concepts/pipeline.md": ENVIRONMENT,
     "docs/concepts/verdicts.md": "".join(
         [seed_row(*row) for row in SEED_ROWS.items()] + [spread_row(*row) for row in SPREADS.items()]
     ),
@@ -145,6 +149,7 @@ def collect() -> dict[str, Any]:
     """Return the values of the fields by name."""
     test, speed, provenance = (staged(f"metrics/{name}.json") for name in ("evaluate", "speed", "provenance"))
     results, reference = staged("benchmarks/results.json"), read_reference(ROOT / REFERENCE)
+    environment = staged("environment.json")
     (weights,) = provenance["results"][-1]["weights"].values()
     baselines = {data: results["training"]["data"][name]["baselines"] for data, name in DATA.items()}
     measured = {f"{data} {key}": value for data, values in baselines.items() for key, value in values.items()}
@@ -162,6 +167,8 @@ def collect() -> dict[str, Any]:
         "base": test["baseline"],
         "train": staged("metrics/train.json"),
         "speed": speed,
+        "environment": environment,
+        "packages": len(environment["packages"]),
         "padding": 100 * speed["padding_fraction"],
         "gib": speed["peak_memory_mib"] / 1024,
         "weights": (weights[:16], weights[-10:]),
