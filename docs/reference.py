@@ -163,9 +163,10 @@ def cli_page() -> str:
         page += [f"## {heading}"]
         for name in names:
             command = group.commands[name]
-            context = typer.Context(command, info_name=f"reprise {name}")
-            page += [f"### {name}", f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```"]
-            page += [paragraphs(command.help)]
+            arguments = [argument_name(one) for one in command.params if one.param_type_name == "argument"]
+            options = ["[OPTIONS]"] if len(arguments) < len(command.params) else []
+            usage = " ".join([f"reprise {name}", *options, *arguments])
+            page += [f"### {name}", f"```text\n{usage}\n```", paragraphs(command.help)]
             if command.params:
                 page += [
                     table(("argument or option", "meaning", "default", "variable"), map(option_row, command.params))
@@ -173,10 +174,15 @@ def cli_page() -> str:
     return "\n\n".join(page) + "\n"
 
 
+def argument_name(parameter: Any) -> str:
+    """Return the name of an argument in the usage of its command."""
+    name: str = parameter.metavar or parameter.name.upper()
+    return name if parameter.required or name.startswith("[") else f"[{name}]"
+
+
 def option_row(parameter: Any) -> Sequence[str]:
     """Return the row of a command's argument or option."""
-    is_argument = parameter.param_type_name == "argument"
-    shown = [parameter.metavar or parameter.name.upper()] if is_argument else parameter.opts
+    shown = [argument_name(parameter)] if parameter.param_type_name == "argument" else parameter.opts
     default = "" if parameter.default in (None, False, ()) else f"`{parameter.default}`"
     variable = f"`{parameter.envvar}`" if parameter.envvar else ""
     return ", ".join(f"`{option}`" for option in shown), escaped(parameter.help), default, variable
@@ -227,9 +233,11 @@ def make_page(root: Path) -> str:
 
 
 def table(head: Sequence[str], rows: Rows) -> str:
-    """Format a Markdown table."""
-    lines = [" | ".join(head), " | ".join("---" for _ in head)]
-    return "\n".join(f"| {line} |" for line in [*lines, *(" | ".join(row) for row in rows)])
+    """Format a Markdown table, without the columns that are empty."""
+    rows = list(rows)
+    kept = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    lines = [[row[column] for column in kept] for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def paragraphs(help_text: str | None) -> str:
