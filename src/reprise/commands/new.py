@@ -20,7 +20,7 @@ README = Path(__file__).with_name("new_readme.md.jinja")
 LEFT_OUT = re.compile(
     r"\.(ci|gitlab-ci\.yml|pre-commit-config\.yaml)\b|\.github/(?!workflows/compare\.yml)|"
     r"(benchmarks|docs|metrics|notebooks|plots|reference|tests)/|docker/(make-test-base|cpu/(dev|docs)\.)|"
-    r"((CHANGELOG|CONTRIBUTING|README)\.md|CITATION\.cff|mkdocs\.yml|dvc\.lock|environment\.json|data/sources\.json)$"
+    r"((CHANGELOG|CONTRIBUTING|README|SECURITY)\.md|CITATION\.cff|mkdocs\.yml|dvc\.lock|environment\.json|data/sources\.json)$"
 )
 # Targets of make, and stamps, that need a file that is left out.
 MAKE_LEFT_OUT = r"(?:test|bench|lint|docs|format)[a-z0-9-]*"
