@@ -3,18 +3,19 @@
 import gc
 import os
 import sys
-import tempfile
-import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from reprise.core.crash import report_exception
 from reprise.core.errors import UserError
+from reprise.core.paths import EXPERIMENTS_LOCK, WORKSPACE_LOCK
 from reprise.train.distributed.launch_config import LaunchConfig
 
 # The groups of `reprise --help`.
@@ -48,28 +49,29 @@ class ErrorHandlingGroup(TyperGroup):
         except (typer.Exit, typer.Abort, TyperException, BrokenPipeError):
             raise  # typer reports them
         except Exception as error:
-            # A full disk or missing permissions are the user's to mend; anything else is a mistake of Reprise.
-            known = isinstance(error, OSError) and error.errno is not None
-            line = UserError(str(error) if known else f"{type(error).__name__}: {error}"[:300])
-            typer.echo(
-                f"reprise: {'error' if known else 'internal error'}: {line}; the traceback is in {write_traceback()}",
-                err=True,
-            )
-            raise typer.Exit(2 if known else 70) from None
+            raise typer.Exit(report_exception(error)) from None
         except KeyboardInterrupt:
             typer.echo(f"reprise {ctx.invoked_subcommand}: interrupted; earlier results are kept", err=True)
             raise typer.Exit(130) from None
 
 
-def write_traceback() -> Path:
-    """Write the traceback of the current exception to a file in .dvc/tmp/, or without a repository in the system's."""
-    folder = Path(".dvc/tmp")
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", prefix="reprise-traceback-", suffix=".txt", delete=False,
-        dir=folder if os.access(folder, os.W_OK) else None,
-    ) as file:  # fmt: skip
-        file.write(traceback.format_exc())
-    return Path(file.name)
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def _one_at_a_time(lock: Path = WORKSPACE_LOCK) -> Callable[[Command], Command]:
+    """Let a command that writes wait for others that hold the same lock."""
+
+    def locked(command: Command) -> Command:
+        @wraps(command)
+        def run(**options: Any) -> None:
+            from reprise.core.lock import write_lock
+
+            with write_lock(lock, command.__name__.replace("_", "-")):
+                command(**options)
+
+        return cast(Command, run)
+
+    return locked
 
 
 app = typer.Typer(
@@ -129,6 +131,7 @@ def options(
 
 
 @app.command()
+@_one_at_a_time()
 def environment(context: typer.Context) -> None:
     """Stage 1: check packages, recipe and device.
 
@@ -155,6 +158,7 @@ def environment(context: typer.Context) -> None:
 
 
 @app.command()
+@_one_at_a_time()
 def sources() -> None:
     """Stage 2: check the recipe's own files in data/own/.
 
@@ -163,6 +167,7 @@ def sources() -> None:
     from reprise.core.config import LocalDataset, LocalModel
     from reprise.core.files import write_json
     from reprise.core.paths import SOURCES
+    from reprise.core.unchanged import check_unchanged
     from reprise.core.validation import read_recipe
     from reprise.data.sources import source_digests
     from reprise.fetch.local import find_dataset, find_model
@@ -172,10 +177,13 @@ def sources() -> None:
         find_dataset(recipe.task.source)
     if isinstance(recipe.model.source, LocalModel):
         find_model(recipe.model.source)
-    write_json(SOURCES, source_digests(recipe))
+    digests = source_digests(recipe)
+    check_unchanged(recipe, "sources")
+    write_json(SOURCES, digests)
 
 
 @app.command()
+@_one_at_a_time()
 def fetch(
     part: Annotated[
         Literal["data", "model"] | None, typer.Argument(help="The one to download (default: both).")
@@ -185,25 +193,36 @@ def fetch(
 
     These are the only stages that use the network.
     """
+    from reprise.core.unchanged import check_unchanged
     from reprise.core.validation import read_recipe
     from reprise.fetch.stage import fetch
 
     recipe = read_recipe()
-    fetch(None if part == "model" else recipe.task.source, None if part == "data" else recipe.model.source)
+    data, model = recipe.task.source, recipe.model.source
+
+    def check() -> None:
+        for each in (part,) if part else ("data", "model"):
+            check_unchanged(recipe, f"fetch-{each}")
+
+    fetch(None if part == "model" else data, None if part == "data" else model, check=check)
 
 
 @app.command()
+@_one_at_a_time()
 def prepare() -> None:
     """Stage 5: split, label and tokenize the raw data."""
     _go_offline()
+    from reprise.core.unchanged import check_unchanged
     from reprise.core.validation import read_recipe
     from reprise.prepare.stage import prepare
 
     recipe = read_recipe()
-    prepare(recipe.task, max_length=recipe.train.max_length)
+    check = partial(check_unchanged, recipe, "prepare")
+    prepare(recipe.task, max_length=recipe.train.max_length, check=check)
 
 
 @app.command()
+@_one_at_a_time()
 def preflight() -> None:
     """Stage 6: check that model, tokenizer and data fit.
 
@@ -214,14 +233,17 @@ def preflight() -> None:
 
     from reprise.core.files import write_json
     from reprise.core.paths import PREFLIGHT
+    from reprise.core.unchanged import check_unchanged
     from reprise.core.validation import read_recipe
     from reprise.train.preflight import preflight
 
-    result = preflight(read_recipe())
+    recipe = read_recipe()
+    result = preflight(recipe)
     for note in result.notes:
         typer.echo(f"preflight: {note}")
     for warning in result.warnings:
         typer.echo(f"preflight: warning: {warning}")
+    check_unchanged(recipe, "preflight")
     write_json(PREFLIGHT, asdict(result))
     typer.echo(f"preflight: the model fits the data; {len(result.new_parameters)} parameters are new")
 
@@ -274,30 +296,31 @@ def train(
     commit and with the same prepared data.
     """
     _go_offline()
+    from reprise.core.unchanged import check_unchanged
     from reprise.core.validation import read_recipe
     from reprise.hardware import current_hardware
     from reprise.train.stage import launch
 
-    launch(
-        read_recipe(),
-        current_hardware(),
-        LaunchConfig(processes, nodes, node_rank, rendezvous, max_restarts, profile, timeout),
-    )
+    recipe = read_recipe()
+    config = LaunchConfig(processes, nodes, node_rank, rendezvous, max_restarts, profile, timeout)
+    launch(recipe, current_hardware(), config, check=partial(check_unchanged, recipe, "train"))
 
 
 @app.command()
+@_one_at_a_time()
 def evaluate() -> None:
     """Stage 8: evaluate the final model.
 
     The results are metrics with confidence intervals, plots and predictions.
     """
     _go_offline()
+    from reprise.core.unchanged import check_unchanged
     from reprise.core.validation import read_recipe
     from reprise.evaluate.stage import evaluate
     from reprise.hardware import current_hardware, require_device
 
     recipe, device = read_recipe(), require_device(current_hardware())
-    evaluate(recipe, cpu=device == "cpu")
+    evaluate(recipe, cpu=device == "cpu", check=partial(check_unchanged, recipe, "evaluate"))
 
 
 @app.command()
@@ -322,6 +345,7 @@ def compose(
     """
     from reprise.commands.compose import check_edits, compose_recipe, list_recipes, write_recipe
     from reprise.core.config import PARAMS
+    from reprise.core.lock import write_lock
 
     if not overrides:
         from reprise.commands.summary import print_recipes
@@ -329,9 +353,11 @@ def compose(
         print_recipes(list_recipes())
         return
     recipe = compose_recipe(overrides)
-    if not force:
-        check_edits(recipe, overrides, PARAMS)
-    for difference in write_recipe(recipe, overrides, PARAMS) or ["nothing changed"]:
+    with write_lock(WORKSPACE_LOCK, "compose"):  # else the stage that runs by the recipe would fail at its end
+        if not force:
+            check_edits(recipe, overrides, PARAMS)
+        differences = write_recipe(recipe, overrides, PARAMS)
+    for difference in differences or ["nothing changed"]:
         typer.echo(f"{PARAMS}: {difference}")
 
 
@@ -447,15 +473,19 @@ def verify(
     further off than another seed, as measured by `reprise seed-noise`. Different: none of these; the exit code is 1.
     """
     from reprise.commands.verify import verify
+    from reprise.core.lock import write_lock
+    from reprise.results.vcs import resolve_commit
     from reprise.results.verdict import Verdict
 
-    verdict = verify(revision)
+    with write_lock(Path(f".reprise-verify-{resolve_commit(revision)[:12]}.lock"), "verify"):
+        verdict = verify(revision)
     if verdict > (Verdict.IDENTICAL if strict else Verdict.WITHIN_SEED_NOISE):
         raise typer.Exit(1)
 
 
 @app.command()
 @app.command("reference", hidden=True)  # earlier name
+@_one_at_a_time(EXPERIMENTS_LOCK)
 def seed_noise(
     seeds: Annotated[int, typer.Option(min=5, help="Number of seeds, starting at the recipe's seed.")] = 5,
 ) -> None:
@@ -490,6 +520,7 @@ def parity(
 
 
 @app.command()
+@_one_at_a_time()
 def export(
     folder: Annotated[
         Path,
@@ -586,6 +617,7 @@ def compare(
 
 
 @app.command()
+@_one_at_a_time(EXPERIMENTS_LOCK)
 def seeds(
     number: Annotated[
         int, typer.Option("-n", "--number", min=1, help="Number of seeds, starting at the recipe's seed.")

@@ -4,6 +4,7 @@ Most runs here train in this process, where an interruption can come at one exac
 """
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -13,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from safetensors import safe_open
 
-from interrupts import Running, checkpoints, position, results, take_results
+from interrupts import Running, checkpoints, position, results, set_processes, take_results
+from reprise.core import lock
 from reprise.core.config import Recipe
 from reprise.core.errors import UserError
+from reprise.core.paths import WORKSPACE_LOCK
 from reprise.core.validation import check_recipe
 from reprise.train import checkpoint as checkpointing
 from reprise.train.checkpoint import CheckpointManager, checkpoint_dir, fingerprint
@@ -298,7 +300,7 @@ def test_last_two_checkpoints_are_kept_without_pickles_until_the_run_succeeds(
     cut_after(17, **EVERY_3)
     assert [position(checkpoint) for checkpoint in checkpoints(workdir)] == [(12, 1), (15, 1)]
     files = [file for file in (workdir / "checkpoints").rglob("*") if file.is_file()]
-    assert {file.suffix or file.name for file in files} == {".safetensors", ".json", ".npy", ".lock"}
+    assert {file.suffix or file.name for file in files} == {".safetensors", ".json", ".npy"}
     for file in files:
         match file.suffix:
             case ".json":
@@ -308,8 +310,6 @@ def test_last_two_checkpoints_are_kept_without_pickles_until_the_run_succeeds(
             case ".safetensors":
                 with safe_open(file, framework="pt") as opened:
                     assert opened.keys()
-            case _:
-                assert file.read_bytes() == b""
     train(**EVERY_3)
     assert list((workdir / "checkpoints").iterdir()) == []
 
@@ -428,7 +428,8 @@ def test_second_process_waits_for_the_lock_and_resumes_from_the_first(train: Tra
         # The stopped process keeps the lock until the second one waits for it.
         first.send(signal.SIGSTOP)
         with Running(workdir, "reprise", "train") as second:
-            second.until(lambda: "train: waiting for a lock held by another run of this recipe: chec" in second.stdout)
+            waits = f"train: waiting for a lock held by another run: train, process {first.process.pid} on "
+            second.until(lambda: waits in second.stdout)
             first.send(signal.SIGTERM)
             first.send(signal.SIGCONT)
             first.end(143)
@@ -441,16 +442,81 @@ def test_second_process_waits_for_the_lock_and_resumes_from_the_first(train: Tra
 def test_second_process_gives_up_when_the_lock_stays_held(
     train: Train, workdir: Path, monkeypatch: Patch, capsys: Capsys
 ) -> None:
-    monkeypatch.setattr(checkpointing, "LOCK_TIMEOUT_S", 1)
-    folder = run_of()
-    folder.parent.mkdir(parents=True)
-    with FileLock(f"{folder}.lock", is_singleton=False), pytest.raises(UserError, match="lock") as refused:
+    monkeypatch.setattr(lock, "TIMEOUT_S", 1)
+    with lock.write_lock(WORKSPACE_LOCK, "evaluate"), pytest.raises(UserError, match="held by another run") as refused:
         train()
-    assert refused.value.file == str(folder)
+    assert refused.value.file == str(WORKSPACE_LOCK)
+    assert f"evaluate, process {os.getpid()} on " in refused.value.problem
     assert capsys.readouterr().out.count("train: waiting for a lock") == 1
     train()
     assert (workdir / "models/final/model.safetensors").is_file()
     assert not list((workdir / "checkpoints").iterdir())
+
+
+def test_trainings_of_different_recipes_never_write_at_once(train: Train, workdir: Path) -> None:
+    alone = {}
+    for seed in (1, 2):
+        train(seed=seed)
+        alone[seed] = take_results(workdir)
+    write_params(workdir, seed=1)
+    with Running(workdir, "reprise", "train") as first:
+        first.until((workdir / WORKSPACE_LOCK).exists)
+        first.send(signal.SIGSTOP)
+        write_params(workdir, seed=2)
+        with Running(workdir, "reprise", "train") as second:
+            second.until(lambda: "train: waiting for a lock" in second.stdout)
+            write_params(workdir, seed=1)
+            first.send(signal.SIGCONT)
+            first.end()
+            second.end(2)  # it read another recipe than the one that params.yaml now has
+    (line,) = second.stderr.splitlines()
+    assert line.startswith("reprise: error: params.yaml: seed: changed while train ran; nothing was replaced; expected")
+    assert results(workdir) == alone[1]
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_recipe_edited_while_it_trains_is_refused_and_reverting_the_edit_loses_nothing(
+    train: Train, workdir: Path, run: Run, processes: int
+) -> None:
+    set_processes(workdir, processes)
+    edited = {"train.learning_rate": 1e-3}
+    write_params(workdir, **EVERY["every 1"])
+    run(workdir, "reprise", "train")
+    uninterrupted = results(workdir)
+    write_params(workdir, **EVERY["every 1"])
+    with Running(workdir, "reprise", "train") as training:
+        training.until(lambda: checkpoints(workdir))
+        write_params(workdir, **edited)
+        training.end(2)
+    (line,) = training.stderr.splitlines()
+    assert "params.yaml: train.learning_rate: changed while train ran; nothing was replaced; expected " in line
+    assert results(workdir) == uninterrupted  # those of the run before
+    take_results(workdir)
+    write_params(workdir)
+    assert "train: resuming from step 18/18" in run(workdir, "reprise", "train").stdout
+    assert results(workdir) == uninterrupted
+
+
+def test_keys_that_training_does_not_read_may_be_edited_while_it_runs(workdir: Path) -> None:
+    write_params(workdir, **EVERY["every 1"])
+    with Running(workdir, "reprise", "train") as training:
+        training.until(lambda: checkpoints(workdir))
+        write_params(workdir, **{"run.save_steps": 7, "evaluate.bootstrap_resamples": 300, "task.submission": None})
+        training.end()
+
+
+def test_input_that_changes_while_it_trains_is_refused_and_the_checkpoint_is_kept(workdir: Path) -> None:
+    write_params(workdir, **EVERY["every 1"])
+    with Running(workdir, "reprise", "train") as training:
+        training.until(lambda: checkpoints(workdir))
+        with (workdir / "models/pretrained/model/config.json").open("a") as file:
+            file.write("\n")
+        training.end(2)
+    (line,) = training.stderr.splitlines()
+    assert "models/pretrained/model/config.json" in line
+    assert "it changed while train ran" in line
+    assert not (workdir / "models/final").exists()
+    assert position(checkpoints(workdir)[-1]) == (18, 2)
 
 
 @pytest.mark.parametrize(

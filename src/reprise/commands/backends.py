@@ -7,7 +7,6 @@ temporary folder keeps the results of the workspace untouched.
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 from ruamel.yaml import YAML
 
 from reprise.core.errors import UserError
+from reprise.core.files import scratch_dir
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
 from reprise.hardware import ENVIRONMENT, HARDWARE_DIR, current_hardware, has_device_files, read_facts
@@ -75,8 +75,7 @@ def train_in_tempdir(recipe: dict[str, Any], backend: Backend) -> Iterator[Path]
     for required in (stats_path(PREPARED), PRETRAINED / "model"):
         if not required.exists():
             raise UserError("not found", file=required, expected="the output of `dvc repro prepare`")
-    with tempfile.TemporaryDirectory(prefix="reprise-") as name:
-        folder = Path(name)
+    with scratch_dir("parity") as folder:
         with (folder / "params.yaml").open("w", encoding="utf-8") as file:
             # Trackers would write to the folder, which is deleted.
             YAML().dump(recipe | {"run": recipe["run"] | {"trackers": []}}, file)

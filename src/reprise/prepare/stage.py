@@ -1,8 +1,8 @@
 """From data/raw/ to data/prepared/: Arrow files of each split, and stats.json, which describes them."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from reprise.core.config import PARAMS, LocalDataset, Split, Task
 from reprise.core.errors import UserError
-from reprise.core.files import atomic_dir, sha256, write_json
+from reprise.core.files import atomic_dir, scratch_dir, sha256, write_json
 from reprise.core.paths import PREPARED, PRETRAINED, RAW
 from reprise.data.format import SHARD_ROWS, split_file, stats_path
 from reprise.data.tokenization import load_tokenizer
@@ -26,7 +26,14 @@ from reprise.prepare.write import iter_batches, normalize, unknown_token_id, wri
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 
-def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PREPARED) -> None:
+def prepare(
+    task: Task,
+    *,
+    max_length: int,
+    raw: Path = RAW,
+    prepared: Path = PREPARED,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Split, label and tokenize the raw tables.
 
     The same input gives the same bytes with any number of cores: the tokenizer's threads keep the order of the rows,
@@ -37,6 +44,7 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
         max_length: tokens at which texts are truncated.
         raw: a folder per split, with its files.
         prepared: replaced as a whole.
+        check: called before that; raises if it may not be.
 
     Raises:
         UserError: the raw data does not fit the recipe.
@@ -52,10 +60,10 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
         expected = f"at most the model's {tokenizer.model_max_length}"
         raise UserError(file=PARAMS, key="train.max_length", expected=expected)
 
-    with TemporaryDirectory(prefix="reprise-prepare-") as cache, atomic_dir(prepared) as partial:
+    with scratch_dir("prepare") as cache, atomic_dir(prepared) as partial:
         stats: dict[str, Any] = {"task": task.name, "labels": task.labels, "max_length": max_length, "splits": {}}
         try:
-            splits, warnings = _load_splits(task, raw, Path(cache))
+            splits, warnings = _load_splits(task, raw, cache)
         except UserError as error:
             named = _users_file(error.file, task, raw)
             raise UserError(error.problem, file=named, key=error.key, expected=error.expected) from None
@@ -82,6 +90,7 @@ def prepare(task: Task, *, max_length: int, raw: Path = RAW, prepared: Path = PR
         for warning in describe_warnings(stats):
             print(f"prepare: warning: {warning}", flush=True)
         write_json(stats_path(partial), stats)
+        check()
 
 
 def _users_file(file: str, task: Task, raw: Path) -> str:

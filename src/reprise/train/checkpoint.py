@@ -8,7 +8,6 @@ the seed, the epoch, the step and the micro-batch. DVC does not remove the folde
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from safetensors import SafetensorError
@@ -28,7 +26,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from reprise.core.config import Recipe, to_dict
 from reprise.core.errors import UserError
-from reprise.core.files import sha256, write_json
+from reprise.core.files import fsync, fsync_tree, sha256, write_json
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
 from reprise.hardware import ENVIRONMENT
@@ -42,7 +40,6 @@ MANIFEST = "manifest.json"
 HISTORY_FILE = "history.npy"
 KEEP_LAST = 2
 SPACE_EXPECTED = "space for a checkpoint; earlier ones are kept, and `dvc repro` resumes from there"
-LOCK_TIMEOUT_S = 30  # a killed run may take that many seconds to end
 
 
 def fingerprint(recipe: Recipe) -> dict[str, Any]:
@@ -87,30 +84,11 @@ def checkpoint_dir(ingredients: Mapping[str, Any]) -> Path:
 
 
 @contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Lock the checkpoint directory; delete it on success.
-
-    Raises:
-        UserError: another process keeps the lock.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{folder}.lock")  # beside the directory, which is deleted while the lock is held
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        print(f"train: waiting for a lock held by another run of this recipe: {folder}", flush=True)
-        try:
-            lock.acquire(timeout=LOCK_TIMEOUT_S)
-        except Timeout:
-            problem = "another run of this recipe holds the lock"
-            raise UserError(problem, file=folder, expected="it to end first") from None
-    try:
-        folder.mkdir(exist_ok=True)
-        yield
-        shutil.rmtree(folder)
-        Path(lock.lock_file).unlink(missing_ok=True)  # a waiting run notices and locks a new file
-    finally:
-        lock.release()
+def run_dir(folder: Path) -> Iterator[None]:
+    """Create the checkpoint directory; delete it on success."""
+    folder.mkdir(parents=True, exist_ok=True)
+    yield
+    shutil.rmtree(folder)
 
 
 class CheckpointManager:
@@ -193,12 +171,9 @@ class CheckpointManager:
             write_json(partial / "state.json", state)
             if history.epochs:
                 shutil.copytree(self.recorder.model_dir, partial / "best")
+            fsync_tree(partial)
             files = sorted(file for file in partial.rglob("*") if file.is_file())
-            for file in files:
-                fsync(file)
             write_json(partial / MANIFEST, {"files": {str(file.relative_to(partial)): sha256(file) for file in files}})
-            for file in (partial / MANIFEST, partial):
-                fsync(file)
             shutil.rmtree(self.folder / name, ignore_errors=True)  # exists only if it was skipped as corrupt
             partial.rename(self.folder / name)
             fsync(self.folder)
@@ -298,12 +273,3 @@ def verify_manifest(checkpoint: Path) -> str | None:
 def cpu_copy(tensor: torch.Tensor) -> torch.Tensor:
     """Copy a tensor to its own host memory; safetensors refuses tensors that overlap."""
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def fsync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

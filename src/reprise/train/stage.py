@@ -10,8 +10,8 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ruamel.yaml.error import YAMLError
 
 from reprise.core.config import PARAMS, Recipe, Train
 from reprise.core.errors import UserError
+from reprise.core.files import scratch_dir
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
 from reprise.hardware import (
@@ -41,8 +42,20 @@ SHUTDOWN_GRACE_S = 10  # seconds that torchrun has to clean up after failed work
 SINGLE_PROCESS = LaunchConfig()
 
 
-def launch(recipe: Recipe, hardware: str, config: LaunchConfig = SINGLE_PROCESS) -> None:
+def launch(
+    recipe: Recipe,
+    hardware: str,
+    config: LaunchConfig = SINGLE_PROCESS,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Train in this process, or in as many as the command line or the launch profile gives.
+
+    Args:
+        recipe: what is trained; several processes read it from params.yaml.
+        hardware: the folder in docker/.
+        config: the options of the command line.
+        check: called before outputs are replaced; raises if they may not be. Several processes have their own.
 
     Raises:
         UserError: the profile, the command line or the results of earlier stages cannot be used.
@@ -65,7 +78,7 @@ def launch(recipe: Recipe, hardware: str, config: LaunchConfig = SINGLE_PROCESS)
         if processes * config.nodes == 1 and not config.max_restarts:
             from reprise.train.worker import train_worker  # imports torch
 
-            train_worker(recipe, device)
+            train_worker(recipe, device, check)
         else:
             spawn_workers(processes, device, profile, config)
     except TrainingInterrupted as interrupted:
@@ -156,8 +169,8 @@ def spawn_workers(processes: int, device: str, profile: Path, config: LaunchConf
         print(f"train: host {config.node_rank} of {config.nodes}, rendezvous at {config.rendezvous}", flush=True)
     if device == "xla":
         launcher = ["accelerate.commands.launch", "--tpu", "--config_file", str(profile)]
-    with tempfile.TemporaryDirectory() as folder, handle_signals() as stop:
-        stop_file, error_file, liveness_file = (Path(folder) / name for name in ("stop", "error", "liveness"))
+    with scratch_dir("train") as folder, handle_signals() as stop:
+        stop_file, error_file, liveness_file = (folder / name for name in ("stop", "error", "liveness"))
         worker_env = WorkerEnv(world_size, config.timeout, stop_file, error_file, liveness_file)
         monitor = LivenessMonitor(liveness_file, config.timeout if config.max_restarts else SHUTDOWN_GRACE_S)
         running = subprocess.Popen(

@@ -3,18 +3,23 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
 
 from reprise.core.config import Recipe
+from reprise.core.crash import report_exception
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir
-from reprise.core.paths import FINAL_MODEL, PRETRAINED
+from reprise.core.lock import write_lock
+from reprise.core.paths import FINAL_MODEL, PRETRAINED, WORKSPACE_LOCK
+from reprise.core.unchanged import InputChangedError, check_unchanged
 from reprise.core.validation import read_recipe
 from reprise.data.format import split_shards
 from reprise.data.tokenization import load_tokenizer
@@ -25,11 +30,11 @@ from reprise.modeling.inference import drop_text_columns, load_split
 from reprise.modeling.malloc import disable_malloc_trim
 from reprise.modeling.recipe import write_model_recipe
 from reprise.modeling.xla import on_xla, use_fp32_matmul
-from reprise.train.checkpoint import CheckpointManager, checkpoint_dir, fingerprint, run_lock
+from reprise.train.checkpoint import CheckpointManager, checkpoint_dir, fingerprint, run_dir
 from reprise.train.dataset import ShardedDataset
-from reprise.train.distributed.consistency import RankMismatchError, check_consistency
+from reprise.train.distributed.consistency import RankMismatchError, check_consistency, diff
 from reprise.train.distributed.liveness import liveness_lock
-from reprise.train.distributed.preemption import TrainingInterrupted, handle_signals, set_pdeathsig
+from reprise.train.distributed.preemption import StopRequest, TrainingInterrupted, handle_signals, set_pdeathsig
 from reprise.train.fsdp import fsdp_plugin
 from reprise.train.outputs import write_outputs
 from reprise.train.provenance import describe_session
@@ -41,8 +46,13 @@ from reprise.train.worker_env import WorkerEnv, write_message
 GLOO_ERRORS = ("/gloo/", "pair closure")
 
 
-def train_worker(recipe: Recipe, device: str) -> None:
+def train_worker(recipe: Recipe, device: str, check: Callable[[], None] = lambda: None) -> None:
     """Train as one rank; the main process writes models/final/, metrics/ and plots/.
+
+    Args:
+        recipe: what is trained.
+        device: the type of device.
+        check: called before an output is replaced; raises if none may be, and the checkpoints are kept.
 
     Raises:
         UserError: the number of processes is not the requested one, a host differs from host 0, or the loss is not
@@ -57,6 +67,17 @@ def train_worker(recipe: Recipe, device: str) -> None:
     # Ranks wait this long for a lost host, and as long for one that writes.
     world = PartialState(cpu=device == "cpu", timeout=timedelta(seconds=worker_env.timeout))
     check_world_size(world.num_processes, worker_env.world_size)
+    lock = write_lock(WORKSPACE_LOCK, "train") if world.is_main_process else nullcontext()
+    with lock, handle_signals(worker_env.stop_file) as stop:  # Ctrl-C ends the wait for the lock
+        if world.use_distributed:
+            world.wait_for_everyone()  # until the lock is taken: another run may still be writing
+        check()
+        train_rank(recipe, world, stop, check)
+    world.destroy_process_group()
+
+
+def train_rank(recipe: Recipe, world: PartialState, stop: StopRequest, check: Callable[[], None]) -> None:
+    """Train and write the outputs, in a world whose main process holds the lock."""
     ingredients = fingerprint(recipe)
     check_consistency(ingredients)
     use_fp32_matmul(world.device)
@@ -71,9 +92,7 @@ def train_worker(recipe: Recipe, device: str) -> None:
             f"processes: {world.num_processes}, threads: {torch.get_num_threads()}",
             flush=True,
         )
-    with handle_signals(worker_env.stop_file) as stop, run_lock(run) if is_main_process else nullcontext():
-        if world.use_distributed:
-            world.wait_for_everyone()  # until the lock is taken: another run may still be writing a checkpoint
+    with run_dir(run) if is_main_process else nullcontext():
         with atomic_dir(FINAL_MODEL) if is_main_process else nullcontext(FINAL_MODEL) as model_dir:
             buckets = None
             if on_xla(world.device):
@@ -87,10 +106,11 @@ def train_worker(recipe: Recipe, device: str) -> None:
             if is_main_process:
                 tokenizer.save_pretrained(model_dir)
                 write_model_recipe(recipe, model_dir)
+                check()
+                check_inputs(recipe, ingredients)
         if is_main_process:
             recorder.progress.close()
             write_outputs(recorder.history, recorder.speed())
-    world.destroy_process_group()
 
 
 def load_engine(name: str) -> Callable[..., None]:
@@ -114,31 +134,48 @@ def check_world_size(world_size: int, expected: int) -> None:
         raise RankMismatchError(f"{world_size} process(es) started", key="train", expected=str(expected))
 
 
+def check_inputs(recipe: Recipe, before: Mapping[str, Any]) -> None:
+    """Check that data, pretrained model, environment and code are those that were read; DVC hashes them afterwards.
+
+    Raises:
+        InputChangedError: one is not.
+    """
+    for difference in diff(fingerprint(recipe), before)[:1]:
+        raise InputChangedError(
+            f"{difference}; it changed while train ran, and nothing was replaced",
+            key="train",
+            expected="the same files; with these, `dvc repro` ends at once",
+        )
+
+
 def main() -> None:
     """Train as one of several ranks, and report to stage.py why the run was stopped or refused."""
     set_pdeathsig(signal.SIGKILL)
     worker_env = WorkerEnv.read()
     with liveness_lock(worker_env.liveness_file):
         try:
-            train_worker(read_recipe(), read_facts(current_hardware())["device"])
+            recipe = read_recipe()
+            check = partial(check_unchanged, recipe, "train")
+            train_worker(recipe, read_facts(current_hardware())["device"], check)
         except TrainingInterrupted as interrupted:
             write_message(worker_env.stop_file, str(interrupted))
-        except RankMismatchError as error:
+        except (RankMismatchError, InputChangedError) as error:
             write_message(worker_env.error_file, str(error))
         except UserError as error:
             print(f"reprise: error: {error}", file=sys.stderr)
             sys.exit(2)
-        except RuntimeError as error:
+        except Exception as error:
             if not is_peer_failure(error):
-                raise
+                sys.exit(report_exception(error))
             print(f"train: another process or its host is lost: {str(error).splitlines()[0]}", file=sys.stderr)
             sys.exit(1)
         PartialState().destroy_process_group()  # an interrupted run still has it, and could abort at exit
 
 
-def is_peer_failure(error: RuntimeError) -> bool:
+def is_peer_failure(error: Exception) -> bool:
     """Return whether another rank no longer answers; Gloo has no class for that error."""
-    return isinstance(error, torch.distributed.DistError) or any(text in str(error) for text in GLOO_ERRORS)
+    gloo = isinstance(error, RuntimeError) and any(text in str(error) for text in GLOO_ERRORS)
+    return gloo or isinstance(error, torch.distributed.DistError)
 
 
 if __name__ == "__main__":

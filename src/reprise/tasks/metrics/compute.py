@@ -1,10 +1,10 @@
 """Metrics through the library `evaluate`, which takes seconds to import."""
 
-import tempfile
 from collections.abc import Sequence
 
 import numpy.typing as npt
 
+from reprise.core.files import scratch_dir
 from reprise.tasks.metrics.evaluate_module import RepriseMetric
 
 
@@ -21,8 +21,8 @@ def compute(
     """
     scores: dict[str, float] = {}
     # Not `evaluate.load`, which copies the module to the home folder; it may not be writable, or be shared by runs.
-    with tempfile.TemporaryDirectory(prefix="reprise-metrics-") as cache:
+    with scratch_dir("metrics") as cache:
         for name in names:
-            metric = RepriseMetric(name, keep_in_memory=True, cache_dir=cache)
+            metric = RepriseMetric(name, keep_in_memory=True, cache_dir=str(cache))
             scores |= metric.compute(predictions=predictions, references=references, positive=positive)
     return scores
