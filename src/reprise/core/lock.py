@@ -39,8 +39,10 @@ def write_lock(file: Path, command: str) -> Iterator[None]:
                 file.write_text(f"{command}, process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
     finally:
-        file.unlink(missing_ok=True)  # one that waits notices, and locks a new file
-        lock.release()
+        try:
+            file.unlink(missing_ok=True)  # one that waits notices, and locks a new file
+        finally:
+            lock.release()
 
 
 def _holder(file: Path) -> str:
