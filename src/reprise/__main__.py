@@ -20,14 +20,16 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, "-m", "reprise", *sys.argv[1:]], environment)  # noqa: S606
     try:
         from reprise.cli import app
+
+        os.chdir(root)
+        app(prog_name="reprise", obj=folder.relative_to(root))
     except ModuleNotFoundError as error:
         # `pip install .` brings no package, since only the locks name the versions that run.
         expected = "the environment of `make setup`, or an image"
         print(f"reprise: error: the package {error.name} is not installed; expected {expected}", file=sys.stderr)
         sys.exit(2)
-
-    os.chdir(root)
-    app(prog_name="reprise", obj=folder.relative_to(root))
+    except KeyboardInterrupt:  # before a command runs, or after
+        sys.exit(130)
 
 
 if __name__ == "__main__":

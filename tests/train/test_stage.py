@@ -149,8 +149,10 @@ def test_failed_worker_is_reported_and_keeps_the_earlier_model(train: Train, wor
     (workdir / "docker/cpu/accelerate.yaml").write_text("num_processes: 2\n")
     (workdir / "data/prepared/validation.arrow").unlink()
     failed = run(workdir, "reprise", "train", code=1)
-    assert re.search(r"^train: process [01] ended with exit code 1$", failed.stderr, flags=re.MULTILINE)
+    assert re.search(r"^train: process [01] ended with exit code 70$", failed.stderr, flags=re.MULTILINE)
+    assert re.search(r"^reprise: internal error: .*; the traceback is in ", failed.stderr, flags=re.MULTILINE)
     assert "ChildFailedError" not in failed.stderr
+    assert "Traceback" not in failed.stderr
     assert failed.stderr.endswith(
         "reprise train: one of 2 processes failed or was lost; its error is printed above, and the same command "
         "resumes from the last checkpoint\n"

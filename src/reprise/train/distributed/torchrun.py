@@ -14,7 +14,7 @@ from torch.distributed.run import main as torchrun
 
 
 def main() -> None:
-    """Start the workers of the command line and wait for them; exit with 1 if one failed."""
+    """Start the workers of the command line and wait for them; exit with 1, or a worker's 2, if one failed."""
     logging.disable(logging.ERROR)
     try:
         torchrun()
@@ -22,7 +22,7 @@ def main() -> None:
         rank, failure = failed.get_first_failure()
         cause = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
         print(f"train: process {rank} ended with {cause}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2 if failure.exitcode == 2 else 1)
     except (RendezvousError, DistError) as error:
         problem = next(iter(str(error).splitlines()), type(error).__name__)
         print(f"train: rendezvous failed: {problem}", file=sys.stderr)
