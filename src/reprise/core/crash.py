@@ -13,11 +13,12 @@ def report_exception(error: Exception) -> int:
     """Print an exception in one line.
 
     Returns:
-        The exit code: 2 if it is the user's to mend, such as a full disk or missing permissions; 70 for a mistake of
-        Reprise.
+        The exit code: 2 if it is the user's to mend, such as a full disk or missing permissions, also of DVC's
+        databases; 70 for a mistake of Reprise.
     """
-    known = isinstance(error, OSError) and error.errno is not None
-    line = UserError(str(error) if known else f"{type(error).__name__}: {error}"[:300])
+    system = isinstance(error, OSError) and error.errno is not None
+    known = system or type(error).__module__ == "sqlite3"
+    line = UserError(str(error) if system else f"{type(error).__name__}: {error}"[:300])
     kind = "error" if known else "internal error"
     print(f"reprise: {kind}: {line}; the traceback {write_traceback()}", file=sys.stderr, flush=True)
     return 2 if known else 70

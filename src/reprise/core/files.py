@@ -109,7 +109,7 @@ def write_error(error: Exception, partial: Path, path: Path) -> UserError | None
     beside = named.name.startswith(f".{path.name}.") or path.is_relative_to(named)
     if number in (0, errno.ENOENT) or not (inside or beside):  # without a file: a mistake of Reprise
         return None
-    expected = f"space and permission to write it, and in {tempfile.gettempdir()}; earlier results are kept"
+    expected = "space and permission to write it, also for temporary files; earlier results are kept"
     return UserError(os.strerror(number), file=file, expected=expected)
 
 
