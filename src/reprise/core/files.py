@@ -103,11 +103,11 @@ def write_error(error: Exception, partial: Path, path: Path) -> UserError | None
     elif found := re.search(r"\(os error (\d+)\)", str(error)):  # libraries in Rust, such as tokenizers
         number = int(found[1])
     inside = named.is_relative_to(partial)
+    ours = inside or named.name.startswith(f".{path.name}.")
     file = path / named.relative_to(partial) if inside else path
     if isinstance(error, UserError):
-        return UserError(error.problem, file=file, key=error.key, expected=error.expected) if inside else None
-    beside = named.name.startswith(f".{path.name}.") or path.is_relative_to(named)
-    if number in (0, errno.ENOENT) or not (inside or beside):  # without a file: a mistake of Reprise
+        return UserError(error.problem, file=file, key=error.key, expected=error.expected) if ours else None
+    if number in (0, errno.ENOENT) or not (ours or path.is_relative_to(named)):  # without a file: a mistake of Reprise
         return None
     expected = "space and permission to write it, also for temporary files; earlier results are kept"
     return UserError(os.strerror(number), file=file, expected=expected)

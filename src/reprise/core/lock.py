@@ -22,7 +22,7 @@ def write_lock(file: Path, command: str) -> Iterator[None]:
         command: what this process does, for that line and for others that wait.
 
     Raises:
-        UserError: the other process keeps the lock.
+        UserError: the other process keeps the lock, or the file cannot be written.
     """
     lock = FileLock(file)
     try:
@@ -33,6 +33,10 @@ def write_lock(file: Path, command: str) -> Iterator[None]:
             lock.acquire(timeout=TIMEOUT_S)
         except Timeout:
             raise UserError(f"held by another run: {_holder(file)}", file=file, expected="it to end first") from None
+    except OSError as error:
+        raise UserError(
+            os.strerror(error.errno or 0), file=file, expected="permission to write here, and space"
+        ) from None
     try:
         if type(lock) is FileLock:  # where a file system has no locks, filelock has its own content for the file
             with suppress(OSError):  # only for the messages above
