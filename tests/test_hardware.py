@@ -1,5 +1,6 @@
 """environment.json describes the locked software and nothing specific to one machine."""
 
+import base64
 import getpass
 import hashlib
 import importlib.metadata
@@ -18,13 +19,15 @@ import pytest
 from reprise.core.errors import UserError
 from reprise.hardware import (
     LOCKS,
+    check_installed,
     current_hardware,
     installed_version,
     locked_environment,
+    locked_versions,
     pinned_versions,
     require_device,
 )
-from tiny import ROOT, Run, write_params
+from tiny import ROOT, Run, flip_a_bit, write_params
 
 
 @pytest.fixture
@@ -243,3 +246,73 @@ def test_two_runs_write_the_same_bytes_and_another_lock_changes_them(hardware_di
     before, after = json.loads(first), json.loads(environment_json())
     assert before["locks"].pop("requirements.txt") != after["locks"].pop("requirements.txt")
     assert before == after
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package `locked` in a folder of its own, locked as the only one for the hardware `abacus`; its module."""
+    site, prefix = tmp_path / "site", tmp_path / "prefix"
+    (site / "locked-1.0.dist-info").mkdir(parents=True)
+    prefix.mkdir()
+    module = site / "locked.py"
+    module.write_text("VALUE = 1\n")
+    digest = base64.urlsafe_b64encode(hashlib.sha256(module.read_bytes()).digest()).rstrip(b"=").decode()
+    (site / "locked-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: locked\nVersion: 1.0\n")
+    (site / "locked-1.0.dist-info/RECORD").write_text(
+        f"locked.py,sha256={digest},10\n__pycache__/locked.cpython-311.pyc,,\nlocked-1.0.dist-info/RECORD,,\n"
+    )
+    (tmp_path / "docker/abacus").mkdir(parents=True)
+    (tmp_path / "docker/abacus/torch.txt").write_text("locked==1.0\n")
+    (tmp_path / "docker/abacus/requirements.txt").write_text("")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setattr(sys, "prefix", str(prefix))
+    monkeypatch.chdir(tmp_path)
+    return module
+
+
+def test_an_installed_file_that_was_edited_is_rejected_until_it_is_as_before(installed: Path) -> None:
+    environment = locked_environment("abacus")
+    installed.write_text("VALUE = 2\n")
+    for _ in range(2):  # what was refused once is not remembered as checked
+        with pytest.raises(UserError, match="`make setup`") as refused:
+            locked_environment("abacus")
+        assert (refused.value.file, refused.value.key) == (str(installed), "locked")
+    installed.write_text("VALUE = 1\n")
+    assert locked_environment("abacus") == environment
+
+
+def test_a_missing_installed_file_is_rejected(installed: Path) -> None:
+    locked_environment("abacus")
+    installed.unlink()
+    with pytest.raises(UserError) as refused:
+        locked_environment("abacus")
+    assert (refused.value.file, refused.value.key) == (str(installed), "locked")
+
+
+def test_a_package_without_a_record_is_rejected(installed: Path) -> None:
+    installed.with_name("locked-1.0.dist-info").joinpath("RECORD").unlink()
+    with pytest.raises(UserError) as refused:
+        locked_environment("abacus")
+    assert refused.value.key == "locked"
+
+
+def test_unchanged_files_are_hashed_once_and_all_of_them_by_a_complete_check(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked_environment("abacus")
+    flip_a_bit(installed)  # as a rotten disk does: size and time stay
+    locked_environment("abacus")
+    with pytest.raises(UserError) as refused:
+        check_installed(locked_versions("abacus"), complete=True)
+    assert refused.value.file == str(installed)
+
+
+def test_the_stamp_is_beside_the_repository_where_the_environment_is_read_only(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", "/proc")
+    locked_environment("abacus")
+    assert not (tmp_path / ".dvc").exists()
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    locked_environment("abacus")
+    assert (tmp_path / ".dvc/tmp/.reprise-installed").is_file()
