@@ -1,6 +1,5 @@
 """environment.json describes the locked software and nothing specific to one machine."""
 
-import base64
 import getpass
 import hashlib
 import importlib.metadata
@@ -248,67 +247,45 @@ def test_two_runs_write_the_same_bytes_and_another_lock_changes_them(hardware_di
     assert before == after
 
 
-@pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package `locked` in a folder of its own, locked as the only one for the hardware `abacus`; its module."""
-    site, prefix = tmp_path / "site", tmp_path / "prefix"
-    (site / "locked-1.0.dist-info").mkdir(parents=True)
-    prefix.mkdir()
-    module = site / "locked.py"
-    module.write_text("VALUE = 1\n")
-    digest = base64.urlsafe_b64encode(hashlib.sha256(module.read_bytes()).digest()).rstrip(b"=").decode()
-    (site / "locked-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: locked\nVersion: 1.0\n")
-    (site / "locked-1.0.dist-info/RECORD").write_text(
-        f"locked.py,sha256={digest},10\n__pycache__/locked.cpython-311.pyc,,\nlocked-1.0.dist-info/RECORD,,\n"
-    )
-    (tmp_path / "docker/abacus").mkdir(parents=True)
-    (tmp_path / "docker/abacus/torch.txt").write_text("locked==1.0\n")
-    (tmp_path / "docker/abacus/requirements.txt").write_text("")
-    monkeypatch.syspath_prepend(site)
-    monkeypatch.setattr(sys, "prefix", str(prefix))
-    monkeypatch.chdir(tmp_path)
-    return module
-
-
-def test_an_installed_file_that_was_edited_is_rejected_until_it_is_as_before(installed: Path) -> None:
+def test_an_installed_file_that_was_edited_is_rejected_until_it_is_as_before(installed_package: Path) -> None:
     environment = locked_environment("abacus")
-    installed.write_text("VALUE = 2\n")
+    installed_package.write_text("VALUE = 2\n")
     for _ in range(2):  # what was refused once is not remembered as checked
         with pytest.raises(UserError, match="`make setup`") as refused:
             locked_environment("abacus")
-        assert (refused.value.file, refused.value.key) == (str(installed), "locked")
-    installed.write_text("VALUE = 1\n")
+        assert (refused.value.file, refused.value.key) == (str(installed_package), "locked")
+    installed_package.write_text("VALUE = 1\n")
     assert locked_environment("abacus") == environment
 
 
-def test_a_missing_installed_file_is_rejected(installed: Path) -> None:
+def test_a_missing_installed_file_is_rejected(installed_package: Path) -> None:
     locked_environment("abacus")
-    installed.unlink()
+    installed_package.unlink()
     with pytest.raises(UserError) as refused:
         locked_environment("abacus")
-    assert (refused.value.file, refused.value.key) == (str(installed), "locked")
+    assert (refused.value.file, refused.value.key) == (str(installed_package), "locked")
 
 
-def test_a_package_without_a_record_is_rejected(installed: Path) -> None:
-    installed.with_name("locked-1.0.dist-info").joinpath("RECORD").unlink()
+def test_a_package_without_a_record_is_rejected(installed_package: Path) -> None:
+    installed_package.with_name("locked-1.0.dist-info").joinpath("RECORD").unlink()
     with pytest.raises(UserError) as refused:
         locked_environment("abacus")
     assert refused.value.key == "locked"
 
 
 def test_unchanged_files_are_hashed_once_and_all_of_them_by_a_complete_check(
-    installed: Path, monkeypatch: pytest.MonkeyPatch
+    installed_package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locked_environment("abacus")
-    flip_a_bit(installed)  # as a rotten disk does: size and time stay
+    flip_a_bit(installed_package)  # as a rotten disk does: size and time stay
     locked_environment("abacus")
     with pytest.raises(UserError) as refused:
         check_installed(locked_versions("abacus"), complete=True)
-    assert refused.value.file == str(installed)
+    assert refused.value.file == str(installed_package)
 
 
 def test_the_stamp_is_beside_the_repository_where_the_environment_is_read_only(
-    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "nowhere"))  # root can write anywhere else
     locked_environment("abacus")

@@ -624,6 +624,24 @@ def prune(
     prune(lambda question: yes or typer.confirm(question))
 
 
+@app.command()
+def fsck() -> None:
+    """Check results, DVC's cache and packages for damage.
+
+    Hash every output in dvc.lock again, in the workspace and in DVC's cache, load the final model, and hash the
+    installed packages. Print one line per item: ok, damaged, missing, or leftover (of a killed run), and the command
+    that restores it. DVC itself hashes a file again only if its size or time has changed, so `dvc status` and
+    `dvc checkout` do not see a rotten disk. Nothing is changed. The exit code is 1 if anything is damaged or missing.
+
+    For example: reprise fsck | grep -v ^ok
+    """
+    _go_offline()
+    from reprise.commands.fsck import fsck
+
+    if not fsck():
+        raise typer.Exit(1)
+
+
 @contextmanager
 def _paused_gc() -> Iterator[None]:
     """Import without garbage collection, and exempt the imported objects from it: they live until the process ends."""

@@ -140,12 +140,13 @@ def edited_outputs(locked: Mapping[str, Output], read: FileReader) -> dict[str, 
         read: returns the content of a file of the same commit or folder.
     """
     contents = {path: read(Path(path)) for path in locked}
-    digests = {
-        path: hashlib.md5(content, usedforsecurity=False).hexdigest()
-        for path, content in contents.items()
-        if content is not None
-    }
+    digests = {path: md5 for path, content in contents.items() if (md5 := md5_of(content))}
     return {path: md5 for path, md5 in digests.items() if md5 != locked[path].md5}
+
+
+def md5_of(content: bytes | None) -> str | None:
+    """Return the MD5 of a file's content; None for no file."""
+    return None if content is None else hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def describe_edited(path: str) -> str:
