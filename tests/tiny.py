@@ -110,8 +110,15 @@ def write_reviews(file: Path, films: int = 40, reviews: int = 6) -> None:
 
 def flip_a_bit(file: Path) -> None:
     """Change one bit in the middle of a file as a rotten disk does: size, times and mode stay the same."""
-    status, content = file.stat(), bytearray(file.read_bytes())
+    content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
+    write_unnoticed(file, bytes(content))
+
+
+def write_unnoticed(file: Path, content: bytes) -> None:
+    """Write other content of the same size to a file; its times and mode stay the same."""
+    status = file.stat()
+    assert len(content) == status.st_size
     file.chmod(0o644)
     file.write_bytes(content)
     file.chmod(status.st_mode)
