@@ -273,6 +273,12 @@ def test_a_package_without_a_record_is_rejected(installed_package: Path) -> None
     assert refused.value.key == "locked"
 
 
+def test_the_list_of_certificate_authorities_may_have_others_added(installed_package: Path) -> None:
+    record = installed_package.with_name("locked-1.0.dist-info") / "RECORD"
+    record.write_text(record.read_text().replace("locked.py,", "certifi/cacert.pem,"))
+    locked_environment("abacus")
+
+
 def test_unchanged_files_are_hashed_once_and_all_of_them_by_a_complete_check(
     installed_package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,8 @@ LOCKS = ("torch.txt", "requirements.txt")
 DEVICES = ("cpu", "cuda", "xla")
 # Sizes and times of the installed files at the last complete check.
 STAMP = ".reprise-installed"
+# The list of certificate authorities, to which companies add their own. What is downloaded is checked by its digest.
+MAY_DIFFER = "certifi/cacert.pem"
 
 
 class InstalledFile(NamedTuple):
@@ -148,7 +150,7 @@ def check_installed(packages: Iterable[str], *, complete: bool = False) -> None:
 
 
 def installed_files(packages: Iterable[str]) -> list[InstalledFile]:
-    """List the files with a digest in the RECORD of installed packages; compiled bytecode has none.
+    """List the files with a digest in the RECORD of installed packages, except `MAY_DIFFER`; bytecode has none.
 
     Raises:
         UserError: If a package has no RECORD.
@@ -160,7 +162,11 @@ def installed_files(packages: Iterable[str]) -> list[InstalledFile]:
         if record is None:
             raise UserError("installed without a RECORD", key=package, expected="a package that pip installed")
         rows = csv.reader(record.splitlines())
-        files += [InstalledFile(package, f"{folder}/{path}", digest) for path, digest, _ in rows if digest]
+        files += [
+            InstalledFile(package, f"{folder}/{path}", digest)
+            for path, digest, _ in rows
+            if digest and not path.endswith(MAY_DIFFER)
+        ]
     return files
 
 
