@@ -22,7 +22,7 @@ COMMAND_GROUPS = {
     "Recipe and results": ("new", "compose", "summary", "report"),
     "Experiments": ("runs", "compare", "seeds", "seed-noise", "prune"),
     "Model": ("predict", "export"),
-    "Reproducibility": ("verify", "parity"),
+    "Reproducibility": ("verify", "fsck", "parity"),
     "Stages, which `dvc repro` runs": (
         "environment", "sources", "fetch", "prepare", "preflight", "train", "evaluate",
     ),
