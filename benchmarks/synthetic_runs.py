@@ -1,5 +1,6 @@
 """Synthetic runs: all files of a commit with results, with random numbers."""
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -60,11 +61,10 @@ def files(
     half = float(1.96 * right.std() / np.sqrt(rows))
     metrics = recipe["task"]["metrics"]
     calibrated = calibration_table(probabilities, references)
-    return {
+    contents = {
         Path(path): content if isinstance(content, bytes) else json.dumps(content).encode()
         for path, content in {
             "params.yaml": in_yaml(recipe),
-            "dvc.lock": in_yaml(lock(recipe, code)),
             "environment.json": {},
             "metrics/train.json": {
                 "best_epoch": 1, "steps": steps, "train_loss": 0.3,
@@ -94,6 +94,7 @@ def files(
             "plots/calibration.csv": in_csv(calibrated),
         }.items()
     }  # fmt: skip
+    return contents | {Path("dvc.lock"): in_yaml(lock(recipe, code, contents))}
 
 
 def curve(train: Mapping[str, Any], steps: int, draw: np.random.Generator) -> pd.DataFrame:
@@ -119,8 +120,12 @@ def epochs(recipe: Mapping[str, Any], score: float, draw: np.random.Generator) -
     return pd.DataFrame({**table, **scores})
 
 
-def lock(recipe: Mapping[str, Any], code: str) -> dict[str, Any]:
-    """Return dvc.lock for the dependencies and outputs in dvc.yaml."""
+def lock(recipe: Mapping[str, Any], code: str, contents: Mapping[Path, bytes] | None = None) -> dict[str, Any]:
+    """Return dvc.lock for the dependencies and outputs in dvc.yaml, with the MD5 of those that have a content."""
+    digests = {
+        path.as_posix(): hashlib.md5(content, usedforsecurity=False).hexdigest()
+        for path, content in (contents or {}).items()
+    }
     pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
     stages: dict[str, Any] = {}
     made: set[str] = set()  # outputs of the stages so far
@@ -130,12 +135,19 @@ def lock(recipe: Mapping[str, Any], code: str) -> dict[str, Any]:
         stages[name] = {
             "cmd": stage["cmd"],
             "deps": [
-                {"path": path, "hash": "md5", "md5": "1" * 32 if path in made else code, "size": 4711}
+                {
+                    "path": path,
+                    "hash": "md5",
+                    "md5": digests.get(path, "1" * 32) if path in made else code,
+                    "size": 4711,
+                }
                 for path in stage.get("deps", [])
             ],
             "params": {"params.yaml": read},
             "outs": [
-                {"path": path, "hash": "md5", "md5": "1" * 32, "size": 4711} for out in outs for path in paths(out)
+                {"path": path, "hash": "md5", "md5": digests.get(path, "1" * 32), "size": 4711}
+                for out in outs
+                for path in paths(out)
             ],
         }
         made |= {path for out in outs for path in paths(out)}

@@ -1,5 +1,6 @@
 """Fixtures: a tiny model, tiny data, and a git repository in which the real pipeline runs on them in seconds."""
 
+import base64
 import hashlib
 import os
 
@@ -179,3 +180,25 @@ def trained_repo(repo: Path, request: pytest.FixtureRequest, run: Run) -> Path:
 def repo_copy(trained_repo: Path, tmp_path: Path) -> Path:
     """A writable copy of the trained repository."""
     return Path(shutil.copytree(trained_repo, tmp_path / "repo", symlinks=True))
+
+
+@pytest.fixture
+def installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package `locked` in a folder of its own, locked as the only one for the hardware `abacus`; its module."""
+    site, prefix = tmp_path / "site", tmp_path / "prefix"
+    (site / "locked-1.0.dist-info").mkdir(parents=True)
+    prefix.mkdir()
+    module = site / "locked.py"
+    module.write_text("VALUE = 1\n")
+    digest = base64.urlsafe_b64encode(hashlib.sha256(module.read_bytes()).digest()).rstrip(b"=").decode()
+    (site / "locked-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: locked\nVersion: 1.0\n")
+    (site / "locked-1.0.dist-info/RECORD").write_text(
+        f"locked.py,sha256={digest},10\n__pycache__/locked.cpython-311.pyc,,\nlocked-1.0.dist-info/RECORD,,\n"
+    )
+    (tmp_path / "docker/abacus").mkdir(parents=True)
+    (tmp_path / "docker/abacus/torch.txt").write_text("locked==1.0\n")
+    (tmp_path / "docker/abacus/requirements.txt").write_text("")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setattr(sys, "prefix", str(prefix))
+    monkeypatch.chdir(tmp_path)
+    return module

@@ -23,6 +23,16 @@ class Repository:
 
     files: dict[str, bytes]
     gated: bool = False  # its files are listed, but downloads are refused
+    served: dict[str, bytes] = field(default_factory=dict)  # what is sent instead of a listed file
+
+
+def digests(path: str, content: bytes) -> dict[str, Any]:
+    """Return the digests of a file in the Hub's list: git's SHA-1 and, of weights, the SHA-256 of Git LFS."""
+    oid = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+    if not path.endswith((".safetensors", ".parquet")):
+        return {"oid": oid}
+    sha256 = hashlib.sha256(content).hexdigest()
+    return {"oid": oid, "lfs": {"oid": sha256, "size": len(content), "pointerSize": 134}}
 
 
 @dataclass
@@ -83,15 +93,15 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(HTTPStatus.NOT_FOUND, {"X-Error-Code": "RevisionNotFound"})
         elif name is None:
             entries = [
-                {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                {"type": "file", "path": path, "size": len(content), **digests(path, content)}
                 for path, content in repository.files.items()
             ]
             self.answer(HTTPStatus.OK, {"Content-Type": "application/json"}, json.dumps(entries).encode())
         elif repository.gated:
             self.answer(HTTPStatus.FORBIDDEN, {"X-Error-Code": "GatedRepo"})
         else:
-            content = repository.files[name]
-            etag = hashlib.sha1(content).hexdigest()
+            content = repository.served.get(name, repository.files[name])
+            etag = hashlib.sha1(repository.files[name]).hexdigest()
             self.answer(HTTPStatus.OK, {"ETag": f'"{etag}"', "X-Repo-Commit": commit}, content, download=True)
 
     def answer(

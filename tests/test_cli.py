@@ -17,7 +17,7 @@ SCRIPT = str(Path(sys.executable).parent / "reprise")
 MODULE = (sys.executable, "-m", "reprise")
 COMMANDS = (
     "new", "compose", "summary", "report", "runs", "compare", "seeds", "seed-noise", "prune", "predict", "export",
-    "verify", "parity", "environment", "sources", "fetch", "prepare", "preflight", "train", "evaluate",
+    "verify", "fsck", "parity", "environment", "sources", "fetch", "prepare", "preflight", "train", "evaluate",
 )  # fmt: skip
 SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
 

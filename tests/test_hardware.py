@@ -18,13 +18,15 @@ import pytest
 from reprise.core.errors import UserError
 from reprise.hardware import (
     LOCKS,
+    check_installed,
     current_hardware,
     installed_version,
     locked_environment,
+    locked_versions,
     pinned_versions,
     require_device,
 )
-from tiny import ROOT, Run, write_params
+from tiny import ROOT, Run, flip_a_bit, write_params
 
 
 @pytest.fixture
@@ -243,3 +245,57 @@ def test_two_runs_write_the_same_bytes_and_another_lock_changes_them(hardware_di
     before, after = json.loads(first), json.loads(environment_json())
     assert before["locks"].pop("requirements.txt") != after["locks"].pop("requirements.txt")
     assert before == after
+
+
+def test_an_installed_file_that_was_edited_is_rejected_until_it_is_as_before(installed_package: Path) -> None:
+    environment = locked_environment("abacus")
+    installed_package.write_text("VALUE = 2\n")
+    for _ in range(2):  # what was refused once is not remembered as checked
+        with pytest.raises(UserError, match="`make setup`") as refused:
+            locked_environment("abacus")
+        assert (refused.value.file, refused.value.key) == (str(installed_package), "locked")
+    installed_package.write_text("VALUE = 1\n")
+    assert locked_environment("abacus") == environment
+
+
+def test_a_missing_installed_file_is_rejected(installed_package: Path) -> None:
+    locked_environment("abacus")
+    installed_package.unlink()
+    with pytest.raises(UserError) as refused:
+        locked_environment("abacus")
+    assert (refused.value.file, refused.value.key) == (str(installed_package), "locked")
+
+
+def test_a_package_without_a_record_is_rejected(installed_package: Path) -> None:
+    installed_package.with_name("locked-1.0.dist-info").joinpath("RECORD").unlink()
+    with pytest.raises(UserError) as refused:
+        locked_environment("abacus")
+    assert refused.value.key == "locked"
+
+
+def test_the_list_of_certificate_authorities_may_have_others_added(installed_package: Path) -> None:
+    record = installed_package.with_name("locked-1.0.dist-info") / "RECORD"
+    record.write_text(record.read_text().replace("locked.py,", "certifi/cacert.pem,"))
+    locked_environment("abacus")
+
+
+def test_unchanged_files_are_hashed_once_and_all_of_them_by_a_complete_check(
+    installed_package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked_environment("abacus")
+    flip_a_bit(installed_package)  # as a rotten disk does: size and time stay
+    locked_environment("abacus")
+    with pytest.raises(UserError) as refused:
+        check_installed(locked_versions("abacus"), complete=True)
+    assert refused.value.file == str(installed_package)
+
+
+def test_the_stamp_is_beside_the_repository_where_the_environment_is_read_only(
+    installed_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "nowhere"))  # root can write anywhere else
+    locked_environment("abacus")
+    assert not (tmp_path / ".dvc").exists()
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    locked_environment("abacus")
+    assert (tmp_path / ".dvc/tmp/.reprise-installed").is_file()

@@ -1,6 +1,7 @@
 """A tiny recipe and synthetic reviews, which the pipeline trains on in seconds."""
 
 import copy
+import os
 import random
 import subprocess
 from collections.abc import Callable
@@ -105,3 +106,20 @@ def write_reviews(file: Path, films: int = 40, reviews: int = 6) -> None:
             lines.append(f'{len(lines)},"{" ".join(words)}, {len(lines)}",{verdict},film {film}')
         lines.append(f"{len(lines)},what happens in film {film},plot,film {film}")
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def flip_a_bit(file: Path) -> None:
+    """Change one bit in the middle of a file as a rotten disk does: size, times and mode stay the same."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    write_unnoticed(file, bytes(content))
+
+
+def write_unnoticed(file: Path, content: bytes) -> None:
+    """Write other content of the same size to a file; its times and mode stay the same."""
+    status = file.stat()
+    assert len(content) == status.st_size
+    file.chmod(0o644)
+    file.write_bytes(content)
+    file.chmod(status.st_mode)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -23,7 +23,7 @@ COMMAND_GROUPS = {
     "Recipe and results": ("new", "compose", "summary", "report"),
     "Experiments": ("runs", "compare", "seeds", "seed-noise", "prune"),
     "Model": ("predict", "export"),
-    "Reproducibility": ("verify", "parity"),
+    "Reproducibility": ("verify", "fsck", "parity"),
     "Stages, which `dvc repro` runs": (
         "environment", "sources", "fetch", "prepare", "preflight", "train", "evaluate",
     ),
@@ -654,6 +654,24 @@ def prune(
     from reprise.commands.prune import prune
 
     prune(lambda question: yes or typer.confirm(question))
+
+
+@app.command()
+def fsck() -> None:
+    """Check results, DVC's cache and packages for damage.
+
+    Hash every output in dvc.lock again, in the workspace and in DVC's cache, load the final model, and hash the
+    installed packages. Print one line per item: ok, damaged, missing, or leftover (of a killed run), and the command
+    that restores it. DVC itself hashes a file again only if its size or time has changed, so `dvc status` and
+    `dvc checkout` do not see a rotten disk. Nothing is changed. The exit code is 1 if anything is damaged or missing.
+
+    For example: reprise fsck | grep -v ^ok
+    """
+    _go_offline()
+    from reprise.commands.fsck import fsck
+
+    if not fsck():
+        raise typer.Exit(1)
 
 
 @contextmanager

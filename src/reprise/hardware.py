@@ -5,24 +5,42 @@ processor model, no time. The stages train and evaluate depend on it, so another
 not.
 """
 
+import base64
+import csv
 import ctypes
 import hashlib
 import os
 import platform
 import re
-from importlib.metadata import PackageNotFoundError, version
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from tqdm import tqdm
 
 from reprise.core.errors import UserError
+from reprise.core.files import atomic_file
 
 ENVIRONMENT = Path("environment.json")
 HARDWARE_DIR = Path("docker")
 LOCKS = ("torch.txt", "requirements.txt")
 DEVICES = ("cpu", "cuda", "xla")
+# Sizes and times of the installed files at the last complete check.
+STAMP = ".reprise-installed"
+# The list of certificate authorities, to which companies add their own. What is downloaded is checked by its digest.
+MAY_DIFFER = "certifi/cacert.pem"
+
+
+class InstalledFile(NamedTuple):
+    """A file of an installed package, and its digest in the package's RECORD: `sha256=` and unpadded base64."""
+
+    package: str
+    path: str
+    digest: str
 
 
 def read_facts(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> dict[str, str]:
@@ -71,10 +89,10 @@ def locked_environment(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> dict
         The content of `environment.json`.
 
     Raises:
-        UserError: If an installed distribution differs from its lock.
+        UserError: If an installed distribution differs from its lock, or one of its files from what was installed.
     """
     locks = [hardware_dir / hardware / name for name in LOCKS]
-    locked = {name: pinned for lock in locks for name, pinned in pinned_versions(lock.read_text()).items()}
+    locked = locked_versions(hardware, hardware_dir)
     for name, pinned in locked.items():
         installed = installed_version(name)
         if installed != pinned:
@@ -84,6 +102,7 @@ def locked_environment(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> dict
                 key=name,
                 expected="them to agree: run `make setup`, or build the image again",
             )
+    check_installed(locked)
     return {
         "hardware": hardware,
         "machine": platform.machine(),
@@ -91,6 +110,90 @@ def locked_environment(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> dict
         "locks": {lock.name: hashlib.sha256(lock.read_bytes()).hexdigest() for lock in locks},
         "packages": dict(sorted(locked.items())),
     }
+
+
+def locked_versions(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> dict[str, str]:
+    """Return the version of each package in the locks of `hardware`."""
+    locks = [hardware_dir / hardware / name for name in LOCKS]
+    return {name: pinned for lock in locks for name, pinned in pinned_versions(lock.read_text()).items()}
+
+
+def check_installed(packages: Iterable[str], *, complete: bool = False) -> None:
+    """Check the installed files of packages against the digests in their RECORD.
+
+    Hashing gigabytes takes seconds, so only a file whose size or time has changed since the last complete check makes
+    the next one complete.
+
+    Args:
+        packages: names of installed packages.
+        complete: hash every file, also where nothing seems to have changed.
+
+    Raises:
+        UserError: If a file is missing or has another content.
+    """
+    files = installed_files(packages)
+    before = installed_stamp(files)
+    folder = Path(sys.prefix) if os.access(sys.prefix, os.W_OK) else Path(".dvc/tmp")
+    stamp = folder / STAMP
+    if not complete and stamp.is_file() and stamp.read_text(encoding="utf-8") == before:
+        return
+    for file in damaged_files(files):
+        raise UserError(
+            "not as its package installed it",
+            file=file.path,
+            key=file.package,
+            expected=f"the locked package: remove {sys.prefix} and run `make setup`, or build the image again",
+        )
+    if folder.is_dir():
+        with atomic_file(stamp) as partial:
+            partial.write_text(before, encoding="utf-8")
+
+
+def installed_files(packages: Iterable[str]) -> list[InstalledFile]:
+    """List the files with a digest in the RECORD of installed packages, except `MAY_DIFFER`; bytecode has none.
+
+    Raises:
+        UserError: If a package has no RECORD.
+    """
+    files = []
+    for package in packages:
+        found = distribution(package)
+        folder, record = str(found.locate_file("")), found.read_text("RECORD")
+        if record is None:
+            raise UserError("installed without a RECORD", key=package, expected="a package that pip installed")
+        rows = csv.reader(record.splitlines())
+        files += [
+            InstalledFile(package, f"{folder}/{path}", digest)
+            for path, digest, _ in rows
+            if digest and not path.endswith(MAY_DIFFER)
+        ]
+    return files
+
+
+def installed_stamp(files: Iterable[InstalledFile]) -> str:
+    """Return a digest of path, recorded digest, size and modification time of files."""
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            status = os.stat(file.path)  # noqa: PTH116  # a Path for each of 30,000 files takes as long again
+            digest.update(f"{file.path} {file.digest} {status.st_size} {status.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{file.path} missing\n".encode())
+    return digest.hexdigest()
+
+
+def damaged_files(files: Iterable[InstalledFile]) -> Iterator[InstalledFile]:
+    """Yield the files that are missing or have another content than recorded; a bar shows after two seconds."""
+    for file in tqdm(list(files), desc="installed files", unit=" files", delay=2, leave=False, disable=None):
+        algorithm, _, recorded = file.digest.partition("=")
+        try:
+            with Path(file.path).open("rb") as stream:
+                found = hashlib.file_digest(stream, algorithm).digest()
+        except OSError:
+            yield file
+            continue
+        if base64.urlsafe_b64encode(found).rstrip(b"=").decode() != recorded:
+            yield file
 
 
 def check_device(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> str:

@@ -27,8 +27,12 @@ class RunWithPredictions(Run):
         return self.read.predictions if hasattr(self.read, "predictions") else None
 
 
-def run(name: str, *, constant: bool = False, predictions: pd.DataFrame | None = None, **changes: Any) -> Run:
+def run(
+    name: str, *, constant: bool = False, edited: str = "", predictions: pd.DataFrame | None = None, **changes: Any
+) -> Run:
     content = files(tiny_recipe(**changes), steps=10, rows=200, constant_prediction=constant)
+    if edited:
+        content[Path(edited)] += b"\n"
 
     def read(file: Any) -> bytes | None:
         return content.get(file)
@@ -61,6 +65,15 @@ def test_every_metric_has_a_test_and_a_verdict_with_evaluation_first() -> None:
     assert accuracy.verdict.startswith("better, p<")
     assert accuracy.verdict.endswith("n=3 and 3")
     assert result.warnings == []
+
+
+@pytest.mark.parametrize("path", ["metrics/evaluate.json", "plots/train.csv", "metrics/provenance.json"])
+def test_a_metric_or_plot_that_was_edited_after_the_run_is_named(path: str) -> None:
+    edited = run("b", edited=path)
+    assert edited.result.edited == [path]
+    warnings = comparison(("a", [run("a", seed=7)]), ("b", [edited]), [], 0).warnings
+    (warning,) = (each for each in warnings if "dvc.lock" in each)
+    assert warning.startswith(f"b: {path} is not as dvc.lock records it")
 
 
 def test_a_metric_of_one_group_only_is_reported() -> None:

@@ -12,11 +12,12 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import pipeline
 
-from reprise.commands.export import model_card, redact_url, reproduce_command
+from reprise.commands.export import export, model_card, redact_url, reproduce_command
+from reprise.core.errors import UserError
 from reprise.core.files import read_json
 from reprise.core.validation import check_recipe
 from reprise.results.reference import MeanStd, Reference
-from tiny import Run, tiny_recipe, write_params
+from tiny import Run, tiny_recipe, write_params, write_unnoticed
 
 FILES = {
     "README.md", "config.json", "model.safetensors", "params.yaml", "provenance.json", "recipe.json", "tokenizer.json"
@@ -239,3 +240,27 @@ def test_labels_cannot_add_markdown_to_the_card(arguments: dict[str, Any]) -> No
     assert "<img" not in body.replace("\\<img", "")
     rows = [line for line in text.splitlines() if line.startswith("| train |")]
     assert len(re.findall(r"(?<!\\)\|", rows[0])) == 6
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("models/final/model.safetensors", "models/final"),
+        ("data/prepared/stats.json", "data/prepared"),
+        ("metrics/evaluate.json", "metrics/evaluate.json"),
+        ("metrics/provenance.json", "metrics/provenance.json"),
+    ],
+)
+def test_what_rotted_or_was_edited_is_not_exported_under_the_digest_of_another(
+    repo_copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch, path: str, named: str
+) -> None:
+    run(repo_copy, "dvc", "status")  # DVC remembers sizes and times of the files of this copy
+    monkeypatch.chdir(repo_copy)
+    file = Path(path)
+    content = file.read_bytes()
+    digit = content.rindex(b"1") if file.suffix == ".json" else len(content) // 2  # the JSON stays valid
+    write_unnoticed(file, content[:digit] + b"2" + content[digit + 1 :])
+    with pytest.raises(UserError) as refused:
+        export(Path("../exported"))
+    assert refused.value.file == named
+    assert not Path("../exported").exists()

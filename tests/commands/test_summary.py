@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from reprise.commands.compose import list_recipes
+from reprise.core.dvc_lock import output_md5
 from synthetic_runs import in_yaml, lock
 from tiny import ROOT, Run, write_params
 
@@ -99,6 +100,18 @@ def test_the_model_of_the_results_is_named_by_its_source_once_params_name_anothe
     shown = reprise(run, folder, "summary")
     assert "tiny on reviews: 48 examples" in shown
     assert "model.source.repo" in shown
+
+
+def test_metrics_that_were_edited_after_the_run_are_named(folder: Path, run: Run) -> None:
+    write_metrics(folder)
+    lock = (folder / "dvc.lock").read_text(encoding="utf-8")
+    assert "Edited: metrics/train.json is not as dvc.lock records it" in reprise(run, folder, "summary")
+    content = YAML(typ="safe").load(lock)
+    for stage in content["stages"].values():
+        for out in stage["outs"]:
+            out["md5"] = output_md5(folder / out["path"]) or out["md5"]
+    (folder / "dvc.lock").write_bytes(in_yaml(content))
+    assert "Edited: " not in reprise(run, folder, "summary")
 
 
 def test_the_summary_needs_no_valid_params(folder: Path, run: Run) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from interrupts import Running, set_processes
-from tiny import NO_NETWORK, OWNER, Run, write_params
+from reprise.core.dvc_lock import locked_outputs, read_stages
+from reprise.results.integrity import cached_files, object_path
+from tiny import NO_NETWORK, OWNER, Run, flip_a_bit, write_params
 
 LEARNED = {"train.epochs": 4}  # as in the fixture `measured`
 WORKTREES = Path(".dvc/tmp/verify")
@@ -184,6 +186,24 @@ def test_a_commit_that_cannot_be_verified_is_refused_in_one_line(
 ) -> None:
     (line,) = run(repo, "reprise", "verify", revision, code=2).stderr.splitlines()
     assert line.startswith(f"reprise: error: {parts}")
+
+
+@pytest.mark.parametrize("path", ["data/raw", "models/pretrained"])
+def test_a_flipped_bit_in_the_cache_is_never_identical_and_the_object_is_named(
+    repo_copy: Path, run: Run, path: str
+) -> None:
+    cache = repo_copy / ".dvc/cache"
+    listed = cached_files(cache, locked_outputs(read_stages((repo_copy / "dvc.lock").read_bytes()))[path].md5)
+    assert listed
+    rotten = object_path(cache, next(iter(listed.values())))
+    before = state(repo_copy, run)
+    flip_a_bit(rotten)
+    failed = run(repo_copy, "reprise", "verify", code=2)
+    assert "Verdict" not in failed.stdout
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith(f"reprise: error: {rotten}: damaged: {path} is not as dvc.lock records it; expected ")
+    assert "`reprise fsck`" in line
+    assert state(repo_copy, run) == before
 
 
 def test_a_folder_below_the_root_is_refused(trained_repo: Path, run: Run) -> None:

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save
 
 from hub import COMMIT, LocalHub, serving
-from tiny import write_params
+from tiny import flip_a_bit, write_params
 
 Fetch = Callable[..., dict[str, bytes | None]]
 Refuse = Callable[..., str]
@@ -233,6 +233,36 @@ def test_a_cache_that_cannot_be_written_is_named(
     assert message.startswith(f"{key}: ")
     assert "/proc/none" in message
     assert message.endswith("; expected HF_HOME to be a writable folder")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"], ids=["git's SHA-1", "SHA-256 of Git LFS"])
+def test_a_file_of_a_mirror_that_differs_in_a_bit_is_refused_and_fetched_again_once_removed(
+    refuse: Refuse, fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes], earlier: None, place: Path, name: str
+) -> None:
+    hub.add("model", "tiny/encoder", model_files)
+    other = bytearray(model_files[name])
+    other[-1] ^= 1
+    hub.repositories["model", "tiny/encoder"].served[name] = bytes(other)
+    message = refuse(**model())
+    assert f"model.source: tiny/encoder lists {name} with the digest " in message
+    assert_earlier_outputs(place)
+    damaged = Path(message.split(": model.source: ")[0])
+    assert damaged.read_bytes() == bytes(other)
+    hub.repositories["model", "tiny/encoder"].served.clear()
+    assert name in refuse(**model())  # it is still in the client's cache
+    damaged.unlink()
+    assert fetch(**model())[f"models/pretrained/model/{name}"] == model_files[name]
+
+
+def test_a_file_that_rots_in_the_clients_cache_is_refused(
+    refuse: Refuse, fetch: Fetch, hub: LocalHub, tmp_path: Path
+) -> None:
+    hub.add("dataset", "tiny/pairs", TABLES)
+    fetch(**tables())
+    (rotten,) = (tmp_path / "hub-cache").rglob("snapshots/*/mrpc/test-00000-of-00001.parquet")
+    flip_a_bit(rotten.resolve())
+    message = refuse(**tables())
+    assert message.startswith(f"{rotten.resolve()}: task.source: tiny/pairs lists mrpc/test-00000-of-00001.parquet ")
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])

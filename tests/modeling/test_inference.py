@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
-from reprise.modeling.inference import predict, predict_with_trainer
+from reprise.modeling.inference import load_predictor, predict, predict_with_trainer
+from reprise.modeling.recipe import read_model_recipe
 from reprise.modeling.scoring import compute_metrics
 from reprise.tasks.registry import task_kind
-from tiny import tiny_recipe
+from tiny import flip_a_bit, tiny_recipe
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,48 @@ def test_accelerate_plain_pytorch_and_trainer_give_the_same_bits(
     expected = predict(model, rows, collate, 7, Accelerator(cpu=True))
     assert predict(model, rows, collate, 7).tobytes() == expected.tobytes()
     assert predict_with_trainer(model, rows, collate, 7, cpu=True).tobytes() == expected.tobytes()
+
+
+@pytest.fixture
+def weights(repo_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The weights of a trained model, in its repository as the working directory."""
+    monkeypatch.chdir(repo_copy)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    load_predictor(read_model_recipe(), cpu=True)
+    return Path("models/final/model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"])
+def test_a_model_with_a_rotten_or_missing_file_is_refused(weights: Path, name: str) -> None:
+    flip_a_bit(weights.with_name(name))
+    with pytest.raises(UserError) as refused:
+        load_predictor(read_model_recipe(), cpu=True)
+    assert refused.value.file == "models/final"
+    assert "reprise fsck" in refused.value.expected
+    weights.with_name(name).unlink()
+    with pytest.raises(UserError) as refused:
+        load_predictor(read_model_recipe(), cpu=True)
+    assert refused.value.file == "models/final"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(weights: Path, value: float) -> None:
+    Path("dvc.lock").unlink()  # a training that ended so has the digest in dvc.lock
+    tensors = load_file(weights)
+    tensors["classifier.weight"][0, 0] = value
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(UserError) as refused:
+        load_predictor(read_model_recipe(), cpu=True)
+    assert (refused.value.file, refused.value.key) == ("models/final", "classifier.weight")
+
+
+def test_a_model_without_its_head_is_refused(weights: Path) -> None:
+    Path("dvc.lock").unlink()
+    tensors = load_file(weights)
+    save_file({name: each for name, each in tensors.items() if "classifier" not in name}, weights, {"format": "pt"})
+    with pytest.raises(UserError, match=r"classifier\.") as refused:
+        load_predictor(read_model_recipe(), cpu=True)
+    assert refused.value.file == "models/final"
 
 
 def test_the_metrics_of_the_task_are_computed() -> None:

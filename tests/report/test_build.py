@@ -51,6 +51,19 @@ def test_head_and_all_experiments_are_on_the_page(folder: Path, run: Run) -> Non
     assert "html_template" in (folder / ".dvc/config.local").read_text()
 
 
+def test_an_edited_metric_is_named_of_a_commit_and_of_the_workspace(folder: Path, run: Run) -> None:
+    file = folder / "metrics/evaluate.json"
+    content = file.read_text(encoding="utf-8")
+    file.write_text(re.sub(r'"accuracy": [\d.]+', '"accuracy": 0.995', content, count=1), encoding="utf-8")
+    run(folder, "git", "commit", "-qam", "A better number")
+    shown = run(folder, "reprise", "report", "workspace", "HEAD", "HEAD~").stdout
+    for name in ("workspace", "HEAD"):
+        assert f"report: {name}: metrics/evaluate.json is not as dvc.lock records it: it was edited" in shown
+    assert shown.count(" is not as dvc.lock records it") == 2
+    text = (folder / "report/index.html").read_text(encoding="utf-8")
+    assert "edited after the run" in text
+
+
 def test_the_command_of_an_experiment_reproduces_it(folder: Path, run: Run) -> None:
     run(folder, "reprise", "report", "HEAD", "second")
     (command,) = re.findall(r"dvc exp run -S seed=43", (folder / "report/index.html").read_text(encoding="utf-8"))

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from factories import make_run
+from reprise.core.dvc_lock import Output
 from reprise.results.diff import Difference, diff_runs, format_differences, replicate_key
-from reprise.results.run import Output, RunResult
+from reprise.results.run import RunResult
 
 
 def result(**changes: Any) -> RunResult:

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
+from reprise.core.dvc_lock import Output
 from reprise.results.reference import MeanStd, Reference
-from reprise.results.run import Output, RunResult
+from reprise.results.run import RunResult
 from reprise.results.verdict import (
     LOSS_TOLERANCE,
     METRIC_TOLERANCE,

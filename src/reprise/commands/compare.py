@@ -15,7 +15,7 @@ from reprise.commands.markdown import escape_markdown, markdown_table
 from reprise.core.paths import PREPARED
 from reprise.results.diff import Difference, diff_runs, format_differences
 from reprise.results.reference import Reference, read_references
-from reprise.results.run import RunResult
+from reprise.results.run import RunResult, describe_edited
 from reprise.results.runs import Run, resolve_runs
 from reprise.results.statistics import (
     McNemarResult,
@@ -150,6 +150,9 @@ def comparison(
         f"{run.name} is a constant prediction: one label for every example"
         for run in (*before[1], *after[1])
         if run.constant_prediction
+    ]
+    warnings += [
+        f"{run.name}: {describe_edited(path)}" for run in (*before[1], *after[1]) for path in run.result.edited
     ]
     if len({evaluated_on(result) for group in results for result in group}) > 1:
         warnings.append("not all runs were evaluated on the same examples: differences may come from the data")

@@ -11,13 +11,14 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from reprise.commands.markdown import escape_markdown
 from reprise.core.config import PARAMS, HubDataset, HubModel, Recipe, WheelSource
+from reprise.core.dvc_lock import LOCK, check_content
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, read_json
 from reprise.core.paths import FINAL_MODEL, METRICS, PREPARED
 from reprise.data.format import stats_path
 from reprise.hardware import read_facts
 from reprise.results.reference import Reference, find_reference
-from reprise.results.run import LOCK, PROVENANCE, folder_reader, read_result
+from reprise.results.run import PROVENANCE, folder_reader, read_result
 from reprise.results.vcs import check_output, try_output
 from reprise.results.workspace import read_made
 from reprise.tasks.metrics.registry import display_name
@@ -33,7 +34,8 @@ def export(folder: Path) -> None:
         folder: folder that is empty or does not exist.
 
     Raises:
-        UserError: the folder is not empty, or the results do not belong to the current recipe.
+        UserError: the folder is not empty, the results do not belong to the current recipe, or they are not as dvc.lock
+            records them.
     """
     target = folder.resolve()  # of a link, the folder it points to
     blocked = any(parent.is_file() for parent in target.parents) or target.is_file()
@@ -44,6 +46,13 @@ def export(folder: Path) -> None:
         changes = "".join(f"; {change}" for change in read_made().changes) if LOCK.is_file() else ""
         raise UserError(f"out of date: {', '.join(stale)}{changes}", file=PARAMS, expected="`dvc repro` first")
     result = read_result(folder_reader(Path()), where="workspace")
+    if result.edited:
+        raise UserError(
+            f"not as {LOCK} records it: edited or damaged",
+            file=result.edited[0],
+            expected="the results of one run; `reprise fsck` names what restores them",
+        )
+    check_content(PREPARED)
     reference = find_reference(result, result.provenance["environment.hardware"])
     text = model_card(
         read_made().recipe,
@@ -56,6 +65,7 @@ def export(folder: Path) -> None:
     with atomic_dir(target) as partial:
         for file in sorted(FINAL_MODEL.iterdir()):
             shutil.copyfile(file, partial / file.name)
+        check_content(FINAL_MODEL, partial)  # the copies, which are what is exported
         shutil.copyfile(PARAMS, partial / PARAMS.name)
         shutil.copyfile(PROVENANCE, partial / PROVENANCE.name)
         (partial / "README.md").write_text(f"{text}\n", encoding="utf-8")

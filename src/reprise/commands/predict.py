@@ -11,6 +11,7 @@ import pandas as pd
 from datasets import Dataset, disable_progress_bars
 
 from reprise.core.config import PARAMS, Submission, to_dict
+from reprise.core.dvc_lock import LOCK
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_file, read_json, scratch_dir
 from reprise.core.paths import FINAL_MODEL
@@ -21,7 +22,6 @@ from reprise.data.text import decode_lines
 from reprise.data.tokenization import load_tokenizer, tokenize
 from reprise.modeling.inference import drop_text_columns, load_predictor, load_split
 from reprise.modeling.recipe import ModelRecipe, model_recipe
-from reprise.results.run import LOCK
 from reprise.results.workspace import changed_keys, read_made
 
 CHUNK_ROWS = 10_000  # examples in memory at a time; batches of similar lengths are formed within a chunk

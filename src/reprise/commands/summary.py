@@ -6,10 +6,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reprise.core.dvc_lock import locked_outputs, read_stages
 from reprise.core.files import read_json
 from reprise.core.paths import FINAL_MODEL, METRICS, PREFLIGHT, PREPARED
 from reprise.data.format import stats_path
 from reprise.data.warnings import describe_warnings
+from reprise.results.run import describe_edited, edited_outputs, folder_reader
 from reprise.results.workspace import read_made
 from reprise.tasks.metrics.registry import display_name
 
@@ -58,6 +60,11 @@ def print_summary(metrics: Path = METRICS) -> None:
             console.print(Text.assemble(("Model: ", "bold"), f"{warning}."), soft_wrap=True)
     for change in made.changes:
         console.print(Text.assemble(("Out of date: ", "bold"), f"{change}; `dvc repro` updates the results."))
+    for path in edited_outputs(locked_outputs(read_stages()), folder_reader(Path())):
+        console.print(
+            Text.assemble(("Edited: ", "bold"), f"{describe_edited(path)}; `reprise fsck` names what restores it."),
+            soft_wrap=True,
+        )
     console.print(f"The baseline always predicts {recipe.task.kind.baseline} of the training split.")
     console.print(
         f"Epoch {training['best_epoch']} of {recipe.train.epochs} was kept; "

@@ -1,7 +1,7 @@
 """`reprise verify`: reproduce a commit from scratch in a temporary worktree and grade each output.
 
 The git worktree under .dvc/tmp has its own DVC cache, so results in the checkout are neither used nor changed. Only
-what was fetched may come from the user's cache, checked against the digests in dvc.lock.
+what was fetched may come from the user's cache; it is hashed again and compared with dvc.lock.
 """
 
 import os
@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from reprise.core.config import LOCAL_DATA
+from reprise.core.dvc_lock import LOCK
 from reprise.core.errors import UserError
 from reprise.core.paths import PRETRAINED, RAW
-from reprise.hardware import current_hardware
+from reprise.hardware import check_installed, current_hardware, locked_versions
 from reprise.results.diff import diff_runs, format_differences
+from reprise.results.integrity import cache_damage, tracked_outputs, workspace_damage
 from reprise.results.reference import Reference, find_reference
 from reprise.results.run import RunResult, commit_reader, folder_reader, read_result
 from reprise.results.vcs import check_output, dvc, resolve_commit, try_output
@@ -30,11 +32,14 @@ def verify(revision: str) -> Verdict:
     An interrupted verification keeps its worktree; the next one of the same commit resumes in it.
 
     Raises:
-        UserError: the commit does not exist or has no results, or its pipeline fails.
+        UserError: the commit does not exist or has no results, an installed file or an object in DVC's cache is
+            damaged, or the pipeline fails.
     """
     commit = resolve_commit(revision)
     committed = read_result(commit_reader(commit), where=revision)
-    reference = find_reference(committed, current_hardware())
+    hardware = current_hardware()
+    reference = find_reference(committed, hardware)
+    check_installed(locked_versions(hardware), complete=True)
     if try_output("git", "status", "--porcelain"):
         print("verify: uncommitted changes are ignored and left untouched", flush=True)
     worktree = reproduce(commit)
@@ -49,11 +54,9 @@ def reproduce(commit: str) -> Path:
     """Check out a commit into a worktree and run its pipeline; return the worktree.
 
     Raises:
-        UserError: the pipeline fails.
+        UserError: what DVC's cache has of the fetched files is damaged, or the pipeline fails.
     """
-    folder = WORKTREES / commit
-    # Relative, because DVC writes no path to its configuration that is not ASCII.
-    cache = os.path.relpath(check_output("dvc", "cache", "dir"), folder.resolve())
+    folder, cache = WORKTREES / commit, Path(check_output("dvc", "cache", "dir"))
     if folder.is_dir() and try_output("git", "rev-parse", "HEAD", folder=folder) == commit:
         print(f"verify: resuming in {folder}, left by an interrupted verification", flush=True)
     else:
@@ -63,11 +66,23 @@ def reproduce(commit: str) -> Path:
         print(f"verify: reproducing {commit[:12]} in {folder}", flush=True)
     # The worktree's cache (.dvc/cache) starts empty, so that the run cache cannot replace training.
     check_output("dvc", "config", "--local", "cache.dir", "cache", folder=folder)
-    check_output("dvc", "remote", "add", "--local", "--force", "workspace", cache, folder=folder)
-    own_data = (try_output("git", "ls-files", f"{LOCAL_DATA}/*.dvc", folder=folder) or "").splitlines()
-    for fetched in (RAW, PRETRAINED, *own_data):
-        if try_output("dvc", "pull", "--remote", "workspace", str(fetched), folder=folder) is not None:
-            print(f"verify: {fetched} restored from the DVC cache", flush=True)
+    # Relative, because DVC writes no path to its configuration that is not ASCII.
+    remote = os.path.relpath(cache, folder.resolve())
+    check_output("dvc", "remote", "add", "--local", "--force", "workspace", remote, folder=folder)
+    for output in tracked_outputs(folder):
+        if output.path not in (RAW, PRETRAINED) and not output.path.is_relative_to(LOCAL_DATA):
+            continue
+        if try_output("dvc", "pull", "--remote", "workspace", str(output.path), folder=folder) is None:
+            continue
+        # DVC trusts the name of an object in its cache.
+        if damage := workspace_damage(output, folder, cache):
+            try_output("git", "worktree", "remove", "--force", str(folder))
+            raise UserError(
+                f"damaged: {output.path} is not as {LOCK} records it",
+                file=(cache_damage(output, cache) or damage).files[0],
+                expected="what `reprise fsck` calls ok; it names what restores it",
+            )
+        print(f"verify: {output.path} restored from the DVC cache", flush=True)
     if dvc("repro", folder=folder):
         expected = "it to finish as it did for the commit"
         raise UserError("the pipeline failed, see above", file=folder, expected=expected)

@@ -4,12 +4,13 @@ The Hub's client caches complete files, so an interrupted download resumes with 
 access token, HF_ENDPOINT a mirror.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import httpx2
-from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
+from huggingface_hub import HfApi, constants, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
     GatedRepoError,
@@ -18,6 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import logging
 
 from reprise.core.config import HubDataset, HubModel
@@ -83,7 +85,7 @@ def _snapshot(
     print(f"fetch: {kind} {source.repo} at {source.revision}", flush=True)
     key, expected = "task.source" if kind == "dataset" else "model.source", ""
     try:
-        return Path(
+        folder = Path(
             snapshot_download(
                 source.repo,
                 repo_type=kind,
@@ -92,6 +94,8 @@ def _snapshot(
                 ignore_patterns=list(ignore),
             )
         )
+        _check_digests(folder, source, kind, key)
+        return folder
     except GatedRepoError:
         problem = "is gated: accept its terms on the Hub and set HF_TOKEN"
     except RepositoryNotFoundError:
@@ -107,3 +111,37 @@ def _snapshot(
         if isinstance(error, OSError) and str(error.filename).startswith(constants.HF_HOME):
             expected = "HF_HOME to be a writable folder"
     raise UserError(f"{source.repo} {problem}", key=key, expected=expected)
+
+
+def _check_digests(folder: Path, source: HubDataset | HubModel, kind: Literal["dataset", "model"], key: str) -> None:
+    """Check the files of a snapshot against the digests in the Hub's file list, which a mirror or a disk may not keep.
+
+    The list has the SHA-256 of large files, and of others the SHA-1 of git, which is also of a header with the size.
+
+    Raises:
+        UserError: If a file has another content, or is not in the list.
+    """
+    try:
+        listed = get_cached_repo_tree(source.repo, repo_type=kind, revision=source.revision)
+    except CachedRepoTreeNotFoundError:  # the cache of an older client version
+        listed = [
+            entry
+            for entry in HfApi().list_repo_tree(source.repo, repo_type=kind, revision=source.revision, recursive=True)
+            if isinstance(entry, RepoFile)
+        ]
+    digests = {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in listed}
+    large = {entry.path for entry in listed if entry.lfs}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        path = file.relative_to(folder).as_posix()
+        header = f"blob {file.stat().st_size}\0".encode()
+        digest = hashlib.sha256() if path in large else hashlib.sha1(header, usedforsecurity=False)
+        with file.open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+        if (found := digest.hexdigest()) != digests.get(path):
+            raise UserError(
+                f"{source.repo} lists {path} with the digest {digests.get(path)}, downloaded was {found}",
+                file=file.resolve(),
+                key=key,
+                expected=f"the listed one: remove the damaged file; {constants.ENDPOINT} may serve another",
+            )

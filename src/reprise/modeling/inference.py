@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from reprise.core.config import Recipe
+from reprise.core.dvc_lock import check_content
 from reprise.core.errors import UserError
 from reprise.core.files import scratch_dir
 from reprise.core.paths import FINAL_MODEL
@@ -118,13 +119,16 @@ def load_predictor(recipe: Recipe | ModelRecipe, *, cpu: bool) -> Callable[[Data
         A function from prepared examples to their logits: fp32, shape [examples, outputs].
 
     Raises:
-        UserError: there is no final model, or it has other labels than the recipe.
+        UserError: there is no final model, it is not the one in dvc.lock, it has other labels than the recipe, or
+            weights that are not finite.
     """
     if not (FINAL_MODEL / "config.json").is_file():
         raise UserError("not found", file=FINAL_MODEL, expected="the model that `dvc repro` makes")
+    check_content(FINAL_MODEL)
     disable_malloc_trim()
     model, tokenizer, batch_size = load_classifier(FINAL_MODEL), load_tokenizer(FINAL_MODEL), recipe.evaluate.batch_size
     check_labels(model.config.id2label, recipe.task.kind)
+    check_finite(model)
     collate = Collator(tokenizer, recipe.task.kind)
     if recipe.train.engine == "trainer":
         return lambda rows: predict_with_trainer(model, rows, collate, batch_size, cpu=cpu)
@@ -141,6 +145,20 @@ def load_predictor(recipe: Recipe | ModelRecipe, *, cpu: bool) -> Callable[[Data
         return predict(prepared, rows, Collator(tokenizer, recipe.task.kind, buckets), batch_size, accelerator)
 
     return forward
+
+
+def check_finite(model: torch.nn.Module) -> None:
+    """Check that no weight is NaN or infinite: such a model answers, and every answer is the same.
+
+    Raises:
+        UserError: one is.
+    """
+    for name, tensor in model.state_dict().items():
+        # A sum is finite only if every number is, and takes 30 times less time; one of large numbers may overflow.
+        if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                "NaN or infinite weights", file=FINAL_MODEL, key=name, expected="finite ones: train it again"
+            )
 
 
 def check_labels(id2label: Mapping[int, str], kind: TaskKind) -> None:

@@ -17,7 +17,7 @@ from reprise.report.errors import find_errors
 from reprise.report.page import render
 from reprise.report.run import ReportRun, read_run_files
 from reprise.results.reference import read_references
-from reprise.results.run import RunResult
+from reprise.results.run import RunResult, describe_edited
 from reprise.results.runs import Run, all_runs, resolve_runs
 from reprise.results.vcs import check_output, resolve_commit
 from reprise.results.workspace import read_made
@@ -43,6 +43,9 @@ def report(selectors: Sequence[str], page: Path) -> None:
     if None in by_commit:
         for change in read_made("the workspace's results were made").changes:
             print(f"report: {change}")
+    for run in runs:
+        for path in run.result.edited:
+            print(f"report: {run.name}: {describe_edited(path)}")
     report_runs = [
         load_report_run(run, parents) for run in tqdm(runs, desc="report: read", unit=" runs", delay=2, leave=False)
     ]

@@ -13,6 +13,7 @@ def provenance_rows(run: ReportRun) -> list[tuple[str, str]]:
     dirty = " with uncommitted changes" if provenance.get("dirty") else ""
     packages = [(name, provenance.get(f"environment.packages.{name}")) for name in PACKAGES]
     pairs: list[tuple[str, Any]] = [
+        ("edited after the run", ", ".join(run.result.edited)),
         ("commit", run.commit),
         ("code", f"{provenance['commit']}{dirty}" if provenance.get("commit") else None),
         ("started", provenance.get("started")),

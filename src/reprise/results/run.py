@@ -6,17 +6,17 @@ import io
 import json
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from reprise.core.config import LOCAL_DATA
+from reprise.core.dvc_lock import LOCK, Output, locked_outputs, read_stages
 from reprise.core.errors import UserError
 from reprise.core.paths import METRICS, PLOTS, SOURCES
 from reprise.hardware import ENVIRONMENT
@@ -24,7 +24,6 @@ from reprise.results.renamed import with_current_metrics, with_current_params, w
 from reprise.tasks.kind import TaskKind
 from reprise.tasks.registry import task_kind
 
-LOCK = Path("dvc.lock")
 LOSSES = PLOTS / "train.csv"
 PROVENANCE = METRICS / "provenance.json"
 EVALUATION = METRICS / "evaluate.json"
@@ -33,14 +32,6 @@ VOLATILE = {str(PROVENANCE), str(METRICS / "speed.json"), str(ENVIRONMENT)}
 
 T = TypeVar("T")
 FileReader = Callable[[Path], bytes | None]
-
-
-@dataclass(frozen=True)
-class Output:
-    """A file or folder that a stage wrote, and its MD5 as DVC computes it."""
-
-    stage: str
-    md5: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +46,7 @@ class RunResult:
         losses: mean loss of each optimizer step, fp64, shape [steps].
         metrics: model quality by stage and name; for `train`, validation metrics and the mean loss of all steps.
         provenance: the last session and its result, by dotted key.
+        edited: the outputs in git, or beside dvc.lock in the workspace, that are not as this dvc.lock records them.
     """
 
     outputs: dict[str, Output]
@@ -63,6 +55,7 @@ class RunResult:
     losses: npt.NDArray[np.float64]
     metrics: dict[str, dict[str, float]]
     provenance: dict[str, Any]
+    edited: list[str] = field(default_factory=list)
 
     @property
     def task_kind(self) -> TaskKind:
@@ -88,10 +81,10 @@ def read_result(read: FileReader, where: str) -> RunResult:
             raise UserError("not found", file=f"{where}: {file}", expected="the results of `dvc repro`, committed")
         try:
             return parse(content)
-        except (YAMLError, ValueError, LookupError, TypeError, AttributeError):
+        except (UserError, YAMLError, ValueError, LookupError, TypeError, AttributeError):
             raise UserError("damaged", file=f"{where}: {file}", expected="the results of `dvc repro`") from None
 
-    outputs, recipe, code = parse_file(LOCK, lambda content: parse_lock(content, read))
+    outputs, recipe, code, edited = parse_file(LOCK, lambda content: parse_lock(content, read))
     losses = parse_file(LOSSES, parse_losses)
     return RunResult(
         outputs=outputs,
@@ -104,25 +97,25 @@ def read_result(read: FileReader, where: str) -> RunResult:
             "evaluate": parse_file(EVALUATION, parse_evaluation_metrics),
         },
         provenance={} if read(PROVENANCE) is None else parse_file(PROVENANCE, parse_provenance),
+        edited=edited,
     )
 
 
-def parse_lock(content: bytes, read: FileReader) -> tuple[dict[str, Output], dict[str, Any], dict[str, str]]:
-    """Parse dvc.lock into outputs, recipe and code.
+def parse_lock(content: bytes, read: FileReader) -> tuple[dict[str, Output], dict[str, Any], dict[str, str], list[str]]:
+    """Parse dvc.lock into outputs, recipe, code, and the outputs that were edited.
 
     Committed outputs are hashed again, so that an edited file differs from its entry in dvc.lock.
     """
-    stages: dict[str, Any] = YAML(typ="safe").load(content)["stages"]
-    outputs: dict[str, Output] = {}
+    stages = read_stages(content)
     recipe: dict[str, Any] = {}
     code: dict[str, str] = {}
-    locked = {out["path"]: (name, out["md5"]) for name, stage in stages.items() for out in stage.get("outs", [])}
-    for path, (name, md5) in locked.items():
-        if path not in VOLATILE:
-            committed = read(Path(path))
-            if committed is not None:
-                md5 = hashlib.md5(committed, usedforsecurity=False).hexdigest()
-            outputs[path] = Output(name, md5)
+    locked = locked_outputs(stages)
+    edited = edited_outputs(locked, read)
+    outputs = {
+        path: replace(output, md5=edited.get(path, output.md5))
+        for path, output in locked.items()
+        if path not in VOLATILE
+    }
     for stage in stages_in_order(stages):
         for file, params in stage.get("params", {}).items():
             if file == str(SOURCES):
@@ -134,7 +127,31 @@ def parse_lock(content: bytes, read: FileReader) -> tuple[dict[str, Output], dic
                 continue  # most of its files may have no effect
             if not any(PurePosixPath(dep["path"]).is_relative_to(path) for path in locked):
                 code[dep["path"]] = dep["md5"]
-    return outputs, with_implied_params(recipe), code
+    return outputs, with_implied_params(recipe), code, list(edited)
+
+
+def edited_outputs(locked: Mapping[str, Output], read: FileReader) -> dict[str, str]:
+    """Return the MD5 of each file that is not as dvc.lock records it: edited by hand, or of another run.
+
+    Folders, and files that only DVC's cache has, are not among them.
+
+    Args:
+        locked: outputs in dvc.lock.
+        read: returns the content of a file of the same commit or folder.
+    """
+    contents = {path: read(Path(path)) for path in locked}
+    digests = {path: md5 for path, content in contents.items() if (md5 := md5_of(content))}
+    return {path: md5 for path, md5 in digests.items() if md5 != locked[path].md5}
+
+
+def md5_of(content: bytes | None) -> str | None:
+    """Return the MD5 of a file's content; None for no file."""
+    return None if content is None else hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def describe_edited(path: str) -> str:
+    """Describe an output of `RunResult.edited`."""
+    return f"{path} is not as {LOCK} records it: it was edited after the run, or is of another run"
 
 
 def stages_in_order(stages: Mapping[str, Any]) -> list[Any]:

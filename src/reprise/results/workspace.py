@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from reprise.core.config import PARAMS, Recipe, to_dict
+from reprise.core.dvc_lock import LOCK, read_stages
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe, read_recipe
 from reprise.results.renamed import with_current_params, with_implied_params
-from reprise.results.run import LOCK, flatten, stages_in_order
+from reprise.results.run import flatten, stages_in_order
 
 # A section that no stage reads, for a recipe whose params.yaml is not valid.
 RUN_DEFAULTS = {"save_steps": 100, "trackers": []}
@@ -43,13 +41,11 @@ def read_made(what: str = "these results were made") -> Made:
     Raises:
         UserError: dvc.lock is missing, damaged, or of an earlier version.
     """
-    if not LOCK.is_file():
-        raise UserError("not found", file=LOCK, expected="the result of `dvc repro`")
+    stages = read_stages()
     try:
-        stages: dict[str, Any] = YAML(typ="safe").load(LOCK.read_text(encoding="utf-8"))["stages"]
         locked = locked_params(stages)
         changes = outdated_inputs(stages)
-    except (YAMLError, ValueError, LookupError, TypeError, AttributeError):
+    except (LookupError, TypeError, AttributeError):
         raise UserError("damaged", file=LOCK, expected="the result of `dvc repro`") from None
     try:
         current = read_recipe()
