@@ -277,7 +277,7 @@ def test_the_comment_points_to_the_documentation_of_the_keys(tmp_path: Path) -> 
 
 @given(
     learning_rate=st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False),
-    epochs=st.integers(min_value=1, max_value=10**9),
+    epochs=st.integers(min_value=1, max_value=10_000),
     seed=st.integers(min_value=0, max_value=2**63 - 1),
 )
 @settings(max_examples=25, deadline=None)
