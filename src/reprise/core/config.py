@@ -25,19 +25,21 @@ SPLITS = ("train", "validation", "test")
 
 # Limits of what a recipe and its sources may hold, far above honest use: each bounds the time or the memory that one
 # bad file or server costs. The table in docs/recipes.md has them all.
-MAX_RECIPE_BYTES = 2**17  # of params.yaml and of a file of the catalog, also with aliases expanded; the default has 1,400
+MAX_RECIPE_BYTES = (
+    2**17
+)  # of params.yaml and of a file of the catalog, also with aliases expanded; the default has 1,400
 MAX_RECIPE_DEPTH = 20  # sections and lists inside each other
 MAX_INTERPOLATIONS = 16  # `${key}` in a catalog: each may copy what the others copied
 MAX_NAME = 1000  # characters of a label or the name of a column
 MAX_LABELS = 10_000  # the confusion matrix has its square
 MAX_ROWS = 2**30  # rows of a table; prepare numbers them in 32 bits
-MAX_COLUMNS = 10_000
+MAX_COLUMNS = 4096  # `datasets` takes seconds for so wide a table
 MAX_FIELD = 2**22  # characters of a field, more than the longest novels have
 MAX_LINE = 2**26  # characters of a row of a text file
 MAX_DEPTH = 32  # lists and objects inside each other in a JSON value
 MAX_FILES = 10_000  # of a table, a model or a folder in a wheel
 MAX_JSON_BYTES = 2**26  # of a model's config.json and index
-# What is unpacked may have 1 GiB, or 200 times the bytes that were packed: texts pack to a tenth, bombs to a thousandth.
+# What is unpacked may have 1 GiB, or 200 times the packed bytes: texts pack to a tenth, bombs to a thousandth.
 MAX_UNPACKED, MAX_EXPANSION = 2**30, 200
 
 

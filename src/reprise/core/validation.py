@@ -248,7 +248,11 @@ def _key_problem(error: Any) -> KeyProblem:
     location = [part for index, part in enumerate(error["loc"]) if index != 2 or error["loc"][1] != "source"]
     if location[-1] == "[key]":  # the key itself is wrong
         location.pop()
-    key, got, context = ".".join(str(part)[:100] for part in location), f"got {shorten(error['input'])}", error.get("ctx", {})
+    key, got, context = (
+        ".".join(str(part)[:100] for part in location),
+        f"got {shorten(error['input'])}",
+        error.get("ctx", {}),
+    )
     match error["type"]:
         case "unexpected_keyword_argument":
             known = sorted({f.name for section in _sections_at(error["loc"][:-1]) for f in fields(section)})

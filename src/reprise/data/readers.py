@@ -13,15 +13,16 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Value, load_dataset
 
-from reprise.core.config import MAX_FIELD, MAX_COLUMNS, MAX_DEPTH, MAX_LINE, MAX_ROWS, may_unpack
+from reprise.core.config import MAX_COLUMNS, MAX_DEPTH, MAX_FIELD, MAX_LINE, MAX_ROWS, may_unpack
 from reprise.core.errors import UserError
 
 # The reader of `datasets` for each file extension.
@@ -148,6 +149,8 @@ def _count_json_lines(file: Path) -> int:
         rows += 1
         columns.update(row)
         _check_columns(len(columns), file, number)
+        if any(type(value) is int and value.bit_length() > 63 for value in row.values()):
+            raise UserError("a larger number", file=file, key=f"line {number}", expected="64 bits, or a text in quotes")
         if len(line) > MAX_FIELD and any(isinstance(value, str) and len(value) > MAX_FIELD for value in row.values()):
             expected = f"texts of at most {MAX_FIELD:,} characters"
             raise UserError("a longer text", file=file, key=f"line {number}", expected=expected)
@@ -161,7 +164,9 @@ def _is_deep(value: Any, levels: int) -> bool:
     """Return whether a JSON value has more levels of lists and objects inside each other."""
     if not isinstance(value, dict | list):
         return False
-    return not levels or any(_is_deep(part, levels - 1) for part in (value.values() if isinstance(value, dict) else value))
+    return not levels or any(
+        _is_deep(part, levels - 1) for part in (value.values() if isinstance(value, dict) else value)
+    )
 
 
 def _count_csv_rows(file: Path) -> int:
@@ -274,6 +279,7 @@ def read_table(files: list[Path], cache: Path) -> Dataset:
         options = csv_format(files[0]) | {"na_filter": False}
         names = pd.read_csv(files[0], nrows=0, **options).columns
         options["features"] = Features({str(name): Value("string") for name in names})
+    datasets.logging.set_verbosity(CRITICAL)  # errors are reported once, as a UserError
     try:
         named = _links(files, cache)
         table = load_dataset(reader, data_files={"rows": named}, split="rows", cache_dir=str(cache), **options)
@@ -288,7 +294,7 @@ def read_table(files: list[Path], cache: Path) -> Dataset:
 
 
 def _links(files: list[Path], cache: Path) -> list[str]:
-    """Return links to files under plain names: `datasets` takes a name for a pattern (`*`, `[1]`), `$HOME`, or a URL."""
+    """Return links to files, under plain names: `datasets` expands others, such as `q[1].csv` and `$HOME.csv`."""
     cache.mkdir(parents=True, exist_ok=True)
     folder, links = Path(tempfile.mkdtemp(dir=cache)), []
     for number, file in enumerate(files):

@@ -4,12 +4,18 @@ The Hub's client caches complete files, so an interrupted download resumes with 
 access token, HF_ENDPOINT a mirror.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-import httpx2
-from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
+from huggingface_hub import (
+    constants,
+    get_cached_repo_tree,
+    hf_hub_download,
+    set_client_factory,
+    snapshot_download,
+)
 from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
     GatedRepoError,
@@ -20,8 +26,10 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import logging
 
-from reprise.core.config import HubDataset, HubModel
+from reprise.core.config import MAX_FILES, HubDataset, HubModel
 from reprise.core.errors import UserError
+from reprise.core.validation import shorten
+from reprise.fetch.hub_limits import Limits
 
 logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # errors are reported once, as a UserError
 
@@ -38,9 +46,13 @@ def download_dataset(source: HubDataset) -> list[tuple[str, Path]]:
     Raises:
         UserError: If the Hub has no such files, or the download fails.
     """
-    patterns = [f"{name}-*.parquet" for name in source.splits.values()] if source.splits else ["*.parquet"]
-    folder = _snapshot(source, "dataset", [f"{source.config}/{pattern}" for pattern in patterns]) / source.config
-    files = sorted(folder.glob("*.parquet"))
+
+    def wanted(path: PurePosixPath) -> bool:
+        listed = source.splits is None or _split_of_file(path.name) in source.splits.values()
+        return str(path.parent) == source.config and path.suffix == ".parquet" and listed
+
+    folder, paths = _snapshot(source, "dataset", wanted)
+    files = [folder / path for path in paths]
     names = source.splits or {_split_of_file(file.name): _split_of_file(file.name) for file in files}
     found = [(split, file) for split, name in names.items() for file in files if _split_of_file(file.name) == name]
     missing = [split for split in names if split not in dict(found)]
@@ -71,27 +83,36 @@ def _missing_split_error(source: HubDataset, missing: Sequence[str]) -> UserErro
 
 def download_model(source: HubModel, patterns: Sequence[str]) -> Path:
     """Download top-level files of a model repository that match `patterns`; return their folder."""
-    return _snapshot(source, "model", patterns, ["*/*"])
+    folder, _ = _snapshot(
+        source, "model", lambda path: len(path.parts) == 1 and any(fnmatch(path.name, pattern) for pattern in patterns)
+    )
+    return folder
 
 
 def _snapshot(
-    source: HubDataset | HubModel,
-    kind: Literal["dataset", "model"],
-    patterns: Sequence[str],
-    ignore: Sequence[str] = (),
-) -> Path:
+    source: HubDataset | HubModel, kind: Literal["dataset", "model"], wanted: Callable[[PurePosixPath], bool]
+) -> tuple[Path, list[PurePosixPath]]:
+    """Download the wanted files of a repository; return the client's folder, and their paths in it."""
     print(f"fetch: {kind} {source.repo} at {source.revision}", flush=True)
     key, expected = "task.source" if kind == "dataset" else "model.source", ""
+    limits = Limits(source.repo, key)
+    set_client_factory(limits.client)
     try:
-        return Path(
-            snapshot_download(
-                source.repo,
-                repo_type=kind,
-                revision=source.revision,
-                allow_patterns=list(patterns),
-                ignore_patterns=list(ignore),
-            )
-        )
+        # Without a file to download, the client only gets the list of files, and keeps it.
+        folder = Path(snapshot_download(source.repo, repo_type=kind, revision=source.revision, allow_patterns=["/"]))
+        try:
+            listed = get_cached_repo_tree(source.repo, repo_type=kind, revision=source.revision)
+            paths = sorted(path for file in listed if wanted(path := PurePosixPath(file.path)))
+        except CachedRepoTreeNotFoundError:  # the cache of an older client version, without network
+            paths = sorted(PurePosixPath(file.relative_to(folder)) for file in folder.rglob("*"))
+            return folder, [path for path in paths if wanted(path)]
+        if len(paths) > MAX_FILES:
+            raise limits.error(f"has {len(paths):,} such files", f"at most {MAX_FILES:,}")
+        for path in paths:  # one by one and in this thread, so that Ctrl-C ends it at once
+            hf_hub_download(source.repo, str(path), repo_type=kind, revision=source.revision)
+        return folder, paths
+    except UserError:
+        raise
     except GatedRepoError:
         problem = "is gated: accept its terms on the Hub and set HF_TOKEN"
     except RepositoryNotFoundError:
@@ -102,8 +123,8 @@ def _snapshot(
         problem = f"cannot be reached at {constants.ENDPOINT}; only fetch needs the network"
     except HFValidationError:
         problem, expected = "is not a repository name", "NAME or OWNER/NAME"
-    except (httpx2.HTTPError, OSError) as error:
-        problem = f"could not be downloaded: {next(iter(str(error).splitlines()), type(error).__name__)}"
+    except Exception as error:  # of what a server answers in place of the Hub
+        problem = f"could not be downloaded: {type(error).__name__ * (not str(error))}{shorten(error)}"
         if isinstance(error, OSError) and str(error.filename).startswith(constants.HF_HOME):
             expected = "HF_HOME to be a writable folder"
     raise UserError(f"{source.repo} {problem}", key=key, expected=expected)

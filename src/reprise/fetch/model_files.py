@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES  # configuration_auto.py would import torch
 
+from reprise.core.config import MAX_JSON_BYTES
 from reprise.core.errors import UserError
 
 CONFIG = "config.json"
@@ -69,10 +70,12 @@ def _check_content(file: Path, place: str) -> None:
 
 def _read_json(file: Path, place: str) -> dict[str, Any]:
     try:
+        if file.stat().st_size > MAX_JSON_BYTES:
+            raise UserError("too long", file=f"{place}/{file.name}", expected=f"at most {MAX_JSON_BYTES:,} bytes")
         content = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError("not found", file=f"{place}/{file.name}", expected=f"a model folder with {CONFIG}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise UserError(file=f"{place}/{file.name}", expected="a JSON object")
