@@ -102,15 +102,19 @@ def _snapshot(
         folder = Path(snapshot_download(source.repo, repo_type=kind, revision=source.revision, allow_patterns=["/"]))
         try:
             listed = get_cached_repo_tree(source.repo, repo_type=kind, revision=source.revision)
-            paths = sorted(path for file in listed if wanted(path := PurePosixPath(file.path)))
+            sizes = {path: file.size for file in listed if wanted(path := PurePosixPath(file.path))}
         except CachedRepoTreeNotFoundError:  # the cache of an older client version, without network
             paths = sorted(PurePosixPath(file.relative_to(folder)) for file in folder.rglob("*"))
             return folder, [path for path in paths if wanted(path)]
-        if len(paths) > MAX_FILES:
-            raise limits.error(f"has {len(paths):,} such files", f"at most {MAX_FILES:,}")
-        for path in paths:  # one by one and in this thread, so that Ctrl-C ends it at once
-            hf_hub_download(source.repo, str(path), repo_type=kind, revision=source.revision)
-        return folder, paths
+        if len(sizes) > MAX_FILES:
+            raise limits.error(f"has {len(sizes):,} such files", f"at most {MAX_FILES:,}")
+        for path, size in sorted(sizes.items()):  # one by one and in this thread, so that Ctrl-C ends it at once
+            file = Path(hf_hub_download(source.repo, str(path), repo_type=kind, revision=source.revision))
+            if (received := file.stat().st_size) != size:
+                file.resolve().unlink()
+                file.unlink(missing_ok=True)
+                raise limits.error(f"sends {received:,} bytes of {path}", f"{size:,}, as in its list of files")
+        return folder, sorted(sizes)
     except UserError:
         raise
     except GatedRepoError:
