@@ -412,7 +412,7 @@ HEADERS = [
     ("X-Error-Code", "EntryNotFound"), ("X-Error-Message", "no"), ("Transfer-Encoding", "chunked"),
     ("WWW-Authenticate", "x"),
 ]  # fmt: skip
-LISTED = ["../x.parquet", "/etc/passwd", "mrpc/../../x.parquet", "mrpc/train-\0.parquet",
+LISTED = ["mrpc/..-x.parquet", "../x.parquet", "/etc/passwd", "mrpc/../../x.parquet", "mrpc/train-\0.parquet",
 "mrpc/train-" + "x" * 300 + ".parquet",
           "mrpc/train-\n.parquet", "mrpc\\train.parquet", "mrpc/train-/x.parquet", ""]  # fmt: skip
 BODIES = [

@@ -4,6 +4,7 @@ The Hub's client caches complete files, so an interrupted download resumes with 
 access token, HF_ENDPOINT a mirror.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -49,10 +50,14 @@ def download_dataset(source: HubDataset) -> list[tuple[str, Path]]:
 
     def wanted(path: PurePosixPath) -> bool:
         listed = source.splits is None or _split_of_file(path.name) in source.splits.values()
-        return str(path.parent) == source.config and path.suffix == ".parquet" and listed
+        return path.parent == PurePosixPath(source.config) and path.suffix == ".parquet" and listed
 
     folder, paths = _snapshot(source, "dataset", wanted)
     files = [folder / path for path in paths]
+    for file in files:
+        if not re.fullmatch(r"\w+", _split_of_file(file.name), re.ASCII):  # it names a folder
+            problem = f"{source.repo} has a file {file.name!r}"
+            raise UserError(problem, key="task.source", expected="SPLIT-00000-of-00001.parquet")
     names = source.splits or {_split_of_file(file.name): _split_of_file(file.name) for file in files}
     found = [(split, file) for split, name in names.items() for file in files if _split_of_file(file.name) == name]
     missing = [split for split in names if split not in dict(found)]
@@ -72,7 +77,7 @@ def _missing_split_error(source: HubDataset, missing: Sequence[str]) -> UserErro
     except CachedRepoTreeNotFoundError:  # the cache of an older client version, without network
         listed = []
     paths = [PurePosixPath(file.path) for file in listed]
-    tables = [path for path in paths if str(path.parent) == source.config and path.suffix == ".parquet"]
+    tables = [path for path in paths if path.parent == PurePosixPath(source.config) and path.suffix == ".parquet"]
     available = sorted({_split_of_file(path.name) for path in tables})
     if not available:
         problem = f"no Parquet files in {source.config!r} of {source.repo} at {source.revision}"
@@ -95,7 +100,7 @@ def _snapshot(
     """Download the wanted files of a repository; return the client's folder, and their paths in it."""
     print(f"fetch: {kind} {source.repo} at {source.revision}", flush=True)
     key, expected = "task.source" if kind == "dataset" else "model.source", ""
-    limits = Limits(source.repo, key)
+    limits = Limits(source.repo, source.revision, key)
     set_client_factory(limits.client)
     try:
         # Without a file to download, the client only gets the list of files, and keeps it.
@@ -104,6 +109,9 @@ def _snapshot(
             listed = get_cached_repo_tree(source.repo, repo_type=kind, revision=source.revision)
             sizes = {path: file.size for file in listed if wanted(path := PurePosixPath(file.path))}
         except CachedRepoTreeNotFoundError:  # the cache of an older client version, without network
+            if not folder.is_dir():
+                problem = f"could not be downloaded: {folder} cannot be written"
+                raise limits.error(problem, "HF_HOME to be a writable folder") from None
             paths = sorted(PurePosixPath(file.relative_to(folder)) for file in folder.rglob("*"))
             return folder, [path for path in paths if wanted(path)]
         if len(sizes) > MAX_FILES:

@@ -28,12 +28,13 @@ class Limits:
 
     Args:
         place: what errors name, such as `tiny/encoder`.
+        revision: the commit whose files may be sent.
         key: key of the recipe.
     """
 
-    def __init__(self, place: str, key: str) -> None:
+    def __init__(self, place: str, revision: str, key: str) -> None:
         """Begin with the time that the server has to answer."""
-        self.place, self.key = place, key
+        self.place, self.revision, self.key = place, revision, key
         self.started = self.since = time.monotonic()  # `since` the last progress
         self.received = 0  # bytes since then
         self.waited = 0.0
@@ -82,8 +83,8 @@ class Limits:
         etag = headers.get("X-Linked-Etag") or headers.get("ETag") or ""
         if not re.fullmatch(r'(W/)?"?[\w.+=:-]{,200}"?', etag, re.ASCII) or ".." in etag:
             raise self.error(f"has the ETag {etag[:80]!r}", "a digest")
-        if not re.fullmatch(r"([0-9a-f]{40})?", headers.get("X-Repo-Commit", "")):
-            raise self.error(f"has the commit {headers['X-Repo-Commit'][:80]!r}", "a commit hash")
+        if (commit := headers.get("X-Repo-Commit", self.revision)) != self.revision:
+            raise self.error(f"sends a file of the commit {commit[:80]!r}", self.revision)
         if headers.get("Content-Encoding", "identity") != "identity":
             raise self.error(f"is packed with {headers['Content-Encoding'][:20]}, unasked", "the file itself")
         assert isinstance(response.stream, httpx2.SyncByteStream)

