@@ -540,7 +540,8 @@ MERGES = ALIASES.replace("[x, x]", "{k: v}").replace(" [", " {<<: [").replace("]
         ("seed: [&a 1, &a 2]", "not valid YAML: found duplicate anchor"),
     ],
     ids=[
-        "aliases", "merges", "inside itself", "open lists", "deep lists", "chain", "long", "date", "digits", "tag", "anchor",
+        "aliases", "merges", "inside itself", "open lists", "deep lists", "chain", "long", "date", "digits", "tag",
+        "anchor",
     ],
 )  # fmt: skip
 def test_yaml_that_expands_or_cannot_be_read_is_refused_in_a_short_line(
