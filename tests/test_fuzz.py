@@ -9,10 +9,12 @@ import csv
 import gzip
 import io
 import json
+import resource
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ from reprise.train.preflight import preflight
 from tiny import ROOT, TINY_RECIPE, tiny_recipe
 
 RecordProperty = Callable[[str, object], None]  # of pytest's fixture `record_property`
+MEMORY = 2**34  # bytes of address space, so that a case that would take all memory fails
 LONGEST_S = 10  # of a case, beyond which it counts as a hang
 
 
@@ -356,9 +359,12 @@ def test_any_model_folder_passes_or_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     record_property: RecordProperty,
+    request: pytest.FixtureRequest,
     number: int,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    request.addfinalizer(partial(resource.setrlimit, resource.RLIMIT_AS, resource.getrlimit(resource.RLIMIT_AS)))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     shutil.copytree(prepared_dir / "data", "data")
     recipe = check_recipe(tiny_recipe(), "test")
 

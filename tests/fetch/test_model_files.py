@@ -86,6 +86,15 @@ def cut(folder: Path) -> None:
             lambda f: write(f, "config.json", {"model_type": "bert", "quantization_config": {"bits": 4}}),
             "/config.json", "quantization_config", "the weights are quantised, and cannot be trained",
         ),
+        *(
+            (lambda f, size=size: write(f, "config.json", {"model_type": "bert"} | size), "/config.json", [*size][0], None)
+            for size in (
+                {"num_hidden_layers": 10**6}, {"num_labels": 2**31}, {"vocab_size": 2**70}, {"hidden_size": 1e300},
+                {"max_position_embeddings": 10**12}, {"num_attention_heads": 10**9}, {"intermediate_size": 10**9},
+            )
+        ),
+        (lambda f: (f / "config.json").write_text("[" * 100_000), "/config.json", "", ""),
+        (lambda f: (f / "config.json").write_text('{"a": ' + "9" * 5000 + "}"), "/config.json", "", ""),
         (only(), "", "", "no weights; pickled ones are never loaded"),
         (only("bin"), "", "", "no weights but weights.bin; pickled ones are never loaded"),
         (only("safetensors"), "", "", "no weights but weights.safetensors; pickled ones are never loaded"),
