@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +88,10 @@ def cut(folder: Path) -> None:
             "/config.json", "quantization_config", "the weights are quantised, and cannot be trained",
         ),
         *(
-            (lambda f, size=size: write(f, "config.json", {"model_type": "bert"} | size), "/config.json", [*size][0], None)
-            for size in (
-                {"num_hidden_layers": 10**6}, {"num_labels": 2**31}, {"vocab_size": 2**70}, {"hidden_size": 1e300},
-                {"max_position_embeddings": 10**12}, {"num_attention_heads": 10**9}, {"intermediate_size": 10**9},
+            (partial(write, name="config.json", content={"model_type": "bert", key: size}), "/config.json", key, None)
+            for key, size in (
+                ("num_hidden_layers", 10**6), ("num_labels", 2**31), ("vocab_size", 2**70), ("hidden_size", 1e300),
+                ("max_position_embeddings", 10**12), ("num_attention_heads", 10**9), ("intermediate_size", 10**9),
             )
         ),
         (lambda f: (f / "config.json").write_text("[" * 100_000), "/config.json", "", ""),
