@@ -88,7 +88,10 @@ def cut(folder: Path) -> None:
             "/config.json", "quantization_config", "the weights are quantised, and cannot be trained",
         ),
         *(
-            (partial(write, name="config.json", content={"model_type": "bert", key: size}), "/config.json", key, None)
+            (
+                partial(write, name="config.json", content={"model_type": "bert", key: size}),
+                "/config.json", key, f"got {size!r}",
+            )
             for key, size in (
                 ("num_hidden_layers", 10**6), ("num_labels", 2**31), ("vocab_size", 2**70), ("hidden_size", 1e300),
                 ("max_position_embeddings", 10**12), ("num_attention_heads", 10**9), ("intermediate_size", 10**9),
