@@ -149,6 +149,11 @@ def test_something_else_in_place_of_the_list_of_files_is_one_line(server: LocalH
     assert refused()
 
 
+def test_a_file_that_the_disk_cannot_hold_is_refused_before_it_fills(server: LocalHub) -> None:
+    change(server, FILE, "HEAD", **{"X-Linked-Size": str(10**18)})
+    assert "Not enough free disk space" in refused().problem
+
+
 def test_a_page_in_place_of_a_file_is_refused(server: LocalHub, tmp_path: Path) -> None:
     replace(server, FILE, b"<html>Sign in to this network</html>")
     assert "rows" not in refused().problem

@@ -5,6 +5,7 @@ access token, HF_ENDPOINT a mirror.
 """
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -102,6 +103,7 @@ def _snapshot(
     key, expected = "task.source" if kind == "dataset" else "model.source", ""
     limits = Limits(source.repo, source.revision, key)
     set_client_factory(limits.client)
+    warnings.filterwarnings("error", "Not enough free disk space")  # before the disk is full, in one line
     try:
         # Without a file to download, the client only gets the list of files, and keeps it.
         folder = Path(snapshot_download(source.repo, repo_type=kind, revision=source.revision, allow_patterns=["/"]))
