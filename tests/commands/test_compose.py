@@ -391,12 +391,12 @@ def test_a_file_of_the_catalog_that_expands_or_cannot_be_read_is_one_line(
 ) -> None:
     catalog = Path(shutil.copytree(ROOT / "recipes", tmp_path / "recipes"))
     (catalog / "task/bomb.yaml").write_bytes(content)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UserError) as refused:
         compose_recipe(["task=bomb"], catalog)
     assert problem in refused.value.problem
     assert len(str(refused.value)) < 500
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_choice_outside_of_the_catalog_is_refused(tmp_path: Path) -> None:

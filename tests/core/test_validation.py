@@ -547,11 +547,11 @@ MERGES = ALIASES.replace("[x, x]", "{k: v}").replace(" [", " {<<: [").replace("]
 def test_yaml_that_expands_or_cannot_be_read_is_refused_in_a_short_line(
     tmp_path: Path, text: str, problem: str
 ) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     message = problem_of_text(tmp_path, text)
     assert message.startswith(problem)
     assert len(message) < 500
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_long_value_is_shortened_in_the_message(tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_a_text_beyond_the_limit_of_a_field_is_refused(write: Write, name: str) 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "b.jsonl", "a.parquet"])
 def test_a_table_of_100_000_columns_is_refused_at_once(write: Write, tmp_path: Path, name: str) -> None:
     names = [f"c{n}" for n in range(100_000 if name != "a.parquet" else MAX_COLUMNS + 1)]
-    start = time.perf_counter()
+    start = time.process_time()
     if name == "a.parquet":
         pd.DataFrame({column: [1] for column in names}).to_parquet(tmp_path / name)
     else:
@@ -306,7 +306,7 @@ def test_a_table_of_100_000_columns_is_refused_at_once(write: Write, tmp_path: P
         }
         write(name, contents[name].encode())
     assert f"at most {MAX_COLUMNS:,}" in refused(check_file, tmp_path / name).expected
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_parquet_file_of_more_rows_than_bytes_is_refused(tmp_path: Path) -> None:
