@@ -1,4 +1,4 @@
-"""A local Hub with the endpoints that the real client needs; its downloads can break or stall."""
+"""A local Hub with the endpoints that the real client needs; its downloads can break or stall, its answers lie."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -45,6 +45,9 @@ class LocalHub:
     requests: list[str] = field(default_factory=list)  # "METHOD PATH" of repository requests, in order
     breaks_off: str | None = None  # "closed" or "reset": how the connection ends in the middle of a download
     stalls: bool = False  # a download pauses in the middle until `released` is set
+    # Changes an answer: takes the request (such as "GET /api/models/…"), status, headers and content, and returns the
+    # last three. Content in pieces is sent without a length, each piece once the iterator yields it.
+    lies: Callable[[str, int, dict[str, str], bytes], tuple[int, dict[str, str], bytes | Iterable[bytes]]] | None = None
     stalled: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -110,8 +113,12 @@ class Handler(BaseHTTPRequestHandler):
         faulty = download and self.command == "GET"
         if faulty and self.hub.breaks_off and self.is_retry:
             return  # the connection stays broken: close retries without an answer
+        headers = {"Content-Length": str(len(body)), **(headers or {})}
+        if self.hub.lies:
+            self.lie(status, headers, body)
+            return
         self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
@@ -128,6 +135,22 @@ class Handler(BaseHTTPRequestHandler):
             return
         with suppress(ConnectionError):  # the client may have been killed
             self.wfile.write(body[half:])
+
+    def lie(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        assert self.hub.lies
+        request = f"{self.command} {self.path}"
+        status, headers, content = self.hub.lies(request, status, headers, body)
+        if not isinstance(content, bytes):
+            headers.pop("Content-Length", None)
+        self.close_connection = True
+        with suppress(ConnectionError, TimeoutError):
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            for piece in ([content] if isinstance(content, bytes) else content) if self.command != "HEAD" else ():
+                self.wfile.write(piece)
+                self.wfile.flush()
 
 
 @contextmanager

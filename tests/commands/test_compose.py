@@ -3,6 +3,7 @@
 import itertools
 import shlex
 import shutil
+import time
 from pathlib import Path
 
 import datasets
@@ -277,7 +278,7 @@ def test_the_comment_points_to_the_documentation_of_the_keys(tmp_path: Path) -> 
 
 @given(
     learning_rate=st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False),
-    epochs=st.integers(min_value=1, max_value=10**9),
+    epochs=st.integers(min_value=1, max_value=10_000),
     seed=st.integers(min_value=0, max_value=2**63 - 1),
 )
 @settings(max_examples=25, deadline=None)
@@ -365,3 +366,43 @@ def test_nothing_is_known_about_a_file_that_no_command_made(edited: Path) -> Non
     check(["task=sst2"], edited)
     edited.unlink()
     check(["task=sst2"], edited)
+
+
+ALIASES = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+DOUBLED = "name: " + "${x}" * 2 + "\n" + "".join(f"x{n}: ${{x{n + 1}}}${{x{n + 1}}}\n" for n in range(30))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (ALIASES.encode(), "aliases expand"),
+        (b"a: " + b"x" * 10_000_000, "too long"),
+        (b"a: " + b"[" * 50_000, "nested too deeply"),
+        (b"seed: 2020-13-45", ""),
+        (b"seed: " + b"9" * 5000, ""),
+        (b"# @package _global_\n" + DOUBLED.encode(), "interpolations"),
+        (b"# @package _global_\nseed: ${seed}", ""),
+        (b"\xff", "not UTF-8"),
+    ],
+    ids=["aliases", "long", "deep", "date", "digits", "interpolations", "itself", "not UTF-8"],
+)
+def test_a_file_of_the_catalog_that_expands_or_cannot_be_read_is_one_line(
+    tmp_path: Path, content: bytes, problem: str
+) -> None:
+    catalog = Path(shutil.copytree(ROOT / "recipes", tmp_path / "recipes"))
+    (catalog / "task/bomb.yaml").write_bytes(content)
+    start = time.process_time()
+    with pytest.raises(UserError) as refused:
+        compose_recipe(["task=bomb"], catalog)
+    assert problem in refused.value.problem
+    assert len(str(refused.value)) < 500
+    assert time.process_time() - start < 10
+
+
+def test_a_choice_outside_of_the_catalog_is_refused(tmp_path: Path) -> None:
+    catalog = Path(shutil.copytree(ROOT / "recipes", tmp_path / "recipes"))
+    shutil.copyfile(catalog / "task/custom.yaml", tmp_path / "outside.yaml")
+    for override in ("task=../../outside", "task=../custom"):
+        with pytest.raises(UserError) as refused:
+            compose_recipe([override], catalog)
+        assert refused.value.key == repr(override)

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -487,6 +488,88 @@ def test_a_duplicate_key_is_reported_with_its_second_line(tmp_path: Path) -> Non
 
 def test_a_file_that_is_not_utf8_is_reported_with_the_position_of_the_byte(tmp_path: Path) -> None:
     assert problem_of_text(tmp_path, "name: café\n".encode("latin-1")) == "not UTF-8 at byte 9"
+
+
+LIMITS = {
+    "train.epochs": 10_000,
+    "train.batch_size": 2**20,
+    "train.micro_batch_size": 2**20,
+    "train.max_length": 2**20,
+    "train.max_steps": 10**9,
+    "evaluate.batch_size": 2**20,
+    "evaluate.bootstrap_resamples": 100_000,
+    "run.save_steps": 10**9,
+    "task.max_examples": 10**9,
+    "seed": 2**63 - 1,
+    "task.split.seed": 2**63 - 1,
+}
+
+
+@pytest.mark.parametrize(("key", "limit"), LIMITS.items(), ids=LIMITS)
+def test_every_number_of_a_recipe_has_a_limit(key: str, limit: int) -> None:
+    fitting = {"train.micro_batch_size": {"train.batch_size": limit}}.get(key, {})
+    check_recipe(tiny_recipe(**{key: limit}, **fitting), "params.yaml")
+    for value in (limit + 1, 2**70, 10**5000):
+        assert refusal(tiny_recipe(**{key: value})).key == key
+
+
+def test_a_rank_a_label_and_the_number_of_labels_have_limits() -> None:
+    lora = {"rank": 2**70, "alpha": 16.0, "targets": "all-linear"}
+    assert refusal(tiny_recipe(**{"train.lora": lora})).key == "train.lora.rank"
+    assert refusal(tiny_recipe(**{"task.labels": ["a", "b" * 1001]})).key == "task.labels.1"
+    assert refusal(tiny_recipe(**{"task.labels": [str(n) for n in range(10_001)]})).key == "task.labels"
+
+
+ALIASES = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+MERGES = ALIASES.replace("[x, x]", "{k: v}").replace(" [", " {<<: [").replace("]", "]}")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (ALIASES, "not valid YAML: its aliases expand"),
+        (MERGES, "not valid YAML: its aliases expand"),
+        ("seed: &seed [*seed]", "nested too deeply"),
+        ("seed: " + "[" * 100_000, "nested too deeply"),
+        ("seed: " + "[" * 30 + "]" * 30, "nested too deeply"),
+        ("".join(f"a{n}: &a{n} [*a{n - 1}]\n" if n else "a0: &a0 [x]\n" for n in range(50)), "nested too deeply"),
+        ("seed: " + "x" * 10_000_000, "too long for a recipe"),
+        ("task:\n  name: 2020-13-45\n", "line 2, column 9: not valid YAML: month"),
+        ("seed: " + "9" * 5000, "line 1, column 7: not valid YAML: Exceeds the limit"),
+        ("seed: !!int x", "line 1, column 7: not valid YAML: "),
+        ("seed: [&a 1, &a 2]", "not valid YAML: found duplicate anchor"),
+    ],
+    ids=[
+        "aliases", "merges", "inside itself", "open lists", "deep lists", "chain", "long", "date", "digits", "tag",
+        "anchor",
+    ],
+)  # fmt: skip
+def test_yaml_that_expands_or_cannot_be_read_is_refused_in_a_short_line(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    start = time.process_time()
+    message = problem_of_text(tmp_path, text)
+    assert message.startswith(problem)
+    assert len(message) < 500
+    assert time.process_time() - start < 10
+
+
+def test_a_long_value_is_shortened_in_the_message(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(f"seed: 0x{'f' * 9000}\n")
+    with pytest.raises(UserError) as refused:
+        read_recipe(tmp_path / "params.yaml")
+    assert (refused.value.key, len(str(refused.value)) < 500) == ("seed", True)
+    assert len(str(refusal(tiny_recipe(**{"task.labels": ["x"] * 9000})))) < 500
+
+
+def test_aliases_that_stay_small_are_read(tmp_path: Path) -> None:
+    write_params(tmp_path)
+    file = tmp_path / "params.yaml"
+    text = file.read_text().replace("labels:\n", "labels: &labels\n", 1)
+    text, count = re.subn(r"verdict:\n *- rotten\n *- fresh", "verdict: *labels", text)
+    assert count == 1
+    file.write_text(text)
+    assert read_recipe(file).task.filter == {"verdict": ["rotten", "fresh"]}
 
 
 def test_a_missing_file_is_reported_with_the_command_that_writes_it(tmp_path: Path) -> None:

@@ -4,15 +4,20 @@ import bz2
 import csv
 import gzip
 import io
+import json
 import lzma
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import datasets
+import numpy as np
 import pandas as pd
 import pytest
 
+from reprise.core.config import MAX_COLUMNS, MAX_FIELD, MAX_LINE
 from reprise.core.errors import UserError
 from reprise.data.readers import check_file, csv_format, read_header, read_table
 
@@ -252,3 +257,82 @@ def test_a_damaged_compressed_table_is_rejected(write: Write, compression: str, 
     file = write(f"reviews.csv.{compression}", content)
     assert "column names in the first line" in refused(read_header, file).problem
     refused(check_file, file)
+
+
+def zeros(opened: IO[bytes], size: int, line: bytes) -> None:
+    with opened as file:
+        for _ in range(size // len(line)):
+            file.write(line)
+
+
+@pytest.mark.parametrize("line", [b"0" * 2**20, b"warm,fresh\n" * 2**16], ids=["one line", "many rows"])
+@pytest.mark.parametrize("opener", [gzip.open, bz2.open])
+def test_a_compressed_table_that_unpacks_to_gigabytes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opener: Callable[..., IO[bytes]], line: bytes
+) -> None:
+    monkeypatch.setattr("reprise.core.config.MAX_UNPACKED", 2**20)
+    file = tmp_path / f"a.csv.{'gz' if opener is gzip.open else 'bz2'}"
+    zeros(opener(file, "wb"), 2**24, line)
+    error = refused(check_file, file)
+    assert "unpacks to more than" in error.problem or error.key == "line 1"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_a_row_of_a_text_file_beyond_the_limit_is_refused(write: Write, name: str) -> None:
+    text = b"x" * (MAX_LINE + 1)
+    error = refused(check_file, write(name, b'{"text": "' + text + b'"}\n' if name == "a.jsonl" else b"text\n" + text))
+    assert error.key in ("line 1", "line 2")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_text_beyond_the_limit_of_a_field_is_refused(write: Write, name: str) -> None:
+    text = b"x" * (MAX_FIELD + 1)
+    error = refused(check_file, write(name, b'{"text": "' + text + b'"}\n' if name == "a.jsonl" else b"text\n" + text))
+    assert f"{MAX_FIELD:,}" in str(error)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "b.jsonl", "a.parquet"])
+def test_a_table_of_100_000_columns_is_refused_at_once(write: Write, tmp_path: Path, name: str) -> None:
+    names = [f"c{n}" for n in range(100_000 if name != "a.parquet" else MAX_COLUMNS + 1)]
+    start = time.process_time()
+    if name == "a.parquet":
+        pd.DataFrame({column: [1] for column in names}).to_parquet(tmp_path / name)
+    else:
+        contents = {
+            "a.csv": ",".join(names),
+            "a.tsv": "\t".join(names),
+            "a.jsonl": json.dumps(dict.fromkeys(names, 1)),
+            "b.jsonl": "\n".join(json.dumps({column: 1}) for column in names),
+        }
+        write(name, contents[name].encode())
+    assert f"at most {MAX_COLUMNS:,}" in refused(check_file, tmp_path / name).expected
+    assert time.process_time() - start < 10
+
+
+def test_a_parquet_file_of_more_rows_than_bytes_is_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"text": pd.Categorical.from_codes(np.zeros(10**7, np.int8), ["x"])}).to_parquet(
+        tmp_path / "a.parquet"
+    )
+    assert "10,000,000 rows" in refused(check_file, tmp_path / "a.parquet").problem
+
+
+@pytest.mark.parametrize("row", ["[" * 100_000, '{"a": ' + "[" * 100 + "]" * 100 + "}", '{"a": ' + "9" * 5000 + "}"])
+def test_json_that_is_deep_or_has_numbers_of_thousands_of_digits_is_refused(write: Write, row: str) -> None:
+    assert refused(check_file, write("a.jsonl", row.encode())).key == "line 1"
+
+
+def test_an_integer_beyond_64_bits_is_refused_and_not_rounded(write: Write, tmp_path: Path) -> None:
+    file = write("a.jsonl", b'{"text": "warm", "id": 9223372036854775808}\n')
+    assert refused(check_file, file).key == "line 1"
+    file = write("a.jsonl", b'{"text": "warm", "id": 9223372036854775807}\n')
+    assert read_table([file], tmp_path / "cache")["id"][:] == [2**63 - 1]
+
+
+@pytest.mark.parametrize(
+    "name", ["q[1].csv", "q*.csv", "?1.csv", "$HOME.csv", "a::b.csv", "{q1,q2}.csv", "http:x.csv", "~.csv", "!q.csv"]
+)
+def test_signs_of_patterns_in_a_name_read_that_file_alone(write: Write, tmp_path: Path, name: str) -> None:
+    write("q1.csv", b"text\nanother file\n")
+    table = read_table([write(name, b"text\nthis file\n"), tmp_path / "q1.csv"], tmp_path / "cache")
+    assert table["text"][:] == ["this file", "another file"]
+    assert read_table([tmp_path / name], tmp_path / "cache")["text"][:] == ["this file"]

@@ -85,3 +85,27 @@ def test_in_the_copy_of_an_experiment_a_missing_file_is_to_be_tracked(monkeypatc
     assert (error.value.file, error.value.key) == (str(TABLE), "task.source.train")
     assert f"git add {TABLE}" in error.value.expected
     assert f"dvc add {TABLE}" in error.value.expected
+
+
+@pytest.mark.parametrize("path", ["data/own/link", "data/own/link/0.csv", "data/own/deep/link"])
+def test_a_link_to_a_folder_is_refused_since_dvc_sees_no_changes_behind_it(tmp_path: Path, path: str) -> None:
+    Path("data/own/deep").mkdir()
+    for link in ("data/own/link", "data/own/deep/link"):
+        Path(link).symlink_to(tmp_path / FOLDER)
+    with pytest.raises(UserError) as refused:
+        source_digests(recipe(**{"task.source.train": path}))
+    assert refused.value.key == "task.source.train"
+    assert Path(refused.value.file).is_symlink()
+
+
+def test_a_link_to_a_file_is_read_as_dvc_does() -> None:
+    Path("data/own/link.csv").symlink_to(TABLE.resolve())
+    assert source_digests(recipe(**{"task.source.train": "data/own/link.csv"}))["task"] == {
+        "data/own/link.csv": sha256(TABLE)
+    }
+
+
+def test_a_folder_of_ten_thousand_files_and_more_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reprise.data.sources.MAX_FILES", 1)
+    with pytest.raises(UserError, match="2 files"):
+        source_digests(recipe(**{"task.source.train": str(FOLDER)}))

@@ -346,3 +346,12 @@ def test_an_interrupted_fetch_keeps_earlier_outputs_and_cleans_up(
     assert "interrupted" in stderr
     assert not list(place.rglob("*.partial"))
     assert_earlier_outputs(place)
+
+
+def test_ctrl_c_ends_a_stalled_download_at_the_first_press(halfway: subprocess.Popen[str], place: Path) -> None:
+    halfway.send_signal(signal.SIGINT)
+    _, stderr = halfway.communicate(timeout=8)  # the server is silent for a minute, and the client's patience is 10 s
+    assert halfway.returncode == 130
+    assert len(stderr.splitlines()) == 1
+    assert not list(place.rglob("*.partial"))
+    assert_earlier_outputs(place)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,18 @@ def cut(folder: Path) -> None:
             lambda f: write(f, "config.json", {"model_type": "bert", "quantization_config": {"bits": 4}}),
             "/config.json", "quantization_config", "the weights are quantised, and cannot be trained",
         ),
+        *(
+            (
+                partial(write, name="config.json", content={"model_type": "bert", key: size}),
+                "/config.json", key, f"got {size!r}",
+            )
+            for key, size in (
+                ("num_hidden_layers", 10**6), ("num_labels", 2**31), ("vocab_size", 2**70), ("hidden_size", 1e300),
+                ("max_position_embeddings", 10**12), ("num_attention_heads", 10**9), ("intermediate_size", 10**9),
+            )
+        ),
+        (lambda f: (f / "config.json").write_text("[" * 100_000), "/config.json", "", ""),
+        (lambda f: (f / "config.json").write_text('{"a": ' + "9" * 5000 + "}"), "/config.json", "", ""),
         (only(), "", "", "no weights; pickled ones are never loaded"),
         (only("bin"), "", "", "no weights but weights.bin; pickled ones are never loaded"),
         (only("safetensors"), "", "", "no weights but weights.safetensors; pickled ones are never loaded"),

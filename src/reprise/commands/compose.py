@@ -10,15 +10,13 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from ruamel.yaml import YAML
 
-from reprise.core.config import to_dict
+from reprise.core.config import MAX_INTERPOLATIONS, MAX_RECIPE_BYTES, to_dict
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_file
-from reprise.core.validation import check_recipe, load_params
+from reprise.core.validation import check_nodes, check_recipe, load_params, shorten
 from reprise.results.run import flatten
 
 RECIPES_DIR = Path("recipes")
@@ -63,18 +61,45 @@ def compose_recipe(overrides: Sequence[str], catalog: Path = RECIPES_DIR) -> dic
     for override in overrides:
         if not override.isprintable():  # the command is written to one line of params.yaml
             raise UserError(file="compose", key=repr(override), expected="GROUP=CHOICE or KEY=VALUE on one line")
+        if ".." in override.partition("=")[2] and override.partition("=")[0] in GROUPS:
+            raise UserError(file="compose", key=repr(override), expected="a choice of the catalog")
+    for file in sorted(catalog.rglob("*.yaml")):
+        _check_file(file)
     try:
         with initialize_config_dir(str(catalog.resolve()), version_base="1.3"):
             _remove_resolvers()
-            composed = OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
-    except yaml.YAMLError as error:
-        raise _yaml_error(error) from None
-    except UnicodeDecodeError as error:
-        raise _encoding_error(error, catalog) from None
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+            config = compose("config", list(overrides))
+            if str(OmegaConf.to_container(config, resolve=False)).count("${") > MAX_INTERPOLATIONS:
+                problem = f"more than {MAX_INTERPOLATIONS} interpolations such as ${{train.max_length}}"
+                raise UserError(problem, file="compose", expected="the values themselves")
+            composed = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except UserError:
+        raise
+    except Exception as error:  # of Hydra, OmegaConf, and the parsers of both
         raise _user_error(error, catalog) from None
     # Converted to dataclasses and back, so that the recipe is validated and complete, with keys in a fixed order.
     return dict(to_dict(check_recipe(composed, "compose")))
+
+
+def _check_file(file: Path) -> None:
+    """Check that a file of the catalog is YAML of a recipe's size, since Hydra would expand any."""
+    with file.open("rb") as stream:
+        content = stream.read(MAX_RECIPE_BYTES + 1)
+    if len(content) > MAX_RECIPE_BYTES:
+        raise UserError("too long for a recipe", file=file, expected=f"at most {MAX_RECIPE_BYTES:,} bytes")
+    try:
+        check_nodes(yaml.compose(content.decode("utf-8"), Loader=yaml.SafeLoader))
+    except UnicodeDecodeError:
+        raise UserError("not UTF-8; convert it, for example with iconv", file=file) from None
+    except RecursionError:
+        raise UserError("nested too deeply", file=file, expected="the sections of a recipe") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = " ".join(filter(None, [error.context, error.problem]))
+        raise UserError(f"not valid YAML: {problem[:200]}", file=file, key=where) from None
+    except Exception as error:
+        raise UserError(f"not valid YAML: {shorten(error)}", file=file) from None
 
 
 def _remove_resolvers() -> None:
@@ -84,28 +109,9 @@ def _remove_resolvers() -> None:
             OmegaConf.clear_resolver(name)
 
 
-def _yaml_error(error: yaml.YAMLError) -> UserError:
-    """Return the error about a file of the catalog that is not YAML: its line, and what the parser did not expect."""
-    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
-        where = f"line {mark.line + 1}, column {mark.column + 1}"
-        problem = " ".join(filter(None, [error.context, error.problem]))
-        return UserError(f"not valid YAML: {problem}", file=_relative(mark.name), key=where)
-    return UserError(f"not valid YAML: {' '.join(str(error).split())}", file="compose")
-
-
-def _encoding_error(error: UnicodeDecodeError, catalog: Path) -> UserError:
-    """Return the error about the file of the catalog whose bytes are those of the decoding error."""
-    files = [file for file in catalog.rglob("*.yaml") if error.object in file.read_bytes()]
-    return UserError("not UTF-8; convert it, for example with iconv", file=_relative(str(min(files, default=catalog))))
-
-
-def _relative(file: str) -> Path:
-    return Path(file).relative_to(Path.cwd()) if Path(file).is_relative_to(Path.cwd()) else Path(file)
-
-
 def _user_error(error: Exception, catalog: Path) -> UserError:
     """Reduce Hydra's message of many lines to one, with the nearest key or the valid choices."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if unknown := re.match(r"Could not override '([^']+)'", lines[0]):
         near = difflib.get_close_matches(unknown[1], flatten(compose_recipe([], catalog), keep_empty=True), n=1)
         if near:
@@ -117,7 +123,7 @@ def _user_error(error: Exception, catalog: Path) -> UserError:
         group, choice = unknown.groups()
         choices = ", ".join(name for name, _ in list_recipes(catalog).get(group, []))
         return UserError("unknown choice", file="compose", key=f"{group}={choice}", expected=f"one of {choices}")
-    return UserError(lines[0], file="compose")
+    return UserError(lines[0][:300], file="compose")
 
 
 def check_edits(recipe: dict[str, Any], overrides: Sequence[str], path: Path, catalog: Path = RECIPES_DIR) -> None:

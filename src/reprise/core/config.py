@@ -23,6 +23,30 @@ LOCAL_DATA = PurePosixPath("data/own")
 
 SPLITS = ("train", "validation", "test")
 
+# Limits of what a recipe and its sources may hold, far above honest use: each bounds the time or the memory that one
+# bad file or server costs. The table in docs/recipes.md has them all.
+MAX_RECIPE_BYTES = (
+    2**17
+)  # of params.yaml and of a file of the catalog, also with aliases expanded; the default has 1,400
+MAX_RECIPE_DEPTH = 20  # sections and lists inside each other
+MAX_INTERPOLATIONS = 16  # `${key}` in a catalog: each may copy what the others copied
+MAX_NAME = 1000  # characters of a label or the name of a column
+MAX_LABELS = 10_000  # the confusion matrix has its square
+MAX_ROWS = 2**30  # rows of a table; prepare numbers them in 32 bits
+MAX_COLUMNS = 4096  # `datasets` takes seconds for so wide a table
+MAX_FIELD = 2**22  # characters of a field, more than the longest novels have
+MAX_LINE = 2**26  # characters of a row of a text file
+MAX_DEPTH = 32  # lists and objects inside each other in a JSON value
+MAX_FILES = 10_000  # of a table, a model or a folder in a wheel
+MAX_JSON_BYTES = 2**26  # of a model's config.json and index
+# What is unpacked may have 1 GiB, or 200 times the packed bytes: texts pack to a tenth, bombs to a thousandth.
+MAX_UNPACKED, MAX_EXPANSION = 2**30, 200
+
+
+def may_unpack(unpacked: int, packed: int) -> bool:
+    """Return whether that many bytes may come out of that many packed ones."""
+    return unpacked <= max(MAX_UNPACKED, MAX_EXPANSION * packed)
+
 
 def _under_local_data(path: str) -> str:
     if not PurePosixPath(path).is_relative_to(LOCAL_DATA) or ".." in PurePosixPath(path).parts:
@@ -79,7 +103,7 @@ def _file_name(name: str) -> str:
 
 def _validate_bucket_lengths(value: Any) -> Any:
     listed = isinstance(value, list) and value and all(type(length) is int and length > 0 for length in value)
-    if value != "auto" and not listed:
+    if value != "auto" and not (listed and len(value) <= 64):
         raise ValueError("auto or a list of lengths in tokens, such as [32, 64, 128]")
     return value
 
@@ -102,7 +126,7 @@ def _validate_unique(names: list[str]) -> list[str]:
     return names
 
 
-NonEmptyStr = Annotated[str, StringConstraints(strict=True, min_length=1)]
+NonEmptyStr = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_NAME)]
 Label = Annotated[NonEmptyStr, BeforeValidator(_to_str)]
 Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 Revision = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{40}$")]
@@ -118,7 +142,10 @@ Engine = Literal["accelerate", "trainer", "pytorch"]
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 LoraTargets = Annotated[Literal["all-linear"] | list[NonEmptyStr], BeforeValidator(_validate_lora_targets)]
 BucketLengths = Annotated[Literal["auto"] | list[int], BeforeValidator(_validate_bucket_lengths)]
-PositiveInt = Annotated[int, Field(strict=True, gt=0)]
+Count = Annotated[int, Field(strict=True, gt=0, le=10**9)]  # of examples or steps
+Epochs = Annotated[int, Field(strict=True, gt=0, le=10_000)]
+BatchSize = Annotated[int, Field(strict=True, gt=0, le=2**20)]
+Rank = Annotated[int, Field(strict=True, gt=0, le=2**16)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
@@ -213,13 +240,13 @@ class Task:
     source: TaskSource
     text_columns: Annotated[list[NonEmptyStr], Field(min_length=1, max_length=2)]
     label_column: NonEmptyStr
-    labels: list[Label]
+    labels: Annotated[list[Label], Field(max_length=MAX_LABELS)]
     positive_label: Label | None
-    metrics: Annotated[list[MetricName], Field(min_length=1)]
+    metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_validate_unique)]
     id_column: NonEmptyStr | None = None
     filter: dict[NonEmptyStr, list[Label]] | None = None
     split: Split | None = None
-    max_examples: PositiveInt | None = None
+    max_examples: Count | None = None
     submission: Submission | None = None
 
     @property
@@ -254,7 +281,7 @@ class Lora:
     `targets` names the layers, each by the last parts of its name. A, B and the head are trained.
     """
 
-    rank: PositiveInt
+    rank: Rank
     alpha: PositiveFloat
     targets: LoraTargets
 
@@ -264,21 +291,21 @@ class Train:
     """The mathematics of training. `batch_size` counts the examples of one optimizer step over all processes."""
 
     engine: Engine
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    micro_batch_size: PositiveInt | None
+    epochs: Epochs
+    batch_size: BatchSize
+    micro_batch_size: BatchSize | None
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
     warmup_ratio: UnitInterval
     lr_scheduler: Literal["linear", "cosine", "constant"]
     max_grad_norm: PositiveFloat
-    max_length: Annotated[int, Field(strict=True, ge=4)]
+    max_length: Annotated[int, Field(strict=True, ge=4, le=2**20)]
     bucket_lengths: BucketLengths
     precision: Literal["bf16", "fp32"]
     lora: Lora | None
     gradient_checkpointing: Annotated[bool, Field(strict=True)]
     keep_epoch: Literal["best", "last"]
-    max_steps: PositiveInt | None
+    max_steps: Count | None
 
 
 @_section
@@ -286,15 +313,15 @@ class Evaluate:
     """What is reported: a split of the task, with `bootstrap_resamples` resamples where an interval is a bootstrap."""
 
     split: NonEmptyStr
-    batch_size: PositiveInt
-    bootstrap_resamples: Annotated[int, Field(strict=True, ge=100)]
+    batch_size: BatchSize
+    bootstrap_resamples: Annotated[int, Field(strict=True, ge=100, le=100_000)]
 
 
 @_section
 class Run:
     """What changes no bit of the results; `save_steps` counts optimizer steps between checkpoints."""
 
-    save_steps: PositiveInt
+    save_steps: Count
     trackers: Annotated[list[Tracker], AfterValidator(_validate_unique)]
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +13,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from reprise.core.config import (
+    MAX_RECIPE_BYTES,
+    MAX_RECIPE_DEPTH,
     PARAMS,
     RENAMED_KEYS,
     RENAMED_SOURCE_KINDS,
@@ -33,6 +36,8 @@ from reprise.core.config import (
 from reprise.core.errors import UserError
 from reprise.tasks.metrics.registry import metrics_of
 
+MAX_LISTED = 50  # names that a message lists
+
 
 def read_recipe(path: Path = PARAMS) -> Recipe:
     """Read and check params.yaml.
@@ -50,19 +55,87 @@ def load_params(path: Path) -> Any:
         UserError: the file is missing, or is not YAML.
     """
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))  # the C parser names no aliases
+        with path.open("rb") as file:
+            content = file.read(MAX_RECIPE_BYTES + 1)
     except FileNotFoundError:
         expected = "the repository's root as the current folder, or a recipe written by `reprise compose`"
         raise UserError("not found", file=path, expected=expected) from None
+    if len(content) > MAX_RECIPE_BYTES:
+        raise UserError("too long for a recipe", file=path, expected=f"at most {MAX_RECIPE_BYTES:,} bytes")
+    yaml, node = YAML(typ="safe", pure=True), None  # the C parser names no aliases
+    try:
+        with warnings.catch_warnings(action="error"):  # an anchor that is set twice
+            node = yaml.compose(content.decode("utf-8"))
+        check_nodes(node)
+        return node and yaml.constructor.construct_document(node)
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 at byte {error.start}", file=path) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = " ".join(str(error.problem or error.context).split())
+        problem = " ".join(str(error.problem or error.context).split())[:200]
         raise UserError(f"{where}not valid YAML: {problem}", file=path) from None
     except YAMLError as error:
-        raise UserError(f"not valid YAML: {' '.join(str(error).split())}", file=path) from None
+        raise UserError(f"not valid YAML: {shorten(error)}", file=path) from None
+    except RecursionError:
+        expected = f"at most {MAX_RECIPE_DEPTH} sections and lists inside each other"
+        raise UserError("nested too deeply", file=path, expected=expected) from None
+    except Exception as error:  # of what turns a scalar into a date or a number
+        raise UserError(f"{_unreadable_scalar(node)}not valid YAML: {shorten(error)}", file=path) from None
+
+
+def check_nodes(node: Any) -> None:
+    """Check that the nodes of a YAML document stay small when each alias is replaced by what it names.
+
+    Args:
+        node: the root as ruamel.yaml or PyYAML composes it; None for an empty document.
+
+    Raises:
+        YAMLError: the document is deeper or longer than a recipe may be.
+    """
+    measured: dict[int, tuple[int, int]] = {}  # characters and levels by node; an alias is the node that it names
+
+    def measure(node: Any) -> tuple[int, int]:
+        if id(node) in measured:
+            return measured[id(node)]
+        measured[id(node)] = 0, MAX_RECIPE_DEPTH  # until it is known: a node inside itself is too deep
+        if isinstance(node.value, str):
+            size, level = len(node.value), 0
+        else:
+            inner = [measure(part) for entry in node.value for part in (entry if isinstance(entry, tuple) else [entry])]
+            size, level = sum(size for size, _ in inner), max((level for _, level in inner), default=0)
+        measured[id(node)] = size + 1, level + 1
+        if level > MAX_RECIPE_DEPTH:
+            raise RecursionError
+        if size > MAX_RECIPE_BYTES:
+            raise YAMLError(f"its aliases expand to more than {MAX_RECIPE_BYTES:,} characters")
+        return measured[id(node)]
+
+    if node is not None:
+        measure(node)
+
+
+def _unreadable_scalar(node: Any) -> str:
+    """Return the place of the first scalar that cannot be read, such as the date 2020-13-45; "" if there is none."""
+    if node is None:
+        return ""
+    if isinstance(node.value, str):
+        try:
+            YAML(typ="safe", pure=True).constructor.construct_object(node)
+        except Exception:
+            return f"line {node.start_mark.line + 1}, column {node.start_mark.column + 1}: "
+        return ""
+    parts = (part for entry in node.value for part in (entry if isinstance(entry, tuple) else [entry]))
+    return next(filter(None, map(_unreadable_scalar, parts)), "")
+
+
+def shorten(value: object) -> str:
+    """Return an error or a value of a recipe in at most 200 characters on one line."""
+    try:
+        text = " ".join(str(value).split()) if isinstance(value, Exception) else repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 class KeyProblem(NamedTuple):
@@ -123,7 +196,7 @@ def _cross_field_problems(recipe: Recipe) -> Iterator[KeyProblem]:
         yield KeyProblem("task.text_columns", f"got {task.text_columns[0]!r} twice", "two different columns")
     if len(task.labels) == 1 or len(set(task.labels)) != len(task.labels):
         expected = "at least two different labels, or [] for regression"
-        yield KeyProblem("task.labels", f"got {task.labels}", expected)
+        yield KeyProblem("task.labels", f"got {shorten(task.labels)}", expected)
     given = "null" if task.positive_label is None else repr(task.positive_label)
     if len(task.labels) == 2 and task.positive_label not in task.labels:
         expected = f"one of task.labels: {_join(task.labels)}; F1 is of that label"
@@ -175,7 +248,11 @@ def _key_problem(error: Any) -> KeyProblem:
     location = [part for index, part in enumerate(error["loc"]) if index != 2 or error["loc"][1] != "source"]
     if location[-1] == "[key]":  # the key itself is wrong
         location.pop()
-    key, got, context = ".".join(str(part) for part in location), f"got {error['input']!r}", error.get("ctx", {})
+    key, got, context = (
+        ".".join(str(part)[:100] for part in location),
+        f"got {shorten(error['input'])}",
+        error.get("ctx", {}),
+    )
     match error["type"]:
         case "unexpected_keyword_argument":
             known = sorted({f.name for section in _sections_at(error["loc"][:-1]) for f in fields(section)})
@@ -225,4 +302,5 @@ def _sections_at(location: Sequence[Any]) -> list[type]:
 
 
 def _join(names: Any) -> str:
-    return ", ".join(str(name) for name in names)
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:MAX_LISTED] + ["…"] * (len(listed) > MAX_LISTED))

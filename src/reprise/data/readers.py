@@ -2,22 +2,27 @@
 
 import bz2
 import csv
+import glob
 import gzip
 import io
 import json
 import lzma
 import re
+import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Value, load_dataset
-from datasets.exceptions import DatasetGenerationError
 
+from reprise.core.config import MAX_COLUMNS, MAX_DEPTH, MAX_FIELD, MAX_LINE, MAX_ROWS, may_unpack
 from reprise.core.errors import UserError
 
 # The reader of `datasets` for each file extension.
@@ -25,8 +30,6 @@ READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".
 COMPRESSIONS: dict[str, Callable[[Path], Any]] = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
 # Raised by Python's readers of a damaged compressed file.
 DECOMPRESSION_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
-# Longest field of a CSV file, in characters: an open quote must not take the rest of a large file into memory.
-MAX_FIELD = 2**24
 
 
 def format_suffix(file: Path) -> str:
@@ -51,7 +54,8 @@ def check_file(file: Path) -> int:
         The number of its rows.
 
     Raises:
-        UserError: If the extension is unknown, the file is empty, text is not UTF-8, or the format is another.
+        UserError: If the extension is unknown, the file is empty, text is not UTF-8, the format is another, or the
+            table is beyond a limit of core/config.py.
     """
     if format_suffix(file) not in READERS or (format_suffix(file) == ".parquet" and file.suffix != ".parquet"):
         raise UserError(
@@ -61,31 +65,59 @@ def check_file(file: Path) -> int:
         raise UserError("empty", file=file)
     match READERS[format_suffix(file)]:
         case "parquet":
-            try:
-                return int(pq.read_metadata(file).num_rows)
-            except (pa.ArrowInvalid, OSError):
-                raise UserError("not Parquet, although its extension is .parquet", file=file) from None
+            rows = _count_parquet_rows(file)
         case "json":
-            return _count_json_lines(file)
+            rows = _count_json_lines(file)
         case _:
             rows = _count_csv_rows(file)
             read_header(file)
-            return rows
+    if rows > MAX_ROWS:
+        raise UserError(f"{rows:,} rows", file=file, expected=f"at most {MAX_ROWS:,}")
+    return rows
+
+
+def _count_parquet_rows(file: Path) -> int:
+    """Return the number of rows that the metadata gives, if it can be true of a file of that size."""
+    try:
+        metadata = pq.read_metadata(file)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        rows, unpacked = metadata.num_rows, sum(group.total_byte_size for group in groups)
+    except Exception:  # of a damaged file
+        raise UserError("not Parquet, although its extension is .parquet", file=file) from None
+    _check_columns(metadata.num_columns, file)
+    size = file.stat().st_size
+    if not may_unpack(unpacked, size) or rows > max(size, 2**20):  # a row of text has at least a byte
+        raise UserError(f"{rows:,} rows of {unpacked:,} bytes in {size:,} bytes", file=file, expected="texts")
+    return int(rows)
+
+
+def _check_columns(columns: int, file: Path, line: int = 1) -> None:
+    if columns > MAX_COLUMNS:
+        raise UserError(f"{columns:,} columns", file=file, key=f"line {line}", expected=f"at most {MAX_COLUMNS:,}")
 
 
 def _lines(file: Path, encoding: str) -> Iterator[str]:
     """Yield the lines of a text file with their ends, which are LF, CR LF or CR.
 
     Raises:
-        UserError: If the file is not UTF-8, contains a null byte, or is a damaged compressed file.
+        UserError: If the file is not UTF-8, contains a null byte, is a damaged compressed file, or has a line or a
+            compressed content beyond the limits.
     """
-    number = 0
+    number = unpacked = 0
+    size = file.stat().st_size
     try:
         with (
             COMPRESSIONS.get(file.suffix, Path.open)(file, mode="rb") as binary,
             io.TextIOWrapper(binary, encoding, errors="surrogateescape", newline="") as text,
         ):
-            for number, line in enumerate(text, start=1):
+            for number, line in enumerate(iter(partial(text.readline, MAX_LINE + 1), ""), start=1):
+                unpacked += len(line)
+                if len(line) > MAX_LINE:
+                    expected = f"at most {MAX_LINE:,} characters"
+                    raise UserError("a line without an end", file=file, key=f"line {number}", expected=expected)
+                if file.suffix in COMPRESSIONS and not may_unpack(unpacked, size):
+                    expected = "a table, whose texts compress to more than a hundredth"
+                    raise UserError(f"unpacks to more than {unpacked:,} characters", file=file, expected=expected)
                 if not line.isascii():
                     line.encode()  # refuses the surrogates of bytes that are not UTF-8
                 if "\0" in line:
@@ -99,6 +131,7 @@ def _lines(file: Path, encoding: str) -> Iterator[str]:
 
 def _count_json_lines(file: Path) -> int:
     rows = 0
+    columns: set[str] = set()
     for number, line in enumerate(_lines(file, "utf-8"), start=1):
         if not line.strip():
             continue
@@ -114,7 +147,26 @@ def _count_json_lines(file: Path) -> int:
         if not isinstance(row, dict):
             raise UserError(f"got {line.strip()[:40]!r}", file=file, key=f"line {number}", expected="a JSON object")
         rows += 1
+        columns.update(row)
+        _check_columns(len(columns), file, number)
+        if any(type(value) is int and value.bit_length() > 63 for value in row.values()):
+            raise UserError("a larger number", file=file, key=f"line {number}", expected="64 bits, or a text in quotes")
+        if len(line) > MAX_FIELD and any(isinstance(value, str) and len(value) > MAX_FIELD for value in row.values()):
+            expected = f"texts of at most {MAX_FIELD:,} characters"
+            raise UserError("a longer text", file=file, key=f"line {number}", expected=expected)
+        if _is_deep(row, MAX_DEPTH):
+            expected = f"at most {MAX_DEPTH} lists and objects inside each other"
+            raise UserError("nested too deeply", file=file, key=f"line {number}", expected=expected)
     return rows
+
+
+def _is_deep(value: Any, levels: int) -> bool:
+    """Return whether a JSON value has more levels of lists and objects inside each other."""
+    if not isinstance(value, dict | list):
+        return False
+    return not levels or any(
+        _is_deep(part, levels - 1) for part in (value.values() if isinstance(value, dict) else value)
+    )
 
 
 def _count_csv_rows(file: Path) -> int:
@@ -127,10 +179,16 @@ def _count_csv_rows(file: Path) -> int:
     """
     csv.field_size_limit(MAX_FIELD)
     pending: list[str] = []  # the lines of the current row
+    length = 0
 
     def lines() -> Iterator[str]:
+        nonlocal length
         for line in _lines(file, "utf-8-sig"):
             pending.append(line)
+            length += len(line)
+            if length > MAX_LINE:
+                expected = f"at most {MAX_LINE:,} characters; is there an open quote?"
+                raise UserError("a longer row", file=file, key=f"line {start}", expected=expected)
             yield line
 
     columns = rows = 0
@@ -142,14 +200,15 @@ def _count_csv_rows(file: Path) -> int:
                 pass  # a blank line, which pandas skips
             elif not columns:
                 columns = len(row)
+                _check_columns(columns, file, start)
             elif len(row) == columns:
                 rows += 1
             else:
                 raise _wrong_number_of_fields(file, start, len(row), columns)
-            start = reader.line_num + 1
+            start, length = reader.line_num + 1, 0
             pending.clear()
     except csv.Error as error:
-        raise _malformed_row(file, start, "".join(pending), str(error)) from None
+        raise _malformed_row(file, start, "".join(pending)[: 2**20], str(error)) from None
     return rows
 
 
@@ -191,7 +250,7 @@ def read_header(file: Path) -> list[str]:
     except (*DECOMPRESSION_ERRORS, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"not a table with column names in the first line: {_one_line(error)}", file=file) from None
     names = [str(name) for name in lines.iloc[0]]
-    if duplicates := {name for name in names if name and names.count(name) > 1}:
+    if duplicates := {name for name, times in Counter(names).items() if name and times > 1}:
         raise UserError(f"got {min(duplicates)!r} twice", file=file, expected="unique column names")
     return names
 
@@ -220,16 +279,29 @@ def read_table(files: list[Path], cache: Path) -> Dataset:
         options = csv_format(files[0]) | {"na_filter": False}
         names = pd.read_csv(files[0], nrows=0, **options).columns
         options["features"] = Features({str(name): Value("string") for name in names})
+    datasets.logging.set_verbosity(CRITICAL)  # errors are reported once, as a UserError
     try:
-        table = load_dataset(
-            reader, data_files={"rows": [str(file) for file in files]}, split="rows", cache_dir=str(cache), **options
-        )
-    except (DatasetGenerationError, ValueError, OSError, EOFError) as error:
+        named = _links(files, cache)
+        table = load_dataset(reader, data_files={"rows": named}, split="rows", cache_dir=str(cache), **options)
+    except Exception as error:  # of any of the libraries that read the formats
         cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise cause from None  # such as a full disk
         raise UserError(f"cannot be read as {reader}: {_one_line(cause)[:200]}", file=files[0]) from None
     if len(table) != rows:
         raise UserError(f"{len(table)} rows were read", file=files[0], expected=f"all {rows}")
     return table
+
+
+def _links(files: list[Path], cache: Path) -> list[str]:
+    """Return links to files, under plain names: `datasets` expands others, such as `q[1].csv` and `$HOME.csv`."""
+    cache.mkdir(parents=True, exist_ok=True)
+    folder, links = Path(tempfile.mkdtemp(dir=cache)), []
+    for number, file in enumerate(files):
+        suffix = format_suffix(file) + (file.suffix if file.suffix in COMPRESSIONS else "")
+        links.append(folder / f"{number:05d}{suffix}")
+        links[-1].symlink_to(file.resolve())
+    return [glob.escape(str(link)) for link in links]
 
 
 def _one_line(error: BaseException) -> str:

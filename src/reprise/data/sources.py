@@ -6,7 +6,16 @@ The stages that fetch depend on these digests, so another file in data/own/ reru
 import hashlib
 from pathlib import Path, PurePath
 
-from reprise.core.config import HubDataset, HubModel, LocalDataset, LocalModel, Recipe, WheelSource
+from reprise.core.config import (
+    LOCAL_DATA,
+    MAX_FILES,
+    HubDataset,
+    HubModel,
+    LocalDataset,
+    LocalModel,
+    Recipe,
+    WheelSource,
+)
 from reprise.core.errors import UserError
 from reprise.core.files import sha256
 from reprise.core.paths import experiment_root
@@ -28,14 +37,31 @@ def files_of(path: Path, key: str) -> list[Path]:
     """Return a file, or the files of a folder; hidden files and subfolders do not count.
 
     Raises:
-        UserError: There are none.
+        UserError: There are none, too many, or the path leads through a link to a folder.
     """
+    check_links(path, key)
     if path.is_file():
         return [path]
     files = sorted(file for file in path.glob("*") if file.is_file() and not file.name.startswith("."))
     if not files:
         raise not_found(path, key)
+    if len(files) > MAX_FILES:
+        raise UserError(f"{len(files):,} files", file=path, key=key, expected=f"at most {MAX_FILES:,}")
     return files
+
+
+def check_links(path: Path, key: str) -> None:
+    """Check that a path has no link to a folder: DVC follows links to files only, and would miss its changes.
+
+    Raises:
+        UserError: it has one.
+    """
+    for part in (path, *path.parents):
+        if part.is_symlink() and part.is_dir() and part.is_relative_to(LOCAL_DATA) and part != Path(LOCAL_DATA):
+            raise UserError(
+                "a link to a folder, in which DVC sees no changes", file=part, key=key,
+                expected="the folder itself; its files may be links",
+            )  # fmt: skip
 
 
 def not_found(path: Path, key: str) -> UserError:

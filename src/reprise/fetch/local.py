@@ -6,7 +6,7 @@ from pathlib import Path
 from reprise.core.config import LocalDataset, LocalModel
 from reprise.core.errors import UserError
 from reprise.data.readers import check_file, format_suffix
-from reprise.data.sources import files_of, local_paths, not_found
+from reprise.data.sources import check_links, files_of, local_paths, not_found
 
 
 def find_dataset(source: LocalDataset) -> list[tuple[str, Path]]:
@@ -56,6 +56,7 @@ def find_model(source: LocalModel) -> Path:
         UserError: If there is no such folder.
     """
     ((key, folder),) = local_paths(source).items()
+    check_links(folder, key)
     if folder.is_file():
         raise UserError("a file", file=folder, key=key, expected="a folder with config.json and safetensors")
     if not folder.is_dir():

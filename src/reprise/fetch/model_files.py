@@ -1,6 +1,7 @@
 """Take from a model's folder what is needed, after checking that it is whole and can be loaded without foreign code."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES  # configuration_auto.py would import torch
 
+from reprise.core.config import MAX_JSON_BYTES
 from reprise.core.errors import UserError
+from reprise.core.validation import shorten
 
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -31,6 +34,13 @@ TOKENIZER_FILES = (
     "word_shape.json",
 )
 PATTERNS = (CONFIG, "*.safetensors", INDEX, *TOKENIZER_FILES)  # of the files to download
+# Largest sizes in config.json by parts of their names: transformers builds a model of any, until memory ends.
+MAX_SIZES = (
+    ("layers", 1000),
+    ("num_|labels|heads", 10_000),
+    ("hidden|intermediate|dim|embedding_size|d_model", 2**17),
+    ("vocab|position|length", 2**24),
+)
 LFS_POINTER = b"version https://git-lfs"  # the first bytes of a file that git did not replace by its content
 
 
@@ -69,10 +79,12 @@ def _check_content(file: Path, place: str) -> None:
 
 def _read_json(file: Path, place: str) -> dict[str, Any]:
     try:
+        if file.stat().st_size > MAX_JSON_BYTES:
+            raise UserError("too long", file=f"{place}/{file.name}", expected=f"at most {MAX_JSON_BYTES:,} bytes")
         content = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError("not found", file=f"{place}/{file.name}", expected=f"a model folder with {CONFIG}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise UserError(file=f"{place}/{file.name}", expected="a JSON object")
@@ -90,9 +102,19 @@ def _check_config(config: dict[str, Any], where: str) -> None:
             "the weights are quantised, and cannot be trained",
             file=where, key="quantization_config", expected="the weights before quantisation",
         )  # fmt: skip
+    _check_sizes(config, where)
     family = config.get("model_type")
     if not isinstance(family, str) or family not in CONFIG_MAPPING_NAMES:
         raise UserError(f"got {family!r}", file=where, key="model_type", expected="a family that transformers knows")
+
+
+def _check_sizes(config: dict[str, Any], where: str) -> None:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_sizes(value, where)
+        limit = next((limit for part, limit in MAX_SIZES if re.search(part, key)), None)
+        if limit is not None and isinstance(value, int | float) and value > limit:
+            raise UserError(f"got {shorten(value)}", file=where, key=key, expected=f"at most {limit:,}")
 
 
 def _find_weights(found: Path, place: str) -> list[Path]:

