@@ -18,7 +18,7 @@ BLOCK = re.compile(r"^(\d{0,9})([-+=#.)])(?=\s|$|[-=#])")
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Format a table in GitHub's Markdown, one row per line."""
-    rule = f"|{'---|' * len(headings)}"
+    rule = f"| {' | '.join(['---'] * len(headings))} |"
     heading, *others = [f"| {' | '.join(map(escape_markdown, each))} |" for each in (headings, *rows)]
     return [heading, rule, *others]
 
