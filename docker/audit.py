@@ -24,7 +24,8 @@ INSTALLED = ("lib/python*/site-packages", "Lib/site-packages")
 # Licences that let anyone use, change and pass on a package, also in a product.
 PERMISSIVE = re.compile(
     r"(0BSD|Apache\b.*|BSD\b.*|[23]-Clause BSD.*|CC0-1\.0|CNRI-Python|DFSG approved|ISC\b.*|MIT\b.*|MPL-2\.0"
-    r"|BSL-1\.0|Mozilla Public License 2\.0.*|PSF-2\.0|Python Software Foundation License|Unlicense|Zlib|Zope Public License)",
+    r"|BSL-1\.0|Mozilla Public License 2\.0.*|PSF-2\.0"
+    r"|Python Software Foundation License|Unlicense|Zlib|Zope Public License)",
     re.IGNORECASE,
 )
 # Others, each with the reason why it may be here.
