@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from reprise.commands.markdown import code_span, escape_markdown
 from reprise.core.config import PARAMS, HubDataset, HubModel, Recipe, WheelSource
+from reprise.core.display import echo
 from reprise.core.dvc_lock import LOCK, check_content
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, read_json
@@ -70,8 +71,8 @@ def export(folder: Path) -> None:
         shutil.copyfile(PROVENANCE, partial / PROVENANCE.name)
         (partial / "README.md").write_text(f"{text}\n", encoding="utf-8")
     for file in sorted(target.iterdir()):
-        print(f"export: {folder / file.name}, {file.stat().st_size:,} bytes")
-    print(f"export: upload it with `hf upload YOUR_NAME/{target.name} {folder}`")
+        echo(f"export: {folder / file.name}, {file.stat().st_size:,} bytes")
+    echo(f"export: upload it with `hf upload YOUR_NAME/{target.name} {folder}`")
 
 
 def stale_stages() -> list[str]:

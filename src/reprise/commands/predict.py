@@ -10,8 +10,8 @@ import pandas as pd
 from datasets import Dataset, disable_progress_bars
 
 from reprise.core.config import PARAMS, Submission, to_dict
-from reprise.core.dvc_lock import LOCK
 from reprise.core.display import echo, to_json
+from reprise.core.dvc_lock import LOCK
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_file, read_json, scratch_dir
 from reprise.core.paths import FINAL_MODEL
@@ -82,7 +82,7 @@ def predict_texts(recipe: ModelRecipe, texts: Iterable[Texts], out: TextIO, *, c
         logits = forward(Dataset.from_dict({**columns, "label": labels}))
         for row, prediction in zip(chunk, kind.predictions(logits), strict=True):
             inputs = dict(zip(recipe.task.text_columns, row, strict=True))
-            print(to_json(inputs | prediction), file=out)
+            out.write(f"{to_json(inputs | prediction)}\n")
         out.flush()
         done += len(chunk)
 

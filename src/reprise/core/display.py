@@ -19,6 +19,12 @@ def echo(line: object, *, err: bool = False) -> None:
     print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
 
 
+def echo_lines(text: str) -> None:
+    """Print a text of several lines, whose line breaks are our own."""
+    for line in text.split("\n"):
+        echo(line)
+
+
 def to_json(content: Any, *, indent: int | None = None) -> str:
     r"""Return JSON that is safe to print and has the same meaning: what is not printable is written as `\u001b`.
 

@@ -23,6 +23,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import logging
 
 from reprise.core.config import HubDataset, HubModel
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 
 logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # errors are reported once, as a UserError
@@ -82,7 +83,7 @@ def _snapshot(
     patterns: Sequence[str],
     ignore: Sequence[str] = (),
 ) -> Path:
-    print(f"fetch: {kind} {source.repo} at {source.revision}", flush=True)
+    echo(f"fetch: {kind} {source.repo} at {source.revision}")
     key, expected = "task.source" if kind == "dataset" else "model.source", ""
     try:
         folder = Path(

