@@ -46,7 +46,7 @@ def install(program: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "code", "said"),
+    ("program", "code", "printed_line"),
     [
         (f"echo '{answer(pip=[], torch=[])}'", 0, "vulnerabilities: 0 known"),
         (f"echo '{answer(pip=[], torch=['CVE-1'])}'; exit 1", 1, "torch 1: CVE-1, fixed in 2"),
@@ -57,12 +57,12 @@ def install(program: str) -> None:
     ids=["none", "found", "some-unknown", "no-data", "no-network"],
 )
 def test_the_exit_code_says_what_was_found_and_whether_it_was_looked_for(
-    workdir: None, capsys: pytest.CaptureFixture[str], program: str, code: int, said: str
+    workdir: None, capsys: pytest.CaptureFixture[str], program: str, code: int, printed_line: str
 ) -> None:
     install(program)
     assert audit.main() == code
     printed = capsys.readouterr()
-    assert said in printed.out + printed.err
+    assert printed_line in printed.out + printed.err
 
 
 def test_each_locked_version_is_asked_for_by_its_public_number(workdir: None) -> None:
