@@ -203,7 +203,8 @@ GLIBC := x86_64-manylinux_2_
 LOCK := $(CURDIR)/.venv-tools/bin/uv pip compile --quiet --generate-hashes --no-header --no-emit-package torch --python-version 3.11
 lock: .venv-tools/.installed  ## Update the hash locks of all hardware from docker/*/*.in
 	cd docker/cpu && $(LOCK) --python-platform $(GLIBC)28 --overrides overrides.txt requirements.in -o requirements.txt
-	cd docker/cpu && for group in dev trackers tools; do $(LOCK) --python-platform $(GLIBC)28 $$group.in -o $$group.txt; done
+	cd docker/cpu && set -e; for group in dev docs tools trackers; do \
+	  $(LOCK) --python-platform $(GLIBC)28 $$group.in -o $$group.txt; done
 	cd docker/cuda && $(LOCK) --python-platform $(GLIBC)28 requirements.in -o requirements.txt
 	cd docker/tpu && $(LOCK) --python-platform $(GLIBC)31 requirements.in -o requirements.txt
 
