@@ -174,7 +174,14 @@ def test_every_nvidia_library_has_the_cuda_version_that_torch_requires() -> None
 
 
 @pytest.mark.parametrize(
-    ("group", "other"), [("dev", "requirements"), ("trackers", "requirements"), ("trackers", "dev")]
+    ("group", "other"),
+    [
+        ("dev", "requirements"),
+        ("docs", "requirements"),
+        ("docs", "dev"),
+        ("trackers", "requirements"),
+        ("trackers", "dev"),
+    ],
 )
 def test_groups_that_are_installed_together_have_equal_versions(group: str, other: str) -> None:
     here, there = (pins(DOCKER / f"cpu/{name}.txt") for name in (group, other))
