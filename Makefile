@@ -49,7 +49,7 @@ if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing > /dev/null; fi
 endef
 
-.PHONY: help setup train seeds prune report verify docs docs-serve lint lint-words lint-kubernetes lint-ci lint-docs format lock clean \
+.PHONY: help setup train seeds prune report verify docs docs-serve lint lint-words lint-kubernetes lint-ci lint-docs format lock audit clean \
   test test-unit test-full test-e2e test-batch-invariance test-chaos test-multihost test-slurm test-s3 test-report test-xla test-images \
   bench bench-prepare bench-data bench-accuracy bench-gpu bench-xla bench-report bench-scaling bench-sharding \
   $(foreach kind,$(KINDS),train-$(kind) shell-$(kind) image-$(kind) check-image-$(kind))
@@ -200,18 +200,26 @@ format: $(VENV)/.dev  ## Format the code
 
 # torch itself is locked in torch.txt. The CPU lock comes first, because the other hardware takes its versions from it.
 GLIBC := x86_64-manylinux_2_
-LOCK := uv pip compile --quiet --generate-hashes --no-header --no-emit-package torch --python-version 3.11
-lock:  ## Update the hash locks of all hardware from docker/*/*.in (needs uv)
-	@command -v uv >/dev/null || { echo "make lock: uv is not installed: see its documentation, or pip install uv" >&2; exit 2; }
+LOCK := $(CURDIR)/.venv-tools/bin/uv pip compile --quiet --generate-hashes --no-header --no-emit-package torch --python-version 3.11
+lock: .venv-tools/.installed  ## Update the hash locks of all hardware from docker/*/*.in
 	cd docker/cpu && $(LOCK) --python-platform $(GLIBC)28 --overrides overrides.txt requirements.in -o requirements.txt
-	cd docker/cpu && $(LOCK) --python-platform $(GLIBC)28 dev.in -o dev.txt
-	cd docker/cpu && $(LOCK) --python-platform $(GLIBC)28 docs.in -o docs.txt
+	cd docker/cpu && set -e; for group in dev docs tools trackers; do \
+	  $(LOCK) --python-platform $(GLIBC)28 $$group.in -o $$group.txt; done
 	cd docker/cuda && $(LOCK) --python-platform $(GLIBC)28 requirements.in -o requirements.txt
 	cd docker/tpu && $(LOCK) --python-platform $(GLIBC)31 requirements.in -o requirements.txt
 
+audit: setup .venv-tools/.installed  ## Check the locked packages for known vulnerabilities and for their licences
+	@$(VENV)/bin/python docker/audit.py
+
+# uv and pip-audit, apart from what trains.
+.venv-tools/.installed: docker/cpu/tools.txt
+	@$(PYTHON) -m venv .venv-tools
+	@.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
 clean:  ## Remove virtual environments, caches of tools and reports; keep data, models and DVC's cache
 	rm -rf .dvc/tmp/verify && git worktree prune
-	rm -rf $(VENV) .venv-xla .pytest_cache .mypy_cache .ruff_cache .coverage* dvc_plots report site build src/*.egg-info
+	rm -rf $(VENV) .venv-xla .venv-tools .pytest_cache .mypy_cache .ruff_cache .coverage* dvc_plots report site build src/*.egg-info
 
 # The stamps are written last, so that an interrupted set-up starts again.
 $(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml

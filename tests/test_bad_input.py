@@ -192,7 +192,7 @@ CASES = {
         params(run__trackers=["tensorboard", "mlflow"]),
         "params.yaml",
         "run.trackers",
-        "pip install mlflow",
+        "--require-hashes -r docker/cpu/trackers.txt",
     ),
     **{
         f"{name} before any stage": Case("environment", arrange, file, key, line, {"REPRISE_PROCESSES": "1", **env})

@@ -18,7 +18,8 @@ DOCKER = ROOT / "docker"
 HARDWARE_DIRS = sorted(lock.parent for lock in DOCKER.glob("*/torch.txt"))
 OTHER_DIRS = [hardware for hardware in HARDWARE_DIRS if hardware.name != "cpu"]
 REQUIREMENTS = sorted(DOCKER.glob("*/*.in"))
-LOCKS = sorted(lock for name in ("torch", "requirements", "dev", "docs") for lock in DOCKER.glob(f"*/{name}.txt"))
+GROUPS = ("dev", "docs", "tools", "trackers")  # beside what trains
+LOCKS = sorted(lock for name in ("torch", "requirements", *GROUPS) for lock in DOCKER.glob(f"*/{name}.txt"))
 TORCH_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
@@ -73,7 +74,7 @@ def test_every_hardware_folder_has_its_locks_and_only_the_cpu_has_tools() -> Non
     assert {"cpu", "cuda", "tpu"} <= {hardware.name for hardware in HARDWARE_DIRS}
     assert [hardware.name for hardware in HARDWARE_DIRS if not (hardware / "requirements.txt").is_file()] == []
     wanted = [hardware / "requirements.in" for hardware in HARDWARE_DIRS]
-    assert sorted([*wanted, DOCKER / "cpu/dev.in", DOCKER / "cpu/docs.in"]) == REQUIREMENTS
+    assert sorted([*wanted, *(DOCKER / f"cpu/{group}.in" for group in GROUPS)]) == REQUIREMENTS
 
 
 @pytest.mark.parametrize("hardware", HARDWARE_DIRS, ids=name_of)
@@ -86,7 +87,7 @@ def test_every_hardware_includes_the_common_requirements_with_the_versions_of_th
 def test_every_requirement_is_locked_at_a_version_that_satisfies_it(file: Path) -> None:
     locked = pins(file.with_suffix(".txt")) | pins(file.with_name("torch.txt"))
     required = requirements_of(file)
-    assert len(required) >= {"docs.in": 1}.get(file.name, 8)
+    assert len(required) >= {"docs": 1, "tools": 2, "trackers": 5}.get(file.stem, 8)
     assert [requirement.name for requirement in required if canonicalize_name(requirement.name) not in locked] == []
     mismatches = [
         f"{requirement} is locked at {locked[canonicalize_name(requirement.name)].version}"
@@ -172,12 +173,39 @@ def test_every_nvidia_library_has_the_cuda_version_that_torch_requires() -> None
     assert locked["nvidia-nvjitlink"].version.release[:2] == toolkit.release[:2]
 
 
-@pytest.mark.parametrize("dev", sorted([*DOCKER.glob("*/dev.txt"), *DOCKER.glob("*/docs.txt")]), ids=name_of)
-def test_the_locks_of_tests_and_pipeline_have_equal_versions(dev: Path) -> None:
-    tests, pipeline = pins(dev), pins(dev.with_name("requirements.txt"))
-    shared = tests.keys() & pipeline.keys()
-    assert shared, "pytest and the pipeline both need packaging"
-    assert {name: tests[name].version for name in shared} == {name: pipeline[name].version for name in shared}
+@pytest.mark.parametrize(
+    ("group", "other"),
+    [
+        ("dev", "requirements"),
+        ("docs", "requirements"),
+        ("docs", "dev"),
+        ("trackers", "requirements"),
+        ("trackers", "dev"),
+    ],
+)
+def test_groups_that_are_installed_together_have_equal_versions(group: str, other: str) -> None:
+    here, there = (pins(DOCKER / f"cpu/{name}.txt") for name in (group, other))
+    shared = here.keys() & there.keys()
+    assert shared, "all need packaging"
+    assert {name: here[name].version for name in shared} == {name: there[name].version for name in shared}
+
+
+def test_pip_and_setuptools_that_build_and_install_are_locked_for_every_hardware() -> None:
+    for hardware in HARDWARE_DIRS:
+        assert {"pip", "setuptools"} <= pins(hardware / "requirements.txt").keys()
+    assert {"pip", "pip-audit", "uv"} <= pins(DOCKER / "cpu/tools.txt").keys()
+
+
+@pytest.mark.parametrize("file", ["Makefile", "docker/Dockerfile"])
+def test_every_pip_install_is_by_hash_or_of_reprise_itself(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = [
+        line for line in re.split(r"\n|&&|;", text) if re.search(r"pip install [^i]|\$\(INSTALL\) ", f"{line} ")
+    ]
+    assert len(commands) >= 4
+    unpinned = [line for line in commands if "--require-hashes" not in line]
+    assert all(re.search(r"--no-deps.* \.$|--editable \.$|^INSTALL :=", line.strip()) for line in unpinned), unpinned
+    assert all("--no-deps" in line or "$(INSTALL)" in line for line in commands)
 
 
 def imported(tree: ast.AST) -> set[str]:

@@ -89,3 +89,13 @@ def test_no_document_contains_a_placeholder() -> None:
 
 def test_the_readme_has_at_most_220_lines() -> None:
     assert len(README.splitlines()) <= 220
+
+
+def test_every_test_that_security_md_names_exists() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert text.count("\n") <= 120
+    defined = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", text)
+    assert len(named) > 10
+    assert [name for name in named if f"def {name}(" not in defined] == []
+    assert [path for path in re.findall(r"`(tests/[\w/.]+)`", text) if not (ROOT / path).is_file()] == []

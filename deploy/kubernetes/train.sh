@@ -4,6 +4,14 @@
 set -euo pipefail
 export REPRISE_NODE_RANK="$JOB_COMPLETION_INDEX"
 
+# A tag may become another image between two pods, and metrics/provenance.json would not tell which one trained. Exit
+# code 2 fails the job.
+digest='@sha256:[0-9a-f]{64}$'
+if [[ ! ${REPRISE_IMAGE:-} =~ $digest ]]; then
+  echo "reprise: error: kustomization.yaml: images: got ${REPRISE_IMAGE:-none}; expected NAME@sha256:DIGEST" >&2
+  exit 2
+fi
+
 # SIGTERM, as when a node is drained, reaches only this shell. It is forwarded to the running command, which is waited
 # for; then this script exits with 143.
 child='' stopped=false

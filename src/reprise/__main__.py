@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from reprise.core.display import echo
+
 
 def main() -> None:
     """Run a command in the root of the current checkout, and with its source, if there is one.
@@ -26,7 +28,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         # `pip install .` brings no package, since only the locks name the versions that run.
         expected = "the environment of `make setup`, or an image"
-        print(f"reprise: error: the package {error.name} is not installed; expected {expected}", file=sys.stderr)
+        echo(f"reprise: error: the package {error.name} is not installed; expected {expected}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:  # before a command runs, or after
         sys.exit(130)

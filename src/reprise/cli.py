@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from reprise.core.crash import report_exception
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.paths import EXPERIMENTS_LOCK, WORKSPACE_LOCK
 from reprise.train.distributed.launch_config import LaunchConfig
@@ -44,14 +45,14 @@ class ErrorHandlingGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            typer.echo(f"reprise: error: {error}", err=True)
+            echo(f"reprise: error: {error}", err=True)
             raise typer.Exit(2) from None
         except (typer.Exit, typer.Abort, TyperException, BrokenPipeError):
             raise  # typer reports them
         except Exception as error:
             raise typer.Exit(report_exception(error)) from None
         except KeyboardInterrupt:
-            typer.echo(f"reprise {ctx.invoked_subcommand}: interrupted; earlier results are kept", err=True)
+            echo(f"reprise {ctx.invoked_subcommand}: interrupted; earlier results are kept", err=True)
             raise typer.Exit(130) from None
 
 
@@ -116,7 +117,7 @@ def _print_version(requested: bool) -> None:
         from reprise.results.vcs import try_output
 
         commit = try_output("git", "describe", "--always", "--dirty", "--abbrev=12")
-        typer.echo(f"reprise {version('reprise')}" + (f", commit {commit}" if commit else ""))
+        echo(f"reprise {version('reprise')}" + (f", commit {commit}" if commit else ""))
         raise typer.Exit
 
 
@@ -154,7 +155,7 @@ def environment(context: typer.Context) -> None:
     options = cast(TyperGroup, context.find_root().command).commands["train"].make_context("train", []).params
     check_launch(recipe, hardware, LaunchConfig(**options))
     write_json(ENVIRONMENT, content)
-    typer.echo(f"environment: {hardware}, {len(content['packages'])} packages as locked")
+    echo(f"environment: {hardware}, {len(content['packages'])} packages as locked")
 
 
 @app.command()
@@ -240,12 +241,12 @@ def preflight() -> None:
     recipe = read_recipe()
     result = preflight(recipe)
     for note in result.notes:
-        typer.echo(f"preflight: {note}")
+        echo(f"preflight: {note}")
     for warning in result.warnings:
-        typer.echo(f"preflight: warning: {warning}")
+        echo(f"preflight: warning: {warning}")
     check_unchanged(recipe, "preflight")
     write_json(PREFLIGHT, asdict(result))
-    typer.echo(f"preflight: the model fits the data; {len(result.new_parameters)} parameters are new")
+    echo(f"preflight: the model fits the data; {len(result.new_parameters)} parameters are new")
 
 
 @app.command()
@@ -358,7 +359,7 @@ def compose(
             check_edits(recipe, overrides, PARAMS)
         differences = write_recipe(recipe, overrides, PARAMS)
     for difference in differences or ["nothing changed"]:
-        typer.echo(f"{PARAMS}: {difference}")
+        echo(f"{PARAMS}: {difference}")
 
 
 @app.command()

@@ -10,7 +10,16 @@ import pandas as pd
 import pytest
 
 from factories import make_run
-from reprise.commands.compare import compare, compare_predictions, comparison, to_jsonable, to_markdown
+from rendered_markdown import referring, rendered
+from reprise.commands.compare import (
+    compare,
+    compare_predictions,
+    comparison,
+    print_comparison,
+    to_jsonable,
+    to_markdown,
+)
+from reprise.core.display import printable
 from reprise.results.reference import summarize_seeds
 from reprise.results.run import RunResult, read_result
 from reprise.results.runs import Run
@@ -200,3 +209,24 @@ def test_equal_groups_are_within_seed_noise() -> None:
     assert {each.verdict for each in result.metrics} == {"within seed noise, n=3 and 3"}
     assert result.differences == []
     assert make_run().result.recipe == run("a").result.recipe
+
+
+def test_names_and_texts_of_a_comparison_are_text_on_the_terminal_and_in_markdown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hostile = "[red]@team #12\x1b[31m | <img src=x>"
+    labels = ["fresh", "rotten"]
+    first, second = table(["fresh", "fresh"], labels), table(["rotten", "rotten"], labels)
+    first["text"] = second["text"] = [hostile, "plain"]
+    names = ("[bold]one", "https://example.org/two")
+    before, after = run(names[0], predictions=first), run(names[1], predictions=second, constant=True)
+    result = comparison((names[0], [before]), (names[1], [after]), [], 5)
+    print_comparison(result)
+    printed = capsys.readouterr().out
+    assert {char for char in printed if not char.isprintable()} == {"\n"}
+    assert "first: [bold]one (seed 42)" in printed
+    shown = rendered(to_markdown(result))
+    assert {"a", "img"} & set(shown.elements) == set()
+    assert referring(shown) == []
+    assert printable(hostile) in shown.text
+    assert "https://example.org/two (seed 42)" in shown.text

@@ -12,7 +12,9 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import pipeline
 
+from rendered_markdown import referring, rendered
 from reprise.commands.export import export, model_card, redact_url, reproduce_command
+from reprise.core.display import printable
 from reprise.core.errors import UserError
 from reprise.core.files import read_json
 from reprise.core.validation import check_recipe
@@ -207,7 +209,7 @@ def test_a_regression_is_described_as_one(arguments: dict[str, Any]) -> None:
     }  # fmt: skip
     arguments["prepared"]["labels"] = []
     text = text_of(arguments, **{"task.labels": [], "task.metrics": ["pearson"], "task.filter": None})
-    assert "fine-tuned to predict the number `verdict` from text" in text
+    assert "fine-tuned to predict the number verdict from text" in text
     assert "| pearson | 0.5000 | 0.4000 – 0.6000 | 0.0000 |" in text
     assert "pearson by BCa bootstrap with 100 resamples." in text
     assert 'max_length=16, function_to_apply="none")' in text
@@ -235,7 +237,7 @@ def test_labels_cannot_add_markdown_to_the_card(arguments: dict[str, Any]) -> No
     for split in arguments["prepared"]["splits"].values():
         split["label_counts"] = dict.fromkeys(labels, 1)
     text = text_of(arguments, **{"task.labels": labels, "task.filter": None})
-    assert "| split | examples | a\\|b | \\<img src=x> |" in text
+    assert "| split | examples | a\\|b | \\<img src=x\\> |" in text
     body = text[text.index("# tiny on") :]
     assert "<img" not in body.replace("\\<img", "")
     rows = [line for line in text.splitlines() if line.startswith("| train |")]
@@ -264,3 +266,28 @@ def test_what_rotted_or_was_edited_is_not_exported_under_the_digest_of_another(
         export(Path("../exported"))
     assert refused.value.file == named
     assert not Path("../exported").exists()
+
+
+def test_the_rendered_card_shows_names_as_given_and_refers_to_nobody(arguments: dict[str, Any]) -> None:
+    labels = ["@team", "#12 https://example.org", "`code`\n# heading", "__proto__ | constructor"]
+    column = "x`[click](https://example.org)`|@team"
+    arguments["prepared"]["labels"] = labels
+    for split in arguments["prepared"]["splits"].values():
+        split["label_counts"] = dict.fromkeys(labels, 1)
+    session = arguments["provenance"]["sessions"][-1]
+    session |= {"image": "reprise:cpu@sha256:1", "devices": ["<b>cpu</b> @owner"]}
+    arguments["evaluated"]["split"] = "test"
+    card = text_of(
+        arguments,
+        **{"task.labels": labels, "task.text_columns": [column], "task.filter": None, "task.split.group_by": column,
+           "task.positive_label": None},
+    )  # fmt: skip
+    shown = rendered(card[card.index("# tiny on") :])
+    given = [printable(label) for label in labels]
+    assert {"a", "img", "b"} & set(shown.elements) == set()
+    assert referring(shown) == []
+    assert f"fine-tuned to classify texts as {' or '.join(given)} from {column}." in shown.text
+    assert f"so that no {column} and no text is in two splits" in shown.text
+    assert "<b>cpu</b> @owner" in shown.text
+    for label in given:
+        assert label in shown.text

@@ -109,3 +109,21 @@ def test_another_task_is_shown_by_its_name_and_another_model_by_its_own() -> Non
 def test_a_command_finds_the_root_from_a_folder_below(trained_repo: Path, run: RunCommand) -> None:
     shown = run(trained_repo / "docker/cpu", "reprise", "runs", "--json")
     assert [each["name"] for each in json.loads(shown.stdout)] == ["HEAD"]
+
+
+def test_names_and_values_are_listed_as_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    name, label = "[bold]\u202eevil", "a\x1b[2J\nb"
+    made = [run("HEAD", "commit"), run(name, **{"task.labels": ["rotten", "fresh"], "task.label_column": label})]
+    monkeypatch.setattr(command, "all_runs", lambda: made)
+    command.list_runs()
+    shown = capsys.readouterr().out
+    assert r"[bold]\u202eevil" in shown
+    assert r"task.label_column=a\x1b[2J\nb" in shown
+    assert {char for char in shown if not char.isprintable()} == {"\n"}
+    command.list_runs(as_json=True)
+    printed = capsys.readouterr().out
+    assert json.loads(printed)[1]["name"] == name
+    assert {char for char in printed if not char.isprintable()} == {"\n"}

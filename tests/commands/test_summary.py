@@ -202,3 +202,26 @@ def test_compose_with_arguments_prints_what_changed(folder: Path, run: Run) -> N
     shown = reprise(run, folder, "compose", "task=mrpc", "train.epochs=4")
     assert shown == "params.yaml: train.epochs: 5 → 4\n"
     assert reprise(run, folder, "compose", "task=mrpc", "train.epochs=4") == "params.yaml: nothing changed\n"
+
+
+def test_names_and_warnings_reach_the_terminal_as_text(tmp_path: Path, run: Run) -> None:
+    hostile, shown_as = "[red]\x1b]0;x\x07\u202e\n[/red]", r"[red]\x1b]0;x\x07\u202e\n[/red]"
+    write_params(tmp_path, **{"task.labels": ["no", hostile], "task.positive_label": hostile})
+    write_metrics(tmp_path)
+    (tmp_path / "data/prepared").mkdir(parents=True)
+    warning = {"id": "unknown_tokens", "split": "test", "share": 0.5, "token": hostile}
+    (tmp_path / "data/prepared/stats.json").write_text(json.dumps({"warnings": [warning]}))
+    (tmp_path / "metrics/preflight.json").write_text(json.dumps({"warnings": [f"about {hostile}"]}))
+    shown = reprise(run, tmp_path, "summary")
+    assert cells(shown)[1][0] == f"f1 ({shown_as})"
+    assert f"({shown_as}); does its vocabulary fit" in shown
+    assert f"Model: about {shown_as}." in shown
+    assert {char for char in shown if not char.isprintable()} == {"\n"}
+
+
+def test_titles_of_the_catalog_are_listed_as_text(folder: Path, run: Run) -> None:
+    for group in ("task", "model", "train"):
+        (folder / f"recipes/{group}").mkdir(parents=True)
+    (folder / "recipes/task/mine.yaml").write_text("# [link=https://example.org]\x1b[31mred\x1b[0m [/]\n", "utf-8")
+    shown = reprise(run, folder, "compose")
+    assert cells(shown) == [["task=mine", r"[link=https://example.org]\x1b[31mred\x1b[0m [/]"]]

@@ -16,6 +16,7 @@ from tiny import ROOT, Run, write_params
 
 KUBERNETES = ROOT / "deploy/kubernetes"
 OVERLAYS = ["cpu", "gpu", "tpu"]
+IMAGE = f"registry.example.org/reprise@sha256:{'0' * 64}"
 
 
 def pods(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -84,7 +85,27 @@ def test_an_overlay_sets_the_number_of_hosts_and_the_image_in_one_place(overlay:
     assert f"completions: {job['spec']['completions']}" in patch
     assert environment["REPRISE_NODES"] == str(job["spec"]["completions"]) == str(job["spec"]["parallelism"])
     assert environment["REPRISE_IMAGE"] == container["image"]
-    assert container["image"].startswith("registry.example.org/")
+    assert container["image"] == IMAGE
+
+
+def test_every_manifest_names_its_image_by_digest() -> None:
+    for overlay in OVERLAYS:
+        (kustomization,) = read((KUBERNETES / overlay / "kustomization.yaml").read_text(encoding="utf-8"))
+        (image,) = kustomization["images"]
+        assert f"{image['newName']}@{image['digest']}" == IMAGE
+        assert "newTag" not in image
+    for file in KUBERNETES.glob("*.yaml"):
+        images = [container["image"] for pod in pods(read(file.read_text("utf-8"))) for container in pod["containers"]]
+        assert images == [IMAGE]
+
+
+@pytest.mark.parametrize("image", ["registry.example.org/reprise:cuda", "reprise", "reprise@sha256:12", ""])
+def test_a_pod_refuses_an_image_that_is_not_named_by_digest(image: str, run: Run, tmp_path: Path) -> None:
+    environment = {"JOB_COMPLETION_INDEX": "0", "REPRISE_NODES": "1", "REPRISE_IMAGE": image}
+    refused = run(tmp_path, "bash", str(KUBERNETES / "train.sh"), code=2, env=environment)
+    assert "kustomization.yaml: images: got" in refused.stderr
+    assert "expected NAME@sha256:DIGEST" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 class Pods:
@@ -95,7 +116,7 @@ class Pods:
             port = free.getsockname()[1]
         (job,) = read((KUBERNETES / "base/job.yaml").read_text(encoding="utf-8"))
         (container,) = job["spec"]["template"]["spec"]["containers"]
-        shared = {"REPRISE_NODES": str(nodes), "REPRISE_RENDEZVOUS": f"127.0.0.1:{port}"}
+        shared = {"REPRISE_NODES": str(nodes), "REPRISE_RENDEZVOUS": f"127.0.0.1:{port}", "REPRISE_IMAGE": IMAGE}
         # The others start first, so that they have to wait for pod 0.
         self.running = [
             Running(folder, *container["command"], env={**shared, "JOB_COMPLETION_INDEX": str(index)})

@@ -9,29 +9,36 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import subprocess
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from dvc_render.html import render_html
+from dvc_render.image import ImageRenderer
+from dvc_render.vega import VegaRenderer
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from factories import STATS, make_run
 from reprise.report.context import build_context
+from reprise.report.dvc_plots import offline_template
 from reprise.report.errors import find_errors
 from reprise.report.page import render
-from tiny import Run
+from tiny import ROOT, Run
 
 pytestmark = [pytest.mark.report, pytest.mark.timeout(900)]
 
 AXE = "axe-core@4.14.1"
 AXE_SHA512 = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+NAMES = ["constructor", "__proto__", "toString", "valueOf", "hasOwnProperty", "</script><script>alert(3)</script>"]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
-DRAWN = "document.documentElement.dataset.drawn === 'all'"
+DRAWN = "html[data-drawn=all]"
 
 Open = Callable[..., Page]
 
@@ -95,8 +102,8 @@ def opened(browser: Browser) -> Iterator[Open]:
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("dialog", lambda dialog: (problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.goto(file.as_uri())
-        if wait:
-            page.wait_for_function(wait)
+        if wait:  # an element; a function would be evaluated again and again, which the page's policy forbids
+            page.locator(wait).first.wait_for(state="attached")
         return page
 
     yield opened
@@ -443,6 +450,91 @@ def test_dvc_plots_open_offline(opened: Open, repo_copy: Path, run: Run, screens
     run(repo_copy, "reprise", "report")
     run(repo_copy, "dvc", "plots", "show")
     # DVC's templates are for an earlier version of Vega-Lite, which logs a warning.
-    chart_data = "document.querySelectorAll('.vega-embed svg.marks').length === 5"
-    page = opened(repo_copy / "dvc_plots/index.html", wait=chart_data, warnings=True)
+    page = opened(repo_copy / "dvc_plots/index.html", warnings=True)
+    expect(page.locator(".vega-embed svg.marks")).to_have_count(5)
     page.screenshot(path=screenshots / "dvc-plots.png", full_page=True)
+
+
+def test_charts_of_labels_and_runs_named_like_properties_of_objects_are_drawn(opened: Open, tmp_path: Path) -> None:
+    labels = {"task.labels": NAMES, "task.positive_label": None}
+    runs = [make_run(**labels), *(make_run(name, "experiment", seed=at, **labels) for at, name in enumerate(NAMES, 50))]
+    stats = json.loads(json.dumps(STATS))
+    stats["labels"] = NAMES
+    for split in stats["splits"].values():
+        split["label_counts"] = {name: 5 + at for at, name in enumerate(NAMES)}
+    page_text = render(build_context(runs, stats=stats))
+    (tmp_path / "index.html").write_text(page_text, encoding="utf-8")
+    page = opened(tmp_path / "index.html")
+    select(page, *NAMES)
+    for chart in ("loss", "epochs", "pr"):
+        expect(page.locator(f"figure[data-chart='{chart}'] svg .mark-line path")).to_have_count(6)
+    for name in NAMES:
+        page.locator("#label").select_option(name)
+        page.wait_for_timeout(100)
+        assert lines(page, "pr") == 6
+    expect(page.locator("#confusions svg")).to_have_count(6)
+    assert page.locator("#confusions svg .mark-rect path").count() == 6 * len(NAMES) ** 2
+    assert page.locator("figure[data-chart='balance'] svg .mark-rect path").count() == 3 * len(NAMES)
+    assert page.locator("figure[data-chart='seeds'] svg .mark-rect path").count() == 1 + len(NAMES)
+    texts = "texts => texts.map((text) => text.textContent.replace('\u200b', ''))"
+    legend = page.locator("figure[data-chart='balance'] svg .role-legend-label text").evaluate_all(texts)
+    assert legend[:5] == NAMES[:5]
+    axis = page.locator("#confusions figure").first.locator("svg .role-axis-label text").evaluate_all(texts)
+    assert {*NAMES[:4]} <= {*axis}  # others are too long for the axis
+    first = page.locator("#confusions figure").first
+    first.locator("summary").click()
+    assert first.locator("tbody td:first-child").first.text_content() == "constructor"
+    assert page.locator("#chosen li").all_text_contents() == [f"{name}×" for name in NAMES]
+
+
+def dvc_page(folder: Path, renderers: list[Any]) -> Path:
+    """Write the page of `dvc plots show` with our template."""
+    (folder / "template.html").write_text(offline_template(""), encoding="utf-8")
+    return Path(render_html(renderers, folder / "index.html", folder / "template.html"))
+
+
+def test_labels_and_experiments_of_any_name_are_drawn_as_text_in_dvc_plots(opened: Open, tmp_path: Path) -> None:
+    names = [*NAMES, "</plaintext><img src=x onerror=alert(4)>", '";\n vegaEmbed(', "`${alert(5)}`"]
+    cells = [{"actual": actual, "predicted": name, "rev": name} for name in names for actual in names]
+    steps = [{"step": step, "loss": 1 / step, "rev": name} for name in names for step in range(1, 5)]
+    common = {"template_dir": ROOT / ".dvc/plots", "title": "</script><script>alert(6)</script>"}
+    page = opened(
+        dvc_page(
+            tmp_path,
+            [
+                VegaRenderer(cells, "confusion.csv", template="confusion", x="actual", y="predicted", **common),
+                VegaRenderer(steps, "</div>.csv", template="epochs", x="step", y="loss", **common),
+            ],
+        ),
+        warnings=True,
+    )
+    expect(page.locator("#plots svg.marks")).to_have_count(2)
+    assert page.locator("#plots svg.marks").first.locator(".role-mark.mark-rect path").count() == len(names) ** 2
+    assert page.locator("#plots svg.marks").last.locator(".mark-line path").count() == len(names)
+    shown = page.locator("#plots svg.marks").last.locator(".role-legend-label text").all_text_contents()
+    assert [text.replace("\u200b", "") for text in shown][:5] == names[:5]
+    assert page.locator("img").count() == 0
+    assert page.locator("#plots svg.marks").last.locator(".role-title-text text").text_content() == common["title"]
+
+
+def test_images_of_a_users_plots_are_shown_beside_the_page_and_no_others(
+    browser: Browser, tmp_path: Path, screenshots: Path
+) -> None:
+    header, data = struct.pack(">IIBBBBB", 7, 1, 8, 0, 0, 0, 0), zlib.compress(bytes(8))
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    png = [
+        struct.pack(">I", len(each)) + kind + each + struct.pack(">I", zlib.crc32(kind + each)) for kind, each in chunks
+    ]
+    (tmp_path / "mine.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png))
+    images = [{"rev": HOSTILE, "src": "mine.png"}, {"rev": "far", "src": "https://example.org/a.png"}]
+    page = browser.new_page()
+    refused: dict[str, str] = {}
+    page.on("requestfailed", lambda request: refused.update({request.url: request.failure or ""}))
+    page.goto(dvc_page(tmp_path, [ImageRenderer(images, "mine.png")]).as_uri())
+    page.locator(DRAWN).wait_for(state="attached")
+    assert page.locator("#plots img").count() == 2
+    expect(page.locator("#plots img").first).to_have_js_property("naturalWidth", 7)
+    assert page.locator("#plots p").first.text_content() == "alert(1)"  # DVC writes the name as markup
+    assert page.locator("script").count() == 3
+    assert refused == {"https://example.org/a.png": "csp"}
+    page.close()

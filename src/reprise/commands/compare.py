@@ -1,6 +1,5 @@
 """`reprise compare`: compare two runs or two groups of seeds, and test which differences are significant."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,10 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from reprise.commands.markdown import escape_markdown, markdown_table
+from reprise.commands.terminal import Terminal
+from reprise.core.display import echo_lines, to_json
 from reprise.core.paths import PREPARED
 from reprise.results.diff import Difference, diff_runs, format_differences
 from reprise.results.reference import Reference, read_references
@@ -121,9 +121,9 @@ def compare(before: str, after: str, rows: int, output_format: OutputFormat) -> 
         changes = read_made("the workspace's results were made").changes
         result = replace(result, warnings=[*result.warnings, *changes])
     if output_format == "json":
-        print(json.dumps(to_jsonable(asdict(result)), indent=2, ensure_ascii=False, allow_nan=False))
+        echo_lines(to_json(to_jsonable(asdict(result)), indent=2))
     elif output_format == "markdown":
-        print(to_markdown(result))
+        echo_lines(to_markdown(result))
     else:
         print_comparison(result)
 
@@ -369,7 +369,7 @@ def explain(result: Comparison) -> list[str]:
 
 def print_comparison(result: Comparison) -> None:
     """Print a comparison on the terminal."""
-    console = Console(highlight=False, markup=False)
+    console = Terminal()
     for title, group in (("first", result.first), ("second", result.second)):
         console.print(f"{title}: {describe_group(group)}", soft_wrap=True)
     for warning in result.warnings:

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from reprise.commands.markdown import escape_markdown
+from reprise.commands.markdown import code_span, escape_markdown
 from reprise.core.config import PARAMS, HubDataset, HubModel, Recipe, WheelSource
+from reprise.core.display import echo
 from reprise.core.dvc_lock import LOCK, check_content
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, read_json
@@ -70,8 +71,8 @@ def export(folder: Path) -> None:
         shutil.copyfile(PROVENANCE, partial / PROVENANCE.name)
         (partial / "README.md").write_text(f"{text}\n", encoding="utf-8")
     for file in sorted(target.iterdir()):
-        print(f"export: {folder / file.name}, {file.stat().st_size:,} bytes")
-    print(f"export: upload it with `hf upload YOUR_NAME/{target.name} {folder}`")
+        echo(f"export: {folder / file.name}, {file.stat().st_size:,} bytes")
+    echo(f"export: upload it with `hf upload YOUR_NAME/{target.name} {folder}`")
 
 
 def stale_stages() -> list[str]:
@@ -142,7 +143,8 @@ def model_card(
         weights=", ".join(result["weights"].values()),
         session=session,
         packages=PACKAGES,
-        escape=escape_markdown,  # labels and columns are the user's
+        escape=escape_markdown,  # names, labels and columns are the user's
+        code=code_span,
     )
     return card
 
@@ -159,10 +161,11 @@ def describe_source(source: Any) -> str:
     """Describe a source of data or weights with the revision or digest that pins it."""
     match source:
         case HubDataset() | HubModel():
-            config = f", `{source.config}`" if isinstance(source, HubDataset) else ""
-            return f"`{source.repo}`{config} of the Hub at revision `{source.revision}`"
+            config = f", {code_span(source.config)}" if isinstance(source, HubDataset) else ""
+            return f"{code_span(source.repo)}{config} of the Hub at revision {code_span(source.revision)}"
         case WheelSource():
-            return f"`{source.path}` of the package {source.distribution} {source.version}, SHA-256 `{source.sha256}`"
+            package = escape_markdown(f"{source.distribution} {source.version}")
+            return f"{code_span(source.path)} of the package {package}, SHA-256 {code_span(source.sha256)}"
     return "local files"
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from reprise.core.display import echo
 from reprise.core.dvc_lock import LOCK
 from reprise.core.errors import UserError
 from reprise.core.paths import FINAL_MODEL
@@ -54,7 +55,7 @@ def fsck() -> bool:
     for finding in all_findings(commit):
         counts[finding.state] += 1
         tqdm.write(f"{finding.state:<9}{finding.item}{f'; restore: {finding.restore}' if finding.restore else ''}")
-    print(f"fsck: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}")
+    echo(f"fsck: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}")
     return not counts["damaged"] and not counts["missing"]
 
 

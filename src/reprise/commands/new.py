@@ -11,6 +11,7 @@ from jinja2 import Template
 from reprise.commands.compose import compose_command, compose_recipe, write_recipe
 from reprise.commands.markdown import escape_markdown
 from reprise.core.config import PARAMS
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir
 from reprise.results.vcs import check_output, resolve_commit, try_output
@@ -64,8 +65,8 @@ def create_project(folder: Path, overrides: Sequence[str]) -> None:
         known = try_output("git", "config", "user.email", folder=partial)
         identity = () if known else ("-c", "user.name=reprise", "-c", "user.email=reprise@localhost")
         check_output("git", *identity, "commit", "--quiet", "-m", f"From Reprise at {commit[:12]}", folder=partial)
-    print(f"new: {folder}: {recipe['model']['name']} on {recipe['task']['name']}")
-    print(f"new: next: cd {shlex.quote(str(folder))} && make train")
+    echo(f"new: {folder}: {recipe['model']['name']} on {recipe['task']['name']}")
+    echo(f"new: next: cd {shlex.quote(str(folder))} && make train")
 
 
 def shorten_makefile(text: str) -> str:

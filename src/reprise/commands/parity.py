@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from reprise.commands.backends import ENVIRONMENTS, Backend, current_backend, find_backends, train_in_tempdir
+from reprise.commands.terminal import Terminal
 from reprise.core.config import Engine, Recipe, to_dict
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_file, read_json, sha256
 from reprise.core.paths import FINAL_MODEL, METRICS, PLOTS
@@ -23,7 +25,7 @@ from reprise.core.validation import read_recipe
 TOLERANCE = 1e-5  # largest difference of a step's mean loss in fp32
 LOSSES_CSV = PLOTS / "parity.csv"
 
-console = Console(highlight=False)
+console = Terminal()
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def run_each(recipe: Recipe, steps: int, variants: dict[str, tuple[Backend, dict
     """
     for kind, precision in precisions(recipe).items():
         for name, (backend, changes) in variants.items():
-            print(f"parity: {kind}: {precision}, {name}", flush=True)
+            echo(f"parity: {kind}: {precision}, {name}")
             changed = to_dict(recipe)
             changed["train"] |= {"max_steps": steps, **changes}
             changed["run"] |= {"save_steps": steps + 1}
@@ -153,16 +155,16 @@ def print_losses(runs: list[Run], kinds: dict[str, str], metric: str, *, weights
         differences = [max(losses) - min(losses) for losses in zip(*(run.losses for run in group), strict=True)]
         largest[kind] = max(differences)
         for run in group:
-            table.add_column(f"{kind}\n{run.name}", justify="right")
+            table.add_column(Text(f"{kind}\n{run.name}"), justify="right")
             footer = ["", f"{run.score:.4f}", *([run.weights[:8]] if weights else [])]
             columns.append([*(f"{loss:.6f}" for loss in run.losses), *footer])
-        table.add_column("max abs\ndiff", justify="right")
+        table.add_column(Text("max abs\ndiff"), justify="right")
         columns.append(
             [*(f"{difference:.1e}" for difference in differences), f"{largest[kind]:.1e}", *[""] * (len(footer) - 1)]
         )
     for step, row in enumerate(zip(*columns, strict=True), start=1):
         below = step - len(runs[0].losses)
         heading = {1: "largest", 2: f"validation\n{metric}", 3: "weights"}.get(below, str(step))
-        table.add_row(heading, *row, end_section=below == 0)
+        table.add_row(Text(heading), *row, end_section=below == 0)
     console.print(table)
     return largest

@@ -1,6 +1,5 @@
 """`reprise predict`: predict labels of texts, or of a test split for a benchmark submission."""
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -11,6 +10,7 @@ import pandas as pd
 from datasets import Dataset, disable_progress_bars
 
 from reprise.core.config import PARAMS, Submission, to_dict
+from reprise.core.display import echo, to_json
 from reprise.core.dvc_lock import LOCK
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_file, read_json, scratch_dir
@@ -32,7 +32,7 @@ Texts = tuple[str, ...]  # one text, or two for a sentence pair
 def print_changes(recipe: ModelRecipe) -> None:
     """Report on stderr, in a line each, where params.yaml and dvc.lock differ from what the model was trained for."""
     for line in changes(recipe):
-        print(f"predict: {line}", file=sys.stderr, flush=True)
+        echo(f"predict: {line}", err=True)
 
 
 def changes(recipe: ModelRecipe) -> Iterator[str]:
@@ -76,13 +76,13 @@ def predict_texts(recipe: ModelRecipe, texts: Iterable[Texts], out: TextIO, *, c
     kind, remaining, done = recipe.task.kind, iter(texts), 0
     while chunk := list(islice(remaining, CHUNK_ROWS)):
         if done:
-            print(f"predict: {done} examples", file=sys.stderr, flush=True)
+            echo(f"predict: {done} examples", err=True)
         columns = tokenize(tokenizer, [list(column) for column in zip(*chunk, strict=True)], recipe.train.max_length)
         labels = [kind.placeholder_label] * len(chunk)
         logits = forward(Dataset.from_dict({**columns, "label": labels}))
         for row, prediction in zip(chunk, kind.predictions(logits), strict=True):
             inputs = dict(zip(recipe.task.text_columns, row, strict=True))
-            print(json.dumps(inputs | prediction, ensure_ascii=False), file=out)
+            out.write(f"{to_json(inputs | prediction)}\n")
         out.flush()
         done += len(chunk)
 
@@ -164,7 +164,7 @@ def predict_file(recipe: ModelRecipe, file: Path, out: Path | None, *, cpu: bool
 def predict_lines(recipe: ModelRecipe, lines: TextIO, *, cpu: bool) -> None:
     """Predict each line of a stream and write JSON lines to standard output."""
     if lines.isatty():
-        print("predict: reading one example per line; end with Ctrl-D", file=sys.stderr)
+        echo("predict: reading one example per line; end with Ctrl-D", err=True)
     decoded = decode_lines(lines.buffer, "standard input")
     predict_texts(recipe, read_lines(decoded, recipe.task.text_columns), sys.stdout, cpu=cpu)
 
@@ -189,14 +189,14 @@ def write_submission(recipe: ModelRecipe, folder: Path, *, cpu: bool) -> None:
     kind = recipe.task.kind
     for split, name in submission.files.items():
         file, rows = folder / name, load_split(split)
-        print(f"predict: {len(rows)} examples of the {split} split", flush=True)
+        echo(f"predict: {len(rows)} examples of the {split} split")
         predictions = kind.decode(forward(drop_text_columns(rows)))
         if submission.labels == "names":
             predictions = kind.label_names(predictions)
         table = pd.DataFrame({"index": list(rows["id"]), "prediction": predictions})
         with atomic_file(file) as partial:
             table.to_csv(partial, sep="\t", index=False)
-        print(f"predict: {file}", flush=True)
+        echo(f"predict: {file}")
 
 
 def read_submission(recipe: ModelRecipe) -> Submission:

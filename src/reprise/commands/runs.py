@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reprise.commands.terminal import Terminal
 from reprise.core.config import PARAMS
+from reprise.core.display import echo_lines, printable, to_json
 from reprise.core.errors import UserError
 from reprise.report.run import parse_params
 from reprise.results.run import EVALUATION, parse_metrics
@@ -47,16 +48,16 @@ def list_runs(sort: str | None = None, *, as_json: bool = False) -> None:
     if sort:
         rows = sorted_rows(rows, sort)
     if as_json:
-        print(json.dumps([to_dict(row.run, row.changed) for row in rows], indent=2, ensure_ascii=False))
+        echo_lines(to_json([to_dict(row.run, row.changed) for row in rows], indent=2))
         return
-    console = Console(highlight=False)
+    console = Terminal()
     console.print(to_table(rows))
-    console.print(Text(f"Changed: the parameters that differ from {runs[0].name}."), soft_wrap=True)
+    console.print(f"Changed: the parameters that differ from {runs[0].name}.", soft_wrap=True)
     if any(intervals(run) for run in runs):
         console.print("Ranges: 95 % confidence intervals over the evaluated examples; seeds add noise.", soft_wrap=True)
     if len(runs) > 1:
         other = next(row.run for row in rows if row.run is not runs[0])
-        console.print(Text(f"Test a difference: reprise compare {runs[0].name} {other.name}"), soft_wrap=True)
+        console.print(f"Test a difference: reprise compare {runs[0].name} {other.name}", soft_wrap=True)
 
 
 def with_names(run: Run) -> dict[str, Any]:
@@ -109,15 +110,15 @@ def to_table(rows: Sequence[Row]) -> Table:
         table.add_column(heading, overflow="fold")
     for name in names:
         variants = {display_name(name, kind.positive_label, len(kind.labels)) for kind in kinds}
-        table.add_column(Text(variants.pop() if len(variants) == 1 else name), justify="right", no_wrap=True)
+        table.add_column(variants.pop() if len(variants) == 1 else name, justify="right", no_wrap=True)
     for run, _, changed in rows:
         found = intervals(run)
         table.add_row(
             Text.assemble(
-                (run.name, "" if run.kind == "experiment" else "bold"),
+                (printable(run.name), "" if run.kind == "experiment" else "bold"),
                 (f"\n{run.created:%Y-%m-%d %H:%M}" if run.created else "", "dim"),
             ),
-            Text("\n".join(f"{key}={format_value(value)}" for key, value in changed.items())),
+            Text("\n".join(printable(f"{key}={format_value(value)}") for key, value in changed.items())),
             *(metric_cell(run.result.metrics["evaluate"].get(name), found.get(name)) for name in names),
         )
     return table

@@ -3,10 +3,12 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from reprise.commands.seeds import check_copyable, run_experiment
+from reprise.commands.terminal import Terminal
+from reprise.core.display import echo
 from reprise.core.validation import read_recipe
 from reprise.hardware import current_hardware
 from reprise.results.reference import REFERENCES, Reference, summarize_seeds
@@ -33,7 +35,7 @@ def measure_seed_noise(seeds: int) -> None:
     remove_experiments(experiments.values())
     results = {}
     for index, (seed, name) in enumerate(experiments.items(), start=1):
-        print(f"seed-noise: seed {seed}, {index} of {seeds}", flush=True)
+        echo(f"seed-noise: seed {seed}, {index} of {seeds}")
         run_experiment(name, seed)
         results[seed] = resolve_run(name).result
     reference = summarize_seeds(results)
@@ -52,12 +54,12 @@ def remove_experiments(names: Collection[str]) -> None:
 
 def print_reference(reference: Reference, file: Path) -> None:
     """Print the metrics of each seed, their mean and standard deviation, and the file."""
-    console = Console(highlight=False)
+    console = Terminal()
     table = Table()
     table.add_column("seed")
     columns = [(stage, name) for stage, metrics in reference.metrics.items() for name in metrics]
     for stage, name in columns:
-        table.add_column(f"{stage}\n{name}", justify="right")
+        table.add_column(Text(f"{stage}\n{name}"), justify="right")
     for seed, metrics in reference.seeds.items():
         table.add_row(seed, *(f"{metrics[stage][name]:.4f}" for stage, name in columns))
     table.add_section()

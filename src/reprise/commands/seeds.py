@@ -9,11 +9,12 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
 
+from reprise.commands.terminal import Terminal
 from reprise.core.config import LOCAL_DATA, PARAMS, Recipe, to_dict
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
 from reprise.data.sources import dvc_pointers, local_paths, source_digests, untracked
@@ -50,7 +51,7 @@ def run_seeds(count: int, overrides: Sequence[str]) -> None:
     runs = []
     for index, seed in enumerate(range(params["seed"], params["seed"] + count), start=1):
         run = existing.get(seed)
-        print(f"seeds: seed {seed}, {index} of {count}{f': reusing {run.name}' if run else ''}", flush=True)
+        echo(f"seeds: seed {seed}, {index} of {count}{f': reusing {run.name}' if run else ''}")
         if run is None:
             run_experiment(name.format(seed), seed, overrides)
             run = resolve_run(name.format(seed))
@@ -155,7 +156,7 @@ def stage_params(params: Mapping[str, Any], keys: Iterable[str]) -> dict[str, An
 
 def print_spread(runs: Sequence[Run]) -> None:
     """Print mean, standard deviation, minimum and maximum of each metric, and a command to try next."""
-    console = Console(highlight=False, markup=False)
+    console = Terminal()
     table = Table()
     for heading in ("stage", "metric", "mean", "standard deviation", "min", "max"):
         table.add_column(heading, justify="left" if heading in ("stage", "metric") else "right")

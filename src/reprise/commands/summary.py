@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reprise.commands.terminal import Terminal
+from reprise.core.display import printable
 from reprise.core.dvc_lock import locked_outputs, read_stages
 from reprise.core.files import read_json
 from reprise.core.paths import FINAL_MODEL, METRICS, PREFLIGHT, PREPARED
@@ -31,15 +32,15 @@ def print_summary(metrics: Path = METRICS) -> None:
     """
     evaluation, training, speed = (read_json(metrics / f"{name}.json") for name in ("evaluate", "train", "speed"))
     made = read_made()
-    recipe, console = made.recipe, Console(highlight=False)
+    recipe, console = made.recipe, Terminal()
     examples = f"{evaluation['num_examples']} examples of the {evaluation['split']} split"
-    console.print(Text(f"{recipe.model.name} on {recipe.task.name}: {examples}", style="bold"), soft_wrap=True)
+    console.print(f"{recipe.model.name} on {recipe.task.name}: {examples}", style="bold", soft_wrap=True)
     table = Table()
     for heading in ("metric", "value", "95 % interval", "baseline"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, interval in evaluation["ci95"].items():
         table.add_row(
-            Text(display_name(name, recipe.task.positive_label, len(recipe.task.labels))),
+            display_name(name, recipe.task.positive_label, len(recipe.task.labels)),
             f"{evaluation[name]:.4f}",
             format_interval(interval),
             f"{evaluation['baseline'][name]:.4f}",
@@ -47,30 +48,33 @@ def print_summary(metrics: Path = METRICS) -> None:
     console.print(table)
     if methods := evaluation.get("ci95_method"):
         listed = ", ".join(f"{name}: {method}" for name, method in methods.items())
-        console.print(f"Intervals: {listed}.", markup=False)
+        console.print(f"Intervals: {listed}.")
     if evaluation["constant_prediction"]:
-        console.print(
-            "[bold]Constant prediction:[/bold] every example got the same prediction; the metrics are meaningless."
-        )
+        meaning = "every example got the same prediction; the metrics are meaningless."
+        console.print(Text.assemble(("Constant prediction: ", "bold"), meaning))
     if stats_path(PREPARED).is_file():
         for warning in describe_warnings(read_json(stats_path(PREPARED))):
-            console.print(Text.assemble(("Data: ", "bold"), f"{warning}."), soft_wrap=True)
+            console.print(Text.assemble(("Data: ", "bold"), printable(f"{warning}.")), soft_wrap=True)
     if PREFLIGHT.is_file():
         for warning in read_json(PREFLIGHT)["warnings"]:
-            console.print(Text.assemble(("Model: ", "bold"), f"{warning}."), soft_wrap=True)
+            console.print(Text.assemble(("Model: ", "bold"), printable(f"{warning}.")), soft_wrap=True)
     for change in made.changes:
-        console.print(Text.assemble(("Out of date: ", "bold"), f"{change}; `dvc repro` updates the results."))
+        console.print(
+            Text.assemble(("Out of date: ", "bold"), printable(f"{change}; `dvc repro` updates the results."))
+        )
     for path in edited_outputs(locked_outputs(read_stages()), folder_reader(Path())):
         console.print(
-            Text.assemble(("Edited: ", "bold"), f"{describe_edited(path)}; `reprise fsck` names what restores it."),
+            Text.assemble(
+                ("Edited: ", "bold"), printable(f"{describe_edited(path)}; `reprise fsck` names what restores it.")
+            ),
             soft_wrap=True,
         )
     console.print(f"The baseline always predicts {recipe.task.kind.baseline} of the training split.")
     console.print(
         f"Epoch {training['best_epoch']} of {recipe.train.epochs} was kept; "
-        f"{speed['examples_per_second']:.0f} examples/s in training.\n"
-        f"The model is saved to {FINAL_MODEL}/.\n\nWhat to try next:"
+        f"{speed['examples_per_second']:.0f} examples/s in training."
     )
+    console.print(Text(f"The model is saved to {FINAL_MODEL}/.\n\nWhat to try next:"))
     for command, meaning in NEXT_COMMANDS:
         console.print(f"  {command:<42} {meaning}", soft_wrap=True)
 
@@ -83,7 +87,7 @@ def format_interval(interval: dict[str, float | None]) -> str:
 
 def print_recipes(catalog: dict[str, list[tuple[str, str]]]) -> None:
     """Print the recipe catalog, one choice per row."""
-    console = Console(highlight=False)
+    console = Terminal()
     table = Table(title="Recipe catalog")
     for heading in ("choice", "description"):
         table.add_column(heading)

@@ -8,10 +8,12 @@ import os
 import shutil
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from reprise.commands.terminal import Terminal
 from reprise.core.config import LOCAL_DATA
+from reprise.core.display import echo
 from reprise.core.dvc_lock import LOCK
 from reprise.core.errors import UserError
 from reprise.core.paths import PRETRAINED, RAW
@@ -41,7 +43,7 @@ def verify(revision: str) -> Verdict:
     reference = find_reference(committed, hardware)
     check_installed(locked_versions(hardware), complete=True)
     if try_output("git", "status", "--porcelain"):
-        print("verify: uncommitted changes are ignored and left untouched", flush=True)
+        echo("verify: uncommitted changes are ignored and left untouched")
     worktree = reproduce(commit)
     reproduced = read_result(folder_reader(worktree), where=str(worktree))
     verdicts = grade_outputs(committed, reproduced, reference)
@@ -58,12 +60,12 @@ def reproduce(commit: str) -> Path:
     """
     folder, cache = WORKTREES / commit, Path(check_output("dvc", "cache", "dir"))
     if folder.is_dir() and try_output("git", "rev-parse", "HEAD", folder=folder) == commit:
-        print(f"verify: resuming in {folder}, left by an interrupted verification", flush=True)
+        echo(f"verify: resuming in {folder}, left by an interrupted verification")
     else:
         shutil.rmtree(folder, ignore_errors=True)
         check_output("git", "worktree", "prune")
         check_output("git", "worktree", "add", "--detach", str(folder), commit)
-        print(f"verify: reproducing {commit[:12]} in {folder}", flush=True)
+        echo(f"verify: reproducing {commit[:12]} in {folder}")
     # The worktree's cache (.dvc/cache) starts empty, so that the run cache cannot replace training.
     check_output("dvc", "config", "--local", "cache.dir", "cache", folder=folder)
     # Relative, because DVC writes no path to its configuration that is not ASCII.
@@ -82,7 +84,7 @@ def reproduce(commit: str) -> Path:
                 file=(cache_damage(output, cache) or damage).files[0],
                 expected="what `reprise fsck` calls ok; it names what restores it",
             )
-        print(f"verify: {output.path} restored from the DVC cache", flush=True)
+        echo(f"verify: {output.path} restored from the DVC cache")
     if dvc("repro", folder=folder):
         expected = "it to finish as it did for the commit"
         raise UserError("the pipeline failed, see above", file=folder, expected=expected)
@@ -97,7 +99,7 @@ def print_verdicts(
     reference: Reference | None,
 ) -> None:
     """Print a verdict for each output; unless all are identical, also metrics, losses and differing inputs."""
-    console = Console(highlight=False)
+    console = Terminal()
     outputs = Table(title=f"{revision}, reproduced")
     for heading in ("stage", "output", "verdict"):
         outputs.add_column(heading)
@@ -121,8 +123,8 @@ def print_verdicts(
             soft_wrap=True,
         )
         for line in format_differences(diff_runs([committed], [reproduced])):
-            console.print(f"Differs: {line}", markup=False, soft_wrap=True)
-    console.print(f"Verdict: [bold]{max(verdicts.values())}[/bold]")
+            console.print(f"Differs: {line}", soft_wrap=True)
+    console.print(Text.assemble("Verdict: ", (str(max(verdicts.values())), "bold")))
 
 
 def metrics_table(committed: RunResult, reproduced: RunResult, reference: Reference | None) -> Table:

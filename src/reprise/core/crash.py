@@ -1,11 +1,11 @@
 """The last net: an unexpected exception is one line on the terminal, and its traceback is in a file."""
 
-import sys
 import tempfile
 import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 
 
@@ -20,7 +20,7 @@ def report_exception(error: Exception) -> int:
     known = system or type(error).__module__ == "sqlite3"
     line = UserError(str(error) if system else f"{type(error).__name__}: {error}"[:300])
     kind = "error" if known else "internal error"
-    print(f"reprise: {kind}: {line}; the traceback {write_traceback()}", file=sys.stderr, flush=True)
+    echo(f"reprise: {kind}: {line}; the traceback {write_traceback()}", err=True)
     return 2 if known else 70
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from reprise.core.display import printable
+
 
 class UserError(Exception):
     """Bad input; the command exits with code 2 and prints one line: `file: key: problem; expected …`.
@@ -18,5 +20,4 @@ class UserError(Exception):
         self.problem, self.file, self.key, self.expected = problem, str(file), key, expected
         sentence = "; ".join(filter(None, [problem, f"expected {expected}" if expected else ""]))
         line = ": ".join(filter(None, [self.file, key, sentence]))
-        # It stays one line whatever a file holds, and no escape sequence of it reaches the terminal.
-        super().__init__("".join(char if char.isprintable() else repr(char)[1:-1] for char in line))
+        super().__init__(printable(line))

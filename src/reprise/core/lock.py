@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 
 TIMEOUT_S = 30  # a killed run may take that many seconds to end
@@ -28,7 +29,7 @@ def write_lock(file: Path, command: str) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        print(f"{command}: waiting for a lock held by another run: {_holder(file)}", flush=True)
+        echo(f"{command}: waiting for a lock held by another run: {_holder(file)}")
         try:
             lock.acquire(timeout=TIMEOUT_S)
         except Timeout:

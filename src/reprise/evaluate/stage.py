@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset
 
 from reprise.core.config import PARAMS, Recipe, Task
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, atomic_file, read_json, write_json
 from reprise.core.paths import METRICS, PLOTS, PREDICTIONS
@@ -38,7 +39,7 @@ def evaluate(recipe: Recipe, *, cpu: bool, check: Callable[[], None] = lambda: N
     task, config = recipe.task, recipe.evaluate
     examples = _load_labeled_split(config.split, task.kind)
     torch.use_deterministic_algorithms(True)
-    print(f"evaluate: predict {len(examples)} examples of the {config.split} split", flush=True)
+    echo(f"evaluate: predict {len(examples)} examples of the {config.split} split")
     logits = load_predictor(recipe, cpu=cpu)(drop_text_columns(examples))
 
     predictions, references = task.kind.decode(logits), np.asarray(examples["label"])

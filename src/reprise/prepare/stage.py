@@ -11,6 +11,7 @@ import numpy.typing as npt
 from datasets import Dataset
 
 from reprise.core.config import PARAMS, LocalDataset, Split, Task
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, scratch_dir, sha256, write_json
 from reprise.core.paths import PREPARED, PRETRAINED, RAW
@@ -78,7 +79,7 @@ def prepare(
                 written.append(write_tokenized(part, file, tokenizer, max_length, name=name))
             columns[split] = {key: np.concatenate([part[key] for part in written]) for key in written[0]}
             stats["splits"][split] = _split_stats(columns[split], files, task, max_length)
-            print(f"prepare: {split}: {len(rows)} examples", flush=True)
+            echo(f"prepare: {split}: {len(rows)} examples")
         stats |= _compare_texts(columns, task)
         stats["warnings"] = warnings + find_warnings(
             stats,
@@ -88,7 +89,7 @@ def prepare(
             unknown_token="" if unknown_token_id(tokenizer) is None else str(tokenizer.unk_token),
         )
         for warning in describe_warnings(stats):
-            print(f"prepare: warning: {warning}", flush=True)
+            echo(f"prepare: warning: {warning}")
         write_json(stats_path(partial), stats)
         check()
 
@@ -141,7 +142,7 @@ def _load_splits(task: Task, raw: Path, cache: Path) -> tuple[dict[str, Dataset]
 
 def _standard_tables(task: Task, raw: Path, cache: Path) -> tuple[dict[str, Dataset], list[dict[str, Any]]]:
     """Bring each raw table to standard columns, without rows that have no text; and warnings about the tables."""
-    print(f"prepare: read {raw}", flush=True)
+    echo(f"prepare: read {raw}")
     tables = read_tables(raw, cache)
     for table in tables:
         check_columns(table, task)
@@ -156,7 +157,7 @@ def _split_table(rows: Dataset, split: Split) -> dict[str, Dataset]:
     """Split one table in three; rows that share a text or a value of `group_by` stay together."""
     if len(rows) == 0:
         raise UserError("no row is left", file=PARAMS, key="task.filter")
-    print(f"prepare: split {len(rows)} rows", flush=True)
+    echo(f"prepare: split {len(rows)} rows")
     texts = _text_hashes(rows, TEXT_COLUMNS, each=True)
     keys = [texts] if split.group_by is None else [texts, _text_hashes(rows, ("group",))]
     side = assign_splits(

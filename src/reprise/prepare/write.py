@@ -14,6 +14,7 @@ from datasets import Dataset, Features, List, Value
 from tqdm import tqdm
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from reprise.core.display import echo
 from reprise.data.mmap import drop_mapped_pages
 from reprise.data.tokenization import tokenize
 from reprise.prepare.columns import TEXT_COLUMNS
@@ -120,4 +121,4 @@ def iter_batches(rows: Dataset, name: str) -> Iterator[pa.Table]:
             if bar.disable and now - last_line > LOG_EVERY_S:
                 last_line = now
                 left = tqdm.format_interval((now - start) / done * (len(rows) - done))
-                print(f"prepare: {name}: {done} of {len(rows)} rows, {left} left", flush=True)
+                echo(f"prepare: {name}: {done} of {len(rows)} rows, {left} left")

@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_file, read_json
 from reprise.core.paths import PREPARED
@@ -42,10 +43,10 @@ def report(selectors: Sequence[str], page: Path) -> None:
     parents = parents_of([run.commit for run in runs if run.commit])
     if None in by_commit:
         for change in read_made("the workspace's results were made").changes:
-            print(f"report: {change}")
+            echo(f"report: {change}")
     for run in runs:
         for path in run.result.edited:
-            print(f"report: {run.name}: {describe_edited(path)}")
+            echo(f"report: {run.name}: {describe_edited(path)}")
     report_runs = [
         load_report_run(run, parents) for run in tqdm(runs, desc="report: read", unit=" runs", delay=2, leave=False)
     ]
@@ -70,7 +71,7 @@ def report(selectors: Sequence[str], page: Path) -> None:
     with atomic_file(page) as partial:
         partial.write_text(text, encoding="utf-8")
     install_offline_template()
-    print(f"report: {len(runs)} runs, {len(text.encode()) / 1e6:.1f} MB, saved to {page.absolute().as_uri()}")
+    echo(f"report: {len(runs)} runs, {len(text.encode()) / 1e6:.1f} MB, saved to {page.absolute().as_uri()}")
 
 
 def prepared_stats(result: RunResult) -> dict[str, Any] | None:

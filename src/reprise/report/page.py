@@ -1,7 +1,7 @@
 """Render the report to one HTML file that works offline.
 
 Three measures prevent texts of the data from acting as markup: Jinja escapes every value, JSON in the page is written
-without `<`, and the page's content security policy allows no requests and only the two scripts with the listed digests.
+without `<`, and the page's content security policy allows no requests and only the scripts with the listed digests.
 """
 
 import base64
@@ -30,7 +30,7 @@ def render(context: ReportContext) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.filters["format_value"] = format_value
-    scripts = [vega(), (HERE / "report.js").read_text(encoding="utf-8")]
+    scripts = [vega(), *((HERE / name).read_text(encoding="utf-8") for name in ("names.js", "report.js"))]
     return environment.get_template("template.html").render(
         asdict(context),
         styles=Markup((HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704  a file of this package

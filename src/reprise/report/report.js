@@ -4,7 +4,7 @@
   const byId = (id) => document.getElementById(id);
   const readJson = (id) => JSON.parse(byId(id).textContent);
   const { runs, groups, lengths, balance, sweeps, chosen: initial } = readJson("content");
-  const specs = readJson("charts");
+  const specs = JSON.parse(byId("charts").textContent, keepApart);
   const MAX_RUNS = 8; // runs in one chart
   const MAX_ROWS = 100; // rows of the table until "Show all": browsers lay out thousands of cells slowly
 
@@ -34,6 +34,7 @@
   });
   const fixedRows = (rows, columns) => ({ rows: () => rows, columns });
   const selectedOption = (id) => byId(id)?.value;
+  const own = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined);
 
   const charts = {
     loss: curve("loss", "mean loss"),
@@ -49,7 +50,7 @@
     pr: {
       rows: () =>
         forChosen((run) =>
-          toRows(run, runs[run].pr[selectedOption("label")] ?? {}).map((row, order) => ({ ...row, order })),
+          toRows(run, own(runs[run].pr, selectedOption("label")) ?? {}).map((row, order) => ({ ...row, order })),
         ),
       columns: { run: "run", recall: "recall", precision: "precision" },
     },
@@ -132,8 +133,9 @@
   async function drawNow(figure, spec, chart) {
     if (!figure.isConnected) return;
     const plot = figure.querySelector(".plot");
-    const rows = chart.rows();
-    tabulate(figure, rows, chart.columns);
+    const shown = chart.rows();
+    tabulate(figure, shown, chart.columns);
+    const rows = JSON.parse(JSON.stringify(shown), keepApart);
     plot.classList.toggle("nothing", rows.length === 0);
     if (rows.length === 0) {
       views.get(plot)?.finalize();

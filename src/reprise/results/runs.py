@@ -2,7 +2,6 @@
 
 import functools
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import Literal
 import pandas as pd
 from tqdm import tqdm
 
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.paths import PREDICTIONS
 from reprise.results.diff import replicate_key
@@ -171,7 +171,7 @@ def all_experiments() -> list[Run]:
         try:
             runs.append(experiment_run(experiment))
         except UserError as error:
-            print(f"skipped: {error}", file=sys.stderr)
+            echo(f"skipped: {error}", err=True)
     return runs
 
 

@@ -38,7 +38,7 @@ class Regression:
     limits: str = "It predicts a number for every text, even if the text is out of scope."
 
     def describe(self, label_column: str) -> str:
-        return f"predict the number `{label_column}`"
+        return f"predict the number {label_column}"
 
     def parse_label(self, value: Any, split: str) -> float:
         try:

@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from reprise.core.config import Recipe, to_dict
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import fsync, fsync_tree, sha256, write_json
 from reprise.core.paths import PREPARED, PRETRAINED
@@ -245,7 +246,7 @@ class CheckpointManager:
     def log_main(self, line: str) -> None:
         """Print a line once for all ranks."""
         if self.world.is_main_process:
-            print(line, flush=True)
+            echo(line)
 
 
 def list_checkpoints(folder: Path) -> list[str]:

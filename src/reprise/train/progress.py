@@ -5,6 +5,8 @@ import time
 
 from tqdm import tqdm
 
+from reprise.core.display import echo
+
 LOG_EVERY_S = 5.0
 # What matters least stands last, where a narrow terminal cuts.
 BAR = "{desc}|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
@@ -42,10 +44,9 @@ class Progress:
         if self.bar.disable and self.enabled and now - self.last_line > LOG_EVERY_S:
             self.last_line = now
             left = tqdm.format_interval(elapsed / steps_done * (self.total_steps - steps_done))
-            print(
+            echo(
                 f"train: epoch {self.epoch(steps_done)}/{self.epochs}, step {steps_done}/{self.total_steps}, "
                 f"loss {loss:.3f}, {examples_per_second:.0f} examples/s, {left} left",
-                flush=True,
             )
 
     def show_validation(self, epoch: int, scores: dict[str, float]) -> None:

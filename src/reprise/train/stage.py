@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from reprise.core.config import PARAMS, Recipe, Train
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import scratch_dir
 from reprise.core.paths import PREPARED, PRETRAINED
@@ -69,10 +70,9 @@ def launch(
             expected = f"the results of the stages before train: run `{command}`"
             raise UserError("not found", file=needed, expected=expected)
     if recipe.train.precision == "bf16" and device == "cpu" and not has_bf16(Path("/proc/cpuinfo")):
-        print(
+        echo(
             "train: this processor has no bf16 instructions: the result is the recipe's, but expect it to take several "
             "times longer; fp32 is faster here: dvc exp run -S train.precision=fp32",
-            flush=True,
         )
     try:
         if processes * config.nodes == 1 and not config.max_restarts:
@@ -82,7 +82,7 @@ def launch(
         else:
             spawn_workers(processes, device, profile, config)
     except TrainingInterrupted as interrupted:
-        print(f"reprise train: {interrupted}", file=sys.stderr)
+        echo(f"reprise train: {interrupted}", err=True)
         sys.exit(128 + interrupted.signal)
 
 
@@ -105,8 +105,10 @@ def check_launch(recipe: Recipe, hardware: str, config: LaunchConfig) -> int:
         raise UserError(f"got {processes}", key="--processes", expected=f"at most one per GPU, here {count_gpus()}")
     validate_engine(recipe.train, device, processes, config.nodes)
     for name in recipe.run.trackers:
-        if installed_version(name) is None:  # the locks contain none
-            expected = f"it beside the locked software: pip install {name}"
+        # MLflow's client has all that is used; trackio has no lock.
+        if not any(installed_version(each) for each in (name, f"{name}-skinny")):
+            lock = "--no-deps --require-hashes -r docker/cpu/trackers.txt"
+            expected = f"it beside the locked software: pip install {name if name == 'trackio' else lock}"
             raise UserError(f"{name} is not installed", file=PARAMS, key="run.trackers", expected=expected)
     return processes
 
@@ -166,7 +168,7 @@ def spawn_workers(processes: int, device: str, profile: Path, config: LaunchConf
         environment["ACCELERATE_USE_CPU"] = "1"
     launcher = torchrun_args(processes, config)
     if config.nodes > 1:
-        print(f"train: host {config.node_rank} of {config.nodes}, rendezvous at {config.rendezvous}", flush=True)
+        echo(f"train: host {config.node_rank} of {config.nodes}, rendezvous at {config.rendezvous}")
     if device == "xla":
         launcher = ["accelerate.commands.launch", "--tpu", "--config_file", str(profile)]
     with scratch_dir("train") as folder, handle_signals() as stop:
@@ -196,10 +198,10 @@ def spawn_workers(processes: int, device: str, profile: Path, config: LaunchConf
         raise TrainingInterrupted(stop_message, stop.signal or signal.SIGTERM)
     if code:
         where = f" on {config.nodes} hosts" if config.nodes > 1 else ""
-        print(
+        echo(
             f"reprise train: one of {world_size} processes{where} failed or was lost; its error is printed above, and "
             "the same command resumes from the last checkpoint",
-            file=sys.stderr,
+            err=True,
         )
         sys.exit(max(code, 1))
 

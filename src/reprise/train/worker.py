@@ -15,6 +15,7 @@ from accelerate import PartialState
 
 from reprise.core.config import Recipe
 from reprise.core.crash import report_exception
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir
 from reprise.core.lock import write_lock
@@ -87,10 +88,9 @@ def train_rank(recipe: Recipe, world: PartialState, stop: StopRequest, check: Ca
     rows, validation = ShardedDataset(split_shards("train")), drop_text_columns(load_split("validation"))
     is_main_process, run = world.is_main_process, checkpoint_dir(ingredients)
     if is_main_process:  # not world.print, which prints nothing on XLA's CPU device
-        print(
+        echo(
             f"train: {recipe.model.name} on {len(rows)} examples, {world.device}, {recipe.train.precision}, "
             f"processes: {world.num_processes}, threads: {torch.get_num_threads()}",
-            flush=True,
         )
     with run_dir(run) if is_main_process else nullcontext():
         with atomic_dir(FINAL_MODEL) if is_main_process else nullcontext(FINAL_MODEL) as model_dir:
@@ -162,12 +162,12 @@ def main() -> None:
         except (RankMismatchError, InputChangedError) as error:
             write_message(worker_env.error_file, str(error))
         except UserError as error:
-            print(f"reprise: error: {error}", file=sys.stderr)
+            echo(f"reprise: error: {error}", err=True)
             sys.exit(2)
         except Exception as error:
             if not is_peer_failure(error):
                 sys.exit(report_exception(error))
-            print(f"train: another process or its host is lost: {str(error).splitlines()[0]}", file=sys.stderr)
+            echo(f"train: another process or its host is lost: {str(error).splitlines()[0]}", err=True)
             sys.exit(1)
         PartialState().destroy_process_group()  # an interrupted run still has it, and could abort at exit
 

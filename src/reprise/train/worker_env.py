@@ -5,11 +5,11 @@ error of all ranks goes to the error file. Each worker locks the liveness file w
 """
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from reprise.core.display import echo
 from reprise.train.distributed.launch_config import LaunchConfig
 
 WORLD_SIZE = "REPRISE_WORLD_SIZE"
@@ -55,7 +55,7 @@ class WorkerEnv:
 def write_message(file: Path | None, message: str) -> None:
     """Write a message for the launcher; without a file, print it to stderr."""
     if file is None:
-        print(message, file=sys.stderr, flush=True)
+        echo(message, err=True)
     else:
         file.write_text(message, encoding="utf-8")
 
