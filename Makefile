@@ -2,10 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3.11
 VENV := .venv
 LOCKS := docker/cpu
-INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 # Commands run with the programs of the virtual environment, as after `source .venv/bin/activate`.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -59,7 +57,7 @@ help:  ## List the targets
 	  /^(\$$\(addprefix )?[a-z][^:]*:.*## / { sub(/^\$$\(addprefix /, "", $$1); sub(/,.*/, "{" kinds "}", $$1); \
 	  printf "  make %-27s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.installed  ## Create .venv from the hash locks in docker/cpu
+setup: $(VENV)/.installed  ## Create .venv from the hash locks in docker/cpu, with uv or pip (PYTHON=… TORCH_INDEX=…)
 
 train: setup  ## Run the recipe in params.yaml (TASK=… MODEL=… TRAIN=… of the catalog; ARGS="-S …": experiment; PROCESSES=2)
 	@bash -ec "$$RUN" make "$$TASK" "$$MODEL" "$$TRAIN" "$$ARGS"
@@ -170,7 +168,7 @@ lint: $(VENV)/.dev lint-words lint-kubernetes lint-ci lint-docs  ## Check style,
 	ruff check .
 	ruff format --check .
 	mypy
-	shellcheck docker/run docker/check-reproducible docker/make-test-base deploy/kubernetes/train.sh deploy/slurm/train.sbatch .ci/run
+	shellcheck docker/run docker/check-reproducible docker/make-test-base docker/make-venv deploy/kubernetes/train.sh deploy/slurm/train.sbatch .ci/run
 	hadolint docker/Dockerfile
 
 # Words of an earlier private vocabulary, each with the term to use: CONTRIBUTING.md, "Words".
@@ -200,50 +198,46 @@ format: $(VENV)/.dev  ## Format the code
 
 # torch itself is locked in torch.txt. The CPU lock comes first, because the other hardware takes its versions from it.
 GLIBC := x86_64-manylinux_2_
-LOCK := $(CURDIR)/.venv-tools/bin/uv pip compile --quiet --generate-hashes --no-header --no-emit-package torch --python-version 3.11
+LOCK := $(CURDIR)/.venv-tools/bin/uv pip compile --quiet --generate-hashes --no-header --no-emit-package torch --python-version
 lock: .venv-tools/.installed  ## Update the hash locks of all hardware from docker/*/*.in
-	cd docker/cpu && $(LOCK) --python-platform $(GLIBC)28 --overrides overrides.txt requirements.in -o requirements.txt
+	cd docker/cpu && $(LOCK) 3.11 --python-platform $(GLIBC)28 --overrides overrides.txt requirements.in -o requirements.txt
 	cd docker/cpu && set -e; for group in dev docs tools trackers; do \
-	  $(LOCK) --python-platform $(GLIBC)28 $$group.in -o $$group.txt; done
-	cd docker/cuda && $(LOCK) --python-platform $(GLIBC)28 requirements.in -o requirements.txt
-	cd docker/tpu && $(LOCK) --python-platform $(GLIBC)31 requirements.in -o requirements.txt
+	  $(LOCK) 3.11 --python-platform $(GLIBC)28 $$group.in -o $$group.txt; done
+	cd docker/cuda && $(LOCK) 3.11 --python-platform $(GLIBC)28 requirements.in -o requirements.txt
+	cd docker/tpu && $(LOCK) 3.11 --python-platform $(GLIBC)31 requirements.in -o requirements.txt
+	@# Without a marker: the same versions and hashes are the solution for every supported Python and architecture.
+	@cd docker/cpu && check=$$(mktemp) && for python in $$(sed -n 's/^python: //p' hardware.yaml); do for machine in x86_64 aarch64; do \
+	  for lock in requirements dev docs; do cp $$lock.txt $$check; \
+	    $(LOCK) $$python --python-platform $$machine-manylinux_2_28 --overrides overrides.txt $$lock.in -o $$check; \
+	    diff <(grep -v '^ *#' $$lock.txt) <(grep -v '^ *#' $$check) || { \
+	      echo "make lock: $$lock.txt is not the solution for Python $$python on $$machine" >&2; exit 1; }; \
+	  done; done; done; rm $$check
 
 audit: setup .venv-tools/.installed  ## Check the locked packages for known vulnerabilities and for their licences
 	@$(VENV)/bin/python docker/audit.py
 
 # uv and pip-audit, apart from what trains.
-.venv-tools/.installed: docker/cpu/tools.txt
-	@$(PYTHON) -m venv .venv-tools
-	@.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+.venv-tools/.installed: docker/cpu/tools.txt | $(VENV)/.installed
+	@$(VENV)/bin/python -m venv --without-pip .venv-tools
+	@$(VENV)/bin/python -m pip --python .venv-tools/bin/python install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
 clean:  ## Remove virtual environments, caches of tools and reports; keep data, models and DVC's cache
 	rm -rf .dvc/tmp/verify && git worktree prune
 	rm -rf $(VENV) .venv-xla .venv-tools .pytest_cache .mypy_cache .ruff_cache .coverage* dvc_plots report site build src/*.egg-info
 
+# An environment whose Python was removed, or is not the one that PYTHON names, is created again.
+VERSION := -I -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+STALE = $(shell test -x $(VENV)/bin/python || echo stale)$(if $(PYTHON),$(shell \
+  test -d $(VENV)/lib/python$$($(PYTHON) $(VERSION) 2> /dev/null) || echo stale))
+
+stale:
+
 # The stamps are written last, so that an interrupted set-up starts again.
-$(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml
-	@echo "setup: $(VENV) from the hash locks in $(LOCKS), minutes the first time"
-	@$(PYTHON) -m venv $(VENV)
-	@echo "setup: 1/3 PyTorch"
-	@$(INSTALL) --require-hashes -r $(LOCKS)/torch.txt
-	@echo "setup: 2/3 $$(grep -c '^[a-z]' $(LOCKS)/requirements.txt) packages"
-	@# The locked pip and setuptools first: they build packages without a wheel; an isolated build would download others.
-	@awk '/^[a-z]/ { tool = /^(pip|setuptools)==/ } tool' $(LOCKS)/requirements.txt > $(VENV)/tools.txt
-	@$(INSTALL) --require-hashes -r $(VENV)/tools.txt
-	@$(INSTALL) --require-hashes --no-build-isolation -r $(LOCKS)/requirements.txt
-	@echo "setup: 3/3 reprise itself"
-	@$(INSTALL) --no-build-isolation --editable .
-	@$(VENV)/bin/python -m pip check
-	@$(VENV)/bin/python -m reprise.report.dvc_plots
+$(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml $(if $(STALE),stale)
+	@docker/make-venv $(VENV) $(LOCKS)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.installed $(LOCKS)/dev.txt
-	@echo "setup: $$(grep -c '^[a-z]' $(LOCKS)/dev.txt) packages for tests and lint"
-	@$(INSTALL) --require-hashes -r $(LOCKS)/dev.txt
-	@touch $@
-
-$(VENV)/.docs: $(VENV)/.installed docker/cpu/docs.txt
-	@echo "setup: $$(grep -c '^[a-z]' docker/cpu/docs.txt) packages for the documentation"
-	@$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes -r docker/cpu/docs.txt
+$(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: $(VENV)/.installed $(LOCKS)/%.txt
+	@docker/make-venv --add $(VENV) $(LOCKS)/$*.txt
 	@touch $@

@@ -3,12 +3,14 @@
 import ast
 import re
 import sys
+import tomllib
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -104,6 +106,7 @@ def test_every_locked_line_is_one_version_with_at_least_one_hash(lock: Path) -> 
     for name, pin in locked.items():
         assert [(only.operator, "*" in only.version) for only in pin.requirement.specifier] == [("==", False)], name
         assert pin.hashes, f"{name} has no hash"
+        assert pin.requirement.marker is None, f"{name} is not for every Python and architecture"
         assert [digest for digest in pin.hashes if not re.fullmatch("sha256:[0-9a-f]{64}", digest)] == [], name
 
 
@@ -147,6 +150,15 @@ def test_packages_common_with_the_cpu_have_equal_versions_and_hashes(hardware: P
     mismatches = [name for name in shared if here[name].version != cpu[name].version]
     assert mismatches == []
     assert [name for name in shared if set(here[name].hashes) != set(cpu[name].hashes)] == []
+
+
+@pytest.mark.parametrize("hardware", HARDWARE_DIRS, ids=name_of)
+def test_torch_has_a_hash_for_every_supported_python_and_architecture(hardware: Path) -> None:
+    (pythons,) = re.findall(r"^python: (.+)$", (hardware / "hardware.yaml").read_text(), flags=re.MULTILINE)
+    architectures = 1 if hardware.name == "tpu" else 2
+    assert len(pins(hardware / "torch.txt")["torch"].hashes) == len(pythons.split()) * architectures
+    supported = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert all(SpecifierSet(supported).contains(python) for python in pythons.split())
 
 
 def test_torch_xla_has_the_minor_version_of_the_torch_for_the_tpu() -> None:

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from tiny import ROOT, Run
 
 HARDWARE_DIRS = sorted(lock.parent.name for lock in (ROOT / "docker").glob("*/torch.txt"))
-FACTS = ("device_files", "no_device", "gpus", "options", "variable")  # of hardware.yaml, all optional
+FACTS = ("device_files", "no_device", "gpus", "options", "python", "variable")  # of hardware.yaml, all optional
 HARDWARE = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}  # suffix of a target: folder in docker/
 IDENTITY = {  # the git configuration of a caller with a name and an e-mail address
     "GIT_CONFIG_COUNT": "2",
