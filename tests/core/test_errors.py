@@ -16,3 +16,13 @@ def test_parts_that_an_error_does_not_have_leave_no_trace() -> None:
 
 def test_control_characters_of_a_file_are_spelled_out() -> None:
     assert str(UserError("got 'a\nb\x1b[31m'", key="task\r")) == r"task\r: got 'a\nb\x1b[31m'"
+
+
+def test_a_line_is_readable_whatever_its_parts_hold_and_the_error_has_them_whole() -> None:
+    error = UserError(
+        f"unknown label {'x' * 9000!r}", file="rows.csv", key="row 1", expected=", ".join(["label"] * 9000)
+    )
+    assert str(error).startswith("rows.csv: row 1: unknown label 'xxx")
+    assert str(error).count("…") == 2
+    assert len(str(error)) < 1100
+    assert len(error.problem) > 9000
