@@ -4,7 +4,6 @@ from pathlib import Path
 
 from reprise.core.display import printable
 
-
 MAX_PART_CHARS = 500  # of a problem, a key or an expectation in the line
 
 
