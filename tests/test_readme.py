@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reprise.commands.summary import NEXT_COMMANDS
+from reprise.commands.summary import next_commands
 from tiny import ROOT, Run, committed
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,7 +32,7 @@ def test_its_numbers_are_the_committed_metrics() -> None:
 
 
 def test_its_summary_ends_with_the_commands_that_the_command_prints() -> None:
-    assert "\n".join(f"  {command:<42} {meaning}" for command, meaning in NEXT_COMMANDS) in README
+    assert "\n".join(f"  {command:<42} {meaning}" for command, meaning in next_commands(["text"])) in README
 
 
 def documented_targets() -> set[str]:

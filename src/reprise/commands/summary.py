@@ -1,5 +1,6 @@
 """Print the metrics of the last run, and the recipe catalog."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -16,12 +17,22 @@ from reprise.results.run import describe_edited, edited_outputs, folder_reader
 from reprise.results.workspace import read_made
 from reprise.tasks.metrics.registry import display_name
 
-NEXT_COMMANDS = (
-    ("dvc metrics diff", "compare the metrics with the last commit's"),
-    ("dvc plots show", "draw curves, confusion matrix and calibration"),
-    ("dvc exp run -S train.learning_rate=3e-5", "try another value; compare with `dvc exp show`"),
-    ("reprise compose", "list the tasks and models of the recipe catalog"),
-)
+
+def next_commands(text_columns: Sequence[str]) -> list[tuple[str, str]]:
+    """Return commands to try next, each with what it does.
+
+    Args:
+        text_columns: of the task: one, or two for pairs of texts.
+    """
+    texts = '"A quiet, moving film."' if len(text_columns) == 1 else '"A text" "Another"'
+    return [
+        (f"reprise predict {texts}", "use the model"),
+        ("make verify", "reproduce the committed result from scratch and grade it"),
+        ("dvc metrics diff", "compare the metrics with the last commit's"),
+        ("dvc plots show", "draw curves, confusion matrix and calibration"),
+        ("dvc exp run -S train.learning_rate=3e-5", "try another value; compare with `reprise runs`"),
+        ("reprise compose", "list the tasks and models of the recipe catalog"),
+    ]
 
 
 def print_summary(metrics: Path = METRICS) -> None:
@@ -75,7 +86,7 @@ def print_summary(metrics: Path = METRICS) -> None:
         f"{speed['examples_per_second']:.0f} examples/s in training."
     )
     console.print(Text(f"The model is saved to {FINAL_MODEL}/.\n\nWhat to try next:"))
-    for command, meaning in NEXT_COMMANDS:
+    for command, meaning in next_commands(recipe.task.text_columns):
         console.print(f"  {command:<42} {meaning}", soft_wrap=True)
 
 
