@@ -226,7 +226,9 @@ def environment_page(root: Path) -> str:
 
 def make_page(root: Path) -> str:
     """List the targets of the Makefile with their help."""
-    listed = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=root, capture_output=True, text=True, check=True
+    ).stdout
     found = re.findall(r"^  make (\S+) +(.*)$", listed, flags=re.MULTILINE)
     rows: Rows = [(f"`make {name}`", meaning) for name, meaning in found]
     return f"# Make targets\n\n`make help` prints this list.\n\n{table(('target', 'what it does'), rows)}\n"

@@ -206,10 +206,12 @@ def test_a_flipped_bit_in_the_cache_is_never_identical_and_the_object_is_named(
     assert state(repo_copy, run) == before
 
 
-def test_a_folder_below_the_root_is_refused(trained_repo: Path, run: Run) -> None:
-    failed = run(trained_repo / "src", "reprise", "verify", code=2)
+def test_a_project_in_a_folder_of_another_repository_is_refused(tmp_path: Path, run: Run) -> None:
+    run(tmp_path, "git", "init", "-q")
+    (tmp_path / "project/.dvc").mkdir(parents=True)
+    failed = run(tmp_path / "project", "reprise", "verify", code=2)
     (line,) = failed.stderr.splitlines()
-    assert line.startswith("reprise: error: src/: expected ")
+    assert line.startswith("reprise: error: project/: expected ")
     assert not failed.stdout
 
 

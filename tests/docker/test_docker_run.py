@@ -479,12 +479,12 @@ def test_the_image_is_labelled_with_its_commit_and_dirty_if_its_inputs_were_edit
 
 
 def test_train_runs_the_requested_commands_in_the_image(docker: Machine) -> None:
-    docker.run("make", "train-cpu", "TASK=mrpc", "MODEL=bert-base-uncased", "ARGS=-S train.epochs=3")
+    docker.run("make", "train-cpu", "TASK=mrpc", "MODEL=bert-base-uncased", "TRAIN=lora", "ARGS=-S train.epochs=3")
     call = docker.last("run")
     program, option, script, *arguments = call[call.index("reprise:cpu") + 1 :]
     assert (program, option) == ("bash", "-ec")
     assert "dvc exp run" in script  # tests/test_makefile.py runs it
-    assert arguments == ["make", "mrpc", "bert-base-uncased", "-S train.epochs=3"]
+    assert arguments == ["make", "mrpc", "bert-base-uncased", "lora", "-S train.epochs=3"]
 
 
 @pytest.mark.parametrize("kind", HARDWARE)
@@ -499,7 +499,9 @@ def test_shell_opens_a_shell_in_the_image_of_the_hardware(docker: Machine, kind:
 
 def test_every_hardware_folder_has_targets() -> None:
     assert sorted(HARDWARE.values()) == HARDWARE_DIRS
-    helped = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    helped = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     targets = {f"{verb}-{kind}" for verb in ("train", "shell", "image", "check-image") for kind in HARDWARE}
     listed = re.findall(r"([a-z-]+)-\{cpu,gpu,tpu\}", helped)
     assert targets == {f"{verb}-{kind}" for verb in listed for kind in HARDWARE}

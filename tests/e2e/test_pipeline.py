@@ -261,7 +261,7 @@ def test_params_and_metrics_are_compared(repo_copy: Path, run: Run) -> None:
     assert change == ("train.learning_rate", {"old": 5e-3, "new": 1e-3, "diff": pytest.approx(-4e-3)})
     assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment", "train", "evaluate"]
     shown = json.loads(run(repo_copy, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
-    assert set(shown) == {f"metrics/{name}.json" for name in ("train", "evaluate")}
+    assert set(shown) == {f"metrics/{name}.json" for name in ("preflight", "train", "speed", "provenance", "evaluate")}
     compared = json.loads(run(repo_copy, "dvc", "metrics", "diff", "--json").stdout)
     assert "ece" in compared["metrics/evaluate.json"]
 

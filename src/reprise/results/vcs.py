@@ -52,11 +52,11 @@ def resolve_commit(revision: str) -> str:
     """Return the full hash of a revision; the current folder must be the repository's root.
 
     Raises:
-        UserError: git does not find the revision, or the current folder is below the root.
+        UserError: git does not find the revision, or the current folder is below the root of its repository.
     """
     subfolder = try_output("git", "rev-parse", "--show-prefix")
     if subfolder:
-        raise UserError(file=subfolder, expected="to be run in the repository's root, not below it")
+        raise UserError(file=subfolder, expected="the project to be the root of its git repository")
     commit = try_output("git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if not commit:
         raise UserError(key=revision, expected="a commit of this git repository: a branch, a tag or a hash")
