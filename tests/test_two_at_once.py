@@ -29,7 +29,7 @@ LIGHT = {
 }
 HEAVY = {"verify": "", "seed-noise": "", "parity": "--engines --steps 2"}
 OFFLINE = {"PIP_NO_INDEX": "1"}  # the composed recipe has its data in the package index
-DEFAULT = {("prepare", "evaluate"), ("train", "export")}
+DEFAULT = {("prepare", "evaluate")}
 PAIRS = [
     pytest.param(*pair, marks=[] if pair in DEFAULT else pytest.mark.full, id="-".join(pair))
     for pair in [
@@ -81,7 +81,7 @@ def test_two_commands_at_once_are_as_one_after_the_other(
 
 
 @pytest.mark.parametrize(
-    "other", ["compose", "train", *(pytest.param(name, marks=pytest.mark.full) for name in LIGHT if name != "train")]
+    "other", ["compose", *(pytest.param(name, marks=pytest.mark.full) for name in LIGHT)]
 )
 def test_recipe_composed_while_a_command_runs_is_complete(repo_copy: Path, run: Run, other: str) -> None:
     arguments = {"compose": "seed=44"} | LIGHT

@@ -129,6 +129,7 @@ def test_another_learning_rate_is_different_and_losses_diverge_at_its_first_effe
     assert "Differs: parameter: train.learning_rate: 0.005 → 0.0005" in done.stdout
 
 
+@pytest.mark.full
 def test_an_edited_metric_is_the_only_different_output(repo_copy: Path, run: Run) -> None:
     file = repo_copy / EVALUATION
     edited = re.sub(r'"accuracy": [\d.]+', '"accuracy": 0.995', file.read_text(encoding="utf-8"), count=1)
@@ -188,7 +189,7 @@ def test_a_commit_that_cannot_be_verified_is_refused_in_one_line(
     assert line.startswith(f"reprise: error: {parts}")
 
 
-@pytest.mark.parametrize("path", ["data/raw", "models/pretrained"])
+@pytest.mark.parametrize("path", ["data/raw", pytest.param("models/pretrained", marks=pytest.mark.full)])
 def test_a_flipped_bit_in_the_cache_is_never_identical_and_the_object_is_named(
     repo_copy: Path, run: Run, path: str
 ) -> None:

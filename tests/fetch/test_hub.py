@@ -265,7 +265,7 @@ def test_a_file_that_rots_in_the_clients_cache_is_refused(
     assert message.startswith(f"{rotten.resolve()}: task.source: tiny/pairs lists mrpc/test-00000-of-00001.parquet ")
 
 
-@pytest.mark.parametrize("how", ["closed", "reset"])
+@pytest.mark.parametrize("how", ["closed", pytest.param("reset", marks=pytest.mark.full)])
 def test_a_broken_download_leaves_no_partial_output_and_succeeds_later(
     refuse: Refuse, fetch: Fetch, hub: LocalHub, model_files: dict[str, bytes], fast_retries: None, how: str
 ) -> None:

@@ -497,6 +497,7 @@ def test_recipe_edited_while_it_trains_is_refused_and_reverting_the_edit_loses_n
     assert results(workdir) == uninterrupted
 
 
+@pytest.mark.full  # tests/core/test_unchanged.py has the rule
 def test_keys_that_training_does_not_read_may_be_edited_while_it_runs(workdir: Path) -> None:
     write_params(workdir, **EVERY["every 1"])
     with Running(workdir, "reprise", "train") as training:
