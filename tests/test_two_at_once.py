@@ -80,9 +80,7 @@ def test_two_commands_at_once_are_as_one_after_the_other(
     run(folder, "git", "checkout", "-q", "--", "metrics", "dvc.lock")
 
 
-@pytest.mark.parametrize(
-    "other", ["compose", *(pytest.param(name, marks=pytest.mark.full) for name in LIGHT)]
-)
+@pytest.mark.parametrize("other", ["compose", *(pytest.param(name, marks=pytest.mark.full) for name in LIGHT)])
 def test_recipe_composed_while_a_command_runs_is_complete(repo_copy: Path, run: Run, other: str) -> None:
     arguments = {"compose": "seed=44"} | LIGHT
     before = results(repo_copy)
