@@ -62,6 +62,8 @@ def fsck() -> bool:
 def all_findings(commit: str) -> Iterator[Finding]:
     """Yield the findings as they are made; a bar shows after two seconds."""
     cache, remote = Path(check_output("dvc", "cache", "dir")), bool(try_output("dvc", "remote", "list"))
+    if cache.is_relative_to(Path.cwd()):
+        cache = cache.relative_to(Path.cwd())
     outputs = tracked_outputs()
     for output in tqdm(outputs, desc="fsck", unit=" outputs", delay=2, leave=False, disable=None):
         findings = output_findings(output, cache, commit, remote=remote)
