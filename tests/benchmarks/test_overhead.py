@@ -68,6 +68,7 @@ def test_synthetic_pairs_are_as_long_as_those_of_mrpc_and_always_the_same() -> N
     assert {label for _, _, label in pairs} == {"differently", "alike"}
 
 
+@pytest.mark.full
 def test_prepare_is_timed_in_its_own_process(
     prepared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +103,7 @@ def test_the_work_function_of_each_command_exists() -> None:
         assert callable(getattr(timed_command.import_module(module), name))
 
 
+@pytest.mark.full
 def test_a_failed_command_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="failed") as refused:
         overhead.time_command(tmp_path, "prepare")
@@ -118,6 +120,7 @@ def test_the_minimum_of_several_runs_is_returned(monkeypatch: pytest.MonkeyPatch
     assert overhead.fastest(["anything"], Path(), 3) == 2.0
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("fresh_accelerator_state")
 def test_all_prediction_methods_run_interleaved_on_the_same_rows(prepared_dir: Path, tmp_path: Path) -> None:
     folder = workspaces.make_workspace(tmp_path / "predict", tiny_recipe(), prepared_dir)

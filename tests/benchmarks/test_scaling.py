@@ -64,6 +64,7 @@ def test_gradients_have_four_bytes_per_weight_for_any_dtype_of_the_file(tmp_path
     assert scaling.gradient_bytes(tmp_path) == 4 * 17
 
 
+@pytest.mark.full
 def test_the_link_between_two_processes_is_measured_with_an_all_reduce(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "SIZES", (4096, 65536))
     seconds = scaling.time_all_reduce(2)

@@ -284,6 +284,7 @@ def test_the_gpu_benchmark_without_a_gpu_fails_with_one_line(monkeypatch: pytest
         gpu.main(tiny=False)
 
 
+@pytest.mark.full
 def test_baselines_in_their_own_processes_run_interleaved_on_synthetic_texts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

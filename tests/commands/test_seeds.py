@@ -63,6 +63,7 @@ def test_run_again_it_reuses_every_seed(seeded: tuple[Path, str, str], worse: st
     assert "Running stage" not in output
 
 
+@pytest.mark.full
 def test_a_code_change_makes_another_group(seeded: tuple[Path, str, str], tmp_path: Path, run: Run) -> None:
     folder = Path(shutil.copytree(seeded[0], tmp_path / "repo", symlinks=True))
     with (folder / "src/reprise/train/engines/accelerate.py").open("a", encoding="utf-8") as file:

@@ -191,6 +191,7 @@ def test_a_path_that_is_not_ascii_runs_the_pipeline_and_experiments_in_place(
     assert refused.stderr.startswith(f"reprise: error: {folder}: not an ASCII path; ")
 
 
+@pytest.mark.full
 def test_experiments_need_no_git_identity(repo_copy: Path, run: Run) -> None:
     for key in ("user.name", "user.email"):
         run(repo_copy, "git", "config", "--unset", key)

@@ -64,6 +64,7 @@ def test_an_edited_metric_is_named_of_a_commit_and_of_the_workspace(folder: Path
     assert "edited after the run" in text
 
 
+@pytest.mark.full
 def test_the_command_of_an_experiment_reproduces_it(folder: Path, run: Run) -> None:
     run(folder, "reprise", "report", "HEAD", "second")
     (command,) = re.findall(r"dvc exp run -S seed=43", (folder / "report/index.html").read_text(encoding="utf-8"))
@@ -73,6 +74,7 @@ def test_the_command_of_an_experiment_reproduces_it(folder: Path, run: Run) -> N
     assert run(folder, "dvc", "metrics", "diff", "second", "--targets", "metrics/evaluate.json").stdout == ""
 
 
+@pytest.mark.full
 def test_named_runs_are_shown_once_in_the_given_order(folder: Path, run: Run) -> None:
     run(folder, "reprise", "report", "gentler", "HEAD", "gentler", "--out", "elsewhere/page.html")
     assert [each["name"] for each in page_data(folder / "elsewhere/page.html")["runs"]] == ["gentler", "HEAD"]

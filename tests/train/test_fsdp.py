@@ -183,6 +183,7 @@ def test_sharded_run_resumes_with_any_number_of_ranks(
         np.testing.assert_allclose(curve(workdir)[column], unsharded[column], rtol=1e-5)
 
 
+@pytest.mark.full
 def test_sharded_run_resumes_without_sharding(workdir: Path, train: Train, run: Run) -> None:
     train(**CHANGES)
     unsharded = curve(workdir)

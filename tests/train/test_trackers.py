@@ -142,6 +142,7 @@ def test_recipe_is_flattened_to_numbers_and_strings() -> None:
     assert logged["train.max_steps"] is None
 
 
+@pytest.mark.full
 def test_tracker_that_cannot_start_is_one_line_and_keeps_the_earlier_model(workdir: Path, run: Run) -> None:
     write_params(workdir)
     run(workdir, "reprise", "train")
