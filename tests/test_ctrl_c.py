@@ -31,9 +31,10 @@ def test_ctrl_c_ends_a_stage_at_once(repo_copy: Path, stage: str, moment: float)
         time.sleep(moment)
         running.send(signal.SIGINT)
         code = running.process.wait(timeout=60)
-    assert code in (130, 0), running.stderr  # 0: it had ended
+    # 0: it had ended. The signal itself: Python was ending, where a shell shows 130, too.
+    assert code in (130, 0, -signal.SIGINT), running.stderr
     assert "Traceback" not in running.stderr
-    if code == 130:
+    if code:
         assert re.fullmatch(
             r"(reprise [a-z]+: interrupted; .*\n)?|train: SIGINT: .*\nreprise train: .*\n", running.stderr
         )

@@ -1,6 +1,7 @@
 """Entry point of the command line: `reprise COMMAND` and `python -m reprise COMMAND`."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:  # before a command runs, or after
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while Python ends, libraries would print a traceback
 
 
 if __name__ == "__main__":
