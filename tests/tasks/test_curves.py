@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 from scipy.special import softmax
-from sklearn.metrics import precision_recall_curve
+from sklearn.metrics import classification_report, precision_recall_curve
 
 from reprise.tasks.curves import (
+    MAX_EXAMPLES,
     MAX_POINTS,
     NUM_BINS,
     Numbers,
@@ -15,7 +16,11 @@ from reprise.tasks.curves import (
     calibration_table,
     confusion_pairs,
     expected_calibration_error,
+    per_class_table,
     precision_recall_table,
+    residual_table,
+    worst_classes,
+    worst_confusions,
 )
 
 # Confident and right, confident and wrong, and twice less confident and right.
@@ -34,6 +39,53 @@ def random_rows(rows: int, labels: int, seed: int = 0) -> tuple[Probabilities, N
 def test_confusion_pairs_are_the_actual_and_the_predicted_label_of_each_row() -> None:
     table = confusion_pairs(np.array([0, 2, 1]), np.array([1, 2, 0]), ["bad", "fair", "good"])
     assert table.to_dict("list") == {"actual": ["fair", "good", "bad"], "predicted": ["bad", "good", "fair"]}
+
+
+def test_each_label_has_precision_recall_f1_and_support() -> None:
+    table = per_class_table(np.array([0, 0, 2, 0]), np.array([0, 1, 2, 0]), ["bad", "fair", "good", "absent"])
+    expected = {
+        "label": ["bad", "fair", "good", "absent"],
+        "precision": [2 / 3, np.nan, 1, np.nan],
+        "recall": [1, 0, 1, np.nan],
+        "f1": [4 / 5, 0, 1, np.nan],
+        "support": [2, 1, 1, 0],
+    }
+    assert_frame_equal(table, pd.DataFrame(expected))
+    assert worst_classes(table)["label"].tolist() == ["fair", "bad", "good"]
+
+
+@pytest.mark.parametrize("labels", [2, 20, 150])
+def test_scores_of_each_label_agree_with_scikit_learns_report(labels: int) -> None:
+    probabilities, references = random_rows(2000, labels)
+    names = [f"label {number}" for number in range(labels)]
+    predictions = probabilities.argmax(axis=1)
+    report = classification_report(
+        references, predictions, labels=range(labels), target_names=names, output_dict=True, zero_division=np.nan
+    )
+    for row in per_class_table(predictions, references, names).to_dict("records"):
+        other = report[row["label"]]
+        np.testing.assert_array_equal(
+            [row["precision"], row["recall"], row["f1"], row["support"]],
+            [other["precision"], other["recall"], other["f1-score"], other["support"]],
+        )
+
+
+def test_the_worst_confusions_are_the_most_frequent_with_their_share_of_the_actual_label() -> None:
+    pairs = confusion_pairs(np.array([1, 1, 0, 0, 2, 0]), np.array([0, 0, 0, 1, 1, 2]), ["a", "b", "c"])
+    expected = {"actual": ["a", "c", "b", "b"], "predicted": ["b", "a", "a", "c"], "count": [2, 1, 1, 1],
+                "share": [2 / 3, 1, 1 / 2, 1 / 2]}  # fmt: skip
+    assert_frame_equal(worst_confusions(pairs), pd.DataFrame(expected))
+    assert worst_confusions(pairs[pairs["actual"] == pairs["predicted"]]).empty
+
+
+def test_residuals_are_predicted_minus_actual_and_many_are_spread_over_the_range() -> None:
+    table = residual_table(np.array([2.5, 1.0], np.float32), np.array([2.0, 1.0]))
+    assert table.to_dict("list") == {"actual": [1.0, 2.0], "predicted": [1.0, 2.5], "residual": [0.0, 0.5]}
+    actual = np.random.default_rng(0).permutation(5000).astype(np.float64)
+    many = residual_table(actual, actual)
+    assert len(many) == MAX_EXAMPLES
+    assert many["actual"].iloc[[0, -1]].tolist() == [0, 4999]
+    assert many["actual"].diff().max() <= 6
 
 
 def test_precision_and_recall_of_two_labels_are_those_of_the_positive_one() -> None:

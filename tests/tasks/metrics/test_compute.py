@@ -10,10 +10,10 @@ from scipy import stats
 from sklearn import metrics as sklearn
 
 from reprise.tasks.metrics.compute import compute
-from reprise.tasks.metrics.registry import METRICS, display_name, metric_function
+from reprise.tasks.metrics.registry import display_name, metric_function, metrics_of
 
 # Number of labels with which each metric is tested; 0 means regression.
-LABELS = {name: 3 if metric.task_kind == "classification" else 0 for name, metric in METRICS.items()}
+LABELS = dict.fromkeys(metrics_of("classification"), 3) | dict.fromkeys(metrics_of("regression"), 0)
 POSITIVE = {0: None, 2: 1, 3: None, 5: None}  # id of the positive label, by number of labels
 
 
@@ -44,6 +44,14 @@ def random_rows(labels: int, seed: int) -> tuple[npt.NDArray[Any], npt.NDArray[A
         ("f1", 2, [1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 1, 1, 1, 0], 2 * 2 / (2 * 2 + 1 + 3)),
         # Per label: 1/2, 4/5 and 2/3.
         ("f1", 3, [0, 1, 1, 1, 2, 0], [0, 0, 1, 1, 2, 2], (1 / 2 + 4 / 5 + 2 / 3) / 3),
+        # Two, two and two examples per label, with F1 as above.
+        ("f1_weighted", 3, [0, 1, 1, 1, 2, 0], [0, 0, 1, 1, 2, 2], (1 / 2 + 4 / 5 + 2 / 3) / 3),
+        ("precision", 2, [1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 1, 1, 1, 0], 2 / 3),
+        ("precision", 3, [0, 1, 1, 1, 2, 0], [0, 0, 1, 1, 2, 2], (1 / 2 + 2 / 3 + 1) / 3),
+        ("recall", 2, [1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 1, 1, 1, 0], 2 / 5),
+        ("recall", 3, [0, 1, 1, 1, 2, 0], [0, 0, 1, 1, 2, 2], (1 / 2 + 1 + 1 / 2) / 3),
+        # A third label is predicted and has no examples.
+        ("balanced_accuracy", 3, [0, 0, 2, 1, 1], [0, 0, 0, 0, 1], (1 / 2 + 1) / 2),
         # 2 true positives, 1 false positive, 1 false negative, 2 true negatives.
         ("matthews", 2, [1, 1, 0, 0, 1, 0], [1, 0, 0, 1, 1, 0], 1 / 3),
         ("pearson", 0, [1.0, 2.0, 3.0, 4.0], [2.0, 4.0, 5.0, 9.0], 11 / 130**0.5),
@@ -51,6 +59,10 @@ def random_rows(labels: int, seed: int) -> tuple[npt.NDArray[Any], npt.NDArray[A
         ("spearman", 0, [1.0, 2.0, 3.0, 4.0, 5.0], [5.0, 6.0, 7.0, 80.0, 7.0], 8 / 95**0.5),
         # Errors of 1, 0, 1 and 2.
         ("rmse", 0, [1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 4.0, 2.0], 1.5**0.5),
+        ("mae", 0, [1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 4.0, 2.0], 1.0),
+        # Squared errors of 6, and of 3 around the mean of 2.5.
+        ("r2", 0, [1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 4.0, 2.0], 1 - 6 / 3),
+        ("r2", 0, [1.0, 2.0], [3.0, 3.0], 0.0),
     ],
 )
 def test_a_metric_matches_its_definition(
@@ -74,6 +86,33 @@ def test_classification_metrics_agree_with_scikit_learn(seed: int) -> None:
                 "matthews": sklearn.matthews_corrcoef(references, predictions),
             }
         )
+        names = ["precision", "recall", "balanced_accuracy", "f1_weighted"]
+        assert compute(names, predictions, references, positive=POSITIVE[labels]) == pytest.approx(
+            {
+                "precision": sklearn.precision_score(references, predictions, average=average),
+                "recall": sklearn.recall_score(references, predictions, average=average),
+                "balanced_accuracy": sklearn.balanced_accuracy_score(references, predictions),
+                "f1_weighted": sklearn.f1_score(references, predictions, average="weighted"),
+            }
+        )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_errors_of_numbers_agree_with_scikit_learn(seed: int) -> None:
+    predictions, references = random_rows(0, seed)
+    assert compute(["rmse", "mae", "r2"], predictions, references, positive=None) == pytest.approx(
+        {
+            "rmse": sklearn.root_mean_squared_error(references, predictions),
+            "mae": sklearn.mean_absolute_error(references, predictions),
+            "r2": sklearn.r2_score(references, predictions),
+        }
+    )
+
+
+def test_the_mean_of_the_references_explains_nothing_and_a_worse_one_less() -> None:
+    references = np.array([1.0, 2.0, 6.0])
+    assert compute(["r2"], np.full(3, 3.0), references, positive=None) == {"r2": pytest.approx(0.0)}
+    assert compute(["r2"], np.full(3, 4.0), references, positive=None)["r2"] < 0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -111,7 +150,7 @@ def test_metrics_of_constant_predictions_are_defined(
     assert compute(list(expected), predictions, references, positive=1) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", LABELS)
 def test_the_score_function_agrees_with_the_module(name: str) -> None:
     for labels in {LABELS[name], 2 if LABELS[name] else 0}:
         predictions, references = random_rows(labels, seed=7)

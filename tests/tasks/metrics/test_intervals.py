@@ -16,11 +16,13 @@ from reprise.tasks.metrics.intervals import (
     Values,
     bootstrap_interval,
     macro_f1,
+    macro_precision,
     matrix_interval,
     matthews_of,
+    weighted_f1,
     wilson,
 )
-from reprise.tasks.metrics.registry import METRICS, confidence_interval, metric_function
+from reprise.tasks.metrics.registry import METRICS, confidence_interval, metric_function, metrics_of
 
 # Accuracy and examples: near the border, and far from it.
 CASES = [(0.97, 40), (0.85, 200)]
@@ -129,7 +131,7 @@ def test_the_bootstrap_of_a_correlation_covers_it() -> None:
 
 
 @pytest.mark.parametrize("labels", [2, 3])
-@pytest.mark.parametrize("name", ["accuracy", "f1", "matthews"])
+@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].task_kind == "classification"])
 def test_the_interval_of_perfect_predictions_has_a_width(name: str, labels: int) -> None:
     references = np.arange(24) % labels
     low, high = interval(name, (references, references), positive=1 if labels == 2 else None)
@@ -153,6 +155,9 @@ def test_the_interval_of_one_example_is_wide() -> None:
     ("name", "predictions", "references"),
     [
         ("f1", [0, 0, 0], [0, 0, 0]),  # no positive label
+        ("precision", [0, 0, 0], [1, 0, 1]),  # none predicted
+        ("recall", [1, 0, 1], [0, 0, 0]),
+        ("balanced_accuracy", [1, 1, 1], [1, 1, 1]),
         ("matthews", [1, 1, 1], [1, 1, 1]),  # a single label
         ("pearson", [0.5], [0.5]),
         ("pearson", [0.5, 0.5, 0.5], [0.1, 0.2, 0.3]),
@@ -168,7 +173,7 @@ def test_examples_that_determine_no_interval_get_none(
     assert interval(name, rows, positive=positive) == (None, None)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", [*metrics_of("classification"), *metrics_of("regression")])
 def test_an_interval_is_deterministic_and_contains_the_metric(name: str) -> None:
     numbers = METRICS[name].task_kind == "regression"
     rows, positive = regression_values() if numbers else classification(), None if numbers else 1
@@ -177,9 +182,17 @@ def test_an_interval_is_deterministic_and_contains_the_metric(name: str) -> None
     assert found.low is not None
     assert found.high is not None
     assert found.low < metric_function(name, positive)(*rows) < found.high
-    assert found.method == {"accuracy": "Wilson", "f1": "Wilson", "matthews": "Bayesian bootstrap"}.get(
-        name, "BCa bootstrap"
-    )
+    proportions, of_matrix = ("accuracy", "f1", "precision", "recall"), "Bayesian bootstrap"
+    assert found.method == ("BCa bootstrap" if numbers else "Wilson" if name in proportions else of_matrix)
+
+
+@pytest.mark.parametrize("name", ["precision", "recall", "balanced_accuracy", "f1_weighted"])
+def test_intervals_over_many_labels_contain_the_metric_also_with_labels_that_are_rare(name: str) -> None:
+    random = np.random.default_rng(3)
+    references = np.minimum(random.geometric(0.1, 400), 60)
+    predictions = np.where(random.random(400) < 0.7, references, random.integers(0, 77, 400))
+    low, high = interval(name, (predictions, references), positive=None, resamples=200)
+    assert 0 < low < metric_function(name, None)(predictions, references) < high < 1
 
 
 @pytest.mark.parametrize("method", ["BCa bootstrap", "percentile bootstrap"])
@@ -195,7 +208,7 @@ def test_a_bootstrap_agrees_with_a_simple_one(method: str, monkeypatch: pytest.M
 
 def test_far_from_the_border_intervals_agree_with_a_simple_bootstrap() -> None:
     rows = classification(1000)
-    for name in ("accuracy", "f1", "matthews"):
+    for name in ("accuracy", "f1", "matthews", "precision", "recall", "balanced_accuracy", "f1_weighted"):
         expected = reference_bootstrap(metric_function(name, 1), *rows, resamples=300)
         assert interval(name, rows) == pytest.approx(expected, abs=0.012)
 
@@ -205,7 +218,10 @@ def test_metrics_of_a_confusion_matrix_agree_with_scikit_learn(labels: int) -> N
     random = np.random.default_rng(labels)
     references, predictions = random.integers(0, labels, (2, 100))
     matrix = sklearn.confusion_matrix(references, predictions)[None].astype(np.float64)
-    assert macro_f1(matrix)[0] == pytest.approx(sklearn.f1_score(references, predictions, average="macro"))
+    for average, score in (("macro", macro_f1), ("weighted", weighted_f1)):
+        assert score(matrix)[0] == pytest.approx(sklearn.f1_score(references, predictions, average=average))
+    macro = sklearn.precision_score(references, predictions, average="macro")
+    assert macro_precision(matrix)[0] == pytest.approx(macro)
     assert matthews_of(matrix)[0] == pytest.approx(sklearn.matthews_corrcoef(references, predictions))
 
 

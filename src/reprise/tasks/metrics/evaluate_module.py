@@ -1,11 +1,15 @@
 """The metrics as one `evaluate` module, a configuration each: `evaluate.load(path_of_this_file, "f1")`."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import datasets
 import evaluate
 import numpy as np
-import numpy.typing as npt
 
-from reprise.tasks.metrics.registry import METRICS
+from reprise.tasks.labels import ragged
+from reprise.tasks.metrics.intervals import Values
+from reprise.tasks.metrics.registry import METRICS, MULTI_LABEL, TOKENS
 
 
 class RepriseMetric(evaluate.Metric):
@@ -13,16 +17,19 @@ class RepriseMetric(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         metric = METRICS[self.config_name]
-        number = datasets.Value("int64" if metric.task_kind == "classification" else "float64")
+        number = datasets.Value("float64" if metric.task_kind == "regression" else "int64")
+        value = datasets.List(number) if metric.task_kind in (MULTI_LABEL, TOKENS) else number
+        given = datasets.List(datasets.Value("float64")) if metric.of_probabilities else value
         return evaluate.MetricInfo(
             description=str(metric.function.__doc__),
             citation="",
-            inputs_description="predictions and references: one number per example",
-            features=datasets.Features({"predictions": number, "references": number}),
+            inputs_description="predictions and references: one number per example, per example and label, or per word",
+            features=datasets.Features({"predictions": given, "references": value}),
         )
 
     def _compute(
-        self, predictions: npt.ArrayLike, references: npt.ArrayLike, positive: int | None = None
+        self, predictions: Sequence[Any], references: Sequence[Any], positive: int | None = None
     ) -> dict[str, float]:
-        function = METRICS[self.config_name].function
-        return {self.config_name: function(np.asarray(predictions), np.asarray(references), positive)}
+        metric = METRICS[self.config_name]
+        array: Callable[[Sequence[Any]], Values] = ragged if metric.task_kind == TOKENS else np.asarray
+        return {self.config_name: metric.function(array(predictions), array(references), positive)}
