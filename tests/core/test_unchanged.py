@@ -16,6 +16,8 @@ READ = [
     ("fetch-model", "model.source.path", "data/own/other"),
     ("prepare", "task.filter", None),
     ("prepare", "train.max_length", 15),
+    ("check-data", "task.metrics", ["f1"]),
+    ("check-data", "data.checks.truncated.warn", 0.5),
     ("preflight", "seed", 1),
     ("train", "train.learning_rate", 1.0),
     ("train", "train.lora", {"rank": 1, "alpha": 1.0, "targets": "all-linear"}),
@@ -26,6 +28,7 @@ NOT_READ = [
     ("fetch-data", "model.source.path", "data/own/other"),
     ("prepare", "train.learning_rate", 1.0),
     ("train", "run.save_steps", 1),
+    ("train", "data.checks.truncated.fail", 0.5),
     ("train", "evaluate.bootstrap_resamples", 101),
     ("evaluate", "train.learning_rate", 1.0),
 ]

@@ -14,6 +14,7 @@ from reprise.commands.compose import compose_recipe, write_recipe
 from reprise.core.config import RENAMED_KEYS, HubModel, LocalDataset, Recipe, to_dict
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe, read_recipe
+from reprise.tasks.metrics.registry import METRICS
 from tiny import ROOT, committed, tiny_recipe, write_params
 
 ABSENT = object()
@@ -22,6 +23,11 @@ WHEEL = {"kind": "pypi", "distribution": "d", "version": "1.0", "sha256": "0" * 
 HUB_TABLES = {"kind": "hub", "repo": "a/b", "config": "c", "revision": "0" * 40}
 SPLITS = {"train": "train", "validation": "validation_matched", "test": "test_matched"}
 HUB_MODEL = {"kind": "hub", "repo": "a/b", "revision": "0" * 40}
+LORA = {"rank": 4, "alpha": 8.0, "targets": "all-linear"}
+FREEZE = "null, embeddings, or how many of the encoder's first layers are frozen with them"
+# Changes of the recipe to labels of words.
+WORDS = {"task.token_classification": {"subwords": "first"}, "task.metrics": ["entity_f1"], "task.positive_label": None}
+WEIGHTS = "balanced, or a positive number for each label, such as {rotten: 1.0, fresh: 2.5}"
 
 
 def recipe_with(changes: dict[str, Any]) -> dict[str, Any]:
@@ -98,9 +104,9 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
     ("changes", "key", "expected"),
     [
         # An unknown key, unlike any known one
-        ({"zzz": 1}, "zzz", "evaluate, model, run, seed, task, train"),
+        ({"zzz": 1}, "zzz", "data, evaluate, model, run, seed, task, train"),
         ({"evaluate.files": 1}, "evaluate.files", "batch_size, bootstrap_resamples, split"),
-        ({"files": 1}, "files", "evaluate, model, run, seed, task, train"),
+        ({"files": 1}, "files", "data, evaluate, model, run, seed, task, train"),
         (
             {"model.source": {**HUB_MODEL, "config": "c"}},
             "model.source.config",
@@ -146,8 +152,72 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"train.max_length": 3}, "train.max_length", "greater than or equal to 4"),
         ({"train.max_steps": 0}, "train.max_steps", "greater than 0"),
         ({"train.lr_scheduler": "step"}, "train.lr_scheduler", "'linear', 'cosine' or 'constant'"),
-        ({"train.precision": "fp16"}, "train.precision", "'bf16' or 'fp32'"),
+        ({"train.precision": "fp16"}, "train.precision", "'bf16', 'fp32' or 'fp32-portable'"),
+        ({"train.precision": "fp32-portable"}, "train.threads", "a number, since it divides sums, such as 2"),
+        ({"train.threads": 0}, "train.threads", "greater than 0"),
         ({"train.keep_epoch": "first"}, "train.keep_epoch", "'best' or 'last'"),
+        ({"train.loss": {"class_weights": "even"}}, "train.loss.class_weights", WEIGHTS),
+        ({"train.loss": {"class_weights": {"rotten": 1.0, "fresh": 0.0}}}, "train.loss.class_weights", WEIGHTS),
+        (
+            {"train.loss": {"class_weights": {"rotten": 1.0}}},
+            "train.loss.class_weights",
+            "balanced, or a weight for each of rotten, fresh",
+        ),
+        (WORDS, "data.windows", "windows such as {stride: 32, pooling: null}, so that no word is lost"),
+        (
+            WORDS | {"task.labels": [], "data.windows": {"stride": 2, "pooling": None}},
+            "task.labels",
+            "the labels of task.token_classification",
+        ),
+        (
+            WORDS | {"data.windows": {"stride": 2, "pooling": "mean"}},
+            "data.windows.pooling",
+            "null for token classification",
+        ),
+        ({"data.windows": {"stride": 2, "pooling": None}}, "data.windows.pooling", "mean, max or first"),
+        (
+            {"data.windows": {"stride": 8, "pooling": "mean"}},
+            "data.windows.stride",
+            "less than half of train.max_length (16)",
+        ),
+        (
+            {"data.windows": {"stride": 2, "pooling": "mean"}, "task.text_columns": ["text", "film"]},
+            "data.windows",
+            "null, or one column in task.text_columns",
+        ),
+        (
+            WORDS | {"task.multi_label": {"separator": None, "thresholds": "tuned"}},
+            "task.multi_label",
+            "null, beside task.token_classification",
+        ),
+        (
+            WORDS | {"train.loss": {"class_weights": "balanced"}, "data.windows": {"stride": 2, "pooling": None}},
+            "train.loss.class_weights",
+            "null, since a word may have no label",
+        ),
+        ({"train.loss": {"label_smoothing": 1.0}}, "train.loss.label_smoothing", "less than 1"),
+        ({"train.loss": {"label_smoothing": 0.1, "focal_gamma": 2.0}}, "train.loss.focal_gamma", "one of the two"),
+        (
+            {"train.loss": {"label_smoothing": 0.1}, "task.labels": [], "task.metrics": ["rmse"]},
+            "train.loss",
+            "null, since task.labels is empty (regression)",
+        ),
+        ({"train.calibration": "platt"}, "train.calibration", "'temperature'"),
+        (
+            {"train.calibration": "temperature", "task.labels": [], "task.metrics": ["rmse"]},
+            "train.calibration",
+            "null, since task.labels is empty (regression)",
+        ),
+        ({"train.freeze": "encoder"}, "train.freeze", FREEZE),
+        ({"train.freeze": 0}, "train.freeze", FREEZE),
+        ({"train.freeze": True}, "train.freeze", FREEZE),
+        ({"train.freeze": 2, "train.lora": LORA}, "train.freeze", "null, since train.lora freezes the encoder"),
+        ({"train.layer_decay": 0.0}, "train.layer_decay", "greater than 0"),
+        ({"train.layer_decay": 1.1}, "train.layer_decay", "less than or equal to 1"),
+        ({"train.dropout": 1.0}, "train.dropout", "less than 1"),
+        ({"train.dropout": -0.1}, "train.dropout", "greater than or equal to 0"),
+        ({"train.early_stopping": {"patience": 0}}, "train.early_stopping.patience", "greater than 0"),
+        ({"train.early_stopping": {"min_delta": 0.1}}, "train.early_stopping.patience", "every key of the recipe"),
         ({"evaluate.split": "dev"}, "evaluate.split", "one of train, validation, test"),
         ({"evaluate.split": 1}, "evaluate.split", "a valid string"),
         (
@@ -167,7 +237,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         (
             {"task.metrics": ["acc"]},
             "task.metrics.0",
-            "one of accuracy, f1, matthews, pearson, spearman, rmse",
+            f"one of {', '.join(METRICS)}",
         ),
         (
             {"run.trackers": ["tensorbord"]},
@@ -224,7 +294,7 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
             "a split's name of letters, digits and underscores",
         ),
         (
-            {"task.source": {**HUB_TABLES, "splits": {"train": "train", "test": "test"}}},
+            {"task.source": {**HUB_TABLES, "splits": {"train": "train", "test": "test"}}, "task.split": None},
             "task.source.splits",
             "train and validation among its keys",
         ),
@@ -288,12 +358,12 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         (
             {"task.metrics": ["accuracy", "pearson"]},
             "task.metrics",
-            "one of accuracy, f1, matthews",
+            "one of accuracy, f1, f1_weighted, precision, recall, balanced_accuracy, matthews",
         ),
         (
             {"task.labels": []},
             "task.metrics",
-            "one of pearson, spearman, rmse",
+            "one of pearson, spearman, rmse, mae, r2",
         ),
         ({"task.text_columns": ["a", "a"]}, "task.text_columns", "two different columns"),
         (
@@ -325,6 +395,44 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
             {"task.split.validation": 0.5, "task.split.test": 0.5},
             "task.split",
             "validation + test below 1",
+        ),
+        (
+            {"task.split.validation": 0.1, "task.split.folds": 5},
+            "task.split.validation",
+            "null, since the first of task.split.folds is the validation split",
+        ),
+        ({"task.split.folds": 1}, "task.split.folds", "greater than or equal to 2"),
+        ({"task.split.folds": 2.5}, "task.split.folds", "a valid integer"),
+        ({"task.split.stratify": "yes"}, "task.split.stratify", "a valid boolean"),
+        (
+            {"task.split.group_by": None, "task.split.group_texts": False},
+            "task.split.group_texts",
+            "true, or a column in task.split.group_by: else copies of a text are in several splits",
+        ),
+        (
+            {"task.split.order_by": "day", "task.split.validation": None, "task.split.folds": 5},
+            "task.split.folds",
+            "null, since task.split.order_by cuts by time",
+        ),
+        (
+            {"task.split.order_by": "day", "task.split.stratify": True},
+            "task.split.stratify",
+            "false, since task.split.order_by cuts by time",
+        ),
+        (
+            {"task.split.order_by": "day", "task.split.seed": 3},
+            "task.split.seed",
+            "0, since task.split.order_by cuts by time",
+        ),
+        (
+            {"task.split.validation": None, "task.split.test": None},
+            "task.split",
+            "one for validation or test, or null for the whole section",
+        ),
+        (
+            {"task.split.test": None},
+            "evaluate.split",
+            "one of train, validation",
         ),
         (
             {"train.micro_batch_size": 17},
@@ -377,8 +485,11 @@ def test_the_given_value_is_quoted_on_one_line(key: str, value: object) -> None:
         ({"task.labels": []}, "'accuracy' does not fit regression (task.labels is empty)"),
         ({"task.text_columns": ["a", "a"]}, "'a' twice"),
         ({"task.labels": [0, "0"]}, "['0', '0']"),
-        ({"task.source": {**HUB_TABLES, "splits": {"train": "train", "test": "test"}}}, "train, test"),
-        ({"task.source": {**HUB_TABLES, "splits": {}}}, "none"),
+        (
+            {"task.source": {**HUB_TABLES, "splits": {"train": "train", "test": "test"}}, "task.split": None},
+            "train, test",
+        ),
+        ({"task.source": {**HUB_TABLES, "splits": {}}, "task.split": None}, "none"),
         ({"evaluate.split": "dev"}, "'dev'"),
         ({"task.submission": {"files": {"other": "A.tsv"}, "labels": "names"}}, "'other'"),
         ({"train.micro_batch_size": 17}, "17"),
@@ -415,7 +526,7 @@ def test_an_empty_string_is_refused_with_the_minimum_length() -> None:
 def test_a_file_without_sections_is_refused_with_the_expected_ones(content: object) -> None:
     error = refusal(content)
     assert (error.file, error.key) == ("params.yaml", "")
-    assert error.expected == "the sections seed, task, model, train, evaluate and run"
+    assert error.expected == "the sections seed, task, model, train, evaluate, run and data"
 
 
 @pytest.mark.parametrize(
@@ -425,6 +536,12 @@ def test_a_file_without_sections_is_refused_with_the_expected_ones(content: obje
         ({"task.source": HUB_TABLES}, "task.source.config", "c"),
         ({"model.source": HUB_MODEL}, "model.source.revision", "0" * 40),
         ({"task.split": None}, "task.split", None),
+        ({"task.split.test": None, "evaluate.split": "validation"}, "task.splits", ("train", "validation")),
+        (
+            {"task.source": {**HUB_TABLES, "splits": {"train": "train", "test": "test"}}, "task.split.test": None},
+            "task.splits",
+            ("train", "test", "validation"),
+        ),
         ({"task.source": HUB_TABLES}, "task.source.splits", None),
         ({"task.source": {**HUB_TABLES, "splits": SPLITS}}, "task.splits", ("train", "validation", "test")),
         (
@@ -601,7 +718,7 @@ def test_equal_files_give_equal_recipes() -> None:
 def test_the_order_of_the_keys_in_the_file_does_not_matter() -> None:
     backwards = dict(reversed(tiny_recipe(**{"model.source": HUB_MODEL}).items()))
     recipe = check_recipe(backwards, "params.yaml")
-    assert list(to_dict(recipe)) == ["seed", "task", "model", "train", "evaluate", "run"]
+    assert list(to_dict(recipe)) == ["seed", "task", "model", "train", "evaluate", "run", "data"]
     assert isinstance(recipe.model.source, HubModel)
 
 

@@ -3,6 +3,8 @@
 import bz2
 import json
 from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +243,76 @@ def test_each_row_without_a_group_is_its_own_group(read: Read) -> None:
     assert len(set(rows["group"])) == 3
 
 
+def test_rows_without_a_group_are_grouped_by_their_texts_where_nothing_else_does(read: Read) -> None:
+    split = {"validation": 0.1, "test": 0.1, "group_by": "film", "group_texts": False, "seed": 0}
+    rows = read("a.csv", "text,label,film\nu,a,\nu,b,\nu,a,f\nv,a,\n", split=split)
+    first, second, grouped, other = rows["group"]
+    assert first == second
+    assert len({first, grouped, other}) == 3
+
+
+BY_TIME = {"split": {"validation": 0.1, "test": 0.1, "order_by": "when", "seed": 0}}
+
+
+@pytest.mark.parametrize(
+    ("values", "times"),
+    [
+        (["2023", "2024.5", " -1e3"], [2023, 2024.5, -1000]),
+        (["1970-01-02", "1970-02", "1969-12-31"], [86400, 31 * 86400, -86400]),
+        (["1970-01-01T00:00:01Z", "1970-01-01 02:00:00.5+02:00", "1970-01-01T00:00:02"], [1, 0.5, 2]),
+        (["1700000000123"], [1700000000123]),
+    ],
+)
+def test_times_are_numbers_or_dates_by_iso_8601(read: Read, values: list[str], times: list[float]) -> None:
+    table = "".join(f"x,a,{value}\n" for value in values)
+    assert read("a.csv", f"text,label,when\n{table}", **BY_TIME)["time"][:] == times
+
+
+@pytest.mark.parametrize(
+    ("values", "times"),
+    [
+        ([3, 1], [3, 1]),
+        ([3.5, 1.25], [3.5, 1.25]),
+        ([Decimal("3.5"), Decimal("1.2")], [3.5, 1.2]),
+        ([date(1970, 1, 2), date(1970, 1, 1)], [86400, 0]),
+        ([datetime(1970, 1, 2, 0, 0, 0, 500000), datetime(1970, 1, 1)], [86400.5, 0]),
+        ([datetime(1970, 1, 2, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC)], [86400, 0]),
+    ],
+    ids=["whole numbers", "numbers", "decimals", "dates", "points in time", "points in time with an offset"],
+)
+def test_times_of_parquet_have_its_types(read: Read, values: list[Any], times: list[float]) -> None:
+    table = Dataset.from_dict({"text": ["x", "y"], "label": ["a", "a"], "when": values})
+    assert read("a.parquet", table, **BY_TIME)["time"][:] == times
+
+
+def test_dates_of_json_order_rows_although_they_are_read_as_points_in_time(read: Read) -> None:
+    lines = json_lines(
+        {"text": "x", "label": "a", "when": "1970-01-02"}, {"text": "y", "label": "a", "when": "1970-01-01"}
+    )
+    assert read("a.jsonl", lines, **BY_TIME)["time"][:] == [86400, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "row", "expected"),
+    [
+        (["2024-05-31", "31.5.2024"], "row 2", "a number, or a date by ISO 8601 such as 2024-05-31"),
+        (["2024-05-31", "yesterday"], "row 2", "a number, or a date"),
+        (["", "2024-05-31"], "row 1", "a number, or a date"),
+        (["nan", "1"], "row 1", "a number, or a date"),
+        (["2024-05-31", "2024"], "row 2", "a date, as in earlier rows"),
+        (["2024", "2024-05-31"], "row 2", "a number, as in earlier rows"),
+    ],
+)
+def test_what_is_no_time_is_reported_with_its_row(read: Read, values: list[str], row: str, expected: str) -> None:
+    table = "".join(f"x,a,{value}\n" for value in values)
+    with pytest.raises(UserError) as caught:
+        read("a.csv", f"text,label,when\n{table}", **BY_TIME)
+    assert caught.value.file.endswith("/raw/all/a.csv")
+    assert caught.value.key == row
+    assert "(task.split.order_by)" in caught.value.problem
+    assert caught.value.expected.startswith(expected)
+
+
 def test_ids_are_the_values_of_their_column_as_text(read: Read) -> None:
     assert read("a.jsonl", json_lines({"text": "x", "label": "a", "n": 30}), id_column="n")["id"][:] == ["30"]
 
@@ -378,6 +450,7 @@ def test_a_wrong_value_is_reported_with_its_row_number_in_the_file(
             {"split": {"validation": 0.1, "test": 0.1, "group_by": "films", "seed": 0}},
             "no column 'films' (task.split.group_by; did you mean 'film'?)",
         ),
+        (BY_TIME, "no column 'when' (task.split.order_by)"),
         (
             {"text_columns": ["review"], "label_column": "lable"},
             "no column 'lable' (task.label_column; did you mean 'label'?), no column 'review' (task.text_columns)",

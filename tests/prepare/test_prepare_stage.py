@@ -15,15 +15,17 @@ import pytest
 from datasets import Dataset, Value
 from transformers import AutoTokenizer
 
-from reprise.core.config import Task
+from reprise.core.config import Task, Windows
 from reprise.core.errors import UserError
 from reprise.core.files import read_json
 from reprise.core.paths import PREPARED, PRETRAINED, RAW
 from reprise.core.validation import check_recipe
 from reprise.data.format import split_file, split_shards, stats_path
-from reprise.modeling.inference import load_split
+from reprise.modeling.inference import drop_text_columns, load_split
 from reprise.prepare import stage
+from reprise.prepare.cut import MAX_VALUE
 from reprise.prepare.stage import prepare
+from reprise.train.dataset import ShardedDataset
 from tiny import FILLER, GOOD, Run, tiny_recipe, write_params, write_reviews
 
 SPLITS = ("train", "validation", "test")
@@ -103,6 +105,7 @@ def test_two_runs_give_the_same_bytes(reviews: Path) -> None:
     assert sorted(first) == ["stats.json", "test.arrow", "train.arrow", "validation.arrow"]
 
 
+@pytest.mark.full
 def test_the_number_of_cores_does_not_change_the_bytes(reviews: Path, run: Run) -> None:
     prepare(task(), max_length=16)
     here = all_bytes()
@@ -197,6 +200,8 @@ def test_the_statistics_count_rows_tokens_and_labels(workdir: Path) -> None:
         },
         "rows_at_max_length": 2,
         "truncated_rows": 1,
+        "truncation": {"8": {"rows": 1, "tokens": 3}, **{n: {"rows": 0, "tokens": 0} for n in ("128", "256", "512")}},
+        "full_tokens": 3 + 4 + 8 + 11,
         "label_counts": {"a": 1, "b": 3},
         "hidden_labels": 0,
     }  # fmt: skip
@@ -413,7 +418,179 @@ def test_shares_far_from_those_of_the_recipe_are_reported(workdir: Path) -> None
     split["validation"] = 0.25
     prepare(task(**SEPARATE_SPLITS | {"split": split}), max_length=16)
     obtained = {"id": "split_share", "split": "validation", "asked": 0.25, "obtained": pytest.approx(1 / 3)}
-    assert warnings() == [obtained]
+    group = {
+        "id": "large_group",
+        "rows": 10,
+        "of": 30,
+        "sharing": 10,
+        "key": "group_by",
+        "column": "pair",
+        "value": "group 0",
+    }
+    assert warnings() == [obtained, group]
+
+
+def cut(**keys: Any) -> dict[str, Any]:
+    """Return changes of the recipe that cut splits from one table."""
+    return SEPARATE_SPLITS | {"split": {"validation": 0.1, "test": 0.1, "group_by": None, "seed": 0} | keys}
+
+
+def test_the_share_of_each_split_is_shown_beside_the_one_asked(
+    workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_raw(all=many("own", 40))
+    prepare(task(**cut(test=0.12)), max_length=16)
+    assert read_json(stats_path())["split_shares"] == {
+        "validation": {"rows": 4, "of": 40, "asked": 0.1, "obtained": 0.1},
+        "test": {"rows": 5, "of": 40, "asked": 0.12, "obtained": 0.125},
+    }
+    prepare(task(**cut(test=0.12), max_examples=4), max_length=16)
+    printed = capsys.readouterr().out.splitlines()
+    assert "prepare: test: 5 examples (12.5 % of 40; asked 12 %)" in printed
+    assert "prepare: test: 4 examples (of 5, 12.5 % of 40; asked 12 %)" in printed
+    assert "prepare: train: 31 examples" in printed
+
+
+def test_a_text_that_ties_a_table_together_is_named_and_group_texts_is_the_way_out(workdir: Path) -> None:
+    # Three of four hypotheses are "yes"; each premise occurs twice.
+    pairs = [row(f"premise {n // 2}", "ab"[n % 2], pair="Yes" if n % 4 else f"no {n}") for n in range(80)]
+    write_raw(all=pairs)
+    columns = PAIRS | {"text_columns": ["text", "pair"]}
+    with pytest.raises(UserError) as caught:
+        prepare(task(**cut() | columns), max_length=16)
+    assert (caught.value.file, caught.value.key) == ("params.yaml", "task.split")
+    assert (
+        "80 of 80 rows stay together in one split, 60 of them through 'Yes' in column 'pair' (task.split.group_texts)"
+        in caught.value.problem
+    )
+    prepare(task(**cut(group_by="text", group_texts=False) | columns), max_length=16)
+    texts = {split: set(prepared(split)["text"]) for split in SPLITS}
+    assert {split: len(each) for split, each in texts.items()} == {"train": 32, "validation": 4, "test": 4}
+    assert len(set.union(*texts.values())) == 40
+    assert "Yes" in set(prepared("train")["text_pair"]) & set(prepared("test")["text_pair"])
+    assert not [each for each in warnings() if each["id"] in ("large_group", "split_share", "shared_texts")]
+
+
+def test_texts_that_are_in_several_splits_by_request_are_still_reported(workdir: Path) -> None:
+    write_raw(all=[row("ok" if n % 2 else f"fine {n}", "ab"[n % 2], pair=f"user {n // 4}") for n in range(80)])
+    prepare(task(**cut(group_by="pair", group_texts=False)), max_length=16)
+    shared = {(each["split"], each["other"]): each["exact"] for each in warnings() if each["id"] == "shared_texts"}
+    assert shared == {("validation", "train"): 4, ("test", "train"): 4, ("test", "validation"): 4}
+
+
+def test_a_large_group_is_named_even_if_the_shares_are_as_asked(workdir: Path) -> None:
+    rows = [row("the same" if n < 60 else f"other {n}", "ab"[n % 2]) for n in range(100)]
+    write_raw(all=rows)
+    prepare(task(**cut(validation=0.2, test=None)), max_length=16)
+    named = {
+        "id": "large_group",
+        "rows": 60,
+        "of": 100,
+        "sharing": 60,
+        "key": "group_texts",
+        "column": "text",
+        "value": "the same",
+    }
+    assert [each for each in warnings() if each["id"] in ("large_group", "split_share")] == [named]
+
+
+def test_a_long_value_is_shortened_in_the_warning_of_its_group(workdir: Path) -> None:
+    write_raw(all=[row("long\ntext " * 50 if n < 60 else f"other {n}", "ab"[n % 2]) for n in range(100)])
+    prepare(task(**cut(validation=0.2, test=None)), max_length=16)
+    (value,) = (each["value"] for each in warnings() if each["id"] == "large_group")
+    assert (value[:20], value[-1], len(value)) == ("long text long text ", "…", MAX_VALUE + 1)
+
+
+def test_stratified_splits_have_the_same_shares_of_the_labels(workdir: Path) -> None:
+    write_raw(all=[row(f"film {n}", "b" if n % 25 == 0 else "a") for n in range(500)])
+    counts = {}
+    for stratify in False, True:
+        prepare(task(**cut(stratify=stratify)), max_length=16)
+        counts[stratify] = [read_json(stats_path())["splits"][split]["label_counts"]["b"] for split in SPLITS]
+    assert counts == {False: [17, 2, 1], True: [16, 2, 2]}
+
+
+def test_stratified_splits_of_numbers_have_the_same_distribution(workdir: Path) -> None:
+    write_raw(all=[row(f"film {n}", n**2 / 100) for n in range(400)])
+    means = {}
+    for stratify in False, True:
+        prepare(task(**cut(stratify=stratify) | REGRESSION), max_length=16)
+        means[stratify] = [read_json(stats_path())["splits"][split]["label_mean"] for split in SPLITS]
+    spread = {stratify: max(each) - min(each) for stratify, each in means.items()}
+    assert spread[True] < 30 < 100 < spread[False]  # of a mean of 532
+
+
+def test_the_newest_rows_are_tested_and_groups_stay_whole(workdir: Path) -> None:
+    days = [f"2024-{1 + n // 20:02}-{1 + n % 20:02}" for n in range(100)]
+    rows = [row(f"film {n}", "ab"[n % 2], pair=f"group {n}") | {"day": day} for n, day in enumerate(days)]
+    rows[0]["pair"] = "group 99"  # the oldest row belongs to the newest
+    write_raw(all=rows[::-1])
+    prepare(task(**cut(order_by="day", group_by="pair")), max_length=16)
+    numbers = {split: sorted(int(text.split()[1]) for text in prepared(split)["text"]) for split in SPLITS}
+    assert numbers == {
+        "test": [0, *range(91, 100)],
+        "validation": [*range(81, 91)],
+        "train": [*range(1, 81)],
+    }
+    assert prepared("train").keys() == {"id", "text", "label", "input_ids", "token_type_ids", "length"}
+
+
+def test_a_time_that_most_rows_share_is_named(workdir: Path) -> None:
+    rows = [row(f"film {n}", "ab"[n % 2]) | {"year": 2020 if n < 70 else 1900 + n} for n in range(100)]
+    write_raw(all=rows)
+    with pytest.raises(UserError) as caught:
+        prepare(task(**cut(order_by="year")), max_length=16)
+    assert "70 of them through '2020' in column 'year' (task.split.order_by)" in caught.value.problem
+
+
+def test_folds_are_a_column_of_train_and_validation(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_raw(all=many("own", 100))
+    prepare(task(**cut(validation=0.16, test=0.2)), max_length=16)
+    without = {split: prepared(split) for split in SPLITS}
+    prepare(task(**cut(validation=None, test=0.2, folds=5)), max_length=16)
+    columns = {split: prepared(split) for split in SPLITS}
+    assert columns["validation"].pop("fold") == [0] * 16
+    folds = columns["train"].pop("fold")
+    assert [folds.count(fold) for fold in range(6)] == [0, 16, 16, 16, 16, 0]
+    assert columns == without  # folds divide the same splits further
+    assert Dataset.from_file(str(split_file("train"))).features["fold"] == Value("int8")
+    stats = read_json(stats_path())
+    assert stats["folds"] == [16] * 5
+    assert stats["split_shares"]["validation"] == {"rows": 16, "of": 100, "asked": 0.16, "obtained": 0.16}
+    assert "prepare: folds: 5 of 16 to 16 examples" in capsys.readouterr().out
+
+
+def test_folds_of_a_source_with_a_test_split_divide_its_training_rows(workdir: Path) -> None:
+    write_raw(train=many("train", 60), test=many("test", 10))
+    source = {"kind": "local", "train": "data/own/train.csv", "validation": None, "test": "data/own/test.csv"}
+    prepare(task(**cut(validation=None, test=None, folds=3, stratify=True) | {"source": source}), max_length=16)
+    assert {split: len(prepared(split)["id"]) for split in SPLITS} == {"train": 40, "validation": 20, "test": 10}
+    assert sorted(set(prepared("train")["fold"])) == [1, 2]
+    assert "fold" not in prepared("test")
+
+
+def test_training_reads_examples_without_their_fold(workdir: Path) -> None:
+    write_raw(all=many("own", 100))
+    prepare(task(**cut(validation=None, folds=5)), max_length=16)
+    (example,) = ShardedDataset(split_shards("train")).__getitems__([0])
+    assert example.keys() == {"label", "input_ids", "token_type_ids", "length"}
+    assert drop_text_columns(load_split("validation")).column_names == list(example)
+
+
+@pytest.mark.parametrize("test", [0.1, None])
+def test_more_folds_than_groups_are_refused(workdir: Path, test: float | None) -> None:
+    write_raw(all=many("own", 50))
+    with pytest.raises(UserError) as caught:
+        prepare(task(**cut(folds=60, validation=None, test=test)), max_length=16)
+    assert (caught.value.file, caught.value.key) == ("params.yaml", "task.split.folds")
+    assert caught.value.expected == "fewer folds"
+
+
+def test_a_column_of_groups_or_times_is_needed_only_where_splits_are_cut(workdir: Path) -> None:
+    write_raw(train=[row(f"film {n}") | {"day": n} for n in range(10)], test=many("test", 4))
+    source = {"kind": "local", "train": "data/own/train.csv", "validation": None, "test": "data/own/test.csv"}
+    prepare(task(**cut(validation=0.2, test=None, order_by="day", group_by="day") | {"source": source}), max_length=16)
+    assert prepared("validation")["text"] == ["film 8", "film 9"]
 
 
 def test_truncated_rows_are_reported_with_the_lengths_of_the_whole_texts(workdir: Path) -> None:
@@ -556,7 +733,7 @@ def test_bad_input_is_reported_in_one_line_and_keeps_the_earlier_outputs(
         pytest.param(
             ["train", "validation"],
             {"split": {"validation": 0.2, "test": 0.2, "group_by": None, "seed": 0}},
-            "params.yaml: task.split: expected null, since the source has splits: train, validation",
+            "params.yaml: task.split.validation: expected null, since the source has splits: train, validation",
             id="fractions for a source with splits",
         ),
         pytest.param(
@@ -583,7 +760,103 @@ def test_splits_that_do_not_fit_the_recipe_are_reported_and_write_nothing(
     assert [path.name for path in PREPARED.parent.iterdir()] == ["raw"]
 
 
+def many(split: str, rows: int) -> list[dict[str, Any]]:
+    return [row(f"the {split} film {number}", "ab"[number % 2]) for number in range(rows)]
+
+
+@pytest.mark.parametrize(
+    ("given", "fractions"),
+    [
+        (("train", "test"), {"validation": 0.2, "test": None}),
+        (("train", "validation"), {"validation": None, "test": 0.2}),
+        (("all",), {"validation": 0.2, "test": None}),
+    ],
+    ids=["validation", "test", "validation of one table"],
+)
+def test_a_split_that_the_source_lacks_is_cut_from_train_and_the_others_stay(
+    workdir: Path, given: tuple[str, ...], fractions: dict[str, float | None]
+) -> None:
+    write_raw(**{split: many(split, 200) for split in given})
+    split = {**fractions, "group_by": None, "seed": 0}
+    files = {name: f"data/own/{name}.csv" if name in given else None for name in ("validation", "test")}
+    source = {"kind": "local", "train": "data/own/train.csv", **files}
+    prepare(task(**SEPARATE_SPLITS | {"split": split, "source": source}), max_length=16)
+    (cut,) = (name for name, fraction in fractions.items() if fraction)
+    sizes = {split: len(prepared(split)["text"]) for split in (*SPLITS,) if split_shards(split)}
+    assert sizes.keys() == {"train", cut, *given} - {"all"}
+    assert (sizes["train"] + sizes[cut], sizes[cut]) == (200, 40)
+    other = {*given} - {"train", "all"}
+    assert {name: len(prepared(name)["text"]) for name in other} == dict.fromkeys(other, 200)
+    assert set(prepared("train")["text"]).isdisjoint(prepared(cut)["text"])
+    assert not [warning for warning in warnings() if warning["id"] == "split_share"]
+
+
 def test_the_maximum_length_of_the_model_is_accepted(workdir: Path) -> None:
     write_raw(train=[row("the " * 100)], validation=[row("dull")])
     prepare(task(**SEPARATE_SPLITS), max_length=64)
     assert prepared("train")["length"] == [64]
+
+
+WORDS = {"text_columns": ["text"], "token_classification": {"subwords": "first"}, "labels": ["name"]}
+WORDS |= {"positive_label": None, "metrics": ["entity_f1"]}
+
+
+def words_task() -> Task:
+    changes = {f"task.{key}": value for key, value in {**SEPARATE_SPLITS, **WORDS}.items()}
+    changes |= {"evaluate.split": "validation", "data.windows": {"stride": 2, "pooling": None}}
+    return check_recipe(tiny_recipe(**changes), "recipe").task
+
+
+def spans(*pairs: tuple[int, int]) -> list[dict[str, Any]]:
+    return [{"start": start, "end": end, "label": "name"} for start, end in pairs]
+
+
+def test_widened_spans_and_words_without_a_token_are_said(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"text": "the film is very lively", "label": spans((4, 6), (17, 23))}]
+    rows.append({"text": "the \u200b film", "label": spans((6, 10))})
+    write_raw(train=rows, validation=[{"text": "a film", "label": spans((2, 6))}])
+    prepare(words_task(), max_length=8, windows=Windows(stride=2, pooling=None))
+    printed = capsys.readouterr().out
+    assert "train: 1 examples have spans that begin or end within a word, the first is row 1" in printed
+    assert "train: 1 words without any token" in printed
+    train = prepared("train")
+    assert train["label"] == [[0, 1, 0, 0, 1], [0, 1]]
+    found = zip(train["word_starts"][1], train["word_ends"][1], strict=True)
+    assert [train["text"][1][start:end] for start, end in found] == ["the", "film"]
+    statistics = read_json(stats_path())["splits"]["train"]
+    assert (statistics["label_counts"], statistics["words"], statistics["lost_words"]) == ({"name": 3}, 7, 1)
+
+
+@pytest.mark.parametrize(
+    ("label", "problem"),
+    [
+        (spans((0, 3), (2, 4)), "shares a word with another"),
+        (spans((0, 99)), "expected one within the 8 characters"),
+        ([{"start": 0, "end": 3, "label": "nam"}], "unknown label 'nam'; did you mean 'name'?"),
+    ],
+)
+def test_a_span_that_does_not_fit_is_one_line_with_its_row(
+    workdir: Path, label: list[dict[str, Any]], problem: str
+) -> None:
+    write_raw(train=[{"text": "the film", "label": spans((0, 3))}, {"text": "the film", "label": label}])
+    with pytest.raises(UserError) as caught:
+        prepare(words_task(), max_length=8, windows=Windows(stride=2, pooling=None))
+    assert caught.value.key == "row 2"
+    assert problem in caught.value.problem
+    assert not PREPARED.exists()
+
+
+def test_a_long_text_has_windows_beside_it_and_nothing_is_truncated(workdir: Path) -> None:
+    long = " ".join(["the film is very lively"] * 6)
+    write_raw(train=[row(long), row("short", "b")], validation=[row("a film"), row("a story", "b")])
+    prepare(task(**SEPARATE_SPLITS), max_length=8, windows=Windows(stride=2, pooling="mean"))
+    assert prepared("train")["text"] == [long, "short"]
+    assert "input_ids" not in prepared("train")
+    windows = Dataset.from_file(str(PREPARED / "windows/train.arrow"))
+    assert max(windows["length"]) == 8
+    assert windows["example"][:] == [0] * 7 + [1]
+    statistics = read_json(stats_path())["splits"]["train"]
+    assert statistics["truncated_rows"] == 0
+    assert (statistics["windows"], statistics["most_windows"]) == (8, 7)
+    assert statistics["full_tokens"] == 30 + 2 + 1 + 2  # words, and special tokens
+    assert statistics["tokens"] == sum(windows["length"])

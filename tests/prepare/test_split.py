@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from random import Random
 
 import numpy as np
@@ -11,8 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, group_rows, stable_hash64, subsample
+from reprise.prepare.split import (
+    assign_parts,
+    find_largest_group,
+    group_rows,
+    order_by_content,
+    order_by_time,
+    stable_hash64,
+    stratify,
+    subsample,
+)
+from reprise.tasks.classification import Classification
+from reprise.tasks.regression import Regression
 
+TEST, VALIDATION, TRAIN = range(3)
 # A test row: first text, second text, film.
 Row = tuple[int, int, int]
 Rows = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(0, 12)), min_size=1, max_size=60)
@@ -29,7 +42,8 @@ def texts_and_films(rows: list[Row]) -> tuple[npt.NDArray[np.uint64], npt.NDArra
 
 def split_rows(rows: list[Row], validation: float, test: float, seed: int = 0) -> npt.NDArray[np.int8]:
     texts, films = texts_and_films(rows)
-    return assign_splits(group_rows(texts, films), texts.min(axis=1), validation=validation, test=test, seed=seed)
+    groups = group_rows(texts, films)
+    return assign_parts(groups, order_by_content(groups, texts.min(axis=1), seed), [test, validation])
 
 
 def single_rows(count: int) -> list[Row]:
@@ -73,7 +87,7 @@ def test_every_row_gets_one_of_three_splits(rows: list[Row], fractions: tuple[fl
 
 
 def test_rows_without_common_values_meet_the_fractions_exactly() -> None:
-    assert np.bincount(split_rows(single_rows(1000), validation=0.1, test=0.2)).tolist() == [700, 100, 200]
+    assert np.bincount(split_rows(single_rows(1000), validation=0.1, test=0.2)).tolist() == [200, 100, 700]
 
 
 def test_another_seed_gives_other_splits_of_the_same_sizes() -> None:
@@ -90,7 +104,8 @@ def test_adding_rows_moves_few_other_rows() -> None:
 
 def test_no_rows_give_an_empty_result() -> None:
     nothing = np.array([], dtype=np.int64)
-    assert assign_splits(nothing, nothing.astype(np.uint64), validation=0.1, test=0.1, seed=0).tolist() == []
+    order = order_by_content(nothing, nothing.astype(np.uint64), seed=0)
+    assert assign_parts(nothing, order, [0.1, 0.1]).tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -152,3 +167,189 @@ def test_a_hash_does_not_depend_on_the_process(salt: str) -> None:
     code = "from reprise.prepare.split import stable_hash64; print(stable_hash64('a text', 3))"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": salt}, capture_output=True, text=True)
     assert int(done.stdout) == stable_hash64("a text", 3)
+
+
+# Groups of rows with one label: label and size of each.
+Groups = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=40)
+LABELS = tuple("abcd")
+ONE_GROUP = 1 + 1e-9  # a boundary is never further from its fraction
+
+
+def expand(pure: list[tuple[int, int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the group and the label of each row."""
+    labels, sizes = np.array(pure).T
+    return np.repeat(np.arange(len(pure)), sizes), np.repeat(labels, sizes)
+
+
+def stratified(
+    groups: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], fractions: Sequence[float], seed: int = 0
+) -> npt.NDArray[np.int8]:
+    """Cut the groups by strata; the key of a group is its index."""
+    order = order_by_content(groups, groups.astype(np.uint64), seed)
+    return assign_parts(groups, order, fractions, stratify(*Classification(LABELS).strata(labels, groups), seed))
+
+
+@given(Groups, Fractions, st.integers(0, 1000))
+def test_each_label_meets_each_fraction_within_one_group(
+    pure: list[tuple[int, int]], fractions: tuple[float, float], seed: int
+) -> None:
+    groups, labels = expand(pure)
+    parts = stratified(groups, labels, fractions, seed)
+    for label in {label for label, _ in pure}:
+        largest = max(size for each, size in pure if each == label)
+        of_label = parts[labels == label]
+        for boundary in (1, 2):
+            asked = sum(fractions[:boundary]) * len(of_label)
+            assert abs((of_label < boundary).sum() - asked) <= largest * ONE_GROUP
+        assert (of_label == 2).any(), "a label that no split trains on"
+
+
+@given(Groups, Fractions, st.integers(0, 1000))
+def test_strata_keep_groups_whole(pure: list[tuple[int, int]], fractions: tuple[float, float], seed: int) -> None:
+    groups, labels = expand(pure)
+    parts = stratified(groups, labels, fractions, seed)
+    assert all(len(set(parts[groups == group].tolist())) == 1 for group in range(len(pure)))
+
+
+@given(Groups, st.tuples(st.integers(0, 3), st.integers(0, 40)), Fractions, st.integers(0, 1000))
+def test_an_added_row_moves_one_group_over_each_boundary_of_its_own_stratum(
+    pure: list[tuple[int, int]], added: tuple[int, int], fractions: tuple[float, float], seed: int
+) -> None:
+    label, position = added
+    longer = [*pure, (label, 1)]
+    if position < len(pure):  # into a group of its label instead
+        label, size = pure[position]
+        longer = [*pure[:position], (label, size + 1), *pure[position + 1 :]]
+    before, after = (
+        stratified(*expand(each), fractions, seed)[np.unique(expand(each)[0], return_index=True)[1]]
+        for each in (pure, longer)
+    )
+    moved = [number for number in range(len(pure)) if before[number] != after[number]]
+    assert {pure[number][0] for number in moved} <= {label}
+    for boundary in (1, 2):
+        over = [number for number in moved if (before[number] < boundary) != (after[number] < boundary)]
+        assert len(over) <= 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), min_size=1, max_size=60),
+    st.randoms(use_true_random=False),
+)
+def test_the_stratum_of_a_group_does_not_depend_on_the_order_of_the_rows(
+    rows: list[tuple[int, int]], random: Random
+) -> None:
+    shuffled = random.sample(rows, len(rows))
+    of_key: list[dict[int, int]] = []
+    for each in rows, shuffled:
+        keys, groups = np.unique([key for key, _ in each], return_inverse=True)
+        strata, _ = Classification(LABELS).strata(np.array([label for _, label in each]), groups)
+        of_key.append(dict(zip(keys.tolist(), strata.tolist(), strict=True)))
+    assert of_key[0] == of_key[1]
+
+
+def test_a_groups_stratum_is_its_most_frequent_label_and_of_its_rare_ones_if_it_has_any() -> None:
+    # 30 rows: label c has 2 rows, fewer than half of a quarter; d has none.
+    groups = np.repeat([0, 1, 2, 3], [3, 4, 3, 20])
+    labels = np.array([0, 0, 1, 1, 1, 0, 2, 2, 1, 1, *[0] * 10, *[1] * 10])
+    strata, names = Classification(LABELS).strata(labels, groups)
+    assert strata.tolist() == [0, 2, 2, 0]  # equally frequent ones: the first
+    assert names == LABELS
+
+
+def test_many_small_strata_get_their_fractions_together() -> None:
+    labels = np.repeat(np.arange(300), 3)
+    kind = Classification(tuple(map(str, range(300))))
+    groups = np.arange(900)
+    order = order_by_content(groups, groups.astype(np.uint64), 0)
+    parts = assign_parts(groups, order, [0.1, 0.1], stratify(*kind.strata(labels, groups), 0))
+    test, validation, train = np.bincount(parts).tolist()
+    assert (test, validation, train) == (89, 88, 723)  # of 900; asked are 90, 90 and 720
+    assert set(labels[parts == TRAIN].tolist()) == set(range(300))
+
+
+def test_stratified_shares_are_exact_where_those_at_random_are_not() -> None:
+    groups, labels = np.arange(1000), np.repeat([0, 1], [960, 40])
+    order = order_by_content(groups, groups.astype(np.uint64), 0)
+    at_random = assign_parts(groups, order, [0.1, 0.1])
+    assert np.bincount(at_random[labels == 1]).tolist() == [3, 6, 31]
+    assert np.bincount(stratified(groups, labels, [0.1, 0.1])[labels == 1]).tolist() == [4, 4, 32]
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=200), st.randoms(use_true_random=False))
+def test_strata_of_numbers_do_not_depend_on_the_order_of_the_rows(tenths: list[int], random: Random) -> None:
+    groups, labels = np.arange(len(tenths)) // 2, np.array(tenths) / 10
+    order = random.sample(range(len(tenths)), len(tenths))
+    before, after = (Regression().strata(labels[rows], groups[rows])[0] for rows in (list(range(len(tenths))), order))
+    assert before.tolist() == after.tolist()
+
+
+def test_stratified_numbers_have_the_same_distribution_in_each_split() -> None:
+    labels = np.random.default_rng(0).lognormal(size=2000)
+    groups = np.arange(2000)
+    order = order_by_content(groups, groups.astype(np.uint64), 0)
+    strata, names = Regression().strata(labels, groups)
+    assert np.bincount(strata).tolist() == [200] * len(names) == [200] * 10
+    parts = assign_parts(groups, order, [0.1, 0.1], stratify(strata, names, 0))
+    for part in TEST, VALIDATION:
+        assert all(abs(count - 20) <= 1 for count in np.bincount(strata[parts == part]).tolist())
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 30)), min_size=1, max_size=60),
+    Fractions,
+    st.randoms(use_true_random=False),
+)
+def test_by_time_nothing_newer_than_a_tested_group_is_trained_on(
+    rows: list[tuple[int, int]], fractions: tuple[float, float], random: Random
+) -> None:
+    keys, times = (np.array(column) for column in zip(*rows, strict=True))
+    groups = np.unique(keys, return_inverse=True)[1]
+    units, order = order_by_time(groups, times.astype(np.float64))
+    parts = assign_parts(units, order, fractions)
+    latest = np.array([times[groups == group].max() for group in groups])
+    for newer, older in ((TEST, VALIDATION), (TEST, TRAIN), (VALIDATION, TRAIN)):
+        if (parts == newer).any() and (parts == older).any():
+            assert latest[parts == newer].min() > latest[parts == older].max()
+    half_a_group = np.bincount(units).max() / 2 + 1e-9
+    assert abs((parts == TEST).sum() - fractions[0] * len(rows)) <= half_a_group
+    assert abs((parts != TRAIN).sum() - sum(fractions) * len(rows)) <= half_a_group
+    shuffled = random.sample(range(len(rows)), len(rows))
+    again = assign_parts(*order_by_time(groups[shuffled], times[shuffled].astype(np.float64)), fractions)
+    assert again.tolist() == parts[shuffled].tolist()
+
+
+def test_the_newest_rows_are_tested_and_those_before_them_validated() -> None:
+    times = np.array([5, 1, 9, 7, 3, 8, 2, 6, 4, 0], dtype=np.float64)
+    parts = assign_parts(*order_by_time(np.arange(10), times), [0.2, 0.3])
+    assert sorted(times[parts == TEST].tolist()) == [8, 9]
+    assert sorted(times[parts == VALIDATION].tolist()) == [5, 6, 7]
+
+
+@given(Groups, st.floats(0.05, 0.4), st.integers(2, 8), st.integers(0, 1000))
+def test_folds_divide_what_is_not_tested_and_the_first_is_the_validation_split(
+    pure: list[tuple[int, int]], test: float, folds: int, seed: int
+) -> None:
+    groups, labels = expand(pure)
+    order = order_by_content(groups, groups.astype(np.uint64), seed)
+    share = (1 - test) / folds
+    for strata in None, stratify(*Classification(LABELS).strata(labels, groups), seed):
+        parts = assign_parts(groups, order, [test, *[share] * (folds - 1)], strata)
+        assert set(parts.tolist()) <= set(range(folds + 1))
+        assert all(len(set(parts[groups == group].tolist())) == 1 for group in range(len(pure)))
+        split = assign_parts(groups, order, [test, share], strata)
+        assert np.minimum(parts, TRAIN).tolist() == split.tolist()
+
+
+@given(Rows)
+def test_the_largest_group_is_named_with_the_value_that_most_of_its_rows_share(rows: list[Row]) -> None:
+    texts, films = texts_and_films(rows)
+    groups = group_rows(texts, films)
+    largest = find_largest_group(groups, texts, films)
+    assert largest.rows == np.bincount(groups).max()
+    members = [row for row, group in zip(rows, groups, strict=True) if group == groups[largest.row]]
+    counts = Counter(value for *pair, film in members for value in {("film", film), *(("text", text) for text in pair)})
+    assert len(members) == largest.rows
+    assert largest.sharing == max(counts.values())
+    value = (texts, films)[largest.key][largest.row, largest.column]
+    named = {stable_hash64(kind, number): count for (kind, number), count in counts.items()}
+    assert named[int(value)] == largest.sharing

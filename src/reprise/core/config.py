@@ -5,6 +5,7 @@ validation.py reads the file into them; commands/compose.py composes the file fr
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path, PurePosixPath
@@ -32,6 +33,7 @@ MAX_RECIPE_DEPTH = 20  # sections and lists inside each other
 MAX_INTERPOLATIONS = 16  # `${key}` in a catalog: each may copy what the others copied
 MAX_NAME = 1000  # characters of a label or the name of a column
 MAX_LABELS = 10_000  # the confusion matrix has its square
+MAX_THREADS = 1024
 MAX_ROWS = 2**30  # rows of a table; prepare numbers them in 32 bits
 MAX_COLUMNS = 4096  # `datasets` takes seconds for so wide a table
 MAX_FIELD = 2**22  # characters of a field, more than the longest novels have
@@ -114,6 +116,20 @@ def _validate_lora_targets(value: Any) -> Any:
     return value
 
 
+def _validate_freeze(value: Any) -> Any:
+    if value not in (None, "embeddings") and not (type(value) is int and value > 0):
+        raise ValueError("null, embeddings, or how many of the encoder's first layers are frozen with them")
+    return value
+
+
+def _validate_class_weights(value: Any) -> Any:
+    weights = value.values() if isinstance(value, dict) and value else []
+    numbers = all(type(weight) in (int, float) and 0 < weight < math.inf for weight in weights)
+    if value is not None and value != "balanced" and not (weights and numbers):
+        raise ValueError("balanced, or a positive number for each label, such as {rotten: 1.0, fresh: 2.5}")
+    return value
+
+
 def _metric_name(name: str) -> str:
     if name not in METRICS:
         raise ValueError(f"one of {', '.join(METRICS)}")
@@ -141,6 +157,8 @@ FileName = Annotated[NonEmptyStr, AfterValidator(_file_name)]
 Engine = Literal["accelerate", "trainer", "pytorch"]
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 LoraTargets = Annotated[Literal["all-linear"] | list[NonEmptyStr], BeforeValidator(_validate_lora_targets)]
+Freeze = Annotated[Literal["embeddings"] | int | None, BeforeValidator(_validate_freeze)]
+ClassWeights = Annotated[Literal["balanced"] | dict[Label, float] | None, BeforeValidator(_validate_class_weights)]
 BucketLengths = Annotated[Literal["auto"] | list[int], BeforeValidator(_validate_bucket_lengths)]
 Count = Annotated[int, Field(strict=True, gt=0, le=10**9)]  # of examples or steps
 Epochs = Annotated[int, Field(strict=True, gt=0, le=10_000)]
@@ -150,7 +168,9 @@ NonNegativeInt = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Flag = Annotated[bool, Field(strict=True)]
 UnitInterval = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Share = Annotated[float, Field(strict=True, gt=0, le=1)] | None
 
 _section = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 
@@ -193,7 +213,7 @@ class HubModel:
 class LocalDataset:
     """The user's own CSV, TSV, JSON lines or Parquet: per split a file, or a folder of such files.
 
-    `task.split` splits a single table.
+    `task.split` cuts the splits that have no file from `train`.
     """
 
     kind: Literal["local"]
@@ -216,12 +236,54 @@ ModelSource = Annotated[WheelSource | HubModel | LocalModel, Field(discriminator
 
 @_section
 class Split:
-    """How one table becomes three; rows that share a text or a value of `group_by` stay together."""
+    """The splits that the source lacks, as fractions of its training rows; null for one that it has or none is wanted.
 
-    validation: Fraction
-    test: Fraction
+    Rows that share a value of `group_by` or, unless `group_texts` is false, a text stay together. `stratify` gives each
+    split the same shares of the labels. `order_by` cuts by time instead of at random: the newest rows are tested.
+    `folds` divides all rows but those of the test split for a cross-validation; the first fold is the validation split.
+    """
+
+    validation: Fraction | None
+    test: Fraction | None
     group_by: NonEmptyStr | None = None
+    group_texts: Flag = True
+    stratify: Flag = False
+    order_by: NonEmptyStr | None = None
+    folds: Annotated[int, Field(strict=True, ge=2, le=100)] | None = None
     seed: NonNegativeInt = 0
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """The fraction of each split that is cut."""
+        validation = (1 - (self.test or 0)) / self.folds if self.folds else self.validation
+        given = {"validation": validation, "test": self.test}
+        return {name: fraction for name, fraction in given.items() if fraction is not None}
+
+
+@_section
+class MultiLabel:
+    """Any number of labels for each example, also none.
+
+    `separator` divides the labels in the texts of `task.label_column`. It is null where that column holds lists, and
+    where each label has a column of 0 and 1, named as the label; then `task.label_column` is null, too. `thresholds`
+    says from which probability a label is predicted: `tuned` for those with the highest F1 on the validation split, or
+    one number for all labels.
+    """
+
+    separator: NonEmptyStr | None = None
+    thresholds: Literal["tuned"] | Fraction = "tuned"
+
+
+@_section
+class TokenClassification:
+    """A tag for each word, of the entities that `task.labels` names.
+
+    The text column holds lists of words and the label column lists of IOB2 or IOBES tags; or texts, and lists of spans
+    `{start, end, label}` in characters. `subwords` says which tokens of a word are trained: `first` or `all`. The first
+    one always decides the prediction.
+    """
+
+    subwords: Literal["first", "all"] = "first"
 
 
 @_section
@@ -239,7 +301,7 @@ class Task:
     name: Name
     source: TaskSource
     text_columns: Annotated[list[NonEmptyStr], Field(min_length=1, max_length=2)]
-    label_column: NonEmptyStr
+    label_column: NonEmptyStr | None
     labels: Annotated[list[Label], Field(max_length=MAX_LABELS)]
     positive_label: Label | None
     metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_validate_unique)]
@@ -248,22 +310,32 @@ class Task:
     split: Split | None = None
     max_examples: Count | None = None
     submission: Submission | None = None
+    multi_label: MultiLabel | None = None
+    token_classification: TokenClassification | None = None
 
     @property
     def kind(self) -> TaskKind:
         """What depends on the kind of task: classification with labels, regression without."""
-        return task_kind(self.labels, self.positive_label)
+        return task_kind(
+            self.labels, self.positive_label, to_dict(self.multi_label), to_dict(self.token_classification)
+        )
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that may be prepared; only fetching shows whether a Hub's source has them all."""
+        cut = tuple(self.split.fractions) if self.split else ()
+        return tuple(dict.fromkeys((*self.source_splits, *cut)))
+
+    @property
+    def source_splits(self) -> tuple[str, ...]:
+        """The splits that the source may have before `task.split` cuts others from its training rows."""
         match self.source:
-            case HubDataset(splits=listed) if listed is not None:
-                return tuple(listed)
+            case HubDataset(splits=listed):
+                return SPLITS if listed is None else tuple(listed)
             case LocalDataset(validation=validation, test=test) if validation or test:
                 return tuple(split for split in SPLITS if getattr(self.source, split))
-            case _:
-                return SPLITS
+            case _:  # one table; without `task.split`, prepare reports what it lacks
+                return ("train",) if self.split else SPLITS
 
 
 @_section
@@ -287,8 +359,40 @@ class Lora:
 
 
 @_section
+class Loss:
+    """How cross-entropy is changed: against imbalance, noisy labels or easy examples; `{}` changes nothing.
+
+    `class_weights` multiplies the loss of an example by the weight of its label; `balanced` gives every label the same
+    sum (King & Zeng 2001). `label_smoothing` is the probability that is spread over all labels (Szegedy et al. 2016).
+    `focal_gamma` multiplies the loss by (1 - probability of the label)^gamma (Lin et al. 2017).
+    """
+
+    class_weights: ClassWeights = None
+    label_smoothing: UnitInterval = 0.0
+    focal_gamma: NonNegativeFloat = 0.0
+
+
+@_section
+class EarlyStopping:
+    """Stop after `patience` epochs without a validation metric that is better by more than `min_delta`."""
+
+    patience: Epochs
+    min_delta: NonNegativeFloat = 0.0
+
+
+@_section
 class Train:
-    """The mathematics of training. `batch_size` counts the examples of one optimizer step over all processes."""
+    """The mathematics of training.
+
+    `batch_size` counts the examples of one optimizer step over all processes, `threads` the threads of each process on
+    a CPU; None leaves them to the machine. `calibration: temperature` divides the logits by the number that makes the
+    labels of the validation split likeliest (Guo et al. 2017); with `task.multi_label`, by one number per label.
+
+    `freeze` keeps the pretrained embeddings, or the embeddings and that many of the encoder's first layers.
+    `layer_decay` multiplies the learning rate once more for each layer below the head: by its power L - l for layer l
+    of L, counted from 0, and L + 1 for the embeddings (Howard & Ruder 2018; Clark et al. 2020). `dropout` replaces all
+    dropout probabilities of the pretrained model's config.json.
+    """
 
     engine: Engine
     epochs: Epochs
@@ -301,10 +405,17 @@ class Train:
     max_grad_norm: PositiveFloat
     max_length: Annotated[int, Field(strict=True, ge=4, le=2**20)]
     bucket_lengths: BucketLengths
-    precision: Literal["bf16", "fp32"]
+    precision: Literal["bf16", "fp32", "fp32-portable"]
+    threads: Annotated[int, Field(strict=True, gt=0, le=MAX_THREADS)] | None
     lora: Lora | None
-    gradient_checkpointing: Annotated[bool, Field(strict=True)]
+    freeze: Freeze
+    layer_decay: Share
+    dropout: UnitInterval | None
+    gradient_checkpointing: Flag
+    loss: Loss | None
+    calibration: Literal["temperature"] | None
     keep_epoch: Literal["best", "last"]
+    early_stopping: EarlyStopping | None
     max_steps: Count | None
 
 
@@ -326,6 +437,58 @@ class Run:
 
 
 @_section
+class Threshold:
+    """The shares from which a check warns, and from which it fails: the pipeline stops before training. Null: never."""
+
+    warn: Share
+    fail: Share
+
+
+def _warn_from(share: float) -> Threshold:
+    return Threshold(warn=share, fail=None)  # type: ignore[call-arg]  # mypy does not see through `_section`
+
+
+@_section
+class Checks:
+    """What `reprise check-data` judges, each a share of the examples unless its comment says otherwise."""
+
+    empty_texts: Threshold = _warn_from(0.01)
+    truncated: Threshold = _warn_from(0.01)
+    unknown_tokens: Threshold = _warn_from(0.01)
+    other_scripts: Threshold = _warn_from(0.05)
+    label_imbalance: Threshold = _warn_from(0.9)
+    duplicates: Threshold = _warn_from(0.05)
+    shared_texts: Threshold = _warn_from(0.001)
+    shared_groups: Threshold = _warn_from(0.001)
+    near_duplicates: Threshold = _warn_from(0.01)
+    train_near_duplicates: Threshold = _warn_from(0.05)
+    contradictory_labels: Threshold = _warn_from(0.01)
+    give_away: Threshold = _warn_from(0.5)
+    label_errors: Threshold = _warn_from(0.2)
+
+
+@_section
+class Windows:
+    """Parts of long texts, so that nothing is truncated: each of at most `train.max_length` tokens.
+
+    Neighbours share `stride` tokens, as in transformers' tokenizers. `pooling` makes one output of a text from those of
+    its windows: `mean`, `max`, or the `first` alone; null for token classification, which joins them. In training, the
+    windows of a text weigh as much as one short text.
+    """
+
+    stride: NonNegativeInt
+    pooling: Literal["mean", "max", "first"] | None
+
+
+@_section
+class Data:
+    """How texts are read, and what the data must fulfil: no model depends on `checks`."""
+
+    windows: Windows | None = None
+    checks: Checks = Checks()
+
+
+@_section
 class Recipe:
     """All of params.yaml."""
 
@@ -335,6 +498,7 @@ class Recipe:
     train: Train
     evaluate: Evaluate
     run: Run
+    data: Data = Data()  # earlier recipes have none
 
 
 # Renamed keys of params.yaml, by dotted path: an error names the new key, and earlier runs stay readable.

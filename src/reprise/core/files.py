@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,11 @@ def read_json(file: Path) -> dict[str, Any]:
     except ValueError:
         raise UserError("not valid JSON", file=file, expected="the result of `dvc repro`, which recreates it") from None
     return content
+
+
+def json_sha256(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a JSON object, independent of the order of its keys and of the layout of a file."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(*files: Path) -> str:

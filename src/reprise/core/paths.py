@@ -1,14 +1,18 @@
-"""Paths of the outputs of each stage, the same as in dvc.yaml."""
+"""Paths of what each stage writes; the outputs are the same as in dvc.yaml."""
 
 from pathlib import Path
 
 SOURCES = Path("data/sources.json")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
+DATA_CHECKS = Path("data/checks")
 PRETRAINED = Path("models/pretrained")
 FINAL_MODEL = Path("models/final")
 METRICS = Path("metrics")
 PREFLIGHT = METRICS / "preflight.json"
+# Of a session on a machine: git has these two, dvc.yaml does not.
+SPEED = METRICS / "speed.json"
+PROVENANCE = METRICS / "provenance.json"
 PLOTS = Path("plots")
 PREDICTIONS = Path("predictions")
 # Locks, which git ignores: of all outputs in this folder, and of the experiments that commands run by name.

@@ -18,6 +18,8 @@ from reprise.core.config import (
     PARAMS,
     RENAMED_KEYS,
     RENAMED_SOURCE_KINDS,
+    Checks,
+    Data,
     Evaluate,
     HubDataset,
     HubModel,
@@ -30,6 +32,7 @@ from reprise.core.config import (
     Split,
     Submission,
     Task,
+    Threshold,
     Train,
     WheelSource,
 )
@@ -46,6 +49,17 @@ def read_recipe(path: Path = PARAMS) -> Recipe:
         UserError: the file is missing, is not YAML, or is no valid recipe.
     """
     return check_recipe(load_params(path), str(path))
+
+
+def check_sections(path: Path = PARAMS) -> None:
+    """Check that params.yaml has the section that recipes of earlier versions lack: DVC knows no default of a key.
+
+    Raises:
+        UserError: it lacks it.
+    """
+    if not (load_params(path).get("data") or {}).get("checks"):
+        expected = "the section in recipes/config.yaml; `reprise compose` with the arguments in the first line adds it"
+        raise UserError("missing, so DVC cannot run check-data", file=path, key="data.checks", expected=expected)
 
 
 def load_params(path: Path) -> Any:
@@ -161,7 +175,7 @@ def check_recipe(content: Any, source: str) -> Recipe:
         UserError: the first problem; unknown keys come before others.
     """
     if not isinstance(content, dict):
-        raise UserError(file=source, expected="the sections seed, task, model, train, evaluate and run")
+        raise UserError(file=source, expected="the sections seed, task, model, train, evaluate, run and data")
     for found in _renamed_keys(content):
         raise found.to_error(source)
     try:
@@ -194,14 +208,25 @@ def _cross_field_problems(recipe: Recipe) -> Iterator[KeyProblem]:
     task, train, split = recipe.task, recipe.train, recipe.evaluate.split
     if len(set(task.text_columns)) != len(task.text_columns):
         yield KeyProblem("task.text_columns", f"got {task.text_columns[0]!r} twice", "two different columns")
-    if len(task.labels) == 1 or len(set(task.labels)) != len(task.labels):
+    if (len(task.labels) == 1 and not task.token_classification) or len(set(task.labels)) != len(task.labels):
         expected = "at least two different labels, or [] for regression"
         yield KeyProblem("task.labels", f"got {shorten(task.labels)}", expected)
     given = "null" if task.positive_label is None else repr(task.positive_label)
-    if len(task.labels) == 2 and task.positive_label not in task.labels:
+    several = task.multi_label or task.token_classification
+    if several and not task.labels:
+        section = "multi_label" if task.multi_label else "token_classification"
+        yield KeyProblem("task.labels", "got []", f"the labels of task.{section}")
+    if task.label_column is None and (task.multi_label is None or task.multi_label.separator is not None):
+        yield KeyProblem("task.label_column", "got null", "a name; null is for task.multi_label, a column each")
+    if task.token_classification and task.multi_label:
+        yield KeyProblem("task.multi_label", "got a section", "null, beside task.token_classification")
+    yield from _window_problems(recipe)
+    if several and task.positive_label is not None:
+        yield KeyProblem("task.positive_label", f"got {given}", "null, as each label is one of its own")
+    if len(task.labels) == 2 and not several and task.positive_label not in task.labels:
         expected = f"one of task.labels: {_join(task.labels)}; F1 is of that label"
         yield KeyProblem("task.positive_label", f"got {given}", expected)
-    if len(task.labels) != 2 and task.positive_label is not None:
+    if len(task.labels) != 2 and not several and task.positive_label is not None:
         yield KeyProblem("task.positive_label", f"got {given}", "null, as there are not two labels")
     allowed = metrics_of(task.kind.name)
     for metric in task.metrics:
@@ -210,22 +235,87 @@ def _cross_field_problems(recipe: Recipe) -> Iterator[KeyProblem]:
             yield KeyProblem(
                 "task.metrics", f"{metric!r} does not fit {task.kind.name}{reason}", f"one of {_join(allowed)}"
             )
-    if task.split and task.split.validation + task.split.test >= 1:
-        yield KeyProblem("task.split", "no rows remain to train on", "validation + test below 1")
-    if not {"train", "validation"} <= set(task.splits):
-        key = "task.source.splits" if isinstance(task.source, HubDataset) else "task.source"
-        given = _join(task.splits) or "none"
-        yield KeyProblem(key, f"got {given}", "train and validation among its keys")
+    yield from _split_problems(task)
     if split not in task.splits:
         yield KeyProblem("evaluate.split", f"got {split!r}", f"one of {_join(task.splits)}")
     if task.submission:
         yield from _submission_problems(task.submission, task)
+    if train.precision == "fp32-portable" and train.threads is None:
+        yield KeyProblem("train.threads", "got null", "a number, since it divides sums, such as 2")
+    if train.freeze is not None and train.lora:
+        yield KeyProblem("train.freeze", f"got {train.freeze}", "null, since train.lora freezes the encoder")
+    if train.loss and (found := task.kind.loss_problem(train.loss)):
+        key, problem, expected = found
+        yield KeyProblem(".".join(filter(None, ("train.loss", key))), problem, expected)
+    if train.calibration and not task.labels:
+        expected = "null, since task.labels is empty (regression)"
+        yield KeyProblem("train.calibration", f"got {train.calibration}", expected)
     if train.micro_batch_size and train.micro_batch_size > train.batch_size:
         expected = f"at most train.batch_size ({train.batch_size})"
         yield KeyProblem("train.micro_batch_size", f"got {train.micro_batch_size}", expected)
     if isinstance(train.bucket_lengths, list) and max(train.bucket_lengths) != train.max_length:
         expected = f"train.max_length ({train.max_length}) as the largest"
         yield KeyProblem("train.bucket_lengths", f"the largest is {max(train.bucket_lengths)}", expected)
+
+
+def _window_problems(recipe: Recipe) -> Iterator[KeyProblem]:
+    """Yield what is wrong with `data.windows`."""
+    task, windows = recipe.task, recipe.data.windows
+    if windows is None:
+        if task.token_classification:
+            expected = "windows such as {stride: 32, pooling: null}, so that no word is lost"
+            yield KeyProblem("data.windows", "got null", expected)
+        return
+    if len(task.text_columns) == 2:
+        yield KeyProblem("data.windows", "got windows of text pairs", "null, or one column in task.text_columns")
+    if 2 * windows.stride >= recipe.train.max_length:
+        expected = f"less than half of train.max_length ({recipe.train.max_length})"
+        yield KeyProblem("data.windows.stride", f"got {windows.stride}", expected)
+    if (windows.pooling is None) != (task.token_classification is not None):
+        expected = "null for token classification" if task.token_classification else "mean, max or first"
+        yield KeyProblem("data.windows.pooling", f"got {windows.pooling or 'null'}", expected)
+
+
+def _split_problems(task: Task) -> Iterator[KeyProblem]:
+    """Yield what is wrong with the splits that the source has and those that `task.split` cuts."""
+    fractions = task.split.fractions if task.split else {}
+    if sum(fractions.values()) >= 1:
+        yield KeyProblem("task.split", "no rows remain to train on", "validation + test below 1")
+    if task.split:
+        yield from _split_key_problems(task.split)
+    if task.split and not fractions:
+        yield KeyProblem("task.split", "no fraction", "one for validation or test, or null for the whole section")
+    if "validation" not in task.source_splits:  # else prepare, which sees what the source has, reports it
+        for name in sorted(fractions.keys() & set(task.source_splits)):
+            yield KeyProblem(
+                f"task.split.{name}", f"got {fractions[name]}", f"null, since task.source has a {name} split"
+            )
+    if {"train", "validation"} <= set(task.splits):
+        return
+    given = f"got {_join(task.splits) or 'none'}"
+    if isinstance(task.source, HubDataset):
+        yield KeyProblem("task.source.splits", given, "train and validation among its keys")
+    else:
+        expected = "a validation table, or task.split: {validation: 0.1, test: null}, which cuts it from train"
+        yield KeyProblem("task.source", given, expected)
+
+
+def _split_key_problems(split: Split) -> Iterator[KeyProblem]:
+    """Yield the keys of `task.split` that contradict another, or have no effect beside it."""
+    if split.folds and split.validation is not None:
+        expected = "null, since the first of task.split.folds is the validation split"
+        yield KeyProblem("task.split.validation", f"got {split.validation}", expected)
+    if split.group_by is None and not split.group_texts:
+        expected = "true, or a column in task.split.group_by: else copies of a text are in several splits"
+        yield KeyProblem("task.split.group_texts", "got false", expected)
+    if split.order_by is not None:
+        reason = "since task.split.order_by cuts by time"
+        if split.folds:
+            yield KeyProblem("task.split.folds", f"got {split.folds}", f"null, {reason}")
+        if split.stratify:
+            yield KeyProblem("task.split.stratify", "got true", f"false, {reason}")
+        if split.seed:
+            yield KeyProblem("task.split.seed", f"got {split.seed}", f"0, {reason}")
 
 
 def _submission_problems(submission: Submission, task: Task) -> Iterator[KeyProblem]:
@@ -295,8 +385,14 @@ def _sections_at(location: Sequence[Any]) -> list[type]:
             return [Submission]
         case ["train", "lora"]:
             return [Lora]
+        case ["data", "checks"]:
+            return [Checks]
+        case ["data", "checks", _]:
+            return [Threshold]
         case [name]:
-            return [{"task": Task, "model": Model, "train": Train, "evaluate": Evaluate, "run": Run}[name]]
+            return [
+                {"task": Task, "model": Model, "train": Train, "evaluate": Evaluate, "run": Run, "data": Data}[name]
+            ]
         case _:
             return [Recipe]
 

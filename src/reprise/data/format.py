@@ -1,10 +1,14 @@
-"""File names of the prepared data: Arrow shards of each split and the statistics beside them."""
+"""File names of the prepared data: Arrow shards of each split and the statistics beside them.
+
+With windows, the shards hold the examples, and those in the folder windows/ hold what the model reads.
+"""
 
 from pathlib import Path
 
 from reprise.core.paths import PREPARED
 
 SHARD_ROWS = 2**19  # maximum rows per Arrow file; larger splits are sharded
+WINDOWS = "windows"  # the folder of what the model reads of long texts
 
 
 def stats_path(prepared: Path = PREPARED) -> Path:
@@ -24,3 +28,8 @@ def split_shards(split: str, prepared: Path = PREPARED) -> list[Path]:
         The files, each but the last of SHARD_ROWS rows; an empty list if the split does not exist.
     """
     return sorted(prepared.glob(f"{split}.arrow")) or sorted(prepared.glob(f"{split}-*-of-*.arrow"))
+
+
+def input_shards(split: str, prepared: Path = PREPARED) -> list[Path]:
+    """Return the Arrow files of a split that the model reads: of its windows, or of the examples themselves."""
+    return split_shards(split, prepared / WINDOWS) or split_shards(split, prepared)

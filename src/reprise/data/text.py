@@ -1,9 +1,24 @@
-"""Decode lines of text that a user gives on standard input."""
+"""Decode lines of text that a user gives on standard input, and compare texts by hashes."""
 
 import codecs
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
 from reprise.core.errors import UserError
+
+
+def normalize(text: str) -> str:
+    """Return the text without differences of case and white space."""
+    return " ".join(text.casefold().split())
+
+
+def hash_texts(texts: list[list[str]]) -> npt.NDArray[np.uint64]:
+    """Hash each row of one or two columns of texts; shape [rows]."""
+    rows = np.array(["\x1f".join(row) for row in zip(*texts, strict=True)], dtype=object)
+    return pd.util.hash_array(rows, categorize=False)
 
 
 def decode_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from reprise.tasks import classification, regression
+from reprise.tasks import classification, regression, token_classification
 
 MAX_NAMES = 5  # labels named in a warning
 
@@ -23,7 +23,11 @@ SENTENCES = {
         "up to case and white space"
     ),
     "conflicting_labels": "{texts:,} texts occur with different labels, in {examples:,} examples",
-    "split_share": "{split}: {obtained:.1%} of the examples, although task.split.{split} is {asked:.1%}",
+    "split_share": "{split}: {obtained:.1%} of the examples, although task.split asks for {asked:.1%}",
+    "large_group": (
+        "{rows:,} of {of:,} rows stay together in one split, {sharing:,} of them through {value!r} in column "
+        "{column!r} (task.split.{key})"
+    ),
     "truncated": (
         "{split}: {examples:,} examples ({share:.1%}) are longer than train.max_length and were truncated; "
         "the median is {median:,} tokens, the longest {longest:,}"
@@ -33,6 +37,7 @@ SENTENCES = {
     ),
     **classification.WARNINGS,
     **regression.WARNINGS,
+    **token_classification.WARNINGS,
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reprise.core.config import SPLITS, Split
+from reprise.core.config import SPLITS
 from reprise.tasks.kind import TaskKind
 
 # Below it, truncation cuts only the tail that a maximum length is chosen to cut, usually beyond the 99 % quantile.
@@ -15,6 +15,8 @@ TRUNCATED_SHARE = 0.01
 UNKNOWN_SHARE = 0.01
 # Relative. Groups stay whole, so shares are seldom exact; beyond it, a group is large compared with a split.
 SHARE_TOLERANCE = 0.25
+# Of the rows; more in one group leave no choice of splits.
+LARGE_SHARE = 0.5
 
 
 def shared_texts(
@@ -72,15 +74,20 @@ def conflicting_labels(texts: npt.NDArray[np.uint64], labels: npt.NDArray[Any]) 
 
 
 def find_warnings(
-    stats: Mapping[str, Any], kind: TaskKind, *, sizes: Mapping[str, int], split: Split | None, unknown_token: str
+    stats: Mapping[str, Any],
+    kind: TaskKind,
+    *,
+    shares: Mapping[str, Mapping[str, Any]],
+    largest_group: Mapping[str, Any],
+    unknown_token: str,
 ) -> list[dict[str, Any]]:
     """Return the warnings that follow from the statistics.
 
     Args:
         stats: content of stats.json.
         kind: the kind of task, which judges the labels.
-        sizes: rows of each split before `task.max_examples`.
-        split: the shares that the recipe asks for; None if the source has splits.
+        shares: `asked` and `obtained` of each split that was cut, `of` all their rows.
+        largest_group: the warning about the largest group of rows that stay together; read only if a split was cut.
         unknown_token: the token of unknown words; empty if the tokenizer has none.
     """
     warnings: list[dict[str, Any]] = [
@@ -89,16 +96,24 @@ def find_warnings(
     if stats["conflicting_labels"]["texts"]:
         warnings.append({"id": "conflicting_labels"} | stats["conflicting_labels"])
     warnings += kind.label_warnings(stats["splits"])
-    for name, asked in (("validation", split.validation), ("test", split.test)) if split else ():
-        rows = sum(sizes.values())
-        if abs(sizes[name] - asked * rows) > max(SHARE_TOLERANCE * asked * rows, 1):
-            warnings.append({"id": "split_share", "split": name, "asked": asked, "obtained": sizes[name] / rows})
+    missed = [
+        {"id": "split_share", "split": name, "asked": share["asked"], "obtained": share["obtained"]}
+        for name, share in shares.items()
+        if abs(share["rows"] - share["asked"] * share["of"]) > max(SHARE_TOLERANCE * share["asked"] * share["of"], 1)
+    ]
+    warnings += missed
+    if shares:
+        smallest = min(share["asked"] for share in shares.values())
+        if largest_group["rows"] > (smallest if missed else LARGE_SHARE) * largest_group["of"]:
+            warnings.append(dict(largest_group))
     for name, content in stats["splits"].items():
         truncated, examples = content["truncated_rows"], content["num_examples"]
         if truncated > TRUNCATED_SHARE * examples:
             quantiles = content["length_quantiles"]
             numbers = {"share": truncated / examples, "median": quantiles["0.5"], "longest": quantiles["1.0"]}
             warnings.append({"id": "truncated", "split": name, "examples": truncated} | numbers)
+        if content.get("lost_words"):
+            warnings.append({"id": "words_without_tokens", "split": name, "words": content["lost_words"]})
         if unknown_token and content["unknown_tokens"] > UNKNOWN_SHARE * content["tokens"]:
             share = content["unknown_tokens"] / content["tokens"]
             warnings.append({"id": "unknown_tokens", "split": name, "share": share, "token": unknown_token})

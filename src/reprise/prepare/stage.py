@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,24 @@ import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
 
-from reprise.core.config import PARAMS, LocalDataset, Split, Task
+from reprise.core.config import PARAMS, LocalDataset, Task, Windows, to_dict
 from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, scratch_dir, sha256, write_json
 from reprise.core.paths import PREPARED, PRETRAINED, RAW
-from reprise.data.format import SHARD_ROWS, split_file, stats_path
+from reprise.data.format import SHARD_ROWS, WINDOWS, split_file, stats_path
 from reprise.data.tokenization import load_tokenizer
 from reprise.data.warnings import describe_warnings
 from reprise.prepare.checks import conflicting_labels, find_warnings, shared_texts
-from reprise.prepare.columns import TEXT_COLUMNS, check_columns, read_tables, to_standard_columns
-from reprise.prepare.split import TEST, TRAIN, VALIDATION, assign_splits, group_rows, stable_hash64, subsample
+from reprise.prepare.columns import CUT_TABLES, TEXT_COLUMNS, RawSplit, check_columns, read_tables, to_standard_columns
+from reprise.prepare.cut import Splits, cut_splits, text_hashes
+from reprise.prepare.split import subsample
 from reprise.prepare.texts import check_texts
-from reprise.prepare.write import iter_batches, normalize, unknown_token_id, write_tokenized
+from reprise.prepare.write import WindowFile, unknown_token_id, write_tokenized, write_windows
+from reprise.tasks.labels import equal_labels
 
+# Maximum lengths whose cost is reported, beside the recipe's own.
+MAX_LENGTHS = (128, 256, 512)
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 
@@ -31,6 +36,7 @@ def prepare(
     task: Task,
     *,
     max_length: int,
+    windows: Windows | None = None,
     raw: Path = RAW,
     prepared: Path = PREPARED,
     check: Callable[[], None] = lambda: None,
@@ -42,7 +48,8 @@ def prepare(
 
     Args:
         task: names columns, labels, filter and split.
-        max_length: tokens at which texts are truncated.
+        max_length: tokens at which texts are truncated, or that a window has.
+        windows: how long texts are divided; None to truncate them.
         raw: a folder per split, with its files.
         prepared: replaced as a whole.
         check: called before that; raises if it may not be.
@@ -60,32 +67,55 @@ def prepare(
     if max_length > tokenizer.model_max_length:
         expected = f"at most the model's {tokenizer.model_max_length}"
         raise UserError(file=PARAMS, key="train.max_length", expected=expected)
+    if windows and not tokenizer.is_fast:
+        raise UserError(f"{type(tokenizer).__name__} has no windows", file=PARAMS, key="data.windows", expected="null")
 
     with scratch_dir("prepare") as cache, atomic_dir(prepared) as partial:
         stats: dict[str, Any] = {"task": task.name, "labels": task.labels, "max_length": max_length, "splits": {}}
+        if task.multi_label:
+            stats["multi_label"] = to_dict(task.multi_label)
+        if task.token_classification:
+            stats["token_classification"] = to_dict(task.token_classification)
+        if windows:
+            stats["windows"] = to_dict(windows)
+            (partial / WINDOWS).mkdir()
         try:
-            splits, warnings = _load_splits(task, raw, cache)
+            splits = _load_splits(task, raw, cache)
         except UserError as error:
             named = _users_file(error.file, task, raw)
             raise UserError(error.problem, file=named, key=error.key, expected=error.expected) from None
         columns: dict[str, dict[str, npt.NDArray[Any]]] = {}
-        for split, rows in splits.items():
+        for split, rows in splits.rows.items():
             if task.max_examples:
-                rows = rows.select(subsample(_text_hashes(rows, TEXT_COLUMNS).ravel(), task.max_examples))
+                rows = rows.select(subsample(text_hashes(rows, TEXT_COLUMNS).ravel(), task.max_examples))
             files, written = _shard_files(split, len(rows), partial), []
             for number, file in enumerate(files):
-                part = rows.select(range(number * SHARD_ROWS, min((number + 1) * SHARD_ROWS, len(rows))))
+                first = number * SHARD_ROWS
+                part = rows.select(range(first, min(first + SHARD_ROWS, len(rows))))
                 name = split if len(files) == 1 else f"{split}, file {number + 1} of {len(files)}"
-                written.append(write_tokenized(part, file, tokenizer, max_length, name=name))
+                if windows:
+                    beside = WindowFile(partial / WINDOWS / file.name, windows.stride, task.kind, first)
+                    written.append(write_windows(part, file, tokenizer, max_length, beside, name=name))
+                else:
+                    written.append(write_tokenized(part, file, tokenizer, max_length, name=name))
             columns[split] = {key: np.concatenate([part[key] for part in written]) for key in written[0]}
+            if windows:
+                files += [partial / WINDOWS / file.name for file in files]
             stats["splits"][split] = _split_stats(columns[split], files, task, max_length)
-            echo(f"prepare: {split}: {len(rows)} examples")
+            share = f" ({_describe_share(splits.shares[split], len(rows))})" if split in splits.shares else ""
+            several = f", {columns[split]['windows'].sum()} windows" if windows else ""
+            echo(f"prepare: {split}: {len(rows)} examples{several}{share}")
+        if task.split:
+            stats["split_shares"] = splits.shares
+        if splits.folds:
+            stats["folds"] = splits.folds
+            echo(f"prepare: folds: {len(splits.folds)} of {min(splits.folds)} to {max(splits.folds)} examples")
         stats |= _compare_texts(columns, task)
-        stats["warnings"] = warnings + find_warnings(
+        stats["warnings"] = splits.warnings + find_warnings(
             stats,
             task.kind,
-            sizes={split: len(rows) for split, rows in splits.items()},
-            split=task.split,
+            shares=splits.shares,
+            largest_group=splits.largest_group,
             unknown_token="" if unknown_token_id(tokenizer) is None else str(tokenizer.unk_token),
         )
         for warning in describe_warnings(stats):
@@ -113,74 +143,73 @@ def _shard_files(split: str, rows: int, folder: Path) -> list[Path]:
     return [split_file(split, folder, shard, shards) for shard in range(shards)]
 
 
-def _load_splits(task: Task, raw: Path, cache: Path) -> tuple[dict[str, Dataset], list[dict[str, Any]]]:
-    """Load each split in standard columns, none of them empty; and warnings about the tables."""
-    rows, warnings = _standard_tables(task, raw, cache)
-    if task.split and list(rows) not in (["all"], ["train"]):
-        expected = f"null, since the source has splits: {', '.join(rows)}"
-        raise UserError(file=PARAMS, key="task.split", expected=expected)
+def _describe_share(share: dict[str, Any], examples: int) -> str:
+    """Compare the share of a split with the one asked; `examples` of its rows are prepared."""
+    drawn = f"of {share['rows']:,}, " if examples < share["rows"] else ""
+    return f"{drawn}{100 * share['obtained']:.1f} % of {share['of']:,}; asked {100 * share['asked']:.4g} %"
+
+
+def _load_splits(task: Task, raw: Path, cache: Path) -> Splits:
+    """Load each split in standard columns, none of them empty."""
+    tables, warnings = _standard_tables(task, raw, cache)
+    splits = Splits({table.split: rows for table, rows in tables}, warnings)
     if task.split:
-        rows = _split_table(next(iter(rows.values())), task.split)
-    if missing := {"train", "validation"} - rows.keys():
+        if known := sorted(splits.rows.keys() & task.split.fractions.keys()):
+            expected = f"null, since the source has splits: {', '.join(splits.rows)}"
+            key = "folds" if known[0] == "validation" and task.split.folds else known[0]
+            raise UserError(file=PARAMS, key=f"task.split.{key}", expected=expected)
+        for table, rows in tables:
+            if table.split in CUT_TABLES:
+                cut = cut_splits(table, rows, task)
+                others = {name: part for name, part in splits.rows.items() if name != table.split}
+                splits = replace(cut, rows=cut.rows | others, warnings=warnings)
+    if missing := {"train", "validation"} - splits.rows.keys():
         raise UserError(
             f"the source has no {' and no '.join(sorted(missing))} split",
             file=PARAMS,
             key="task.split",
             expected="fractions such as {validation: 0.1, test: 0.1}",
         )
-    for split, part in rows.items():
+    for split, part in splits.rows.items():
         if len(part) == 0:
-            reason = "its fraction gives no row" if task.split else "no row of its table is left"
-            key = "task.split" if task.split else "task.source"
-            raise UserError(f"the {split} split is empty: {reason}", file=PARAMS, key=key)
-    rows = {
-        split: part.remove_columns([c for c in ("group", "row") if c in part.column_names])
-        for split, part in rows.items()
-    }
-    return rows, warnings
+            raise _empty_split(split, splits)
+    if splits.folds and not min(splits.folds):
+        problem = f"fold {splits.folds.index(0)} of 0 to {len(splits.folds) - 1} is empty"
+        raise UserError(problem, file=PARAMS, key="task.split.folds", expected="fewer folds")
+    helpers = {"group", "row", "time", "widened"}
+    return replace(
+        splits,
+        rows={
+            split: part.remove_columns([column for column in part.column_names if column in helpers])
+            for split, part in splits.rows.items()
+        },
+    )
 
 
-def _standard_tables(task: Task, raw: Path, cache: Path) -> tuple[dict[str, Dataset], list[dict[str, Any]]]:
+def _empty_split(split: str, splits: Splits) -> UserError:
+    if not splits.shares or split not in ("train", *splits.shares):
+        problem = f"the {split} split is empty: no row of its table is left"
+        return UserError(problem, file=PARAMS, key="task.source")
+    asked = {name: share["asked"] for name, share in splits.shares.items()}
+    rows = asked.get(split, 1 - sum(asked.values())) * splits.largest_group["of"]
+    reason = "its fraction gives no row"
+    if 1 <= rows <= splits.largest_group["rows"]:
+        (reason,) = describe_warnings({"warnings": [splits.largest_group]})
+    return UserError(f"the {split} split is empty: {reason}", file=PARAMS, key="task.split")
+
+
+def _standard_tables(task: Task, raw: Path, cache: Path) -> tuple[list[tuple[RawSplit, Dataset]], list[dict[str, Any]]]:
     """Bring each raw table to standard columns, without rows that have no text; and warnings about the tables."""
     echo(f"prepare: read {raw}")
     tables = read_tables(raw, cache)
     for table in tables:
         check_columns(table, task)
-    standard, warnings = {}, []
+    standard, warnings = [], []
     for table in tables:
-        standard[table.split], found = check_texts(table, to_standard_columns(table, task), task)
+        rows, found = check_texts(table, to_standard_columns(table, task), task)
+        standard.append((table, rows))
         warnings += found
     return standard, warnings
-
-
-def _split_table(rows: Dataset, split: Split) -> dict[str, Dataset]:
-    """Split one table in three; rows that share a text or a value of `group_by` stay together."""
-    if len(rows) == 0:
-        raise UserError("no row is left", file=PARAMS, key="task.filter")
-    echo(f"prepare: split {len(rows)} rows")
-    texts = _text_hashes(rows, TEXT_COLUMNS, each=True)
-    keys = [texts] if split.group_by is None else [texts, _text_hashes(rows, ("group",))]
-    side = assign_splits(
-        group_rows(*keys), texts.min(axis=1), validation=split.validation, test=split.test, seed=split.seed
-    )
-    named = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-    return {name: rows.select(np.flatnonzero(side == number)) for name, number in named.items()}
-
-
-def _text_hashes(rows: Dataset, columns: tuple[str, ...], *, each: bool = False) -> npt.NDArray[np.uint64]:
-    """Hash each row's columns together, [rows, 1], or with `each` column by column, [rows, columns].
-
-    Case and white space are ignored: texts that differ only in them are the same text.
-    """
-    present = [column for column in columns if column in rows.column_names]
-    digests = np.empty((len(rows), len(present) if each else 1), dtype=np.uint64)
-    filled = 0
-    for batch in iter_batches(rows.select_columns(present), f"read {' and '.join(present)}"):
-        for values in zip(*(batch[column].to_pylist() for column in present), strict=True):
-            normalized = [normalize(value) for value in values]
-            digests[filled] = [stable_hash64(value) for value in normalized] if each else stable_hash64(*normalized)
-            filled += 1
-    return digests
 
 
 def _compare_texts(columns: dict[str, dict[str, npt.NDArray[Any]]], task: Task) -> dict[str, Any]:
@@ -188,10 +217,10 @@ def _compare_texts(columns: dict[str, dict[str, npt.NDArray[Any]]], task: Task) 
     exact, normalized = ({split: each[key] for split, each in columns.items()} for key in ("exact", "normalized"))
     # Numbers may well differ for one text: ratings of "good", say.
     named = [each for each in columns.values() if task.kind.named_labels and not task.kind.is_unlabeled(each["labels"])]
-    texts, labels = (
-        np.concatenate([np.empty(0, dtype), *(each[key] for each in named)])
-        for key, dtype in (("normalized", np.uint64), ("labels", np.int64))
-    )
+    texts = np.concatenate([np.empty(0, np.uint64), *(each["normalized"] for each in named)])
+    labels = np.concatenate([each["labels"] for each in named]) if named else np.empty(0, np.int64)
+    if labels.ndim > 1 or labels.dtype == object:  # sets of labels, or tags
+        labels = equal_labels(labels)
     return {
         "shared_texts": shared_texts(exact, normalized),
         "conflicting_labels": conflicting_labels(texts, labels),
@@ -209,8 +238,27 @@ def _split_stats(
         "length_quantiles": {str(q): int(np.quantile(full_lengths, q, method="lower")) for q in QUANTILES},
         "rows_at_max_length": int((lengths == max_length).sum()),
         "truncated_rows": int((full_lengths > lengths).sum()),
+        "truncation": {
+            str(limit): {
+                "rows": int((full_lengths > limit).sum()),
+                "tokens": int(np.maximum(full_lengths.astype(np.int64) - limit, 0).sum()),
+            }
+            for limit in sorted({max_length, *MAX_LENGTHS})
+        },
+        "full_tokens": int(full_lengths.sum(dtype=np.int64)),
         "sha256": sha256(*files),
     }
     if len(files) > 1:
-        stats["shards"] = {file.name: sha256(file) for file in files}
+        stats["shards"] = {
+            f"{file.parent.name}/{file.name}" if file.parent.name == WINDOWS else file.name: sha256(file)
+            for file in files
+        }
+    if "windows" in columns:
+        stats |= {
+            "windows": int(columns["windows"].sum()),
+            "most_windows": int(columns["windows"].max()),
+            "tokens": int(columns["window_tokens"].sum()),
+            "rows_at_max_length": int((columns["full_lengths"] >= max_length).sum()),
+            "lost_words": int(columns["lost_words"].sum()),
+        }
     return stats | task.kind.label_stats(columns["labels"])

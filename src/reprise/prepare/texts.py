@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from reprise.core.config import Task
+from reprise.data.labels import column_array
 from reprise.prepare.columns import TEXT_COLUMNS, RawSplit
 from reprise.prepare.write import iter_batches
 
@@ -38,9 +39,11 @@ def check_texts(table: RawSplit, rows: Dataset, task: Task) -> tuple[Dataset, li
         # A quoted text may contain line breaks; a line of it with a label as one of its fields looks like a row.
         label = "|".join(map(re.escape, task.labels))
         patterns["row_in_text"] = rf",(?:{label})(?:,[^\n]*)?\r?\n|\n(?:{label}),"
-    if not task.kind.is_unlabeled(np.asarray(rows.with_format("numpy")["label"][:])):
+    if not task.kind.is_unlabeled(column_array(rows)):
         patterns["empty_texts"] = EMPTY
     found = {name: _matching_rows(rows, pattern) for name, pattern in patterns.items()}
+    if "widened" in rows.column_names:
+        found["widened_spans"] = np.asarray(rows["widened"][:], dtype=bool)
     warnings = [
         {
             "id": name,
