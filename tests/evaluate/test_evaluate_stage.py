@@ -24,6 +24,7 @@ from reprise.data.format import split_file
 from reprise.data.tokenization import load_tokenizer
 from reprise.evaluate.stage import evaluate
 from reprise.modeling.classifier import load_classifier
+from reprise.modeling.recipe import write_model_recipe
 from reprise.prepare.stage import prepare
 from reprise.tasks.registry import task_kind
 from tiny import tiny_recipe, write_reviews
@@ -76,6 +77,7 @@ def write_final_model(labels: list[str], weights: float | None = None, biases: l
             model.classifier.bias.copy_(torch.tensor(biases))
     model.save_pretrained(FINAL_MODEL)
     load_tokenizer(PRETRAINED / "tokenizer").save_pretrained(FINAL_MODEL)
+    write_model_recipe(recipe(labels=labels, metrics=["f1" if labels else "rmse"]), FINAL_MODEL)
 
 
 def plots() -> dict[str, list[list[str]]]:
@@ -133,7 +135,9 @@ def test_metrics_plots_and_predictions_are_written(reviews: Path) -> None:
         "metrics/evaluate.json",
         "plots/calibration.csv",
         "plots/confusion.csv",
+        "plots/per_class.csv",
         "plots/precision_recall.csv",
+        "plots/residuals.csv",
         "predictions/test.parquet",
     ]
     assert list(read_json(RESULT)) == [
@@ -142,8 +146,10 @@ def test_metrics_plots_and_predictions_are_written(reviews: Path) -> None:
     ]  # fmt: skip
     assert {name: lines[0] for name, lines in plots().items()} == {
         "confusion.csv": ["actual", "predicted"],
+        "per_class.csv": ["label", "precision", "recall", "f1", "support"],
         "precision_recall.csv": ["label", "recall", "precision", "threshold"],
         "calibration.csv": ["confidence", "accuracy", "rows"],
+        "residuals.csv": ["actual", "predicted", "residual"],
     }
 
 
@@ -203,6 +209,11 @@ def test_the_plots_agree_with_the_written_predictions(reviews: Path) -> None:
     rows, written = predictions(), plots()
     assert written["confusion.csv"][1:] == [list(pair) for pair in zip(rows["label"], rows["prediction"], strict=True)]
     assert sum(int(line[2]) for line in written["calibration.csv"][1:]) == 48
+    assert [line[0] for line in written["per_class.csv"][1:]] == ["rotten", "fresh"]
+    assert float(written["per_class.csv"][2][3]) == pytest.approx(read_json(RESULT)["f1"])
+    assert [int(line[4]) for line in written["per_class.csv"][1:]] == [
+        rows["label"].count(label) for label in ("rotten", "fresh")
+    ]
     gaps = [
         abs(float(confidence) - float(right)) * int(n) / 48 for confidence, right, n in written["calibration.csv"][1:]
     ]
@@ -314,15 +325,21 @@ def test_sentence_pairs_are_evaluated_with_both_texts(workdir: Path) -> None:
     assert rows["probabilities"][0] != pytest.approx(rows["probabilities"][5], abs=1e-3)
 
 
-def test_regression_has_values_and_plots_without_rows(workdir: Path) -> None:
+def test_regression_has_values_and_residuals(workdir: Path) -> None:
     write_raw(train=[1, 2.5, 4], validation=[1], test=[3, 1, 2, 5, 4])
     prepare(task(**REGRESSION), max_length=16)
     write_final_model([])
     evaluate(recipe(**REGRESSION), cpu=True)
     result, rows = read_json(RESULT), predictions()
-    assert plots() == {
+    residuals = plots().pop("residuals.csv")[1:]
+    assert [float(line[0]) for line in residuals] == [1, 2, 3, 4, 5]
+    by_label = dict(zip(rows["label"], rows["prediction"], strict=True))
+    for actual, predicted, residual in ([float(cell) for cell in line] for line in residuals):
+        assert (predicted, residual) == (by_label[actual], predicted - actual)
+    assert {name: lines for name, lines in plots().items() if name != "residuals.csv"} == {
         "calibration.csv": [["confidence", "accuracy", "rows"]],
         "confusion.csv": [["actual", "predicted"]],
+        "per_class.csv": [["label", "precision", "recall", "f1", "support"]],
         "precision_recall.csv": [["label", "recall", "precision", "threshold"]],
     }
     assert list(rows) == ["id", "text", "label", "prediction"]
@@ -341,6 +358,28 @@ def test_a_regression_that_always_predicts_one_number_is_a_constant_prediction(w
     assert predictions()["prediction"] == [2.5] * 3
     assert predictions()["label"] == [-3, 1, 2]  # below zero and not hidden
     assert (read_json(RESULT)["pearson"], read_json(RESULT)["constant_prediction"]) == (0, True)
+
+
+def test_errors_of_a_regression_have_intervals_and_the_baseline_of_the_mean(workdir: Path) -> None:
+    numbers = REGRESSION | {"metrics": ["rmse", "mae", "r2"]}
+    write_raw(train=[1, 2.5, 4], validation=[1], test=[3, 1, 2, 5, 4])
+    prepare(task(**numbers), max_length=16)
+    write_final_model([])
+    evaluate(recipe(**numbers), cpu=True)
+    result = read_json(RESULT)
+    # The mean of the training labels is 2.5: errors of 0.5, 1.5, 0.5, 2.5 and 1.5; 3 is the mean of the test labels.
+    assert result["baseline"] == pytest.approx({"rmse": (11.25 / 5) ** 0.5, "mae": 6.5 / 5, "r2": 1 - 11.25 / 10})
+    for name in numbers["metrics"]:
+        assert result["ci95"][name]["low"] <= result[name] <= result["ci95"][name]["high"]
+
+
+def test_a_regression_that_hardly_varies_is_a_constant_prediction(workdir: Path) -> None:
+    write_raw(train=[1, 2.5, 4], validation=[1], test=[3, 1, 2, 5, 4])
+    prepare(task(**REGRESSION), max_length=16)
+    write_final_model([], weights=1e-7, biases=[2.5])
+    evaluate(recipe(**REGRESSION), cpu=True)
+    assert 1 < len(set(predictions()["prediction"])) <= 5
+    assert read_json(RESULT)["constant_prediction"] is True
 
 
 def test_minus_one_is_a_label_of_a_regression_unless_the_split_has_no_other(workdir: Path) -> None:

@@ -18,6 +18,7 @@ from transformers import (
     DistilBertConfig,
     ElectraConfig,
     GPT2Config,
+    MambaConfig,
     ModernBertConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -144,6 +145,24 @@ def family(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     torch.manual_seed(0)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
     return tmp_path
+
+
+def test_another_dropout_is_that_of_all_modules_and_of_the_configuration(family: Path) -> None:
+    found = load_pretrained(family, task_kind(LABELS), dropout=0.35)
+    assert {part.p for part in found.model.modules() if isinstance(part, torch.nn.Dropout)} == {0.35}
+    options = {
+        name: p for name, p in found.model.config.to_dict().items() if "drop" in name and "layerdrop" not in name
+    }
+    assert set(options.values()) - {None} == {0.35}
+    (note,) = (note for note in found.notes if "dropout" in note)
+    assert all(f" {name} " in note for name, p in options.items() if p is not None)
+
+
+def test_a_family_without_dropout_is_refused(tmp_path: Path) -> None:
+    MambaConfig().save_pretrained(tmp_path)
+    with pytest.raises(UserError) as refused:
+        load_pretrained(tmp_path, task_kind(LABELS), dropout=0.1)
+    assert (refused.value.file, refused.value.key, refused.value.expected) == ("params.yaml", "train.dropout", "null")
 
 
 def rename_weights(folder: Path, rename: Callable[[str], str | None]) -> None:

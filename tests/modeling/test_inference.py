@@ -142,4 +142,4 @@ def test_a_model_without_its_head_is_refused(weights: Path) -> None:
 def test_the_metrics_of_the_task_are_computed() -> None:
     task = check_recipe(tiny_recipe(), "recipe").task
     logits = np.array([[2, 1], [0, 3], [1, 4]], dtype=np.float32)
-    assert compute_metrics(task, logits, [0, 1, 0]) == {"accuracy": 2 / 3, "f1": 2 / 3}
+    assert compute_metrics(task.metrics, task.kind, logits, [0, 1, 0]) == {"accuracy": 2 / 3, "f1": 2 / 3}

@@ -24,11 +24,23 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_file_holds_exactly_the_parameters_of_the_stage_train(folder: Path) -> None:
     content = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
-    written = {"seed", "train"} | {f"{section}.{key}" for section in ("task", "evaluate") for key in content[section]}
+    sections = ("task", "evaluate", "data")
+    written = {"seed", "train"} | {f"{section}.{key}" for section in sections for key in content[section]}
     stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     assert written == set(stages["train"]["params"])
     assert content["train"] == tiny_recipe()["train"]
-    assert content.keys() == {"seed", "task", "train", "evaluate"}
+    assert content.keys() == {"seed", "task", "train", "evaluate", "data", "thresholds", "temperatures"}
+
+
+def test_the_thresholds_that_training_has_chosen_decide(folder: Path) -> None:
+    changes = {"task.labels": ["a", "b"], "task.positive_label": None, "task.metrics": ["f1_micro"]}
+    changes |= {"task.multi_label": {"separator": "|", "thresholds": "tuned"}}
+    recipe = check_recipe(tiny_recipe(**changes), "recipe")
+    write_model_recipe(recipe, folder, [0.25, 0.75])
+    read = read_model_recipe(folder)
+    assert read.kind.thresholds == (0.25, 0.75)
+    assert read.task.kind.thresholds is None
+    assert read.task == model_recipe(recipe).task
 
 
 def test_what_is_written_is_read_back(folder: Path) -> None:

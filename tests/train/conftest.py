@@ -13,7 +13,7 @@ import tiny
 from reprise.core.config import Recipe
 from reprise.core.validation import check_recipe
 from reprise.prepare import stage as prepare_stage
-from reprise.train import dataset, sampler
+from reprise.train import sampler
 
 
 @pytest.fixture
@@ -29,7 +29,6 @@ def shard_rows(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """Prepare the data again in shards; return the number of rows per shard."""
     rows = 16
     monkeypatch.setattr(prepare_stage, "SHARD_ROWS", rows)
-    monkeypatch.setattr(dataset, "SHARD_ROWS", rows)
     monkeypatch.setattr(sampler, "plan_epoch", partial(sampler.plan_epoch, shard=rows))
     recipe = check_recipe(tiny.tiny_recipe(), "test")
     prepare_stage.prepare(recipe.task, max_length=recipe.train.max_length)
@@ -49,3 +48,9 @@ def train(workdir: Path) -> Iterator[Callable[..., Recipe]]:
 
     yield train
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def type_train(workdir: Path, run: tiny.Run, reprise: tiny.Run) -> Callable[[int], str]:
+    """Type `reprise train` where the launch profile has this number of processes; one rank trains in this process."""
+    return lambda processes: (reprise(workdir, "train") if processes == 1 else run(workdir, "reprise", "train")).stdout

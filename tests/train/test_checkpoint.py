@@ -369,7 +369,7 @@ def code_runs_from(folder: Path, monkeypatch: Patch) -> None:
     """Copy the checkout's code and pipeline to a folder, and let the fingerprint find them there."""
     shutil.copytree(ROOT / "src/reprise", folder / "src/reprise")
     shutil.copy(ROOT / "dvc.yaml", folder)
-    monkeypatch.setattr(checkpointing, "__file__", str(folder / "src/reprise/train/checkpoint.py"))
+    monkeypatch.setattr(checkpointing, "REPOSITORY", folder)
 
 
 def test_code_outside_the_deps_of_train_keeps_the_fingerprint(workdir: Path, monkeypatch: Patch) -> None:
@@ -476,12 +476,12 @@ def test_trainings_of_different_recipes_never_write_at_once(train: Train, workdi
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_recipe_edited_while_it_trains_is_refused_and_reverting_the_edit_loses_nothing(
-    train: Train, workdir: Path, run: Run, processes: int
+    workdir: Path, type_train: Callable[[int], str], processes: int
 ) -> None:
     set_processes(workdir, processes)
     edited = {"train.learning_rate": 1e-3}
     write_params(workdir, **EVERY["every 1"])
-    run(workdir, "reprise", "train")
+    type_train(processes)
     uninterrupted = results(workdir)
     write_params(workdir, **EVERY["every 1"])
     with Running(workdir, "reprise", "train") as training:
@@ -493,7 +493,7 @@ def test_recipe_edited_while_it_trains_is_refused_and_reverting_the_edit_loses_n
     assert results(workdir) == uninterrupted  # those of the run before
     take_results(workdir)
     write_params(workdir)
-    assert "train: resuming from step 18/18" in run(workdir, "reprise", "train").stdout
+    assert "train: resuming from step 18/18" in type_train(processes)
     assert results(workdir) == uninterrupted
 
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, Deberta
 
 from reprise.modeling.classifier import load_classifier
 from reprise.tasks.registry import task_kind
+from reprise.train import dropout
 from reprise.train.dropout import Dropout, DropoutKeys, attention, dropout_mask, replace_dropout, splitmix64
 
 P = 0.1
@@ -156,6 +157,48 @@ def test_gradients_of_a_batch_equal_those_of_its_examples_one_by_one(
     together = gradients([[0, 1, 2, 3]])
     assert together.abs().max() > 0.01
     torch.testing.assert_close(gradients([[0], [2, 1], [3]]), together, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(7,), (1, 32), (9, 32), (2, 9, 9)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_masks_of_several_layers_at_once_are_those_of_each(
+    keys: DropoutKeys, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    layers, values = [0, 3, 2**15 - 1], torch.zeros(8, *shape, dtype=dtype)
+    for layer_id, mask in zip(layers, keys.masks_of_layers(layers, values, P), strict=True):
+        assert torch.equal(mask, dropout_mask(keys.values, layer_id, values.shape, P, dtype))
+
+
+@pytest.mark.parametrize(
+    ("limit", "shared_in_second"),
+    [(2**27, [0, 1, 2, 3, 4]), (3 * 2 * 6 * 16, [3, 4])],  # too few for three layers of the second batch's length
+)
+def test_layers_with_masks_at_once_drop_the_same_values_in_each_batch(
+    monkeypatch: pytest.MonkeyPatch, limit: int, shared_in_second: list[int]
+) -> None:
+    monkeypatch.setattr(dropout, "MAX_SHARED_VALUES", limit)
+    keys, expected = DropoutKeys(42), DropoutKeys(42)
+    shared = []
+    for step, (length, other_length) in enumerate([(6, 6), (9, 9), (4, 1), (5, 1), (5, 5)]):
+        for each in keys, expected:
+            each.set_batch(step, [3, 4], torch.zeros(2))
+        keys.at_once = True  # as on a GPU
+        for layer_id, p in [*enumerate((0.1, 0.1, 0.1, 0.2, 0.2)), (0, 0.1)]:  # the first one is used twice
+            dtype = torch.bfloat16 if layer_id == 4 else torch.float32
+            values = torch.ones(2, other_length if layer_id == 2 else length, 16, dtype=dtype)
+            first, second = (Dropout(p, layer_id, each).train()(values) for each in (keys, expected))
+            assert torch.equal(first, second)
+            assert first.dtype == second.dtype
+        shared.append(sorted(keys.masks))
+    assert shared == [[], shared_in_second, *[[0, 1, 2, 3, 4]] * 3]  # groups are those of the batch before
+
+
+def test_on_a_cpu_each_layer_computes_its_own_mask(keys: DropoutKeys) -> None:
+    for _ in range(2):
+        keys.set_batch(0, list(range(8)), torch.zeros(8, 1))
+        for layer_id in range(2):
+            Dropout(P, layer_id, keys).train()(torch.ones(8, 4))
+        assert not keys.masks
 
 
 def test_attention_without_dropout_equals_torchs() -> None:

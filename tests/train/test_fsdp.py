@@ -56,10 +56,13 @@ def sharded(prepared_dir: Path, tmp_path_factory: pytest.TempPathFactory, run: R
     return folder
 
 
-def test_sharded_model_has_the_metrics_and_weights_of_an_unsharded_one(sharded: Path, workdir: Path, run: Run) -> None:
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_sharded_model_has_the_metrics_and_weights_of_an_unsharded_one(
+    sharded: Path, workdir: Path, type_train: Callable[[int], str], processes: int
+) -> None:
     write_params(workdir, **CHANGES)
-    set_processes(workdir, 2)
-    run(workdir, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
+    set_processes(workdir, processes)
+    type_train(processes)
     for column in ("loss", "grad_norm", "learning_rate"):
         np.testing.assert_allclose(curve(sharded)[column], curve(workdir)[column], rtol=1e-5)
     ours, theirs = (load_file(folder / "models/final/model.safetensors") for folder in (sharded, workdir))
@@ -69,9 +72,28 @@ def test_sharded_model_has_the_metrics_and_weights_of_an_unsharded_one(sharded: 
     assert json.loads((sharded / "metrics/train.json").read_text())["best_epoch"] == 2  # the same on all ranks
 
 
-def test_sharded_model_is_exported_to_one_file_that_evaluate_reads(
-    sharded: Path, workdir: Path, train: Train, run: Run
+@pytest.mark.full
+def test_sharded_model_trained_in_part_resumes_and_has_the_metrics_of_an_unsharded_one(
+    workdir: Path, train: Train, run: Run
 ) -> None:
+    changes = CHANGES | {"train.freeze": 1, "train.layer_decay": 0.8, "train.dropout": 0.2}
+    train(**changes)
+    unsharded, expected = curve(workdir), load_file(workdir / "models/final/model.safetensors")
+    take_results(workdir)
+    write_params(workdir, **changes)
+    with Running(workdir, "reprise", "train", env=FSDP) as killed:
+        killed.until(lambda: checkpoints(workdir))
+        killed.kill(killed.groups())
+    assert "resuming from step" in run(workdir, "reprise", "train", env=FSDP).stdout
+    for column in ("loss", "grad_norm", "learning_rate"):
+        np.testing.assert_allclose(curve(workdir)[column], unsharded[column], rtol=1e-5)
+    weights = load_file(workdir / "models/final/model.safetensors")
+    torch.testing.assert_close(weights, expected, rtol=0, atol=1e-4)
+    frozen = [name for name in weights if name.startswith(("bert.embeddings.", "bert.encoder.layer.0."))]
+    assert all(torch.equal(weights[name], expected[name]) for name in frozen)
+
+
+def test_sharded_model_is_exported_to_one_file_that_evaluate_reads(sharded: Path, workdir: Path, reprise: Run) -> None:
     shutil.copytree(sharded / "models/final", workdir / "models/final")
     write_params(workdir, **CHANGES)
     assert [file.name for file in (workdir / "models/final").glob("*.safetensors")] == ["model.safetensors"]
@@ -80,14 +102,15 @@ def test_sharded_model_is_exported_to_one_file_that_evaluate_reads(
     ]
     _, report = AutoModelForSequenceClassification.from_pretrained(workdir / "models/final", output_loading_info=True)
     assert {name: list(problems) for name, problems in report.items() if problems} == {}
-    run(workdir, "reprise", "evaluate")
+    reprise(workdir, "evaluate")
     found = pd.read_parquet(workdir / "predictions/test.parquet")
-    train(**CHANGES)
-    run(workdir, "reprise", "evaluate")
+    reprise(workdir, "train")
+    reprise(workdir, "evaluate")
     expected = pd.read_parquet(workdir / "predictions/test.parquet")
     np.testing.assert_allclose(*(np.stack(table["probabilities"]) for table in (found, expected)), atol=1e-4)
 
 
+@pytest.mark.full
 def test_gradient_checkpointing_changes_nothing(sharded: Path, workdir: Path, run: Run) -> None:
     write_params(workdir, **CHANGES, **{"train.gradient_checkpointing": True})
     run(workdir, "reprise", "train", env=FSDP)
@@ -106,6 +129,7 @@ def test_sharded_model_in_bf16_differs_only_by_rounding(workdir: Path, run: Run)
     np.testing.assert_allclose(curve(workdir)["loss"], unsharded["loss"], rtol=1e-2)
 
 
+@pytest.mark.full
 def test_killed_sharded_run_with_a_corrupt_checkpoint_ends_with_the_same_bits(sharded: Path, workdir: Path) -> None:
     write_params(workdir, **CHANGES)
     with Running(workdir, "reprise", "train", env=FSDP) as killed:

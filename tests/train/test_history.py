@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from numpy.typing import NDArray
 
 from reprise.core.validation import check_recipe
@@ -14,7 +15,7 @@ from reprise.modeling.bucketing import Buckets
 from reprise.modeling.collator import Collator
 from reprise.tasks.registry import task_kind
 from reprise.train.device_metrics import FLUSH_EVERY_STEPS
-from reprise.train.history import HISTORY_COLUMNS
+from reprise.train.history import HISTORY_COLUMNS, TrainingHistory, epochs_without_gain
 from reprise.train.recorder import Recorder
 from reprise.train.sampler import StepPlan, order_digest
 from reprise.train.throughput import count_tokens
@@ -33,7 +34,8 @@ def make_recorder(
     collate = Collator(load_tokenizer(tiny_model), task_kind(["rotten", "fresh"]), buckets)
     trackers = Trackers(recipe, "run", is_main_process=True)
     session = {"started": "2025-01-31T12:00:00+00:00"}
-    return Recorder(recipe, PartialState(cpu=True), lengths, collate, trackers, folder, session)
+    validation, references = Dataset.from_dict({"length": [3]}), np.array([1])
+    return Recorder(recipe, PartialState(cpu=True), lengths, validation, references, collate, trackers, folder, session)
 
 
 def losses(recorder: Recorder) -> list[float]:
@@ -49,6 +51,42 @@ def log_steps(recorder: Recorder, steps: list[StepPlan]) -> None:
     for number, step in enumerate(steps, start=1):
         recorder.log_device(torch.tensor(float(number)), torch.tensor(10.0 * number))
         recorder.log_step(step, learning_rate=0.5)
+
+
+@pytest.mark.parametrize(
+    ("scores", "min_delta", "waited"),
+    [
+        ([], 0.0, 0),
+        ([0.5], 0.0, 0),
+        ([0.5, 0.5], 0.0, 1),  # equal is not better
+        ([0.5, 0.4, 0.6], 0.0, 0),
+        ([0.5, 0.7, 0.6, 0.65], 0.0, 2),
+        ([0.50, 0.54, 0.58, 0.62], 0.1, 0),  # gains add up until they are one
+        ([0.50, 0.54, 0.58], 0.1, 2),
+        ([-0.3, -0.2, -0.25], 0.0, 1),  # an error, with its sign reversed
+    ],
+)
+def test_epochs_without_gain_are_counted_from_the_last_gain(scores: list[float], min_delta: float, waited: int) -> None:
+    assert epochs_without_gain(scores, min_delta) == waited
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "best"),
+    [
+        ("accuracy", [0.7, 0.9, 0.8], 1),
+        ("rmse", [0.7, 0.9, 0.6], 2),
+        ("mae", [3.0, 3.0, 4.0], 0),
+        ("r2", [-1, -2, 0], 2),
+    ],
+)
+def test_the_best_epoch_has_the_lowest_error_or_the_highest_score(metric: str, scores: list[float], best: int) -> None:
+    for keep, kept in (("best", best), ("last", 2)):
+        history = TrainingHistory(3, 4, 4, metric, keep, {})  # type: ignore[arg-type]
+        for epoch, score in enumerate(scores):
+            history.log_step(0.1)
+            history.log_metrics([[1.0, 1.0]])
+            history.log_epoch(epoch, {metric: score}, "")
+        assert history.best_epoch == kept
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
-from reprise.core.config import Train
+from reprise.core.config import Lora, Train
 from reprise.core.validation import check_recipe
 from reprise.modeling.classifier import load_classifier
 from reprise.tasks.registry import task_kind
+from reprise.train.model import apply_lora
 from reprise.train.optimizer import build_optimizer, build_schedule
 from tiny import tiny_recipe
 
@@ -33,7 +35,7 @@ def learning_rates(steps: int, **changes: Any) -> list[float]:
 
 
 @pytest.fixture
-def model(tiny_model: Path) -> torch.nn.Module:
+def model(tiny_model: Path) -> PreTrainedModel:
     torch.manual_seed(0)
     return load_classifier(tiny_model, task_kind(["rotten", "fresh"]))
 
@@ -56,6 +58,52 @@ def test_every_trainable_parameter_is_optimized_once(model: torch.nn.Module) -> 
     optimized = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     trainable = [id(parameter) for parameter in model.parameters() if parameter is not frozen]
     assert sorted(optimized) == sorted(trainable)
+
+
+def test_learning_rates_fall_from_the_head_to_the_embeddings(model: torch.nn.Module) -> None:
+    train = settings(layer_decay=0.8, learning_rate=1.0, weight_decay=0.01)
+    optimizer = build_optimizer(model, train)
+    rates = {name: 0.8**2 for name, _ in model.named_parameters() if name.startswith("bert.encoder.layer.0.")}
+    rates |= {name: 0.8 for name, _ in model.named_parameters() if name.startswith("bert.encoder.layer.1.")}
+    rates |= {name: 0.8**3 for name, _ in model.named_parameters() if name.startswith("bert.embeddings.")}
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found = {
+        names[p]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]
+    }
+    assert found.keys() == set(names.values())
+    for parameter, name in names.items():
+        assert found[name] == pytest.approx((rates.get(name, 1.0), 0.01 if parameter.ndim > 1 else 0.0)), name
+    schedule = build_schedule(optimizer, train, 10)
+    for _ in range(4):
+        optimizer.step()
+        schedule.step()
+    recorded = schedule.get_last_lr()[0]  # the head's
+    assert recorded == pytest.approx(2 / 3)  # one step of warm-up, and three of nine towards 0
+    assert {round(group["lr"] / recorded, 9) for group in optimizer.param_groups} == {1.0, 0.8, 0.64, 0.512}
+
+
+def test_without_layer_decay_there_are_two_groups_and_one_of_1_has_the_same_rates(model: torch.nn.Module) -> None:
+    assert [len(group["params"]) for group in build_optimizer(model, settings()).param_groups] == [
+        sum(p.ndim > 1 for p in model.parameters()), sum(p.ndim == 1 for p in model.parameters()),
+    ]  # fmt: skip
+    rates = [group["lr"] for group in build_optimizer(model, settings(layer_decay=1.0)).param_groups]
+    assert set(rates) == {settings().learning_rate}
+
+
+def test_frozen_embeddings_have_no_learning_rate(model: torch.nn.Module) -> None:
+    for parameter in model.get_submodule("bert.embeddings").parameters():
+        parameter.requires_grad_(False)
+    rates = [group["lr"] for group in build_optimizer(model, settings(layer_decay=0.5, learning_rate=1.0)).param_groups]
+    assert rates == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_adapters_have_the_learning_rate_of_their_layer(model: PreTrainedModel) -> None:
+    adapted = apply_lora(model, Lora(rank=2, alpha=4.0, targets="all-linear"))
+    optimizer = build_optimizer(adapted, settings(layer_decay=0.5, learning_rate=1.0))
+    names = {parameter: name for name, parameter in adapted.named_parameters()}
+    for group in optimizer.param_groups:
+        for name in (names[parameter] for parameter in group["params"]):
+            assert group["lr"] == (0.25 if ".layer.0." in name else 0.5 if ".layer.1." in name else 1.0), name
 
 
 def test_decay_shrinks_a_matrix_by_learning_rate_times_decay() -> None:

@@ -143,6 +143,7 @@ def remove_types() -> None:
             lambda: None, {"train.lora": LORA | {"targets": ["LayerNorm"]}},
             "params.yaml", "train.lora.targets", "no layer 'LayerNorm'",
         ),
+        (lambda: None, {"train.freeze": 3}, "params.yaml", "train.freeze", "got 3"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_line(
@@ -154,6 +155,11 @@ def test_what_does_not_fit_is_one_line(
     assert (caught.value.file, caught.value.key) == (file, key)
     assert problem in caught.value.problem
     assert "\n" not in str(caught.value)
+
+
+def test_another_dropout_is_noted(workdir: Path) -> None:
+    (note,) = preflight(recipe(**{"train.dropout": 0.3})).notes
+    assert note == "dropout 0.3 replaces hidden_dropout_prob 0.1, attention_probs_dropout_prob 0.1"
 
 
 def test_gradients_that_overflow_are_refused(workdir: Path) -> None:

@@ -21,10 +21,12 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Callable[
         monkeypatch.setattr(sys, "stderr", os.fdopen(slave, "w", closefd=False))
 
         def read() -> list[str]:
+            sys.stderr.write("END")  # The kernel hands over what was written in parts and later: read up to a mark.
             sys.stderr.flush()
-            os.set_blocking(master, False)
-            drawn = os.read(master, 1 << 16).decode()
-            return [line for line in drawn.replace("\n", "\r").split("\r") if line.strip()]
+            drawn = ""
+            while not drawn.endswith("END"):
+                drawn += os.read(master, 1 << 16).decode()
+            return [line for line in drawn.removesuffix("END").replace("\n", "\r").split("\r") if line.strip()]
 
         return read
 
@@ -77,5 +79,4 @@ def test_other_ranks_print_nothing(
     bar.show(1, 0.4, 224, 1.0)
     bar.show_validation(0, {"accuracy": 0.81})
     assert capsys.readouterr().out == ""
-    with pytest.raises(BlockingIOError):
-        drawn()
+    assert drawn() == []

@@ -11,8 +11,10 @@ import pytest
 import torch
 from datasets import Dataset
 
+from reprise.core.dvc_lock import read_stages
+from reprise.core.files import read_json, write_json
 from reprise.data.format import split_file
-from reprise.train import provenance
+from reprise.train import outputs, provenance
 from reprise.train.sampler import order_digest, plan_epoch
 from tiny import Run, tiny_recipe, write_params
 
@@ -101,5 +103,43 @@ def test_without_git_there_is_no_commit(workdir: Path, monkeypatch: pytest.Monke
 def test_dvc_metrics_show_no_provenance(repo_copy: Path, run: Run) -> None:
     shown = json.loads(run(repo_copy, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
     assert (repo_copy / "metrics/provenance.json").is_file()
-    assert not shown["metrics/provenance.json"].get("data")
+    assert not {"metrics/provenance.json", "metrics/speed.json"} & shown.keys()
     assert shown["metrics/evaluate.json"]["data"]["num_examples"] > 0
+
+
+def test_the_digests_of_the_run_are_those_of_dvc(trained_repo: Path) -> None:
+    train = read_stages((trained_repo / "dvc.lock").read_bytes())["train"]
+    locked = {entry["path"]: entry["md5"] for entry in (*train["deps"], *train["outs"])}
+    listed = {path for path in locked if path.startswith("src/")} | {"models/final", "environment.json"}
+    for name in ("speed", "provenance"):
+        assert read_json(trained_repo / f"metrics/{name}.json")["run"] == {path: locked[path] for path in listed}
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "left"),
+    [
+        ("train.json", {"provenance.json": "first", "speed.json": "first"}),
+        ("provenance.json", {"provenance.json": "first"}),
+        ("speed.json", {"provenance.json": "second"}),
+    ],
+)
+def test_an_interruption_leaves_no_speed_beside_the_provenance_of_another_run(
+    train: Train, workdir: Path, monkeypatch: pytest.MonkeyPatch, interrupted: str, left: dict[str, str]
+) -> None:
+    train()
+    first = {name: (workdir / "metrics" / name).read_bytes() for name in ("provenance.json", "speed.json")}
+
+    def write(file: Path, content: dict[str, Any]) -> None:
+        if file.name == interrupted:
+            raise KeyboardInterrupt
+        write_json(file, content | {"second": True})
+
+    monkeypatch.setattr(outputs, "write_json", write)
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    found = {name: workdir / "metrics" / name for name in first}
+    assert left == {
+        name: "first" if file.read_bytes() == first[name] else "second"
+        for name, file in found.items()
+        if file.is_file()
+    }

@@ -1,5 +1,7 @@
 """The plan of an epoch: every example once, steps independent of their split, and little padding."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -245,6 +247,14 @@ def test_loss_scale_does_not_depend_on_the_split_of_a_step() -> None:
         assert [loss_scale(step, number) for number in range(5)] == [0.25] * len(step.micro_batches) + [0.0] * (
             5 - len(step.micro_batches)
         )
+
+
+def test_loss_scale_divides_by_the_weights_of_the_whole_step() -> None:
+    weights = np.array([0.1, 0.2, 0.3, 0.7, 9.0])
+    for step in StepPlan([[0, 1, 2, 3]]), StepPlan([[3, 1, 2], [0]]), StepPlan([[0], [2], [1], [3]]):
+        scales = [loss_scale(step, number, weights) for number in range(5)]
+        count = len(step.micro_batches)
+        assert scales == [1 / math.fsum([0.1, 0.2, 0.3, 0.7])] * count + [0.0] * (5 - count)
 
 
 def test_micro_batch_seed_has_known_values() -> None:

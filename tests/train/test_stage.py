@@ -218,9 +218,9 @@ def test_missing_device_is_an_error_before_any_work(verb: str, workdir: Path, ru
     assert line.startswith("reprise: error: cuda: no GPU; expected ")
 
 
-def test_missing_result_of_an_earlier_stage_is_named(workdir: Path, run: Run) -> None:
+def test_missing_result_of_an_earlier_stage_is_named(workdir: Path, reprise: Run) -> None:
     (workdir / "data/prepared/stats.json").unlink()
-    failed = run(workdir, "reprise", "train", code=2)
+    failed = reprise(workdir, "train", code=2)
     (line,) = failed.stderr.splitlines()
     assert line.startswith("reprise: error: data/prepared/stats.json: not found; expected ")
     assert line.endswith("`dvc repro`")
@@ -240,6 +240,8 @@ def test_speed_is_kept_apart_from_the_metrics(train: Train, workdir: Path) -> No
     train()
     speed = json.loads((workdir / "metrics/speed.json").read_text())
     assert set(speed) == {
+        "run",
+        "sha256",
         "train_seconds",
         "median_step_seconds",
         "examples_per_second",

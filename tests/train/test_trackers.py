@@ -55,14 +55,16 @@ def expected(workdir: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full)])
-def test_tensorboard_gets_every_metric_once_and_changes_no_bit(workdir: Path, run: Run, processes: int) -> None:
+def test_tensorboard_gets_every_metric_once_and_changes_no_bit(
+    workdir: Path, type_train: Callable[[int], str], processes: int
+) -> None:
     set_processes(workdir, processes)
     write_params(workdir)
-    run(workdir, "reprise", "train")
+    type_train(processes)
     assert not (workdir / "tracking").exists()
     without = take_results(workdir)
     write_params(workdir, **TENSORBOARD)
-    run(workdir, "reprise", "train")
+    type_train(processes)
     assert results(workdir) == without
     shown = logged(only_run(workdir))
     assert len(shown["train/loss"]) == 18

@@ -3,7 +3,7 @@
 The model is evaluated in fp32, as everybody loads it, also after training in bf16.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,10 @@ from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, atomic_file, read_json, write_json
 from reprise.core.paths import METRICS, PLOTS, PREDICTIONS
 from reprise.data.format import split_shards, stats_path
-from reprise.modeling.inference import drop_text_columns, load_predictor, load_split
+from reprise.data.labels import column_array
+from reprise.modeling.inference import load_inputs, load_predictor, load_split
+from reprise.modeling.recipe import read_model_recipe
+from reprise.modeling.scoring import compute_metrics
 from reprise.tasks.kind import Logits, TaskKind
 from reprise.tasks.metrics.compute import compute
 from reprise.tasks.metrics.registry import confidence_interval
@@ -40,22 +43,25 @@ def evaluate(recipe: Recipe, *, cpu: bool, check: Callable[[], None] = lambda: N
     examples = _load_labeled_split(config.split, task.kind)
     torch.use_deterministic_algorithms(True)
     echo(f"evaluate: predict {len(examples)} examples of the {config.split} split")
-    logits = load_predictor(recipe, cpu=cpu)(drop_text_columns(examples))
+    logits = load_predictor(recipe, cpu=cpu)(load_inputs(config.split))
 
-    predictions, references = task.kind.decode(logits), np.asarray(examples["label"])
-    plots = task.kind.plots(logits, references)
+    trained = read_model_recipe()
+    kind = trained.kind if task.multi_label else task.kind  # with the thresholds that training has chosen
+    references = column_array(examples)
+    plots = kind.plots(logits, references)
     metrics = {
         "split": config.split,
         "num_examples": len(examples),
         **({"positive_label": task.positive_label} if task.positive_label is not None else {}),
-        **metrics_with_ci(task, predictions, references, resamples=config.bootstrap_resamples),
+        **metrics_with_ci(task.metrics, kind, logits, references, resamples=config.bootstrap_resamples),
         "baseline": baseline_metrics(task, read_json(stats_path())["splits"]["train"], references),
-        "constant_prediction": bool(np.ptp(predictions) == 0),
-        **task.kind.extra_metrics(plots),
+        "constant_prediction": kind.is_constant(kind.decode(logits), references),
+        **kind.extra_metrics(plots),
+        **uncalibrated_metrics(kind, logits, references, trained.temperatures),
     }
     check()
     with atomic_dir(PREDICTIONS) as folder:
-        pq.write_table(predictions_table(examples, task.kind, logits), folder / f"{config.split}.parquet")
+        pq.write_table(predictions_table(examples, kind, logits), folder / f"{config.split}.parquet")
     for name, plot in plots.items():
         with atomic_file(PLOTS / name) as partial:
             plot.to_csv(partial, index=False)
@@ -69,7 +75,7 @@ def _load_labeled_split(split: str, kind: TaskKind) -> Dataset:
             f"no {split} split was prepared", file=PARAMS, key="evaluate.split", expected=f"one of {prepared}"
         )
     examples = load_split(split)
-    if kind.is_unlabeled(np.asarray(examples["label"])):
+    if kind.is_unlabeled(column_array(examples)):
         raise UserError(
             f"the labels of the {split} split are hidden", file=PARAMS, key="evaluate.split", expected="validation"
         )
@@ -77,21 +83,24 @@ def _load_labeled_split(split: str, kind: TaskKind) -> Dataset:
 
 
 def metrics_with_ci(
-    task: Task, predictions: npt.NDArray[Any], references: npt.NDArray[Any], *, resamples: int
+    names: Sequence[str], kind: TaskKind, logits: Logits, references: npt.NDArray[Any], *, resamples: int
 ) -> dict[str, Any]:
     """Compute each metric, under `ci95` the bounds of its 95 % interval, and under `ci95_method` how these were found.
 
     Args:
-        task: names the metrics.
-        predictions: shape [examples], as the kind of task decodes them.
-        references: the true ones, shape [examples].
+        names: of the metrics.
+        kind: of the task.
+        logits: shape [examples, outputs].
+        references: the prepared labels, shape [examples] or [examples, labels].
         resamples: how often a bootstrap draws the examples.
     """
-    positive = task.kind.positive
-    metrics = compute(task.metrics, predictions, references, positive=positive)
+    predictions, probabilities = kind.decode(logits), kind.probabilities(logits)
+    metrics = compute_metrics(names, kind, logits, references)
     intervals = {
-        name: confidence_interval(name, predictions, references, positive=positive, resamples=resamples)
-        for name in task.metrics
+        name: confidence_interval(
+            name, predictions, references, positive=kind.positive, resamples=resamples, probabilities=probabilities
+        )
+        for name in names
     }
     return {
         **metrics,
@@ -100,23 +109,42 @@ def metrics_with_ci(
     }
 
 
+def uncalibrated_metrics(
+    kind: TaskKind, logits: Logits, references: npt.NDArray[Any], temperatures: Sequence[float] | None
+) -> dict[str, float]:
+    """Compute `ece_uncalibrated`: what `ece` would be without `train.calibration`.
+
+    Args:
+        kind: of the task.
+        logits: of the calibrated model, shape [examples, outputs].
+        references: the prepared labels, shape [examples] or [examples, labels].
+        temperatures: what the model divides its logits by; None if it is not calibrated.
+    """
+    if temperatures is None:
+        return {}
+    before = kind.extra_metrics(kind.plots(logits * np.array(temperatures, np.float32), references))
+    return {f"{name}_uncalibrated": value for name, value in before.items()}
+
+
 def baseline_metrics(task: Task, train: dict[str, Any], references: npt.NDArray[Any]) -> dict[str, float]:
     """Compute the metrics of the baseline, which predicts the same for every example.
 
     Args:
         task: names the metrics and decides what the baseline predicts.
         train: the entry of the training split in stats.json.
-        references: the labels of the evaluation split, shape [examples].
+        references: the labels of the evaluation split, shape [examples] or [examples, labels].
     """
-    constant = np.full(len(references), task.kind.constant_prediction(train))
-    return compute(task.metrics, constant, references, positive=task.kind.positive)
+    constant = task.kind.constant_predictions(train, references)
+    return compute(task.metrics, constant, references, positive=task.kind.positive, probabilities=constant)
 
 
 def predictions_table(examples: Dataset, kind: TaskKind, logits: Logits) -> pa.Table:
     """Put each example's id, texts, label and prediction in one table.
 
-    Columns: id, text, text_pair (of sentence pairs), and those of the kind of task: label and prediction (names, or
-    fp64 in regression), and, for labels, probabilities (a list of fp32 in the order of the labels).
+    Columns: id, text, text_pair (of sentence pairs), word_starts and word_ends (of labels of words), and those of the
+    kind of task: label and prediction (names, or fp64 in regression), and, for labels, probabilities (a list of fp32
+    in the order of the labels).
     """
-    texts = {name: list(examples[name]) for name in ("id", "text", "text_pair") if name in examples.column_names}
-    return pa.table({**texts, **kind.prediction_columns(logits, np.asarray(examples["label"]))})
+    names = ("id", "text", "text_pair", "word_starts", "word_ends")
+    texts = {name: list(examples[name]) for name in names if name in examples.column_names}
+    return pa.table({**texts, **kind.prediction_columns(logits, column_array(examples))})

@@ -9,17 +9,23 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     PreTrainedModel,
 )
 from transformers.utils import logging
 
+from reprise.core.config import PARAMS
 from reprise.core.errors import UserError
 from reprise.tasks.kind import TaskKind
 
 # Families whose head reads only the first token. After the attention of the last layer, only that token is computed:
 # the logits are the same, and a six-layer model does an eighth less work.
 CLS_HEAD_FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
+
+# BERT's hidden_dropout_prob, GPT-2's resid_pdrop, T5's dropout_rate; not BART's layerdrop.
+DROPOUT_OPTION = re.compile(r"(dropout|dropout_prob|dropout_rate|_pdrop)$")
 
 # What a configuration may ask the model to return; only the logits are used here, by their name.
 OUTPUT_OPTIONS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
@@ -35,11 +41,13 @@ class Pretrained:
 
     Attributes:
         model: all in fp32.
+        output: the name of the layer that computes the logits.
         new_parameters: the names of those that start from random numbers: the head's, and those of a pooler.
         notes: what was decided about the weights, a sentence each.
     """
 
     model: PreTrainedModel
+    output: str
     new_parameters: list[str]
     notes: list[str]
 
@@ -48,13 +56,16 @@ def load_classifier(folder: Path, kind: TaskKind | None = None) -> PreTrainedMod
     """Load a trained classifier, or a pretrained encoder with a head for `kind`: see `load_pretrained`."""
     if kind:
         return load_pretrained(folder, kind).model
-    model, loading = _load(folder, {})
+    architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    model, loading = _load(folder, {}, per_token=any(name.endswith("ForTokenClassification") for name in architectures))
     if problem := _find_misfit(model, loading, trained=True):
         raise UserError(problem, file=folder, expected="the weights and the config.json of one training run")
     return model
 
 
-def load_pretrained(folder: Path, kind: TaskKind, pad_token_id: int | None = None) -> Pretrained:
+def load_pretrained(
+    folder: Path, kind: TaskKind, pad_token_id: int | None = None, dropout: float | None = None
+) -> Pretrained:
     """Load the encoder in `folder` with a head for `kind`; every weight of the encoder comes from the file.
 
     A head in the folder is kept if its labels are the same, whatever their order; its rows follow the recipe's order.
@@ -65,28 +76,34 @@ def load_pretrained(folder: Path, kind: TaskKind, pad_token_id: int | None = Non
         folder: holds config.json and safetensors.
         kind: shapes the head.
         pad_token_id: the tokenizer's, where config.json has none.
+        dropout: the probability that replaces those of config.json.
 
     Raises:
-        UserError: config.json and the weights do not fit together.
+        UserError: config.json and the weights do not fit together, or there is no dropout to replace.
     """
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     options: dict[str, Any] = dict(kind.head_config())
     if stored.get("pad_token_id") is None and pad_token_id is not None:
         options["pad_token_id"] = pad_token_id
     notes: list[str] = []
+    if dropout is not None:
+        replaced = _dropout_options(folder)
+        options |= dict.fromkeys(replaced, dropout)
+        listed = ", ".join(f"{name} {value}" for name, value in replaced.items())
+        notes.append(f"dropout {dropout} replaces {listed}")
 
-    model, loading = _load(folder, options)
+    model, loading = _load(folder, options, per_token=kind.per_token)
     if (prefix := _common_prefix(loading["unexpected_keys"])) and _find_misfit(model, loading):
         options["key_mapping"] = {f"^{re.escape(prefix)}": ""}
         notes.append(f"the names of all weights start with {prefix!r}, which is removed")
-        model, loading = _load(folder, options)
+        model, loading = _load(folder, options, per_token=kind.per_token)
     if problem := _find_misfit(model, loading):
         raise UserError(problem, file=folder, expected="weights and a config.json that belong together")
 
     labels = list(kind.head_config()["id2label"].values())
     id2label = stored.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}  # transformers' default
     pretrained_labels = [str(id2label[number]) for number in sorted(id2label, key=int)]
-    output = _output_layer(model, len(labels))
+    output = output_layer(model, len(labels))
     new = _new_parameters(loading)
     same_labels = len(labels) == 1 or set(pretrained_labels) == set(labels)
     if f"{output}.weight" not in new and not same_labels:
@@ -97,12 +114,13 @@ def load_pretrained(folder: Path, kind: TaskKind, pad_token_id: int | None = Non
         notes.append(f"the pretrained output layer is kept, which has the same outputs: {', '.join(labels)}")
     elif set(pretrained_labels) != {"LABEL_0", "LABEL_1"}:
         notes.append(f"the output layer is new: the pretrained one has the labels {', '.join(pretrained_labels)}")
-    return Pretrained(model, sorted(new), notes)
+    return Pretrained(model, output, sorted(new), notes)
 
 
-def _load(folder: Path, options: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _load(folder: Path, options: dict[str, Any], *, per_token: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
     model: PreTrainedModel
-    model, loading = AutoModelForSequenceClassification.from_pretrained(
+    auto = AutoModelForTokenClassification if per_token else AutoModelForSequenceClassification
+    model, loading = auto.from_pretrained(
         folder,
         dtype=torch.float32,
         local_files_only=True,
@@ -113,10 +131,25 @@ def _load(folder: Path, options: dict[str, Any]) -> tuple[PreTrainedModel, dict[
         **OUTPUT_OPTIONS,
         **options,
     )
-    if model.config.model_type in CLS_HEAD_FAMILIES:
+    if model.config.model_type in CLS_HEAD_FAMILIES and not per_token:
         last = model.base_model.encoder.layer[-1].attention.output
         last.register_forward_pre_hook(lambda _, states: tuple(state[:, :1] for state in states))
     return model, loading
+
+
+def _dropout_options(folder: Path) -> dict[str, float]:
+    """Return the probabilities of dropout in a model's configuration; one that is null takes the value of another.
+
+    Raises:
+        UserError: the family has none.
+    """
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    found = {name: value for name, value in config.to_dict().items() if DROPOUT_OPTION.search(name)}
+    found = {name: value for name, value in found.items() if type(value) in (int, float)}
+    if not found:
+        problem = f"the config.json of {config.model_type} has no option for it"
+        raise UserError(problem, file=PARAMS, key="train.dropout", expected="null")
+    return found
 
 
 def _find_misfit(model: PreTrainedModel, loading: dict[str, Any], *, trained: bool = False) -> str:
@@ -162,7 +195,7 @@ def _common_prefix(names: Collection[str]) -> str:
     return f"{first.pop()}." if len(first) == 1 else ""
 
 
-def _output_layer(model: PreTrainedModel, outputs: int) -> str:
+def output_layer(model: PreTrainedModel, outputs: int) -> str:
     """Return the name of the layer that computes the logits: the last linear one of the head with as many outputs."""
     layers: list[str] = [
         name

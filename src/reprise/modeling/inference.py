@@ -1,6 +1,6 @@
 """Forward passes over examples, for validation, evaluation and prediction."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,20 @@ from reprise.core.dvc_lock import check_content
 from reprise.core.errors import UserError
 from reprise.core.files import scratch_dir
 from reprise.core.paths import FINAL_MODEL
-from reprise.data.format import split_shards
+from reprise.data.format import input_shards, split_shards
+from reprise.data.labels import column_array
 from reprise.data.tokenization import load_tokenizer
 from reprise.modeling.bucketing import resolve_buckets
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
 from reprise.modeling.malloc import disable_malloc_trim
+from reprise.modeling.portable import set_up_cpu
 from reprise.modeling.recipe import ModelRecipe
 from reprise.modeling.xla import on_xla, use_fp32_matmul
 from reprise.tasks.kind import Logits, TaskKind
+from reprise.tasks.labels import ragged
+
+NOT_READ = {"labels", "weight"}  # what the loss needs of a batch, and the model does not
 
 # Trainer prints nothing, and our collator selects the columns.
 QUIET_TRAINER_ARGS: dict[str, Any] = {
@@ -49,7 +54,8 @@ def predict(
         accelerator: None for a single process.
 
     Returns:
-        The logits in the order of `rows`, the same on every rank: fp32, shape [examples, outputs].
+        The logits in the order of `rows`, the same on every rank: fp32, shape [rows, outputs]; of words an array of
+        objects, [rows] of [words, outputs].
     """
     loader = DataLoader(
         sort_by_length(rows), batch_size=batch_size, collate_fn=collate.with_batch_size("predict", batch_size)
@@ -58,15 +64,21 @@ def predict(
         loader = accelerator.prepare_data_loader(loader)
     device = next(model.parameters()).device
     model.eval()
-    logits = []
-    with torch.no_grad():  # not inference_mode, which XLA cannot trace
+
+    @torch.no_grad()  # not inference_mode, which XLA cannot trace
+    def parts() -> Iterator[Logits]:
         # disable=None: a bar in a terminal, nothing elsewhere
         disable = None if accelerator is None or accelerator.is_main_process else True
         for batch in tqdm(loader, desc="predict", leave=False, disable=disable):
-            batch.pop("labels")
-            part = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits.float()
-            logits.append((accelerator.gather_for_metrics(part) if accelerator else part).cpu().numpy())
-    return restore_order(rows, np.concatenate(logits))
+            inputs = {name: tensor.to(device) for name, tensor in batch.items() if name not in NOT_READ}
+            part = model(**inputs).logits.float()
+            if accelerator:
+                if part.ndim == 3:  # of words, as long as the rank's longest text
+                    part = accelerator.pad_across_processes(part, dim=1)
+                part = accelerator.gather_for_metrics(part)
+            yield part.cpu().numpy()
+
+    return restore_order(rows, parts())
 
 
 def predict_with_trainer(
@@ -75,11 +87,23 @@ def predict_with_trainer(
     """Compute the same logits with `Trainer.predict`."""
     from transformers import Trainer, TrainingArguments  # slow to import, and only this engine needs it
 
+    collate = collate.with_batch_size("predict", batch_size)
+
+    def without_labels(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Make a batch. With labels, the model would compute a loss of its own, which fails for some."""
+        return {name: tensor for name, tensor in collate(examples).items() if name not in NOT_READ}
+
     with scratch_dir("trainer") as folder:  # Trainer requires one and leaves it empty
         options = {"per_device_eval_batch_size": batch_size, "use_cpu": cpu, **QUIET_TRAINER_ARGS}
         arguments = TrainingArguments(str(folder), **options)
-        trainer = Trainer(model, arguments, data_collator=collate.with_batch_size("predict", batch_size))
-        return restore_order(rows, trainer.predict(sort_by_length(rows)).predictions)
+        trainer = Trainer(model, arguments, data_collator=without_labels)
+        return restore_order(rows, [trainer.predict(sort_by_length(rows)).predictions])
+
+
+def load_inputs(split: str) -> Dataset:
+    """Map what the model reads of a split: its inputs, label and length; a row for each example, or for each window."""
+    files = input_shards(split)
+    return drop_text_columns(concatenate_datasets([Dataset.from_file(str(file)) for file in files]))
 
 
 def load_split(split: str) -> Dataset:
@@ -87,9 +111,14 @@ def load_split(split: str) -> Dataset:
     return concatenate_datasets([Dataset.from_file(str(file)) for file in split_shards(split)])
 
 
+def load_labels(split: str) -> npt.NDArray[Any]:
+    """Return the prepared labels of a split, as `label_array` does."""
+    return column_array(load_split(split))
+
+
 def drop_text_columns(rows: Dataset) -> Dataset:
-    """Keep the model's inputs, label and length of prepared examples."""
-    return rows.remove_columns([name for name in ("id", "text", "text_pair") if name in rows.column_names])
+    """Keep the model's inputs, label and length of prepared rows."""
+    return rows.remove_columns([name for name in ("id", "text", "text_pair", "fold") if name in rows.column_names])
 
 
 def sort_by_length(rows: Dataset) -> Dataset:
@@ -97,11 +126,48 @@ def sort_by_length(rows: Dataset) -> Dataset:
     return rows.select(_length_order(rows))
 
 
-def restore_order(rows: Dataset, logits: Logits) -> Logits:
-    """Reorder the logits of `sort_by_length(rows)` like `rows`; padding rows of the last batch are dropped."""
+def restore_order(rows: Dataset, parts: Iterable[Logits]) -> Logits:
+    """Reorder the logits of `sort_by_length(rows)` like `rows`; padding rows of the last batch are dropped.
+
+    Args:
+        rows: prepared rows.
+        parts: their logits, batch by batch, [batch, outputs] or [batch, length, outputs]; of these, the words' stay.
+    """
+    order = _length_order(rows)
+    if "word_tokens" in rows.column_names:
+        tokens = (logits for part in parts for logits in part)
+        words: npt.NDArray[Any] = np.empty(len(rows), dtype=object)
+        for row, logits, chosen in zip(order, tokens, rows.select(order)["word_tokens"], strict=False):
+            words[row] = logits[np.asarray(chosen, np.int64)]
+        return words
+    logits = np.concatenate(list(parts))
     in_order = np.empty((len(rows), logits.shape[1]), dtype=np.float32)
-    in_order[_length_order(rows)] = logits[: len(rows)]
+    in_order[order] = logits[: len(rows)]
     return in_order
+
+
+def join_windows(rows: Dataset, logits: Logits, pooling: str | None) -> Logits:
+    """Make the logits of texts from those of their windows; without windows, they are returned unchanged.
+
+    Args:
+        rows: the windows, those of a text one after the other.
+        logits: [rows, outputs]; of words objects, [rows] of [words, outputs].
+        pooling: as `data.windows.pooling`; None joins the words.
+
+    Returns:
+        fp32, [examples, outputs]; of words objects, [examples] of [words, outputs].
+    """
+    if "example" not in rows.column_names:
+        return logits
+    starts = np.flatnonzero(np.diff(np.asarray(rows["example"]), prepend=-1))
+    if pooling is None:
+        return ragged([np.concatenate(part) for part in np.split(logits, starts[1:])])
+    if pooling == "first":
+        return np.asarray(logits[starts])
+    if pooling == "max":
+        return np.asarray(np.maximum.reduceat(logits, starts, axis=0))
+    sums = np.add.reduceat(logits.astype(np.float64), starts, axis=0)
+    return np.asarray(sums / np.diff(np.append(starts, len(logits)))[:, None], np.float32)
 
 
 def _length_order(rows: Dataset) -> npt.NDArray[np.int64]:
@@ -116,7 +182,8 @@ def load_predictor(recipe: Recipe | ModelRecipe, *, cpu: bool) -> Callable[[Data
         cpu: use the CPU even if there is a GPU.
 
     Returns:
-        A function from prepared examples to their logits: fp32, shape [examples, outputs].
+        A function from prepared rows to the logits of their examples: fp32, shape [examples, outputs]; of words
+        objects, [examples] of [words, outputs].
 
     Raises:
         UserError: there is no final model, it is not the one in dvc.lock, it has other labels than the recipe, or
@@ -125,16 +192,21 @@ def load_predictor(recipe: Recipe | ModelRecipe, *, cpu: bool) -> Callable[[Data
     if not (FINAL_MODEL / "config.json").is_file():
         raise UserError("not found", file=FINAL_MODEL, expected="the model that `dvc repro` makes")
     check_content(FINAL_MODEL)
+    set_up_cpu(recipe.train)
     disable_malloc_trim()
     model, tokenizer, batch_size = load_classifier(FINAL_MODEL), load_tokenizer(FINAL_MODEL), recipe.evaluate.batch_size
     check_labels(model.config.id2label, recipe.task.kind)
     check_finite(model)
-    collate = Collator(tokenizer, recipe.task.kind)
+    collate, windows = Collator(tokenizer, recipe.task.kind), recipe.data.windows
+
+    def joined(forward: Callable[[Dataset], Logits]) -> Callable[[Dataset], Logits]:
+        return lambda rows: join_windows(rows, forward(rows), windows.pooling if windows else None)
+
     if recipe.train.engine == "trainer":
-        return lambda rows: predict_with_trainer(model, rows, collate, batch_size, cpu=cpu)
+        return joined(lambda rows: predict_with_trainer(model, rows, collate, batch_size, cpu=cpu))
     if recipe.train.engine == "pytorch":
         model.to("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-        return lambda rows: predict(model, rows, collate, batch_size)
+        return joined(lambda rows: predict(model, rows, collate, batch_size))
     accelerator = Accelerator(cpu=cpu)
     use_fp32_matmul(accelerator.device)
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
@@ -144,7 +216,7 @@ def load_predictor(recipe: Recipe | ModelRecipe, *, cpu: bool) -> Callable[[Data
         buckets = resolve_buckets(recipe.train.bucket_lengths, lengths) if on_xla(accelerator.device) else None
         return predict(prepared, rows, Collator(tokenizer, recipe.task.kind, buckets), batch_size, accelerator)
 
-    return forward
+    return joined(forward)
 
 
 def check_finite(model: torch.nn.Module) -> None:

@@ -1,12 +1,18 @@
 """Metrics of logits, for validation while training."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from reprise.core.config import Task
-from reprise.tasks.kind import Logits
+from reprise.tasks.kind import Logits, TaskKind
 from reprise.tasks.metrics.compute import compute
 
 
-def compute_metrics(task: Task, logits: Logits, references: Any) -> dict[str, float]:
-    """Compute the task's metrics of logits, [examples, outputs], against the prepared labels, [examples]."""
-    return compute(task.metrics, task.kind.decode(logits), references, positive=task.kind.positive)
+def compute_metrics(metrics: Sequence[str], kind: TaskKind, logits: Logits, references: Any) -> dict[str, float]:
+    """Compute metrics of logits, [examples, outputs], against the prepared labels, [examples] or [examples, labels]."""
+    return compute(
+        metrics,
+        kind.decode(logits),
+        references,
+        positive=kind.positive,
+        probabilities=kind.probabilities(logits),
+    )

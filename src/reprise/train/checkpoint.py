@@ -6,7 +6,6 @@ A checkpoint keeps the results of the steps so far and no generator state, becau
 the seed, the epoch, the step and the micro-batch. DVC does not remove the folder, because it is no output of the stage.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.optim import Optimizer
@@ -27,13 +24,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from reprise.core.config import Recipe, to_dict
 from reprise.core.display import echo
 from reprise.core.errors import UserError
-from reprise.core.files import fsync, fsync_tree, sha256, write_json
+from reprise.core.files import fsync, fsync_tree, json_sha256, sha256, write_json
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
 from reprise.hardware import ENVIRONMENT
 from reprise.train.distributed.consistency import any_rank, broadcast_object, broadcast_tensors, is_single_node
 from reprise.train.distributed.preemption import SYNC_EVERY_STEPS, StopRequest, TrainingInterrupted
 from reprise.train.fsdp import is_sharded, load_model_state, load_optimizer_state, save_sharded
+from reprise.train.provenance import REPOSITORY, code_dependencies
 from reprise.train.recorder import Recorder
 
 CHECKPOINTS = Path("checkpoints")
@@ -50,11 +48,15 @@ def fingerprint(recipe: Recipe) -> dict[str, Any]:
     between checkpoints do not determine the weights.
     """
     keys = {"seed": recipe.seed}
-    keys |= {f"task.{key}": getattr(recipe.task, key) for key in ("labels", "positive_label", "metrics")}
+    keys |= {
+        f"task.{key}": to_dict(getattr(recipe.task, key))
+        for key in ("labels", "positive_label", "metrics", "multi_label", "token_classification")
+    }
+    keys["data.windows"] = to_dict(recipe.data.windows)
     keys |= {f"train.{key}": value for key, value in to_dict(recipe.train).items()}
     keys["evaluate.batch_size"] = recipe.evaluate.batch_size
     files = {str(file): file for file in (stats_path(PREPARED), ENVIRONMENT, *sorted((PRETRAINED / "model").iterdir()))}
-    files |= train_sources(Path(__file__).resolve().parents[3])
+    files |= train_sources(REPOSITORY)
     return keys | {name: sha256(file) if file.is_file() else None for name, file in files.items()}
 
 
@@ -67,21 +69,14 @@ def train_sources(repo: Path) -> dict[str, Path]:
     Raises:
         UserError: dvc.yaml has no such stage.
     """
-    pipeline = repo / "dvc.yaml"
-    try:
-        listed = YAML(typ="safe").load(pipeline)["stages"]["train"]["deps"]
-    except (OSError, YAMLError, KeyError, TypeError):
-        expected = "the code that training depends on"
-        raise UserError("not found", file=pipeline, key="stages.train.deps", expected=expected) from None
-    sources = [repo / name for name in listed if name.startswith("src/")]
+    sources = [repo / name for name in code_dependencies(repo)]
     files = [file for source in sources for file in (source, *sorted(source.rglob("*.py"))) if file.is_file()]
     return {str(file.relative_to(repo)): file for file in files}
 
 
 def checkpoint_dir(ingredients: Mapping[str, Any]) -> Path:
     """Return the folder of a run's checkpoints, named after its fingerprint."""
-    digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
-    return CHECKPOINTS / digest[:16]
+    return CHECKPOINTS / json_sha256(ingredients)[:16]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from reprise.modeling.xla import logical_shift_right, unpack_int16
 # SplitMix64's constants as int64.
 GAMMA, MIX1, MIX2 = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 VALUES_PER_HASH = 4  # a hash has 64 bits, 16 per value
+MAX_SHARED_VALUES = 2**27  # of the masks that are computed at once: 256 MB in bf16, 0.8 GB while they are hashed
 
 
 def splitmix64(seeds: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -48,6 +49,12 @@ class DropoutKeys:
         """Start without a batch; `seed` is the recipe's."""
         self.seed = seed
         self.values = torch.empty(0, dtype=torch.int64)
+        self.at_once = False  # whether layers with values of the same shape get their masks together
+        self.masks: dict[int, torch.Tensor] = {}  # by layer, of the current batch, if they were computed together
+        # Shape and type of each layer's values and its p, with the current batch and with the previous one.
+        self.uses: dict[int, tuple[torch.Size, torch.dtype, float]] = {}
+        self.previous_uses = self.uses
+        self.offsets: dict[tuple[int, ...], torch.Tensor] = {}  # by group of layers, on the device
 
     def set_batch(self, epoch: int, rows: list[int], batch: torch.Tensor) -> None:
         """Set the keys of the next batch.
@@ -60,6 +67,36 @@ class DropoutKeys:
         (seed,) = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64).view(np.int64)
         indices = torch.tensor([*rows, *[0] * (len(batch) - len(rows))])
         self.values = splitmix64(torch.tensor(seed), indices).to(batch.device)
+        self.masks, self.previous_uses, self.uses = {}, self.uses, {}
+        # On a GPU an operation on a small tensor takes as long as its launch. On a CPU small tensors stay in the cache.
+        self.at_once = batch.device.type == "cuda"
+
+    def mask(self, layer_id: int, values: torch.Tensor, p: float) -> torch.Tensor:
+        """Return `dropout_mask` of a layer's values, [rows, …], computed with those of other layers if `at_once`."""
+        if self.at_once:
+            self.uses[layer_id] = values.shape, values.dtype, p
+            if layer_id not in self.masks:
+                previous = self.previous_uses.get(layer_id)
+                alike = [other for other, use in self.previous_uses.items() if use == previous]
+                if 0 < len(alike) * values.numel() <= MAX_SHARED_VALUES:
+                    self.masks |= zip(alike, self.masks_of_layers(alike, values, p), strict=True)
+            mask = self.masks.get(layer_id)
+            if mask is not None and (mask.shape, mask.dtype) == (values.shape, values.dtype):
+                return mask
+        return dropout_mask(self.values, layer_id, values.shape, p, values.dtype)
+
+    def masks_of_layers(self, layer_ids: list[int], values: torch.Tensor, p: float) -> torch.Tensor:
+        """Return `dropout_mask` for each of some layers, [layers, rows, …], in as many operations as for one.
+
+        SplitMix64 adds the index times GAMMA to the seed, so the layer's part of the index can be added to the keys.
+        """
+        group = tuple(layer_ids)
+        if group not in self.offsets:  # copied once, because the copy waits for the device
+            offsets = [((layer_id << 48) * GAMMA + 2**63) % 2**64 - 2**63 for layer_id in group]
+            self.offsets[group] = torch.tensor(offsets).view(-1, 1).to(values.device)
+        seeds = (self.values + self.offsets[group]).flatten()
+        shape = torch.Size([len(seeds), *values.shape[1:]])
+        return dropout_mask(seeds, 0, shape, p, values.dtype).view(len(group), *values.shape)
 
 
 class Dropout(nn.Module):
@@ -76,7 +113,7 @@ class Dropout(nn.Module):
             return values
         if len(values) != len(self.keys.values):  # common to all rows, like embeddings of relative positions
             return functional.dropout(values, self.p)
-        return values * dropout_mask(self.keys.values, self.layer_id, values.shape, self.p, values.dtype)
+        return values * self.keys.mask(self.layer_id, values, self.p)
 
     def extra_repr(self) -> str:
         """Return what `print(model)` shows."""

@@ -18,15 +18,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reprise.core.config import PARAMS, Recipe
 from reprise.core.errors import UserError
 from reprise.core.paths import PREPARED, PRETRAINED
-from reprise.data.format import split_shards
+from reprise.data.format import WINDOWS, input_shards
 from reprise.data.mmap import drop_mapped_pages
 from reprise.data.tokenization import load_tokenizer
 from reprise.modeling.collator import Collator
+from reprise.modeling.inference import NOT_READ
+from reprise.modeling.portable import set_up_cpu
 from reprise.train.dataset import ShardedDataset
 from reprise.train.dropout import DropoutKeys
-from reprise.train.model import adapt_model, load_seeded
+from reprise.train.model import adapt_model, fitted_kind, load_seeded
+from reprise.train.optimizer import build_optimizer
 
 MODEL = PRETRAINED / "model"
+TOKEN_COLUMNS = ("input_ids", "token_type_ids")
 # Largest difference between the logits of an example alone and in a batch, relative to the largest logit. Sums in
 # another order differ by some 1e-6; with other random numbers, the second digit differs.
 SAME_LOGITS = 1e-4
@@ -73,6 +77,7 @@ def preflight(recipe: Recipe) -> Preflight:
     Raises:
         UserError: what does not fit.
     """
+    set_up_cpu(recipe.train)
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
     try:
         pretrained = load_seeded(recipe)
@@ -95,6 +100,7 @@ def preflight(recipe: Recipe) -> Preflight:
             f"{tokenizer.all_special_tokens[0]}, which the model reads as such"
         )
     model, keys = adapt_model(pretrained.model, recipe)
+    build_optimizer(model, recipe.train)  # refuses what training would refuse
     batch = two_rows(recipe, tokenizer)
     check_gradients(model, keys, batch, recipe)
     result.batch_invariant = is_batch_invariant(model, keys, batch)
@@ -140,7 +146,7 @@ def read_inputs(tokenizer: PreTrainedTokenizerBase, *, pairs: bool) -> Inputs:
 
 
 def _record_batches() -> Iterator[pa.RecordBatch]:
-    for file in sorted(PREPARED.glob("*.arrow")):
+    for file in sorted((PREPARED / WINDOWS).glob("*.arrow")) or sorted(PREPARED.glob("*.arrow")):
         with pa.memory_map(str(file)) as source:
             yield from pa.ipc.open_stream(source)
             drop_mapped_pages()
@@ -193,9 +199,10 @@ def count_positions(model: PreTrainedModel) -> int | None:
 
 def two_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     """Make a batch of the first training example, repeated up to `max_length`, and of the example as it is."""
-    (row,) = ShardedDataset(split_shards("train")).__getitems__([0])
+    (row,) = ShardedDataset(input_shards("train")).__getitems__([0])
+    repeated = (*TOKEN_COLUMNS, "label") if recipe.task.kind.per_token else TOKEN_COLUMNS
     full = {
-        name: np.resize(value, recipe.train.max_length).tolist() if isinstance(value, list) else value
+        name: np.resize(value, recipe.train.max_length).tolist() if name in repeated else value
         for name, value in row.items()
     }
     return Collator(tokenizer, recipe.task.kind)([full, row])
@@ -207,11 +214,11 @@ def check_gradients(model: nn.Module, keys: DropoutKeys, batch: dict[str, torch.
     Raises:
         UserError: the model fails, or loss or gradients are not finite.
     """
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    inputs = {name: tensor for name, tensor in batch.items() if name not in NOT_READ}
     model.train()
     keys.set_batch(0, [0, 1], batch["labels"])
     try:
-        loss = recipe.task.kind.summed_loss(model(**inputs).logits, batch["labels"])
+        loss = fitted_kind(recipe).summed_loss(model(**inputs).logits, batch["labels"], batch.get("weight"))
         loss.backward()  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever a model of any family raises
         reason = " ".join(str(error).split())[:200]
@@ -231,7 +238,7 @@ def check_gradients(model: nn.Module, keys: DropoutKeys, batch: dict[str, torch.
 
 def is_batch_invariant(model: nn.Module, keys: DropoutKeys, batch: dict[str, torch.Tensor]) -> bool:
     """Compare the logits of two rows, with dropout, between a batch of both and a batch of each."""
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    inputs = {name: tensor for name, tensor in batch.items() if name not in NOT_READ}
     model.train()
     with torch.no_grad():
         keys.set_batch(0, [0, 1], batch["labels"])

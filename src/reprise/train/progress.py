@@ -56,6 +56,13 @@ class Progress:
             self.bar.write(f"train: epoch {epoch + 1}/{self.epochs}: validation {listed}", file=sys.stdout)
             sys.stdout.flush()
 
+    def show_early_stop(self, epoch: int, metric: str) -> None:
+        """Print that the run ends with this epoch, counted from 0."""
+        if self.enabled:
+            line = f"train: stops early, after epoch {epoch + 1}/{self.epochs}: validation {metric} no longer improves"
+            self.bar.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
     def close(self) -> None:
         """Remove the bar."""
         self.bar.close()

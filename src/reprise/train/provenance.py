@@ -12,14 +12,19 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
+from reprise.core.dvc_lock import output_md5
+from reprise.core.errors import UserError
 from reprise.core.files import read_json, sha256
-from reprise.core.paths import PREPARED, PRETRAINED
+from reprise.core.paths import FINAL_MODEL, PREPARED, PRETRAINED
 from reprise.data.format import stats_path
 from reprise.hardware import ENVIRONMENT
 
 # A run is its commit's if these are unchanged: code, recipe and locks, but not the outputs of earlier stages.
 INPUTS = ("src", "docker", "dvc.yaml", "params.yaml")
+REPOSITORY = Path(__file__).resolve().parents[3]  # whose code runs
 
 
 def describe_session(world: PartialState, precision: str) -> dict[str, Any]:
@@ -64,6 +69,31 @@ def input_digests() -> dict[str, Any]:
         "data": {name: split["sha256"] for name, split in splits.items()},
         "pretrained": {file.name: sha256(file) for file in weights},
     }
+
+
+def run_digests() -> dict[str, str]:
+    """Return the MD5 of the model, and of the environment and the code that made it, as dvc.lock will record them.
+
+    They show later whether speed.json and provenance.json are of the run in dvc.lock: DVC restores neither of them.
+    """
+    paths = {str(path): path for path in (FINAL_MODEL, ENVIRONMENT)}
+    paths |= {name: REPOSITORY / name for name in code_dependencies(REPOSITORY)}
+    return {name: md5 for name, path in paths.items() if (md5 := output_md5(path))}
+
+
+def code_dependencies(repo: Path) -> list[str]:
+    """List the files and folders of code that the stage `train` depends on in a repository's dvc.yaml.
+
+    Raises:
+        UserError: dvc.yaml has no such stage.
+    """
+    pipeline = repo / "dvc.yaml"
+    try:
+        listed = YAML(typ="safe").load(pipeline)["stages"]["train"]["deps"]
+    except (OSError, YAMLError, KeyError, TypeError):
+        expected = "the code that training depends on"
+        raise UserError("not found", file=pipeline, key="stages.train.deps", expected=expected) from None
+    return [name for name in listed if name.startswith("src/")]
 
 
 def devices(device: torch.device) -> list[str]:

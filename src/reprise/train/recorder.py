@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from numpy.typing import NDArray
 
 from reprise.core.config import PARAMS, Recipe
 from reprise.core.errors import UserError
 from reprise.modeling.collator import Collator
+from reprise.modeling.inference import join_windows
+from reprise.modeling.scoring import compute_metrics
 from reprise.modeling.xla import CompilationMonitor
+from reprise.tasks.kind import Logits
 from reprise.train.device_metrics import FLUSH_EVERY_STEPS, DeviceMetrics
 from reprise.train.history import HISTORY_COLUMNS, TrainingHistory
 from reprise.train.outputs import save_model
@@ -27,15 +31,17 @@ class Recorder:
     """Passes the steps and epochs of a run to history, throughput, progress and trackers."""
 
     def __init__(
-        self, recipe: Recipe, world: PartialState, lengths: NDArray[np.int64], collate: Collator, trackers: Trackers,
-        model_dir: Path, session: dict[str, Any],
+        self, recipe: Recipe, world: PartialState, lengths: NDArray[np.int64], validation: Dataset,
+        references: NDArray[Any], collate: Collator, trackers: Trackers, model_dir: Path, session: dict[str, Any],
     ) -> None:  # fmt: skip
         """Start recording.
 
         Args:
             recipe: what is trained.
             world: the ranks.
-            lengths: tokens of each training example, shape [examples].
+            lengths: tokens of each row that is trained, an example or a window, shape [rows].
+            validation: the rows of the validation split that the model reads.
+            references: the prepared labels of its examples.
             collate: makes the batches; `buckets` are the lengths they are padded to.
             trackers: receive the metrics.
             model_dir: where the best epoch's model is saved.
@@ -43,6 +49,9 @@ class Recorder:
         """
         train, num_examples = recipe.train, len(lengths)
         self.train, self.world, self.trackers, self.model_dir = train, world, trackers, model_dir
+        self.kind, self.metrics, self.windows = recipe.task.kind, recipe.task.metrics, recipe.data.windows
+        self.validation, self.references = validation, references
+        self.temperatures: list[float] | None = None  # of the latest epoch
         self.steps: Sequence[StepPlan] = ()  # of the current epoch
         steps = total_steps(num_examples, batch_size=train.batch_size, epochs=train.epochs, max_steps=train.max_steps)
         self.history = TrainingHistory(
@@ -110,6 +119,19 @@ class Recorder:
         elapsed = self.throughput.elapsed
         self.progress.show(steps_done, mean_loss, self.throughput.examples / elapsed, elapsed)
 
+    def score(self, logits: Logits) -> dict[str, float]:
+        """Compute the validation metrics of an epoch, with the temperatures and thresholds that fit it best.
+
+        Args:
+            logits: of the validation split, [rows, outputs].
+        """
+        of_examples = join_windows(self.validation, logits, self.windows.pooling if self.windows else None)
+        if self.train.calibration and (temperatures := self.kind.temperatures(of_examples, self.references)):
+            self.temperatures = temperatures
+            of_examples = of_examples / np.array(temperatures, np.float32)  # as the saved model does
+        self.kind = self.kind.tune(of_examples, self.references)
+        return compute_metrics(self.metrics, self.kind, of_examples, self.references)
+
     def log_epoch(self, epoch: int, scores: dict[str, float]) -> None:
         """Record the end of an epoch and its validation metrics, which are the same on every rank.
 
@@ -120,17 +142,25 @@ class Recorder:
         if self.history.from_step <= epoch * self.history.steps_per_epoch:
             self.compilations.after_epoch()
         # Not at the start of the epoch: all of its steps would have to be planned at once.
-        self.history.log_epoch(epoch, scores, order_digest(self.steps))
+        self.history.log_epoch(epoch, scores, order_digest(self.steps), self.kind.thresholds, self.temperatures)
         self.trackers.log({f"validation/{name}": value for name, value in scores.items()}, step=self.history.steps_done)
         self.progress.show_validation(epoch, scores)
+        if self.stopped_early and self.history.steps_done < self.history.total_steps:
+            self.progress.show_early_stop(epoch, self.history.metric)
 
     def is_best(self, epoch: int) -> bool:
         """Return whether this epoch is the best so far, whose model is kept."""
         return self.history.best_epoch == epoch
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether `train.early_stopping` ends the run here: a function of its epochs, so also after it is resumed."""
+        stopping, history = self.train.early_stopping, self.history
+        return stopping is not None and history.epochs_without_gain(stopping.min_delta) >= stopping.patience
+
     def save_model(self, model: torch.nn.Module) -> None:
         """Save a model in place of the best one so far; every rank takes part."""
-        save_model(model, self.model_dir, is_main_process=self.world.is_main_process)
+        save_model(model, self.model_dir, self.history.temperatures, is_main_process=self.world.is_main_process)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, after `flush`: the array `history` and fields for JSON."""

@@ -192,9 +192,19 @@ def iter_micro_batches(steps: Iterable[StepPlan], world_size: int = 1, micro_ste
             yield step.rows_of_micro_batch(micro_batch)
 
 
-def loss_scale(step: StepPlan, micro_batch: int) -> float:
-    """Return the factor of a micro-batch's summed loss: 1 / examples of its step; 0 for a dummy."""
-    return 1 / step.num_examples if micro_batch < len(step.micro_batches) else 0.0
+def loss_scale(step: StepPlan, micro_batch: int, weights: npt.NDArray[np.float64] | None = None) -> float:
+    """Return the factor of a micro-batch's summed loss: 1 / the weight of its whole step; 0 for a dummy.
+
+    Args:
+        step: the step of the micro-batch.
+        micro_batch: its index in the step.
+        weights: the weight of each example's loss, shape [examples]; None if every example weighs 1.
+    """
+    if micro_batch >= len(step.micro_batches):
+        return 0.0
+    if weights is None:
+        return 1 / step.num_examples
+    return 1 / math.fsum(weights[row] for rows in step.micro_batches for row in rows)  # exact in any order
 
 
 def micro_batch_seed(seed: int, epoch: int, step: int, micro_batch: int) -> int:

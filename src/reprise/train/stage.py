@@ -34,6 +34,7 @@ from reprise.hardware import (
     read_facts,
     require_device,
 )
+from reprise.modeling.portable import check_processor
 from reprise.train.distributed.launch_config import LaunchConfig, torchrun_args, validate
 from reprise.train.distributed.liveness import LivenessMonitor
 from reprise.train.distributed.preemption import TrainingInterrupted, handle_signals, set_pdeathsig
@@ -100,6 +101,7 @@ def check_launch(recipe: Recipe, hardware: str, config: LaunchConfig) -> int:
     profile = profile_path(hardware, config.profile)
     validate_fsdp(recipe.train, profile)
     check_device(hardware)
+    check_processor(recipe.train, device)
     processes = config.processes or read_processes(profile)
     if device == "cuda" and processes > count_gpus():
         raise UserError(f"got {processes}", key="--processes", expected=f"at most one per GPU, here {count_gpus()}")

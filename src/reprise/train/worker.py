@@ -22,13 +22,14 @@ from reprise.core.lock import write_lock
 from reprise.core.paths import FINAL_MODEL, PRETRAINED, WORKSPACE_LOCK
 from reprise.core.unchanged import InputChangedError, check_unchanged
 from reprise.core.validation import read_recipe
-from reprise.data.format import split_shards
+from reprise.data.format import input_shards
 from reprise.data.tokenization import load_tokenizer
 from reprise.hardware import current_hardware, read_facts
 from reprise.modeling.bucketing import resolve_buckets
 from reprise.modeling.collator import Collator
-from reprise.modeling.inference import drop_text_columns, load_split
+from reprise.modeling.inference import load_inputs, load_labels
 from reprise.modeling.malloc import disable_malloc_trim
+from reprise.modeling.portable import set_up_cpu
 from reprise.modeling.recipe import write_model_recipe
 from reprise.modeling.xla import on_xla, use_fp32_matmul
 from reprise.train.checkpoint import CheckpointManager, checkpoint_dir, fingerprint, run_dir
@@ -37,6 +38,7 @@ from reprise.train.distributed.consistency import RankMismatchError, check_consi
 from reprise.train.distributed.liveness import liveness_lock
 from reprise.train.distributed.preemption import StopRequest, TrainingInterrupted, handle_signals, set_pdeathsig
 from reprise.train.fsdp import fsdp_plugin
+from reprise.train.model import fitted_kind
 from reprise.train.outputs import write_outputs
 from reprise.train.provenance import describe_session
 from reprise.train.recorder import Recorder
@@ -61,6 +63,7 @@ def train_worker(recipe: Recipe, device: str, check: Callable[[], None] = lambda
         TrainingInterrupted: the run was stopped, after its checkpoint.
     """
     worker_env = WorkerEnv.read()
+    set_up_cpu(recipe.train)
     torch.use_deterministic_algorithms(True)  # an operation without a deterministic form raises an error
     # By default torch then fills uninitialized memory, which nothing reads here; it takes 5 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -85,11 +88,13 @@ def train_rank(recipe: Recipe, world: PartialState, stop: StopRequest, check: Ca
     if fsdp_plugin() is None:  # gathered layers of a sharded model would fragment the memory that is kept
         disable_malloc_trim()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
-    rows, validation = ShardedDataset(split_shards("train")), drop_text_columns(load_split("validation"))
+    rows = ShardedDataset(input_shards("train"), fitted_kind(recipe))
+    validation, references = load_inputs("validation"), load_labels("validation")
     is_main_process, run = world.is_main_process, checkpoint_dir(ingredients)
     if is_main_process:  # not world.print, which prints nothing on XLA's CPU device
+        units = "windows" if recipe.data.windows else "examples"
         echo(
-            f"train: {recipe.model.name} on {len(rows)} examples, {world.device}, {recipe.train.precision}, "
+            f"train: {recipe.model.name} on {len(rows)} {units}, {world.device}, {recipe.train.precision}, "
             f"processes: {world.num_processes}, threads: {torch.get_num_threads()}",
         )
     with run_dir(run) if is_main_process else nullcontext():
@@ -100,12 +105,14 @@ def train_rank(recipe: Recipe, world: PartialState, stop: StopRequest, check: Ca
             collate = Collator(tokenizer, recipe.task.kind, buckets)
             session = describe_session(world, recipe.train.precision)
             with closing(Trackers(recipe, run.name, is_main_process=is_main_process)) as trackers:
-                recorder = Recorder(recipe, world, rows.lengths, collate, trackers, model_dir, session)
+                recorder = Recorder(
+                    recipe, world, rows.lengths, validation, references, collate, trackers, model_dir, session
+                )
                 checkpoints = CheckpointManager(run, world, recorder, stop, recipe.run.save_steps)
                 load_engine(recipe.train.engine)(recipe, rows, validation, collate, recorder, checkpoints)
             if is_main_process:
                 tokenizer.save_pretrained(model_dir)
-                write_model_recipe(recipe, model_dir)
+                write_model_recipe(recipe, model_dir, recorder.history.thresholds, recorder.history.temperatures)
                 check()
                 check_inputs(recipe, ingredients)
         if is_main_process:

@@ -47,6 +47,7 @@ def stopped_after(training: Running) -> int:
     return int(output[1])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("processes", "signals"),
     [

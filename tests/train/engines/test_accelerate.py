@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,26 +13,59 @@ import pandas as pd
 import pytest
 import torch
 
+from kinds_of_tasks import prepare_topics, prepare_windows, prepare_words
 from reprise.core.errors import UserError
 from reprise.data.tokenization import load_tokenizer
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
 from reprise.tasks.registry import task_kind
+from reprise.train.dropout import DropoutKeys
 from tiny import Run, write_params
 
 Train = Callable[..., object]
+
+DROPOUTS = 8  # of the tiny model: embeddings, head, and in each of two layers one of attention and two others
+UNEVEN = {"rotten": 0.5, "fresh": 3.0}  # class weights
 
 
 def losses(folder: Path) -> npt.NDArray[np.float64]:
     return pd.read_csv(folder / "plots/train.csv")["loss"].to_numpy()
 
 
+def validation_metrics(folder: Path) -> list[list[float]]:
+    return pd.read_csv(folder / "plots/validation.csv").drop(columns="loss").to_numpy().tolist()
+
+
 def weights(folder: Path) -> str:
     return hashlib.sha256((folder / "models/final/model.safetensors").read_bytes()).hexdigest()
 
 
+def temperatures(folder: Path) -> list[float]:
+    found: list[float] = json.loads((folder / "models/final/recipe.json").read_text())["temperatures"]
+    return found
+
+
 def set_processes(folder: Path, processes: int) -> None:
     (folder / "docker/cpu/accelerate.yaml").write_text(f"num_processes: {processes}\n")
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_masks_computed_at_once_as_on_a_gpu_train_to_the_same_bits(
+    train: Train, workdir: Path, monkeypatch: pytest.MonkeyPatch, checkpointing: bool
+) -> None:
+    changes = {"train.precision": "bf16", "train.epochs": 1, "train.gradient_checkpointing": checkpointing}
+    train(**changes)
+    one_by_one, set_batch, shared = weights(workdir), DropoutKeys.set_batch, []
+
+    def set_batch_at_once(keys: DropoutKeys, *batch: Any) -> None:
+        shared.append(len(keys.masks))  # of the previous batch
+        set_batch(keys, *batch)
+        keys.at_once = True
+
+    monkeypatch.setattr(DropoutKeys, "set_batch", set_batch_at_once)
+    train(**changes)
+    assert weights(workdir) == one_by_one
+    assert shared[-1] == DROPOUTS
 
 
 def test_loss_falls_to_known_values(train: Train, workdir: Path) -> None:
@@ -63,6 +97,17 @@ def test_micro_batch_size_does_not_change_the_losses(train: Train, workdir: Path
     train()
     expected = losses(workdir)
     train(**{"train.micro_batch_size": micro_batch_size})
+    assert losses(workdir) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3])
+@pytest.mark.parametrize("loss", [{"class_weights": "balanced"}, {"class_weights": UNEVEN, "focal_gamma": 2.0}])
+def test_weights_are_of_the_whole_step_whatever_its_micro_batches(
+    train: Train, workdir: Path, loss: dict[str, Any], micro_batch_size: int
+) -> None:
+    train(**{"train.loss": loss})
+    expected = losses(workdir)
+    train(**{"train.loss": loss, "train.micro_batch_size": micro_batch_size})
     assert losses(workdir) == pytest.approx(expected, rel=1e-5)
 
 
@@ -102,23 +147,47 @@ def test_text_longer_than_all_buckets_is_an_error_and_keeps_the_earlier_model(
     assert not list(workdir.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.full), 3])
-def test_several_ranks_have_the_losses_of_one(workdir: Path, run: Run, processes: int) -> None:
+def prepare_weighted(workdir: Path) -> dict[str, Any]:
+    """Weigh the labels and train a part of the model; the data stays as it is."""
+    partly = {"train.freeze": 1, "train.layer_decay": 0.8, "train.dropout": 0.2}
+    return {"train.loss": {"class_weights": UNEVEN}, **partly}
+
+
+@pytest.mark.parametrize(
+    ("prepare_kind", "processes"),
+    [
+        pytest.param(prepare_weighted, 2, marks=pytest.mark.full),
+        (prepare_weighted, 3),
+        (prepare_words, 2),
+        pytest.param(prepare_words, 3, marks=pytest.mark.full),
+        pytest.param(prepare_topics, 2, marks=pytest.mark.full),
+        pytest.param(prepare_windows, 2, marks=pytest.mark.full),
+    ],
+)
+def test_several_ranks_have_the_losses_of_one(
+    workdir: Path, run: Run, reprise: Run, prepare_kind: Callable[[Path], dict[str, Any]], processes: int
+) -> None:
     # 16 rows in micro-batches of 4: with three ranks the second micro-step is filled with dummy rows.
-    write_params(workdir, **{"train.micro_batch_size": 4, "train.epochs": 1})
-    run(workdir, "reprise", "train")
-    single = losses(workdir)
+    changes = {"train.micro_batch_size": 4, "train.epochs": 1, "train.calibration": "temperature"}
+    write_params(workdir, **{**changes, **prepare_kind(workdir)})
+    reprise(workdir, "train")
+    single, validation, calibrated = losses(workdir), validation_metrics(workdir), temperatures(workdir)
     set_processes(workdir, processes)
     run(workdir, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
     assert json.loads((workdir / "metrics/speed.json").read_text())["processes"] == processes
     assert losses(workdir) == pytest.approx(single, rel=1e-5)
+    assert validation_metrics(workdir) == validation
+    assert temperatures(workdir) == pytest.approx(calibrated, rel=1e-4)
 
 
+@pytest.mark.full
 def test_two_ranks_have_the_bits_of_one_for_a_sum_of_two_micro_batches(workdir: Path, run: Run) -> None:
     # Two micro-batches per step: a sum of two terms does not depend on their order.
-    write_params(workdir, **{"train.micro_batch_size": 8})
+    calibrated = {"train.learning_rate": 3e-3, "train.calibration": "temperature"}
+    write_params(workdir, **{"train.micro_batch_size": 8, **calibrated})
     run(workdir, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
     single = weights(workdir), losses(workdir).tolist()
+    assert temperatures(workdir) != [1.0]  # which is in the weights
     set_processes(workdir, 2)
     run(workdir, "reprise", "train", env={"OMP_NUM_THREADS": "1"})
     assert json.loads((workdir / "metrics/speed.json").read_text())["processes"] == 2

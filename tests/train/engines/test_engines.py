@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from safetensors import safe_open
 
 from interrupts import results, set_processes, take_results
+from kinds_of_tasks import prepare_topics, prepare_windows, prepare_words
 from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
@@ -21,6 +22,7 @@ from reprise.evaluate.stage import evaluate
 from reprise.prepare.stage import prepare
 from reprise.train.checkpoint import CheckpointManager
 from reprise.train.engines import hf_trainer as trainer
+from reprise.train.history import epochs_without_gain
 from reprise.train.stage import validate_engine
 from tiny import Run, tiny_recipe, write_params
 
@@ -31,6 +33,12 @@ Capsys = pytest.CaptureFixture[str]
 OTHERS = ("pytorch", "trainer")
 RECIPE = "models/final/recipe.json"
 LORA = {"rank": 4, "alpha": 8.0, "targets": "all-linear"}
+# A part of the model is trained, with other rates and another dropout.
+PARTLY: dict[str, Any] = {"train.freeze": 1, "train.layer_decay": 0.8, "train.dropout": 0.2}
+# With this learning rate the best epoch is not the last one, and the metric stops improving.
+EARLY = {"train.learning_rate": 0.02, "train.lr_scheduler": "constant", "train.epochs": 6, "seed": 1}
+# A model with errors on the validation split, so that a temperature other than 1 is best.
+CALIBRATED = {"train.learning_rate": 3e-3, "train.calibration": "temperature"}
 
 
 class PowerCut(BaseException):
@@ -55,10 +63,16 @@ def train_and_evaluate(engine: str, train: Train, workdir: Path, **changes: Any)
         {"train.micro_batch_size": 5},
         {"train.batch_size": 32, "train.micro_batch_size": 8},  # the smaller last step has fewer micro-batches
         {"train.max_steps": 13, "train.lr_scheduler": "cosine", "train.keep_epoch": "last"},
-        # With this learning rate the best epoch is not the last one.
-        {"train.learning_rate": 0.02, "train.lr_scheduler": "constant", "train.epochs": 3, "seed": 1},
+        EARLY | {"train.epochs": 3},
         {"train.lora": LORA, "train.epochs": 3},
         {"train.gradient_checkpointing": True},
+        {"train.loss": {"class_weights": {"rotten": 0.5, "fresh": 3.0}}, "train.micro_batch_size": 5},
+        {"train.loss": {"class_weights": "balanced", "focal_gamma": 2.0}},
+        EARLY | {"train.epochs": 2, "train.calibration": "temperature"},  # 1 for the best epoch, as it has no errors
+        CALIBRATED,
+        {**EARLY, "train.early_stopping": {"patience": 1, "min_delta": 0.05}},
+        PARTLY,
+        {"train.lora": LORA, "train.layer_decay": 0.5, "train.max_steps": 5},
         {"seed": 2**40 + 1},
     ],
     ids=lambda changes: ",".join(str(value) for value in changes.values()) or "default",
@@ -70,17 +84,80 @@ def test_all_engines_give_the_same_bits(train: Train, workdir: Path, changes: di
         assert train_and_evaluate(engine, train, workdir, **changes) == expected, engine
 
 
-def test_all_engines_give_the_same_bits_for_regression_on_pairs(train: Train, workdir: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"train.lora": LORA, "train.precision": "bf16"}, marks=pytest.mark.full)],
+    ids=["full", "lora"],
+)  # fmt: skip
+def test_all_engines_give_the_same_bits_for_regression_on_pairs(
+    train: Train, workdir: Path, options: dict[str, Any]
+) -> None:
     rows = pd.read_csv(workdir / "data/raw/all/reviews.csv")
-    rows["stars"] = rows["text"].str.len() / 10
+    rows["stars"] = 1000 + 100 * rows["text"].str.len()  # the output layer has to be scaled
     rows.to_csv(workdir / "data/raw/all/reviews.csv", index=False)
     changes = {"task.label_column": "stars", "task.labels": [], "task.metrics": ["pearson"], "task.filter": None}
-    changes |= {"task.text_columns": ["text", "film"], "task.id_column": None}
+    changes |= {"task.text_columns": ["text", "film"], "task.id_column": None, **options}
     recipe = check_recipe(tiny_recipe(**changes), "params.yaml")
     prepare(recipe.task, max_length=recipe.train.max_length)
     expected = train_and_evaluate("accelerate", train, workdir, **changes)
     for engine in OTHERS:
         assert train_and_evaluate(engine, train, workdir, **changes) == expected, engine
+
+
+KINDS = [prepare_topics, prepare_words, prepare_windows]
+
+
+@pytest.mark.parametrize(
+    ("prepare_kind", "options"),
+    [
+        (prepare_topics, {}),
+        (prepare_topics, {"train.loss": {"class_weights": "balanced"}, "train.calibration": "temperature"}),
+        (prepare_words, {"train.loss": {"focal_gamma": 1.0}, "train.micro_batch_size": 5}),
+        (prepare_words, {"train.lora": LORA, "train.calibration": "temperature"}),
+        (prepare_windows, {"train.loss": {"class_weights": "balanced"}, "train.calibration": "temperature"}),
+        (prepare_windows, {"train.precision": "bf16", "train.micro_batch_size": 5}),
+    ],
+)
+def test_all_engines_give_the_same_bits_for_every_kind_of_task(
+    train: Train, workdir: Path, prepare_kind: Callable[[Path], dict[str, Any]], options: dict[str, Any]
+) -> None:
+    changes = prepare_kind(workdir) | options
+    expected = train_and_evaluate("accelerate", train, workdir, **changes)
+    for engine in OTHERS:
+        assert train_and_evaluate(engine, train, workdir, **changes) == expected, engine
+
+
+@pytest.mark.parametrize("prepare_kind", KINDS)
+def test_every_kind_of_task_has_the_losses_of_a_whole_step_and_resumes_with_the_same_bits(
+    train: Train, workdir: Path, prepare_kind: Callable[[Path], dict[str, Any]], monkeypatch: Patch
+) -> None:
+    changes = prepare_kind(workdir) | {"run.save_steps": 4, "train.calibration": "temperature"}
+    train(**changes)
+    assert len(json.loads(Path(RECIPE).read_text())["temperatures"]) == (3 if prepare_kind is prepare_topics else 1)
+    losses, uninterrupted = pd.read_csv("plots/train.csv")["loss"], take_results(workdir)
+    for step in (7, 13):
+        with monkeypatch.context() as patch:
+            interrupt(patch, "accelerate", step, power_cut=True)
+            with pytest.raises(PowerCut):
+                train(**changes)
+    train(**changes)
+    assert results(workdir) == uninterrupted
+    train(**changes, **{"train.micro_batch_size": 3})
+    assert pd.read_csv("plots/train.csv")["loss"].tolist() == pytest.approx(losses.tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["accelerate", *OTHERS])
+def test_data_with_folds_gives_the_bits_of_a_validation_split_of_that_share(
+    train: Train, workdir: Path, engine: str
+) -> None:
+    found = []
+    for split in {"validation": 0.16, "folds": None}, {"validation": None, "folds": 5}:  # of what the test split leaves
+        changes: dict[str, Any] = {f"task.split.{key}": value for key, value in split.items()}
+        changes |= {"task.split.stratify": True, "train.epochs": 1}
+        recipe = check_recipe(tiny_recipe(**changes), "params.yaml")
+        prepare(recipe.task, max_length=recipe.train.max_length)
+        found.append(train_and_evaluate(engine, train, workdir, **changes))
+    assert json.loads(Path("data/prepared/stats.json").read_text())["folds"]
+    assert found[0] == found[1]
 
 
 def test_gradient_checkpointing_changes_no_bit(train: Train, workdir: Path) -> None:
@@ -91,7 +168,13 @@ def test_gradient_checkpointing_changes_no_bit(train: Train, workdir: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, pytest.param({"train.lora": LORA}, marks=pytest.mark.full)], ids=["full", "lora"]
+    "changes",
+    [
+        CALIBRATED,
+        PARTLY,
+        pytest.param({"train.lora": LORA}, marks=pytest.mark.full),
+    ],
+    ids=["full", "partly", "lora"],
 )
 @pytest.mark.parametrize("engine", ["accelerate", *OTHERS])
 def test_every_engine_ends_with_the_same_bits_after_interruptions(
@@ -99,6 +182,7 @@ def test_every_engine_ends_with_the_same_bits_after_interruptions(
 ) -> None:
     changes = changes | {"train.engine": engine, "run.save_steps": 4}
     train(**changes)
+    assert json.loads(Path(RECIPE).read_text())["temperatures"] != [1.0]  # which would change no bit
     uninterrupted = take_results(workdir)
     resumed = []
     for step, power_cut in ((2, False), (7, True), (8, True), (11, False), (16, True), (17, True)):
@@ -112,6 +196,34 @@ def test_every_engine_ends_with_the_same_bits_after_interruptions(
     # A signal saves its step; after a power cut the run resumes from a multiple of 4, or from the epoch's end at 9.
     assert resumed == ["2", "4", "4", "11", "12", "16"]
     assert results(workdir) == uninterrupted
+
+
+@pytest.mark.parametrize("engine", ["accelerate", *OTHERS])
+def test_a_run_that_stopped_early_ends_the_same_way_after_an_interruption(
+    train: Train, workdir: Path, engine: str, monkeypatch: Patch, capsys: Capsys
+) -> None:
+    changes = {**EARLY, "train.engine": engine, "train.early_stopping": {"patience": 1, "min_delta": 0.05}}
+    train(**changes)
+    scores = pd.read_csv("plots/validation.csv")["accuracy"].tolist()
+    stopped = capsys.readouterr().out
+    assert f"train: stops early, after epoch {len(scores)}/6: validation accuracy no longer improves" in stopped
+    assert 1 < len(scores) < 6
+    assert epochs_without_gain(scores, 0.05) == 1
+    assert json.loads(Path("metrics/train.json").read_text())["best_epoch"] == 1 + int(np.argmax(scores))
+    uninterrupted = take_results(workdir)
+    with monkeypatch.context() as patch:  # the power is cut after the last checkpoint, before the results are written
+        patch.setattr("reprise.train.worker.write_model_recipe", cut_power)
+        with pytest.raises(PowerCut):
+            train(**changes)
+    capsys.readouterr()
+    train(**changes)
+    assert f"resuming from step {9 * len(scores)}/54" in capsys.readouterr().out
+    assert results(workdir) == uninterrupted
+
+
+def cut_power(*_: Any) -> None:
+    """Cut the power."""
+    raise PowerCut
 
 
 def interrupt(patch: Patch, engine: str, step: int, *, power_cut: bool) -> None:
@@ -201,6 +313,7 @@ def test_diverging_loss_with_trainer_is_an_error_and_keeps_the_earlier_model(tra
     assert results(workdir) == before
 
 
+@pytest.mark.full
 def test_trainer_on_two_ranks_has_the_losses_of_accelerate(workdir: Path, run: Run) -> None:
     set_processes(workdir, 2)
     found = []

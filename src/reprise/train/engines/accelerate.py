@@ -14,12 +14,11 @@ from torch.utils.data import DataLoader
 from reprise.core.config import Recipe
 from reprise.modeling.collator import Collator
 from reprise.modeling.inference import predict
-from reprise.modeling.scoring import compute_metrics
 from reprise.modeling.xla import autocast, device_scalar, init_optimizer_state, manual_seed, mark_step, on_xla
 from reprise.train.checkpoint import CheckpointManager
 from reprise.train.dataset import ShardedDataset
 from reprise.train.fsdp import configure_fsdp, fsdp_plugin, full_tensor
-from reprise.train.model import build_model
+from reprise.train.model import build_model, fitted_kind
 from reprise.train.optimizer import build_optimizer, build_schedule
 from reprise.train.recorder import Recorder
 from reprise.train.sampler import (
@@ -43,13 +42,13 @@ def train(
 
     Args:
         recipe: what to train.
-        rows: the training examples.
+        rows: the training examples, or their windows.
         validation: the examples that select the best epoch.
         collate: makes the batches.
         recorder: receives the metrics and the best epoch's model.
         checkpoints: saves the run, and restores an interrupted one.
     """
-    config, kind, device = recipe.train, recipe.task.kind, recorder.world.device
+    config, kind, device = recipe.train, fitted_kind(recipe), recorder.world.device
     plugin = fsdp_plugin()  # None if every rank has the full model
     accelerator = Accelerator(
         cpu=device.type == "cpu",
@@ -75,7 +74,7 @@ def train(
 
     for epoch in range(len(recorder.history.epochs), config.epochs):
         steps = plan_recipe_epoch(recipe, rows.lengths, epoch, world_size)
-        if not steps:
+        if not steps or recorder.stopped_early:
             break
         steps_done = recorder.start_epoch(epoch, steps)  # 0 unless the epoch is resumed
         sampler = iter_micro_batches(steps[steps_done:], world_size)
@@ -88,7 +87,7 @@ def train(
             for micro_step in range(micro_steps):
                 micro_batch = micro_step * world_size + rank
                 batch = next(batches)
-                labels = batch.pop("labels")
+                labels, weights = batch.pop("labels"), batch.pop("weight", None)
                 dropout_keys.set_batch(epoch, step.rows_of_micro_batch(micro_batch), labels)
                 manual_seed(micro_batch_seed(recipe.seed, epoch, index, micro_batch), device)  # for any other draws
                 # Ranks exchange gradients once per step, with its last micro-batch. Those of a sharded model are
@@ -97,8 +96,8 @@ def train(
                 with nullcontext() if sync_gradients else accelerator.no_sync(model):
                     with autocast(config.precision, device):
                         logits = model(**batch).logits
-                    scale = device_scalar(loss_scale(step, micro_batch), device)
-                    micro_loss = kind.summed_loss(logits, labels) * scale
+                    scale = device_scalar(loss_scale(step, micro_batch, rows.loss_weights), device)
+                    micro_loss = kind.summed_loss(logits, labels, weights) * scale
                     accelerator.backward(micro_loss * world_size)  # gradients are averaged over ranks; we need the sum
                 loss += micro_loss.detach()
                 if micro_batch_size * world_size < config.batch_size:
@@ -115,7 +114,7 @@ def train(
             checkpoints.maybe_save()
 
         logits = predict(model, validation, collate, recipe.evaluate.batch_size, accelerator)
-        recorder.log_epoch(epoch, compute_metrics(recipe.task, logits, validation["label"]))
+        recorder.log_epoch(epoch, recorder.score(logits))
         if recorder.is_best(epoch):
             recorder.save_model(accelerator.unwrap_model(model))
         checkpoints.save()

@@ -20,12 +20,11 @@ from reprise.core.errors import UserError
 from reprise.core.files import read_json, write_json
 from reprise.modeling.collator import Collator
 from reprise.modeling.inference import QUIET_TRAINER_ARGS, restore_order, sort_by_length
-from reprise.modeling.scoring import compute_metrics
 from reprise.tasks.metrics.registry import METRICS
 from reprise.train.checkpoint import KEEP_LAST, SPACE_EXPECTED, CheckpointManager
 from reprise.train.dataset import ShardedDataset
 from reprise.train.dropout import DropoutKeys
-from reprise.train.model import build_model
+from reprise.train.model import build_model, fitted_kind
 from reprise.train.optimizer import build_optimizer, build_schedule
 from reprise.train.recorder import Recorder
 from reprise.train.sampler import (
@@ -84,7 +83,7 @@ def train(
     )
 
     def validate(prediction: EvalPrediction) -> dict[str, float]:
-        return compute_metrics(recipe.task, restore_order(validation, prediction.predictions), validation["label"])
+        return recorder.score(restore_order(validation, [prediction.predictions]))
 
     callback = HistoryCallback(recipe, rows, recorder, checkpoints)
     trainer = PlannedTrainer(
@@ -148,6 +147,9 @@ class HistoryCallback(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Plan the epoch."""
         self.epoch = len(self.recorder.history.epochs)
+        if self.recorder.stopped_early:  # also right after a run was resumed; Trainer ends at an epoch without examples
+            self.steps = ()
+            return
         self.steps = plan_recipe_epoch(self.recipe, self.rows.lengths, self.epoch, args.world_size)
         self.recorder.start_epoch(self.epoch, self.steps)
 
@@ -210,6 +212,7 @@ class PlannedTrainer(Trainer):
         """Create a Trainer that takes the current epoch and step from the callback."""
         super().__init__(**arguments)
         self.callback, self.dropout_keys, self.micro_step, self.loss_scale = callback, dropout_keys, 0, 0.0
+        self.kind = fitted_kind(callback.recipe)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Load the planned micro-batches."""
@@ -226,7 +229,7 @@ class PlannedTrainer(Trainer):
         self.dropout_keys.set_batch(callback.epoch, step.rows_of_micro_batch(micro_batch), inputs["labels"])
         torch.manual_seed(micro_batch_seed(callback.recipe.seed, callback.epoch, callback.steps_done, micro_batch))
         # Gradients are averaged over ranks; we need the sum.
-        self.loss_scale = loss_scale(step, micro_batch) * world_size
+        self.loss_scale = loss_scale(step, micro_batch, callback.rows.loss_weights) * world_size
         loss: torch.Tensor = super().training_step(model, inputs, *rest)
         return loss
 
@@ -234,7 +237,7 @@ class PlannedTrainer(Trainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
     ) -> Any:
         """Compute the scaled loss of a micro-batch."""
-        labels = inputs.pop("labels")
+        labels, weights = inputs.pop("labels"), inputs.pop("weight", None)
         outputs = model(**inputs)
-        loss = self.callback.recipe.task.kind.summed_loss(outputs.logits, labels) * self.loss_scale
+        loss = self.kind.summed_loss(outputs.logits, labels, weights) * self.loss_scale
         return (loss, outputs) if return_outputs else loss

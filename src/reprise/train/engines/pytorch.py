@@ -11,10 +11,9 @@ from torch.utils.data import DataLoader
 from reprise.core.config import Recipe
 from reprise.modeling.collator import Collator
 from reprise.modeling.inference import predict
-from reprise.modeling.scoring import compute_metrics
 from reprise.train.checkpoint import CheckpointManager
 from reprise.train.dataset import ShardedDataset
-from reprise.train.model import build_model
+from reprise.train.model import build_model, fitted_kind
 from reprise.train.optimizer import build_optimizer, build_schedule
 from reprise.train.recorder import Recorder
 from reprise.train.sampler import iter_micro_batches, loss_scale, micro_batch_seed, plan_recipe_epoch
@@ -29,7 +28,7 @@ def train(
     checkpoints: CheckpointManager,
 ) -> None:
     """Fine-tune the pretrained model; the arguments are those of accelerate.py."""
-    config, kind, device = recipe.train, recipe.task.kind, recorder.world.device
+    config, kind, device = recipe.train, fitted_kind(recipe), recorder.world.device
     precision = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
     model, dropout_keys = build_model(recipe)
     model.to(device)
@@ -39,7 +38,7 @@ def train(
 
     for epoch in range(len(recorder.history.epochs), config.epochs):
         steps = plan_recipe_epoch(recipe, rows.lengths, epoch)
-        if not steps:
+        if not steps or recorder.stopped_early:
             break
         steps_done = recorder.start_epoch(epoch, steps)  # 0 unless the epoch is resumed
         batches = iter(DataLoader(rows, batch_sampler=iter_micro_batches(steps[steps_done:]), collate_fn=collate))
@@ -48,12 +47,14 @@ def train(
             loss = torch.zeros((), device=device)
             for micro_batch in range(len(step.micro_batches)):
                 batch = {name: tensor.to(device) for name, tensor in next(batches).items()}
-                labels = batch.pop("labels")
+                labels, weights = batch.pop("labels"), batch.pop("weight", None)
                 dropout_keys.set_batch(epoch, step.rows_of_micro_batch(micro_batch), labels)
                 torch.manual_seed(micro_batch_seed(recipe.seed, epoch, index, micro_batch))
                 with precision:
                     logits = model(**batch).logits
-                micro_loss = kind.summed_loss(logits, labels) * loss_scale(step, micro_batch)
+                micro_loss = kind.summed_loss(logits, labels, weights) * loss_scale(
+                    step, micro_batch, rows.loss_weights
+                )
                 micro_loss.backward()  # type: ignore[no-untyped-call]
                 loss += micro_loss.detach()
             grad_norm = clip_grad_norm_(model.parameters(), config.max_grad_norm)
@@ -67,7 +68,7 @@ def train(
 
         with precision:
             logits = predict(model, validation, collate, recipe.evaluate.batch_size)
-        recorder.log_epoch(epoch, compute_metrics(recipe.task, logits, validation["label"]))
+        recorder.log_epoch(epoch, recorder.score(logits))
         if recorder.is_best(epoch):
             recorder.save_model(model)
         checkpoints.save()
