@@ -1,5 +1,6 @@
 """Entry point of the command line: `reprise COMMAND` and `python -m reprise COMMAND`."""
 
+import gc
 import os
 import signal
 import sys
@@ -15,6 +16,14 @@ def main() -> None:
     each with its own source, but the `reprise` on the PATH is installed from the original checkout. An experiment must
     run the code of its copy to be reproducible.
     """
+    # Threads of GNU's OpenMP, which torch uses on Linux, spin for milliseconds when they wait: on a machine that others
+    # use too, a step then takes up to ten times as long. This count costs nothing on a quiet one, where threads that
+    # sleep at once (OMP_WAIT_POLICY=PASSIVE) cost a fifth. It is read when torch is imported, also by workers.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    # Imports make a million objects that live to the end. Searching them for garbage as often as by default takes a
+    # tenth of a stage.
+    gc.set_threshold(10_000)
     folder = Path.cwd()
     root = next((parent for parent in (folder, *folder.parents) if (parent / ".dvc").is_dir()), folder)
     source = root / "src/reprise"

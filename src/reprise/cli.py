@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import typer
 from typer.core import TyperGroup
@@ -19,14 +19,17 @@ from reprise.core.errors import UserError
 from reprise.core.paths import EXPERIMENTS_LOCK, WORKSPACE_LOCK
 from reprise.train.distributed.launch_config import LaunchConfig
 
+if TYPE_CHECKING:
+    from reprise.modeling.recipe import ModelRecipe
+
 # The groups of `reprise --help`.
 COMMAND_GROUPS = {
-    "Recipe and results": ("new", "compose", "summary", "report"),
+    "Recipe and results": ("new", "init", "compose", "data", "summary", "report"),
     "Experiments": ("runs", "compare", "seeds", "seed-noise", "prune"),
     "Model": ("predict", "export"),
-    "Reproducibility": ("verify", "fsck", "parity"),
+    "Reproducibility": ("verify", "attestations", "fsck", "parity"),
     "Stages, which `dvc repro` runs": (
-        "environment", "sources", "fetch", "prepare", "preflight", "train", "evaluate",
+        "environment", "sources", "fetch", "prepare", "check-data", "preflight", "train", "evaluate",
     ),
 }  # fmt: skip
 
@@ -93,6 +96,15 @@ def _from_user_folder(context: typer.Context, path: Path | None) -> Path | None:
     return path and Path(os.path.normpath((context.obj or Path()) / path))
 
 
+def _exported_folder(context: typer.Context, target: str) -> Path:
+    """Return an exported folder that the user named; one on the Hub is downloaded."""
+    from reprise.sharing.download import PREFIX, download_export
+
+    if target.startswith(PREFIX):
+        return download_export(target)
+    return cast(Path, _from_user_folder(context, Path(target)))
+
+
 def _complete_run(incomplete: str) -> list[str]:
     """Complete the name of a run, with or without `seeds:`."""
     from reprise.results.runs import SEEDS_PREFIX, WORKSPACE, experiments
@@ -142,14 +154,16 @@ def environment(context: typer.Context) -> None:
     """
     from reprise.core.files import write_json
     from reprise.core.paths import experiment_root
-    from reprise.core.validation import read_recipe
+    from reprise.core.validation import check_sections, read_recipe
     from reprise.hardware import ENVIRONMENT, current_hardware, locked_environment
     from reprise.results.vcs import check_experiments
     from reprise.train.stage import check_launch
 
     if root := experiment_root(Path.cwd()):
         check_experiments(root)
-    recipe, hardware = read_recipe(), current_hardware()
+    recipe = read_recipe()
+    check_sections()
+    hardware = current_hardware()
     content = locked_environment(hardware)
     # The options of `reprise train` as a stage of `dvc repro`: their environment variables and defaults.
     options = cast(TyperGroup, context.find_root().command).commands["train"].make_context("train", []).params
@@ -219,13 +233,33 @@ def prepare() -> None:
 
     recipe = read_recipe()
     check = partial(check_unchanged, recipe, "prepare")
-    prepare(recipe.task, max_length=recipe.train.max_length, check=check)
+    prepare(recipe.task, max_length=recipe.train.max_length, windows=recipe.data.windows, check=check)
+
+
+@app.command()
+@_one_at_a_time()
+def check_data() -> None:
+    """Stage 6: check the prepared data.
+
+    It looks for duplicates, near duplicates, leaks and likely label errors, and trains a linear model as a baseline. A
+    share beyond its `fail` in data.checks stops the pipeline before training. `reprise data` shows what was found.
+    """
+    _go_offline()
+    from reprise.core.unchanged import check_unchanged
+    from reprise.core.validation import read_recipe
+    from reprise.modeling.portable import restart_with_caps
+
+    recipe = read_recipe()
+    restart_with_caps(recipe.train)
+    from reprise.check_data.stage import check_data
+
+    check_data(recipe, partial(check_unchanged, recipe, "check-data"))
 
 
 @app.command()
 @_one_at_a_time()
 def preflight() -> None:
-    """Stage 6: check that model, tokenizer and data fit.
+    """Stage 7: check that model, tokenizer and data fit.
 
     It runs before training replaces earlier results.
     """
@@ -236,9 +270,11 @@ def preflight() -> None:
     from reprise.core.paths import PREFLIGHT
     from reprise.core.unchanged import check_unchanged
     from reprise.core.validation import read_recipe
+    from reprise.modeling.portable import restart_with_caps
     from reprise.train.preflight import preflight
 
     recipe = read_recipe()
+    restart_with_caps(recipe.train)
     result = preflight(recipe)
     for note in result.notes:
         echo(f"preflight: {note}")
@@ -290,7 +326,7 @@ def train(
         ),
     ] = LaunchConfig.timeout,
 ) -> None:
-    """Stage 7: fine-tune the pretrained model.
+    """Stage 8: fine-tune the pretrained model.
 
     Training runs in one or several processes on one or several hosts. Set the environment variable of an option to use
     it with `dvc repro`. On several hosts, run `dvc repro` on host 0 and `reprise train` on the others, all at the same
@@ -300,9 +336,11 @@ def train(
     from reprise.core.unchanged import check_unchanged
     from reprise.core.validation import read_recipe
     from reprise.hardware import current_hardware
+    from reprise.modeling.portable import restart_with_caps
     from reprise.train.stage import launch
 
     recipe = read_recipe()
+    restart_with_caps(recipe.train)
     config = LaunchConfig(processes, nodes, node_rank, rendezvous, max_restarts, profile, timeout)
     launch(recipe, current_hardware(), config, check=partial(check_unchanged, recipe, "train"))
 
@@ -310,7 +348,7 @@ def train(
 @app.command()
 @_one_at_a_time()
 def evaluate() -> None:
-    """Stage 8: evaluate the final model.
+    """Stage 9: evaluate the final model.
 
     The results are metrics with confidence intervals, plots and predictions.
     """
@@ -319,8 +357,11 @@ def evaluate() -> None:
     from reprise.core.validation import read_recipe
     from reprise.evaluate.stage import evaluate
     from reprise.hardware import current_hardware, require_device
+    from reprise.modeling.portable import restart_with_caps
 
-    recipe, device = read_recipe(), require_device(current_hardware())
+    recipe = read_recipe()
+    restart_with_caps(recipe.train)
+    device = require_device(current_hardware())
     evaluate(recipe, cpu=device == "cpu", check=partial(check_unchanged, recipe, "evaluate"))
 
 
@@ -363,6 +404,74 @@ def compose(
 
 
 @app.command()
+def init(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Table, archive or folder; or one for each of train, dev and test."),
+    ],
+    context: typer.Context,
+    text: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Column to read; twice for pairs of texts.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Column to predict; repeated for columns of 0 and 1.")
+    ] = None,
+    task: Annotated[
+        Literal["classification", "regression", "multi-label", "entities"] | None,
+        typer.Option(help="Predict a label, a number, several labels, or entities."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the recipe (default: that of the first file).")] = None,
+    positive: Annotated[str | None, typer.Option(metavar="LABEL", help="Of two labels, the one that F1 is of.")] = None,
+    names: Annotated[
+        str | None, typer.Option(metavar="LABEL=NAME,...", help="Names for labels that are numbers, as 0=hate,1=none.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column that says train, dev or test of each row.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of text files, such as cp1252.")] = None,
+    delimiter: Annotated[str | None, typer.Option(metavar="CHAR", help="What separates the columns.")] = None,
+    header: Annotated[
+        bool | None, typer.Option("--header/--no-header", help="Whether the first row names the columns.")
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of an Excel file.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("-S", "--set-param", metavar="KEY=VALUE", help="As for `reprise compose`; repeatable."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Write without asking.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace edits of the recipe and of params.yaml.")] = False,
+) -> None:
+    """Make a recipe for your own data.
+
+    Read a table as it is (CSV of any kind, JSON, Parquet, Arrow, Excel, fastText, CoNLL, a folder of texts for each
+    label, a saved dataset, packed or not), and guess its columns, labels and settings. Write it to data/own/NAME/, the
+    recipe to recipes/task/NAME.yaml, and compose params.yaml. What was decided is printed first; an option changes each
+    guess. A file that is known already is compared with the last time.
+
+    For example: reprise init reviews.csv; reprise init train.tsv dev.tsv test.tsv --label stars --task regression
+    """
+    _go_offline()
+    from reprise.commands.init import init, parse_names
+    from reprise.own_data.arrange import Choices
+    from reprise.own_data.formats import Options
+
+    asks = not yes and sys.stdin.isatty() and sys.stdout.isatty()
+    name = init(
+        [cast(Path, _from_user_folder(context, file)) for file in files],
+        Choices(text or (), label or (), task, split, parse_names(names) if names else {}),
+        Options(encoding, delimiter.replace("\\t", "\t") if delimiter else None, header, sheet),
+        name=name,
+        positive=positive,
+        overrides=overrides or (),
+        force=force,
+        confirm=(lambda question: typer.confirm(question, default=True)) if asks else lambda _: True,
+        ask=(lambda question, default: typer.prompt(question, default=default)) if asks else lambda _, default: default,
+    )
+    if name is None:
+        raise typer.Exit(1)  # `make train DATA=…` would train another recipe
+
+
+@app.command()
 def new(
     folder: Annotated[
         Path,
@@ -392,6 +501,20 @@ def new(
 
 
 @app.command()
+def data(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, with the numbers of each split.")] = False,
+) -> None:
+    """Show what the checks found in the data.
+
+    Print each check with its worst split, the linear baseline, and the files that list near duplicates and likely label
+    errors. The thresholds are data.checks in params.yaml.
+    """
+    from reprise.commands.data import print_data
+
+    print_data(as_json=json)
+
+
+@app.command()
 def summary() -> None:
     """Print metrics and baseline of the last run.
 
@@ -416,8 +539,13 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Output file for --file, ending in .jsonl (default: standard output).", callback=_from_user_folder
+            help="Output file for --file, ending in .jsonl, .csv or .parquet (default: standard output).",
+            callback=_from_user_folder,
         ),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=1, help="List this many labels, the most probable first (default: the probability of each)."),
     ] = None,
     submission: Annotated[
         Path | None,
@@ -428,18 +556,22 @@ def predict(
 ) -> None:
     """Predict labels of texts with the final model.
 
-    Print one JSON line per text, with its label and the probability of each label. Without arguments, read standard
-    input: one text per line, or two texts of a pair separated by a tab. For example:
+    Print one JSON line per text, with its label and the probability of each label. The predictions of a table have all
+    of its columns. Without arguments, read standard input: one text per line, or two texts of a pair separated by a
+    tab. For example:
 
-    reprise predict "a moving story"; reprise predict --file reviews.csv --out labels.jsonl
+    reprise predict "a moving story"; reprise predict --file reviews.csv --out labels.csv
     """
     _go_offline()
     from reprise.hardware import current_hardware, require_device
+    from reprise.modeling.portable import restart_with_caps
     from reprise.modeling.recipe import read_model_recipe
 
     if sum((bool(texts), file is not None, submission is not None)) > 1 or (out and not file):
         raise UserError(key="predict", expected="only one of texts, --file (optionally with --out) and --submission")
-    recipe, device = read_model_recipe(), require_device(current_hardware())
+    recipe = _for_this_processor(read_model_recipe())
+    restart_with_caps(recipe.train)
+    device = require_device(current_hardware())
     with _paused_gc():
         from reprise.commands.predict import (
             parse_row,
@@ -454,33 +586,91 @@ def predict(
     if submission:
         write_submission(recipe, submission, cpu=cpu)
     elif file:
-        predict_file(recipe, file, out, cpu=cpu)
+        predict_file(recipe, file, out, cpu=cpu, top_k=top_k)
     elif texts:
-        predict_texts(recipe, [parse_row(texts, recipe.task.text_columns)], sys.stdout, cpu=cpu)
+        predict_texts(recipe, [parse_row(texts, recipe.task.text_columns)], sys.stdout, cpu=cpu, top_k=top_k)
     else:
-        predict_lines(recipe, sys.stdin, cpu=cpu)
+        predict_lines(recipe, sys.stdin, cpu=cpu, top_k=top_k)
 
 
 @app.command()
 def verify(
-    revision: Annotated[str, typer.Argument(help="Commit whose results are verified.")] = "HEAD",
+    context: typer.Context,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="[REVISION | DIR | hub:OWNER/NAME@COMMIT]",
+            help="Commit, or folder of `reprise export`, here or on the Hub, that is verified.",
+        ),
+    ] = "HEAD",
     strict: Annotated[bool, typer.Option("--strict", help="Fail unless every output is bit-identical.")] = False,
+    attest: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="KEY",
+            help="Private key (PEM): sign the verdict of DIR, and write it to DIR/attestations/.",
+            callback=_from_user_folder,
+        ),
+    ] = None,
 ) -> None:
-    """Reproduce a commit from scratch and grade each output.
+    """Reproduce a commit, or an exported folder, from scratch and grade each output.
 
     The pipeline runs in a temporary worktree, which leaves the checkout untouched.
 
     Identical: the same bits. Equivalent: equal up to rounding, for example on another processor. Within seed noise: no
     further off than another seed, as measured by `reprise seed-noise`. Different: none of these; the exit code is 1.
-    """
-    from reprise.commands.verify import verify
-    from reprise.core.lock import write_lock
-    from reprise.results.vcs import resolve_commit
-    from reprise.results.verdict import Verdict
 
-    with write_lock(Path(f".reprise-verify-{resolve_commit(revision)[:12]}.lock"), "verify"):
-        verdict = verify(revision)
+    Of a folder, every file, the recipe, dvc.lock and the model card are compared with its commit first. The commit is
+    fetched if needed. Its code runs here, so it is fetched from a remote of this repository alone. A folder on the Hub
+    is downloaded to .dvc/tmp/hub/ first.
+
+    Make a key for --attest: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out mine.key
+
+    Its public part, for others: openssl pkey -in mine.key -pubout -out mine.pub
+    """
+    from reprise.results.verdict import Verdict
+    from reprise.sharing.record import RECORD
+
+    folder = _exported_folder(context, target)
+    if (folder / RECORD).is_file():
+        from reprise.commands.verify_folder import verify_folder
+
+        verdict = verify_folder(folder, attest)
+    elif attest:
+        raise UserError(file=target, expected="a folder of `reprise export`, in which the signed verdict is stored")
+    else:
+        from reprise.commands.verify import verify
+
+        verdict = verify(target)
     if verdict > (Verdict.IDENTICAL if strict else Verdict.WITHIN_SEED_NOISE):
+        raise typer.Exit(1)
+
+
+@app.command()
+def attestations(
+    context: typer.Context,
+    target: Annotated[
+        str,
+        typer.Argument(metavar="DIR | hub:OWNER/NAME@COMMIT", help="Folder of `reprise export`, here or on the Hub."),
+    ],
+    trusted: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="KEYS", help="Folder with the public keys (PEM) that you trust.", callback=_from_user_folder
+        ),
+    ] = None,
+) -> None:
+    """List who rebuilt an exported model, on what, and with which verdict.
+
+    Of each signed verdict it says whether the signature holds, whether it is about the weights that are in the folder
+    now, and whether you trust the key. `reprise verify DIR --attest KEY` adds one.
+
+    The exit code is 1 unless one counts: its signature holds, it is about these weights, and with --trusted its key is
+    among them.
+    """
+    from reprise.commands.attestations import list_attestations
+
+    if not list_attestations(_exported_folder(context, target), trusted):
         raise typer.Exit(1)
 
 
@@ -684,6 +874,20 @@ def _paused_gc() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _for_this_processor(recipe: "ModelRecipe") -> "ModelRecipe":
+    """Return a model's recipe, in fp32 where the processor lacks what fp32-portable needs: `predict` pins no bit."""
+    from dataclasses import replace
+
+    from reprise.modeling.portable import check_processor
+
+    try:
+        check_processor(recipe.train, "cpu")
+    except UserError:
+        echo("predict: this processor cannot compute fp32-portable, so the last bits may differ", err=True)
+        return replace(recipe, train=replace(recipe.train, precision="fp32"))  # type: ignore[type-var]
+    return recipe
 
 
 def _go_offline() -> None:

@@ -23,6 +23,7 @@ from reprise.core.display import printable
 from reprise.results.reference import summarize_seeds
 from reprise.results.run import RunResult, read_result
 from reprise.results.runs import Run
+from reprise.tasks.token_classification import find_words
 from synthetic_runs import files
 from tiny import tiny_recipe, write_params
 
@@ -41,7 +42,8 @@ def run(
 ) -> Run:
     content = files(tiny_recipe(**changes), steps=10, rows=200, constant_prediction=constant)
     if edited:
-        content[Path(edited)] += b"\n"
+        before, _, after = content[Path(edited)].rpartition(b"1")
+        content[Path(edited)] = before + b"2" + after
 
     def read(file: Any) -> bytes | None:
         return content.get(file)
@@ -81,8 +83,8 @@ def test_a_metric_or_plot_that_was_edited_after_the_run_is_named(path: str) -> N
     edited = run("b", edited=path)
     assert edited.result.edited == [path]
     warnings = comparison(("a", [run("a", seed=7)]), ("b", [edited]), [], 0).warnings
-    (warning,) = (each for each in warnings if "dvc.lock" in each)
-    assert warning.startswith(f"b: {path} is not as dvc.lock records it")
+    (warning,) = (each for each in warnings if path in each)
+    assert warning.startswith(f"b: {path} is not as {'its run wrote' if 'prov' in path else 'dvc.lock records'} it")
 
 
 def test_a_metric_of_one_group_only_is_reported() -> None:
@@ -127,7 +129,10 @@ def test_one_seed_against_several_names_the_test_and_its_assumption() -> None:
 
 def test_warns_of_a_constant_prediction_and_of_a_run_in_both_groups() -> None:
     result = comparison(("a", [run("a")]), ("b", [run("a"), run("b", constant=True, seed=7)]), [], 0)
-    assert result.warnings == ["b is a constant prediction: one label for every example", "a run is in both groups"]
+    assert result.warnings == [
+        "b is a constant prediction: every example got the same prediction",
+        "a run is in both groups",
+    ]
     again = replace(run("a"), name="another selector")
     assert comparison(("a", [run("a")]), ("b", [again]), [], 0).warnings[0] == "a run is in both groups"
 
@@ -198,6 +203,59 @@ def test_regression_is_compared_by_its_metrics_and_lists_the_largest_changes() -
     assert paired.intervals["pearson"] is not None
     assert paired.intervals["pearson"][0] > 0
     assert paired.examples[0]["id"] == int(np.abs(first - second).argmax())
+
+
+def test_examples_with_any_number_of_labels_are_compared_by_all_of_them() -> None:
+    draw, labels = np.random.default_rng(0), ["action", "comedy"]
+    truth = draw.random((60, 2)) < 0.5
+    right, wrong = truth * 0.8 + 0.1, np.where(draw.random((60, 2)) < 0.3, ~truth, truth) * 0.8 + 0.1
+    result = run("a").result
+    recipe = {"task.labels": labels, "task.metrics": ["f1_micro", "average_precision"], "task.positive_label": None}
+    recipe |= {"task.multi_label.separator": None, "task.multi_label.thresholds": "tuned"}
+    result = replace(result, recipe=result.recipe | recipe)
+    frames = [
+        pd.DataFrame(
+            {
+                "id": range(60),
+                "label": [np.array(labels)[row] for row in truth],
+                "prediction": [np.array(labels)[row >= 0.5] for row in scores],
+                "probabilities": list(scores),
+            }
+        )
+        for scores in (wrong, right)
+    ]
+    paired = compare_predictions(frames[0], frames[1], result, 1)
+    assert paired is not None
+    assert paired.mcnemar is not None
+    assert paired.changed == int(((wrong >= 0.5) != truth).any(axis=1).sum())
+    for name in ("f1_micro", "average_precision"):
+        interval = paired.intervals[name]
+        assert interval is not None
+        assert interval[0] > 0
+
+
+def test_texts_with_entities_are_compared_as_a_whole() -> None:
+    recipe = {"task.labels": ["person", "place"], "task.metrics": ["entity_f1"], "task.positive_label": None}
+    result = run("a").result
+    result = replace(result, recipe=result.recipe | recipe | {"task.token_classification.subwords": "first"})
+    words = find_words("Ada left London")
+    shared = {"text": words.text, "word_starts": words.starts, "word_ends": words.ends}
+    tags = [np.array(["B-person", "O", "B-place"]), np.array(["B-person", "O", "O"])]
+    before, after = (
+        pd.DataFrame(
+            [shared | {"id": row, "label": tags[0], "prediction": tags[int(row < wrong)]} for row in range(30)]
+        )
+        for wrong in (10, 2)
+    )
+    paired = compare_predictions(before, after, result, 1)
+    assert paired is not None
+    assert paired.mcnemar is not None
+    assert (paired.changed, paired.mcnemar.only_after) == (8, 8)
+    interval = paired.intervals["entity_f1"]
+    assert interval is not None
+    assert 0 < interval[0] < interval[1] < 0.3
+    (example,) = paired.examples
+    assert (example["label"], example["first"]) == ("Ada (person), London (place)", "Ada (person)")
 
 
 def test_json_has_null_for_numbers_that_are_not_finite() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from reprise.commands.compose import GROUPS, check_edits, compose_recipe, list_recipes, write_recipe
 from reprise.core.config import Recipe, to_dict
@@ -40,6 +41,18 @@ def refusal(*overrides: str) -> UserError:
     assert "\n" not in str(refused.value)
     assert refused.value.file == "compose"
     return refused.value
+
+
+def test_writing_a_recipe_leaves_other_yaml_as_it_is(tmp_path: Path) -> None:
+    def dumped() -> str:
+        with (tmp_path / "other.yaml").open("w", encoding="utf-8") as file:
+            YAML().dump({"key": None}, file)
+        return (tmp_path / "other.yaml").read_text(encoding="utf-8")
+
+    before = dumped()
+    write([], tmp_path / "params.yaml")
+    assert "null" in (tmp_path / "params.yaml").read_text(encoding="utf-8")
+    assert dumped() == before == "key:\n"
 
 
 # Each task and each model once; the other pairs are variants.

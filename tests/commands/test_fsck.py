@@ -38,6 +38,20 @@ def findings(capsys: pytest.CaptureFixture[str]) -> tuple[bool, list[str]]:
     return well, [line for line in capsys.readouterr().out.splitlines() if not line.startswith(("ok ", "fsck: "))]
 
 
+def test_an_edited_provenance_is_named_and_restored(
+    workdir: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path("metrics/provenance.json")
+    before = file.read_bytes()
+    file.write_bytes(before.replace(b'"threads": 1', b'"threads": 9'))
+    well, (line,) = findings(capsys)
+    assert not well
+    item, restore = line.split("; restore: ")
+    assert item.startswith("damaged  metrics/provenance.json is not as its run wrote it")
+    run(workdir, "bash", "-c", restore)
+    assert file.read_bytes() == before
+
+
 def test_all_outputs_and_the_model_of_a_run_are_ok(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fsck()
     lines = capsys.readouterr().out.splitlines()
@@ -100,11 +114,11 @@ def test_leftovers_are_named_and_an_earlier_output_is_moved_back_where_there_is_
     assert [finding.restore.split()[0] for finding in leftovers(path)] == ["rm", "rm"]
 
 
-def test_the_exit_code_is_one_for_damage_and_two_without_results(repo_copy: Path, run: Run) -> None:
+def test_the_exit_code_is_one_for_damage_and_two_without_results(repo_copy: Path, reprise: Run) -> None:
     flip_a_bit(repo_copy / "plots/train.csv")
-    assert "damaged  plots/train.csv; restore: " in run(repo_copy, "reprise", "fsck", code=1).stdout
+    assert "damaged  plots/train.csv; restore: " in reprise(repo_copy, "fsck", code=1).stdout
     (repo_copy / "dvc.lock").unlink()
-    (line,) = run(repo_copy, "reprise", "fsck", code=2).stderr.splitlines()
+    (line,) = reprise(repo_copy, "fsck", code=2).stderr.splitlines()
     assert line.startswith("reprise: error: dvc.lock: not found; expected ")
 
 

@@ -18,6 +18,7 @@ def give_second_backend(folder: Path, before: str = "") -> None:
     python.chmod(0o755)
 
 
+@pytest.mark.full
 def test_losses_of_every_backend_are_printed_and_saved_for_a_plot(repo_copy: Path, run: Run) -> None:
     give_second_backend(repo_copy)
     before = {file: file.read_bytes() for file in sorted((repo_copy / "metrics").iterdir())}
@@ -57,11 +58,11 @@ def test_a_single_backend_is_refused_with_the_command_to_add_one(repo_copy: Path
     assert line.endswith("make setup VENV=.venv-xla LOCKS=docker/tpu")
 
 
-def test_missing_data_is_refused_in_one_line(repo: Path, tmp_path: Path, run: Run) -> None:
+def test_missing_data_is_refused_in_one_line(repo: Path, tmp_path: Path, reprise: Run) -> None:
     give_second_backend(tmp_path)
     (tmp_path / "params.yaml").write_bytes((repo / "params.yaml").read_bytes())
     shutil.copytree(repo / "docker", tmp_path / "docker")
-    done = run(tmp_path, "reprise", "parity", code=2)
+    done = reprise(tmp_path, "parity", code=2)
     (line,) = done.stderr.splitlines()
     assert line.startswith("reprise: error: data/prepared/stats.json: not found; expected ")
 

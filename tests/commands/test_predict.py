@@ -1,13 +1,18 @@
 """`reprise predict`: the same predictions as the evaluate stage, from arguments, tables and standard input."""
 
+import csv
+import dataclasses
 import io
 import json
+import math
 import shutil
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from accelerate.state import AcceleratorState
@@ -19,6 +24,7 @@ from reprise.commands.predict import (
     predict_texts,
     read_file,
     read_lines,
+    table_chunks,
     write_submission,
 )
 from reprise.core.errors import UserError
@@ -104,6 +110,15 @@ def test_examples_of_several_chunks_keep_their_order(
     assert "predict: 42 examples" in capsys.readouterr().err
 
 
+def test_texts_of_any_length_are_read_a_few_characters_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PART_CHARS", 10)
+    texts = [("abcd",), ("efgh",), ("ijkl",), ("a text that is longer than a part",), (["six", "six"],), ("m",)]
+    parts = list(module.parts_of(texts))
+    assert [len(part) for part in parts] == [2, 1, 1, 2]
+    assert [row for part in parts for row in part] == texts
+    assert list(module.parts_of(texts[:1])) == [texts[:1]]
+
+
 def test_each_argument_or_line_of_standard_input_gets_one_line(repo_copy: Path, run: Run) -> None:
     (prediction,) = lines_of(run(repo_copy, "reprise", "predict", "a bright and funny film").stdout)
     assert prediction["text"] == "a bright and funny film"
@@ -116,11 +131,71 @@ def test_each_argument_or_line_of_standard_input_gets_one_line(repo_copy: Path, 
     assert refused.stderr.startswith("reprise: error: standard input: line 2: not UTF-8; ")
 
 
-def test_predictions_of_a_table_go_to_standard_output_or_a_file(repo_copy: Path, run: Run) -> None:
-    printed = run(repo_copy, "reprise", "predict", "--file", "data/own/reviews.csv").stdout
-    run(repo_copy, "reprise", "predict", "--file", "data/own/reviews.csv", "--out", "out.jsonl")
+def test_predictions_of_a_table_go_to_standard_output_or_a_file(repo_copy: Path, reprise: Run) -> None:
+    printed = reprise(repo_copy, "predict", "--file", "data/own/reviews.csv").stdout
+    reprise(repo_copy, "predict", "--file", "data/own/reviews.csv", "--out", "out.jsonl")
     assert (repo_copy / "out.jsonl").read_text() == printed
     assert len(printed.splitlines()) == 280
+
+
+def test_every_format_has_all_columns_of_the_table_and_the_same_predictions(
+    workdir: Path, recipe: ModelRecipe, evaluated: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_ROWS", 7)
+    rows = [
+        {"id": 1000 + number if number else None, "text": row["text"], "label": row["label"], "when": date(2026, 1, 2),
+         "tags": ["a"] * (number % 3), "score": math.nan if number == 1 else number / 3}
+        for number, row in enumerate(evaluated)
+    ]  # fmt: skip
+    file = workdir / "in.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    for name in ("out.jsonl", "out.csv", "out.parquet"):
+        predict_file(recipe, file, workdir / name, cpu=True)
+    lines, table = lines_of(Path("out.jsonl").read_text()), pq.read_table("out.parquet")
+    assert list(lines[0]) == [*rows[0], "predicted_label", "predicted_probabilities"]
+    assert [line["predicted_label"] for line in lines] == [row["prediction"] for row in evaluated]
+    assert [line["label"] for line in lines] == [row["label"] for row in evaluated]  # the table's own
+    assert (lines[1]["when"], lines[1]["score"], lines[2]["tags"]) == ("2026-01-02", None, ["a", "a"])
+    assert table.select(list(rows[0])).schema == pq.read_schema(file)
+    assert table.to_pylist()[2:] == [
+        row | {name: line[name] for name in line if name.startswith("predicted")}
+        for row, line in zip(rows[2:], lines[2:], strict=True)
+    ]
+    header, *cells = csv.reader(Path("out.csv").read_text().splitlines())
+    assert header == [*rows[0], "predicted_label", "predicted_probabilities.rotten", "predicted_probabilities.fresh"]
+    assert cells[0][0] == ""
+    assert cells[2][:1] + cells[2][3:5] == ["1002", "2026-01-02", '["a", "a"]']
+    assert [[row[6], float(row[7]), float(row[8])] for row in cells] == [
+        [line["predicted_label"], *line["predicted_probabilities"].values()] for line in lines
+    ]
+
+
+def test_the_most_probable_labels_are_listed_best_first(
+    workdir: Path, recipe: ModelRecipe, evaluated: list[dict[str, Any]]
+) -> None:
+    file = workdir / "in.csv"
+    write_table(file, [row["text"] for row in evaluated])
+    for count, names in ((1, 1), (2, 2), (9, 2)):
+        predict_file(recipe, file, workdir / "out.jsonl", cpu=True, top_k=count)
+        for line, row in zip(lines_of(Path("out.jsonl").read_text()), evaluated, strict=True):
+            assert list(line) == ["number", "text", "label", "top"]
+            assert line["label"] == line["top"][0]["label"] == row["prediction"]
+            best = sorted(zip(row["probabilities"], ("rotten", "fresh"), strict=True), reverse=True)[:names]
+            assert [(np.float32(each["probability"]), each["label"]) for each in line["top"]] == best
+    predict_file(recipe, file, workdir / "out.csv", cpu=True, top_k=2)
+    header = Path("out.csv").read_text().splitlines()[0]
+    assert header == "number,text,label,top.1.label,top.1.probability,top.2.label,top.2.probability"
+    out = io.StringIO()
+    predict_texts(recipe, [("a dull story",)], out, cpu=True, top_k=1)
+    (printed,) = lines_of(out.getvalue())
+    assert list(printed) == ["text", "label", "top"]
+
+
+def test_the_most_probable_labels_of_a_regression_are_refused(workdir: Path, recipe: ModelRecipe) -> None:
+    number = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, labels=[], positive_label=None))
+    with pytest.raises(UserError) as refused:
+        predict_texts(number, [("x",)], io.StringIO(), cpu=True, top_k=2)
+    assert (refused.value.key, refused.value.expected) == ("predict --top-k", "a model with labels")
 
 
 def test_a_tab_separates_the_texts_of_a_pair_and_is_kept_in_a_single_text() -> None:
@@ -150,7 +225,10 @@ def test_line_ends_and_a_byte_order_mark_are_no_text(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(content)
-    assert list(read_file(Path(name), ["text"], tmp_path / "cache")) == [("a story",), ("another",)]
+    rows = read_file(Path(name), ["text"], tmp_path / "cache")
+    ((table, texts),) = table_chunks(rows, Path(name), ["text"])
+    assert texts == [("a story",), ("another",)]
+    assert len(table) == 2
 
 
 @pytest.mark.parametrize("line", [b"caf\xe9", b"a\0b"], ids=["Latin-1", "null byte"])
@@ -176,7 +254,8 @@ def write(content: str, name: str) -> str:
         ('{"text": "a"}\n{"text": 3}\n', "in.jsonl", "out.jsonl", "in.jsonl", ""),
         ("", "in.csv", "out.jsonl", "in.csv", ""),
         ("text\nx\n", "in.txt", "out.jsonl", "in.txt", ""),
-        ("text\nx\n", "in.csv", "out.csv", "out.csv", ""),
+        ("text\nx\n", "in.csv", "out.tsv", "out.tsv", ""),
+        ("text\nx\n", "in.csv", "in.csv", "in.csv", ""),
         ('{"text": "a"}\n', "in.jsonl", "in.jsonl", "in.jsonl", ""),
     ],
 )
@@ -210,8 +289,10 @@ def test_an_unreadable_table_is_refused_and_earlier_predictions_are_kept(
     ],
     ids=" ".join,
 )
-def test_wrong_arguments_are_refused_in_one_line(repo_copy: Path, run: Run, arguments: list[str], message: str) -> None:
-    done = run(repo_copy, "reprise", "predict", *arguments, code=2)
+def test_wrong_arguments_are_refused_in_one_line(
+    repo_copy: Path, reprise: Run, arguments: list[str], message: str
+) -> None:
+    done = reprise(repo_copy, "predict", *arguments, code=2)
     assert done.stderr.startswith(f"reprise: error: {message}")
     assert done.stderr.count("\n") == 1
 

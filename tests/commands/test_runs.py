@@ -60,6 +60,15 @@ def test_runs_are_sorted_by_a_metric_best_first(three: list[Run], capsys: pytest
     assert len(set(scores)) > 1
 
 
+def test_runs_are_sorted_by_an_error_lowest_first(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    numbers = {"task.metrics": ["rmse"]}
+    made = [run("HEAD", "commit", **numbers), run("gentler", **numbers, **{"train.learning_rate": 1e-4})]
+    monkeypatch.setattr(command, "all_runs", lambda: made)
+    errors = [each["metrics"]["evaluate"]["rmse"] for each in listed(capsys, "rmse")]
+    assert errors == sorted(errors)
+    assert len(set(errors)) == 2
+
+
 def test_runs_are_sorted_by_a_key_ascending(three: list[Run], capsys: pytest.CaptureFixture[str]) -> None:
     assert next(each["name"] for each in listed(capsys, "train.learning_rate")) == "gentler"
     assert [each["seed"] for each in listed(capsys, "seed")] == sorted(each.seed for each in three)

@@ -11,19 +11,9 @@ from reprise.core.errors import UserError
 from reprise.core.files import read_json
 from reprise.core.validation import check_recipe
 from reprise.results.runs import all_experiments, resolve_runs
-from tiny import Run, tiny_recipe
+from tiny import WORSE, Run, tiny_recipe
 
 pytestmark = pytest.mark.timeout(900)  # five runs, one after another
-
-WORSE = ("-S", "train.learning_rate=1e-5")
-
-
-@pytest.fixture(scope="module")
-def seeded(trained_repo: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> tuple[Path, str, str]:
-    """A trained repository with two seeds of its recipe and two of a worse one, and both outputs. Do not change."""
-    folder = Path(shutil.copytree(trained_repo, tmp_path_factory.mktemp("seeded") / "repo", symlinks=True))
-    first = run(folder, "reprise", "seeds", "-n", "2").stdout
-    return folder, first, run(folder, "reprise", "seeds", "-n", "2", *WORSE).stdout
 
 
 @pytest.fixture
@@ -74,15 +64,15 @@ def test_a_code_change_makes_another_group(seeded: tuple[Path, str, str], tmp_pa
 
 
 @pytest.mark.parametrize("override", ["train.learning_rat=1", "train.learning_rate", "seed=1,2", "train.epochs=0"])
-def test_an_invalid_override_is_refused_before_any_run(trained_repo: Path, run: Run, override: str) -> None:
-    refused = run(trained_repo, "reprise", "seeds", "-S", override, code=2)
+def test_an_invalid_override_is_refused_before_any_run(trained_repo: Path, reprise: Run, override: str) -> None:
+    refused = reprise(trained_repo, "seeds", "-S", override, code=2)
     assert refused.stdout == ""
     assert len(refused.stderr.splitlines()) == 1
     assert "params.yaml" in refused.stderr
 
 
-def test_two_groups_are_compared(seeded: tuple[Path, str, str], worse: str, run: Run) -> None:
-    result = json.loads(run(seeded[0], "reprise", "compare", "seeds:HEAD", f"seeds:{worse}", "--json").stdout)
+def test_two_groups_are_compared(seeded: tuple[Path, str, str], worse: str, reprise: Run) -> None:
+    result = json.loads(reprise(seeded[0], "compare", "seeds:HEAD", f"seeds:{worse}", "--json").stdout)
     assert result["first"]["seeds"] == result["second"]["seeds"] == [42, 43]
     metrics = {(each["stage"], each["name"]): each for each in result["metrics"]}
     loss = metrics["train", "loss"]
@@ -96,10 +86,10 @@ def test_two_groups_are_compared(seeded: tuple[Path, str, str], worse: str, run:
 
 
 def test_two_runs_are_compared_example_by_example(
-    seeded: tuple[Path, str, str], worse: str, run: Run, monkeypatch: pytest.MonkeyPatch
+    seeded: tuple[Path, str, str], worse: str, reprise: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = seeded[0]
-    result = json.loads(run(folder, "reprise", "compare", "HEAD", worse, "--json", "--rows", "2").stdout)
+    result = json.loads(reprise(folder, "compare", "HEAD", worse, "--json", "--rows", "2").stdout)
     paired = result["paired"]
     assert paired["num_examples"] == read_json(folder / "metrics/evaluate.json")["num_examples"]
     monkeypatch.chdir(folder)
@@ -119,19 +109,19 @@ def test_two_runs_are_compared_example_by_example(
 
 
 def test_a_comparison_is_printed_for_terminal_and_pull_request(
-    seeded: tuple[Path, str, str], worse: str, run: Run
+    seeded: tuple[Path, str, str], worse: str, reprise: Run
 ) -> None:
-    output = run(seeded[0], "reprise", "compare", "HEAD", worse, env={"COLUMNS": "200"}).stdout
+    output = reprise(seeded[0], "compare", "HEAD", worse, env={"COLUMNS": "200"}).stdout
     assert output.startswith("first: HEAD (seed 42)\n")
     assert "McNemar's exact test" in output
     assert "Differs: parameter: train.learning_rate: 0.005 → 1e-05" in output
-    text = run(seeded[0], "reprise", "compare", "seeds:HEAD", f"seeds:{worse}", "--markdown").stdout
+    text = reprise(seeded[0], "compare", "seeds:HEAD", f"seeds:{worse}", "--markdown").stdout
     assert "| stage | metric | first | second | difference | 95 % interval | verdict |\n| --- |" in text
     assert "| parameter | train.learning\\_rate | 0.005 | 1e-05 |" in text
 
 
-def test_an_unknown_selector_is_refused_in_one_line(trained_repo: Path, run: Run) -> None:
-    refused = run(trained_repo, "reprise", "compare", "HEAD", "nothing", code=2)
+def test_an_unknown_selector_is_refused_in_one_line(trained_repo: Path, reprise: Run) -> None:
+    refused = reprise(trained_repo, "compare", "HEAD", "nothing", code=2)
     assert refused.stderr.startswith("reprise: error: nothing: expected `workspace`, an experiment's name")
 
 

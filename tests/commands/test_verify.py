@@ -183,9 +183,9 @@ def test_an_interrupted_verification_resumes(repo_copy: Path, run: Run) -> None:
     ids=["no commit", "no results"],
 )
 def test_a_commit_that_cannot_be_verified_is_refused_in_one_line(
-    repo: Path, run: Run, revision: str, parts: str
+    repo: Path, reprise: Run, revision: str, parts: str
 ) -> None:
-    (line,) = run(repo, "reprise", "verify", revision, code=2).stderr.splitlines()
+    (line,) = reprise(repo, "verify", revision, code=2).stderr.splitlines()
     assert line.startswith(f"reprise: error: {parts}")
 
 
@@ -216,7 +216,7 @@ def test_a_project_in_a_folder_of_another_repository_is_refused(tmp_path: Path, 
     assert not failed.stdout
 
 
-def test_a_folder_outside_a_repository_is_refused_in_one_line(tmp_path: Path, run: Run) -> None:
-    failed = run(tmp_path, "reprise", "verify", code=2)
+def test_a_folder_outside_a_repository_is_refused_in_one_line(tmp_path: Path, reprise: Run) -> None:
+    failed = reprise(tmp_path, "verify", code=2)
     (line,) = failed.stderr.splitlines()
     assert line.startswith("reprise: error: HEAD: expected a commit")

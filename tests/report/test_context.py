@@ -12,7 +12,8 @@ import pytest
 from factories import BASE, STATS, STEPS, make_run
 from reprise.core.paths import PLOTS
 from reprise.report.commands import run_commands
-from reprise.report.context import build_context, confusion_counts, precision_recall, rounded
+from reprise.report.confusion import FEW_LABELS, MAX_LABELS, confusion_matrix
+from reprise.report.context import build_context, class_scores, precision_recall, rounded
 from reprise.report.downsample import MAX_BINS
 from reprise.report.page import render
 from reprise.report.provenance import provenance_rows
@@ -20,14 +21,17 @@ from reprise.report.run import MetricValue, ReportRun
 from synthetic_runs import in_yaml
 from tiny import tiny_recipe
 
+NO_TABLE = pd.DataFrame()  # of an earlier version
 HUB_MODEL = {"kind": "hub", "repo": "google-bert/bert-base-cased", "revision": "c" * 40}
 
 
 def as_regression(files: dict[Path, bytes]) -> None:
     """Change the files of a run to those of a regression, whose plots are empty."""
     for name, columns in (("confusion", "actual,predicted"), ("precision_recall", "label,recall,precision,threshold"),
-                          ("calibration", "confidence,accuracy,rows")):  # fmt: skip
+                          ("calibration", "confidence,accuracy,rows"),
+                          ("per_class", "label,precision,recall,f1,support")):  # fmt: skip
         files[PLOTS / f"{name}.csv"] = f"{columns}\n".encode()
+    files[PLOTS / "residuals.csv"] = b"actual,predicted,residual\n1.5,2.0,0.5\n3.0,2.5,-0.5\n"
     evaluated = json.loads(files[Path("metrics/evaluate.json")])
     del evaluated["ece"]
     evaluated |= {"pearson": 0.5, "ci95": {"pearson": {"low": 0.4, "high": 0.6}}, "baseline": {"pearson": 0.0}}
@@ -44,6 +48,8 @@ def test_metrics_have_display_names() -> None:
     interval = evaluated["ci95"]["accuracy"]
     assert run.metrics["accuracy"] == MetricValue(evaluated["accuracy"], interval["low"], interval["high"])
     assert run.metrics["training loss"] == MetricValue(float(run.result.losses.mean()))
+    calibrated = dataclasses.replace(run, evaluated=evaluated | {"ece_uncalibrated": 0.125})
+    assert calibrated.metrics["uncalibrated error"] == MetricValue(0.125)
 
 
 def test_chart_data_equals_the_files_of_the_run() -> None:
@@ -119,7 +125,76 @@ def test_labels_that_look_like_other_types_stay_strings() -> None:
 
 def test_the_confusion_is_counted_in_the_order_of_the_labels() -> None:
     rows = pd.DataFrame({"actual": ["b", "a", "b", "b"], "predicted": ["a", "a", "b", "a"]})
-    assert confusion_counts(rows, ["b", "a"]) == [[0, 0, 1], [0, 1, 2], [1, 1, 1]]
+    matrix = confusion_matrix(rows, ["b", "a"])
+    assert (matrix.labels, matrix.cells, matrix.note) == (["b", "a"], [[0, 0, 1], [0, 1, 2], [1, 1, 1]], "")
+
+
+def test_labels_that_are_confused_with_each_other_are_side_by_side() -> None:
+    labels = [f"{number}" for number in range(FEW_LABELS + 2)]
+    twins = {"0": "7", "3": "11"}
+    rows = pd.DataFrame({"actual": labels + list(twins), "predicted": labels + list(twins.values())})
+    matrix = confusion_matrix(rows, labels)
+    assert sorted(matrix.labels) == sorted(labels)
+    for one, other in twins.items():
+        assert abs(matrix.labels.index(one) - matrix.labels.index(other)) == 1
+        assert [matrix.labels.index(one), matrix.labels.index(other), 1] in matrix.cells
+    assert "side by side" in matrix.note
+
+
+def test_of_very_many_labels_those_with_the_most_errors_are_shown_and_no_example_is_lost() -> None:
+    labels = [f"{number}" for number in range(150)]
+    random = np.random.default_rng(0)
+    actual = random.integers(0, 150, 5000)
+    predicted = np.where(random.random(5000) < 0.5, actual, (actual + 1) % 100)
+    rows = pd.DataFrame({"actual": np.array(labels)[actual], "predicted": np.array(labels)[predicted]})
+    matrix = confusion_matrix(rows, labels)
+    assert len(matrix.labels) == MAX_LABELS + 1
+    assert matrix.labels[-1] == "70 other labels"
+    assert sum(count for *_, count in matrix.cells) == 5000
+    wrong = rows[rows["actual"] != rows["predicted"]]
+    errors = wrong["actual"].value_counts().add(wrong["predicted"].value_counts(), fill_value=0)
+    shown = set(matrix.labels[:-1])
+    assert (
+        errors[[name for name in labels if name in shown]].min()
+        >= errors[[name for name in labels if name not in shown]].max()
+    )
+    assert f"The {MAX_LABELS} labels with the most errors are shown; the other 70 share" in matrix.note
+    same = build_context([make_run()]).charts["confusion"]
+    assert "width" in same
+    assert same["width"] == "container"
+
+
+def test_the_labels_are_listed_from_the_lowest_f1_without_numbers_that_are_not_defined() -> None:
+    rows = pd.DataFrame({"actual": ["a", "a", "b", "c"], "predicted": ["a", "a", "a", "c"]})
+    assert class_scores(NO_TABLE, rows, ["a", "b", "c", "absent"]) == [
+        {"label": "b", "precision": None, "recall": 0.0, "f1": 0.0, "support": 1},
+        {"label": "a", "precision": 2 / 3, "recall": 1.0, "f1": 0.8, "support": 2},
+        {"label": "c", "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1},
+    ]
+    assert class_scores(NO_TABLE, rows.iloc[:0], ["a", "b"]) == []
+    table = pd.DataFrame(
+        {"label": ["a", "b"], "precision": [0.5, np.nan], "recall": 0.5, "f1": [0.5, 0.0], "support": 2}
+    )
+    assert [each["label"] for each in class_scores(table, rows.iloc[:0], ["a", "b"])] == ["b", "a"]
+
+
+def test_many_labels_have_a_row_each_and_few_a_column_each() -> None:
+    labels = [f"{number}" for number in range(77)]
+    run = make_run(how={"rows": 2000}, **{"task.labels": labels, "task.positive_label": None})
+    stats = json.loads(json.dumps(STATS)) | {"labels": labels}
+    for content in stats["splits"].values():
+        content["label_counts"] = dict.fromkeys(labels, 3)
+    context = build_context([run], stats=stats)
+    assert (context.many_labels, context.label_stats) == (True, {})
+    assert context.label_counts == {label: [3, 3, 3] for label in labels}
+    assert len(context.classes) == 77
+    assert context.charts["confusion"]["width"] == {"step": 12}
+    assert len(context.confusions) + context.other_confusions > len(context.confusions)
+    page = render(context)
+    assert page.count('<th scope="row">76</th>') >= 2
+    few = build_context([make_run()], stats=STATS)
+    assert (few.many_labels, few.label_counts) == (False, {})
+    assert set(few.label_stats["train"]) == {"rotten", "fresh"}
 
 
 def test_points_of_precision_and_recall_are_divided_among_the_labels() -> None:
@@ -136,6 +211,8 @@ def test_a_regression_has_no_label_charts() -> None:
     context = build_context([make_run(change=as_regression, **{"task.name": "similarity"})])
     data = context.data["runs"][0]
     assert (data["confusion"], data["pr"], data["calibration"]["confidence"]) == ([], {}, [])
+    assert data["residuals"] == {"actual": [1.5, 3], "predicted": [2, 2.5], "residual": [0.5, -0.5]}
+    assert (context.has_residuals, context.classes) == (True, [])
     assert [each.name for each in context.headlines] == ["pearson"]
 
 

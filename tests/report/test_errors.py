@@ -4,6 +4,7 @@ import pandas as pd
 
 from reprise.report.errors import MAX_TEXT_CHARS, Misprediction, find_errors
 from reprise.tasks.registry import task_kind
+from reprise.tasks.token_classification import Segment, find_words
 
 REVIEWS = task_kind(["rotten", "fresh"])
 
@@ -50,3 +51,39 @@ def test_a_regression_lists_the_largest_errors() -> None:
 
 def test_a_perfect_model_has_no_errors() -> None:
     assert find_errors(predictions().iloc[[2]], REVIEWS) == []
+
+
+def entities(text: str, label: str, prediction: str) -> pd.DataFrame:
+    """Return predictions of a text with tags between spaces."""
+    words = find_words(text)
+    row = {"id": 7, "text": text, "word_starts": words.starts, "word_ends": words.ends}
+    return pd.DataFrame([row | {"label": label.split(), "prediction": prediction.split()}])
+
+
+ENTITIES = task_kind(["person", "place"], token_classification={"subwords": "first"})
+
+
+def test_wrong_entities_are_marked_in_their_text() -> None:
+    table = entities("Ada King left London", "B-person I-person O B-place", "B-person I-person B-place O")
+    (found,) = find_errors(table, ENTITIES)
+    assert found.texts == [
+        [
+            Segment("Ada King", "person", "person", True),
+            Segment(" ", "", "", True),
+            Segment("left", "", "place", False),
+            Segment(" ", "", "", True),
+            Segment("London", "place", "", False),
+        ]
+    ]
+    assert (found.label, found.prediction) == ("Ada King (person), London (place)", "Ada King (person), left (place)")
+    assert found.description == "2 missed or wrong"
+
+
+def test_of_a_long_text_the_part_around_the_first_wrong_entity_is_shown() -> None:
+    words = ["so"] * 2000 + ["London"] + ["so"] * 2000
+    right, wrong = ["O"] * 4001, ["O"] * 4001
+    right[2000] = "B-place"
+    (found,) = find_errors(entities(" ".join(words), " ".join(right), " ".join(wrong)), ENTITIES)
+    (parts,) = found.texts
+    assert [part.text for part in parts if isinstance(part, Segment) and part.actual] == ["London"]
+    assert sum(len(part.text) for part in parts if isinstance(part, Segment)) < 3 * MAX_TEXT_CHARS

@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from factories import STATS, make_run
+from factories import CHECKS, STATS, make_run
+from reprise.data.checks import MEANINGS
 from reprise.report.context import ReportContext, build_context
 from reprise.report.errors import find_errors
 from reprise.report.page import render
@@ -74,7 +75,7 @@ def page(hostile: ReportContext) -> Parsed:
 def test_markup_in_the_data_is_text_on_the_page(page: Parsed) -> None:
     assert [tag for tag, _ in page.tags if tag == "img"] == []
     assert len(page.scripts) == 5  # two of data, three that run
-    assert sum(HOSTILE in text for text in page.text) == 10
+    assert sum(HOSTILE in text for text in page.text) == 13
     assert any(HOSTILE in (attributes.get("aria-label") or "") for _, attributes in page.tags)
 
 
@@ -127,6 +128,16 @@ def test_warnings_about_the_data_are_on_the_page() -> None:
     assert "1 warning about the prepared data" in text
     assert f"test: every example has the label {HOSTILE}." in text
     assert "warning" not in "".join(Parsed(render(build_context([make_run()], stats=STATS))).text).lower()
+
+
+def test_the_checks_of_the_data_and_the_linear_baseline_are_on_the_page() -> None:
+    content = CHECKS | {"checks": CHECKS["checks"] | {"give_away": CHECKS["checks"]["give_away"] | {"column": HOSTILE}}}
+    text = " ".join(" ".join(Parsed(render(build_context([make_run()], stats=STATS, checks=content))).text).split())
+    assert "TF-IDF and logistic regression, trained on 144 examples, reach accuracy 0.792, f1 0.812 on the test" in text
+    assert f"{MEANINGS['near_duplicates']} 6.25 % 3 of 48 test warning" in text
+    assert f"{MEANINGS['give_away']} {HOSTILE} 25.00 % train ok" in text
+    assert "Label errors were looked for in 50 of 144" in text
+    assert "reprise check-data" not in " ".join(Parsed(render(build_context([make_run()], stats=STATS))).text)
 
 
 def test_missing_data_is_reported_with_the_command_to_get_it() -> None:

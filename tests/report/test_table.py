@@ -6,7 +6,16 @@ import pytest
 
 from factories import make_run
 from reprise.report.run import MetricValue
-from reprise.report.table import Cell, Column, format_duration, hardware, metric_cell, table, varying_keys
+from reprise.report.table import (
+    Cell,
+    Column,
+    format_duration,
+    hardware,
+    is_lower_better,
+    metric_cell,
+    table,
+    varying_keys,
+)
 
 
 def test_columns_are_differing_keys_and_metrics() -> None:
@@ -24,6 +33,19 @@ def test_columns_are_differing_keys_and_metrics() -> None:
     assert [row[1] for row in rows] == [Cell("auto", key="auto"), Cell("[8, 16]", key="[8, 16]")]
     assert [row[2] for row in rows] == [Cell("0.005", key=0.005), Cell("0.001", key=0.001)]
     assert {len(row) for row in rows} == {len(columns)}
+
+
+def test_errors_and_costs_are_better_if_they_are_lower() -> None:
+    names = ["rmse", "validation mae", "training loss", "calibration error", "training seconds", "peak MiB"]
+    names += ["uncalibrated error"]
+    assert all(map(is_lower_better, names))
+    assert not any(
+        map(is_lower_better, ["accuracy", "r2", "validation pearson", "examples/s", "of an earlier version"])
+    )
+    columns, _ = table([make_run()])
+    assert [column.heading for column in columns if column.lower_is_better] == [
+        "training loss", "calibration error", "training time", "peak MiB"
+    ]  # fmt: skip
 
 
 def test_a_single_run_has_no_differing_keys() -> None:
@@ -53,6 +75,8 @@ def test_a_missing_value_is_a_dash_sorted_last() -> None:
     [
         ("accuracy", MetricValue(0.83896, 0.81932, 0.85939), Cell("0.8390", "0.819 – 0.859", 0.83896)),
         ("training loss", MetricValue(0.36), Cell("0.3600", "", 0.36)),
+        ("rmse", MetricValue(30541.14, 29537.4, 32016.1), Cell("30,541.1", "29,537.4 – 32,016.1", 30541.14)),
+        ("mae", MetricValue(0.00012, 0.0001, 0.0002), Cell("0.00012", "0.0001 – 0.0002", 0.00012)),
         ("peak MiB", MetricValue(2299), Cell("2,299", "", 2299)),
         ("examples/s", MetricValue(123.64), Cell("123.6", "", 123.64)),
         ("training seconds", MetricValue(165.83), Cell("2 min 46 s", "", 165.83)),

@@ -9,7 +9,13 @@ from ruamel.yaml import YAML
 
 from reprise.core.config import RENAMED_KEYS
 from reprise.report.run import read_run_files
-from reprise.results.renamed import RENAMED_METRICS, with_current_metrics, with_current_params, with_implied_params
+from reprise.results.renamed import (
+    ADDED_PARAMS,
+    RENAMED_METRICS,
+    with_current_metrics,
+    with_current_params,
+    with_implied_params,
+)
 from reprise.results.run import FileReader, commit_reader, read_result
 from tiny import ROOT, Run, tiny_recipe
 
@@ -35,8 +41,11 @@ def test_a_key_and_its_subkeys_get_the_new_name() -> None:
 
 @pytest.mark.parametrize(("labels", "positive"), [(["rotten", "fresh"], "fresh"), (["a", "b", "c"], None), ([], None)])
 def test_a_recipe_without_a_positive_label_had_the_second_of_two(labels: list[str], positive: str | None) -> None:
-    assert with_implied_params({"task.labels": labels}) == {"task.labels": labels, "task.positive_label": positive}
-    explicit = {"task.labels": labels, "task.positive_label": "rotten"}
+    implied = with_implied_params({"task.labels": labels})
+    checks = {key: value for key, value in implied.items() if key.startswith("data.checks.")}
+    assert checks["data.checks.near_duplicates.fail"] is None
+    assert implied == {"task.labels": labels, "task.positive_label": positive, **ADDED_PARAMS, **checks}
+    explicit = {"task.labels": labels, **ADDED_PARAMS, "task.positive_label": "rotten", "train.threads": 2, **checks}
     assert with_implied_params(explicit) == explicit
     assert with_implied_params({}) == {}
 

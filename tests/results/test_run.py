@@ -8,8 +8,16 @@ import pandas as pd
 import pytest
 
 from reprise.core.errors import UserError
-from reprise.core.files import read_json, sha256
-from reprise.results.run import VOLATILE, commit_reader, flatten, folder_reader, read_result
+from reprise.core.files import read_json, sha256, write_json
+from reprise.results.run import (
+    RECORDED,
+    VOLATILE,
+    commit_reader,
+    flatten,
+    folder_reader,
+    read_recorded,
+    read_result,
+)
 from tiny import Run
 
 
@@ -28,7 +36,7 @@ def test_a_folder_and_its_commit_give_the_same_result(trained_repo: Path, monkey
 def test_a_result_holds_inputs_and_outputs_of_the_stages(trained_repo: Path) -> None:
     result = read_result(folder_reader(trained_repo), "here")
     assert result.outputs["metrics/evaluate.json"].md5 == md5(trained_repo / "metrics/evaluate.json")
-    stages = {"sources", "fetch-data", "fetch-model", "prepare", "preflight", "train", "evaluate"}
+    stages = {"sources", "fetch-data", "fetch-model", "prepare", "check-data", "preflight", "train", "evaluate"}
     assert {output.stage for output in result.outputs.values()} == stages
     assert not VOLATILE & result.outputs.keys()
     assert (result.recipe["seed"], result.recipe["task.split.group_by"]) == (42, "film")
@@ -90,7 +98,43 @@ def test_a_damaged_result_is_refused_in_one_line(repo_copy: Path, name: str, tex
 
 def test_results_without_provenance_are_read(repo_copy: Path, run: Run) -> None:
     (repo_copy / "metrics/provenance.json").unlink()
+    environment = flatten({"environment": read_json(repo_copy / "environment.json")})
+    assert read_result(folder_reader(repo_copy), "here").provenance == environment
+    (repo_copy / "environment.json").write_text("{}")  # not the one that train read
     assert read_result(folder_reader(repo_copy), "here").provenance == {}
+
+
+def test_a_name_with_a_line_break_is_no_second_request_to_git(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repo)
+    read = commit_reader("HEAD")
+    assert read(Path("nothing\nHEAD:params.yaml")) is None
+    assert read(Path("nothing")) is None
+
+
+@pytest.mark.parametrize("path", ["models/final", "environment.json", "src/reprise/train"])
+def test_speed_and_provenance_of_another_run_are_not_read(repo_copy: Path, path: str) -> None:
+    lock = repo_copy / "dvc.lock"
+    locked = read_json(repo_copy / RECORDED[0])["run"][path]
+    assert None not in [read_recorded(folder_reader(repo_copy), file) for file in RECORDED]
+    lock.write_text(lock.read_text().replace(locked, locked[::-1]))
+    assert [read_recorded(folder_reader(repo_copy), file) for file in RECORDED] == [None, None]
+    assert read_result(folder_reader(repo_copy), "here").edited == ([path] if path == "environment.json" else [])
+
+
+@pytest.mark.parametrize("file", RECORDED, ids=str)
+def test_edited_speed_and_provenance_are_named_and_not_read(repo_copy: Path, file: Path) -> None:
+    content = read_json(repo_copy / file)
+    write_json(repo_copy / file, dict(reversed(content.items())))  # no edit
+    assert read_recorded(folder_reader(repo_copy), file) == content
+    write_json(repo_copy / file, content | {"threads": 99})
+    assert read_recorded(folder_reader(repo_copy), file) is None
+    assert read_result(folder_reader(repo_copy), "here").edited == [str(file)]
+
+
+def test_speed_of_an_earlier_commit_is_the_output_in_its_lock() -> None:
+    lock = b"stages:\n  train:\n    cmd: reprise train\n    outs:\n    - {path: metrics/speed.json, md5: '1'}\n"
+    files = {Path("dvc.lock"): lock, Path("metrics/speed.json"): b'{"padding_share": 0.5}'}
+    assert read_recorded(files.get, Path("metrics/speed.json")) == {"padding_fraction": 0.5}
 
 
 def test_nested_keys_become_dotted() -> None:

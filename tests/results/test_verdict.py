@@ -14,6 +14,7 @@ from reprise.results.verdict import (
     METRIC_TOLERANCE,
     Divergence,
     Verdict,
+    describe_verdict,
     first_divergence,
     grade_outputs,
 )
@@ -104,6 +105,16 @@ def test_metrics_are_equivalent_up_to_their_tolerance() -> None:
         assert verdicts["predictions"] == Verdict.EQUIVALENT  # the metrics of its stage are the same
 
 
+@pytest.mark.parametrize("name", ["rmse", "mae"])
+def test_errors_in_the_unit_of_the_labels_are_equivalent_up_to_a_fraction(name: str) -> None:
+    for value in (30_000.0, 0.003):
+        committed = dataclasses.replace(RESULT, metrics=RESULT.metrics | {"train": {"loss": 0.3, name: value}})
+        for fraction, verdict in ((0.99, Verdict.EQUIVALENT), (1.01, Verdict.DIFFERENT)):
+            changed = RESULT.metrics | {"train": {"loss": 0.3, name: value * (1 - fraction * METRIC_TOLERANCE)}}
+            verdicts = grade_outputs(committed, dataclasses.replace(rounded(RESULT), metrics=changed), None)
+            assert verdicts["models/final"] == verdict
+
+
 def test_another_recipe_is_never_equivalent() -> None:
     reproduced = dataclasses.replace(rounded(RESULT), recipe=RESULT.recipe | {"train.learning_rate": 1.01e-4})
     assert worst(reproduced) == Verdict.DIFFERENT
@@ -151,3 +162,14 @@ def test_losses_diverge_at_the_first_step_that_differs() -> None:
 def test_a_run_of_another_length_diverges_at_the_end_of_the_shorter_one() -> None:
     assert first_divergence(RESULT, with_losses(0.5, 1.5)) == Divergence(step=3, largest=math.inf)
     assert first_divergence(RESULT, with_losses(0.5, 1.25, 1.0, 1.0)) == Divergence(step=2, largest=math.inf)
+
+
+def test_equal_bits_from_another_processor_are_named_as_that() -> None:
+    amd, intel = (
+        dataclasses.replace(RESULT, provenance={"devices": [f"cpu: {name}"]}) for name in ("AMD EPYC", "Intel Xeon")
+    )
+    expected = "identical across processors: cpu: AMD EPYC, and cpu: Intel Xeon"
+    assert describe_verdict(Verdict.IDENTICAL, amd, intel) == expected
+    assert describe_verdict(Verdict.IDENTICAL, amd, amd) == "identical"
+    assert describe_verdict(Verdict.EQUIVALENT, amd, intel) == "equivalent"
+    assert describe_verdict(Verdict.IDENTICAL, RESULT, intel) == "identical"  # the processor was not recorded

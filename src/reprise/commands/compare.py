@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from rich.table import Table
 
@@ -28,7 +29,9 @@ from reprise.results.statistics import (
     verdict,
 )
 from reprise.results.workspace import read_made
+from reprise.tasks.kind import TaskKind
 from reprise.tasks.metrics.registry import METRICS, display_name, metric_function
+from reprise.tasks.token_classification import entity_texts
 
 OutputFormat = Literal["text", "json", "markdown"]
 HEADINGS = ("stage", "metric", "first", "second", "difference", "95 % interval", "verdict")
@@ -147,7 +150,7 @@ def comparison(
     ]
     results = [[run.result for run in runs] for _, runs in (before, after)]
     warnings = [
-        f"{run.name} is a constant prediction: one label for every example"
+        f"{run.name} is a constant prediction: {run.result.task_kind.constant_meaning}"
         for run in (*before[1], *after[1])
         if run.constant_prediction
     ]
@@ -281,30 +284,45 @@ def compare_predictions(
     except ValueError:  # the second run predicts other labels
         return None
     ranking = np.argsort(-kind.disagreement(before, after), kind="stable")
-    changed = [int(row) for row in ranking if first[row] != second[row]]
+    changed = [int(row) for row in ranking if not np.array_equal(first[row], second[row])]
     correct = [kind.is_correct(predictions, truth) for predictions in (first, second)]
     return PairedComparison(
         num_examples=len(truth),
         mcnemar=None if correct[0] is None or correct[1] is None else mcnemar(correct[0], correct[1]),
         intervals={
-            name: paired_bootstrap_ci(metric_function(name, kind.positive), first, second, truth)
+            name: paired_bootstrap_ci(
+                metric_function(name, kind.positive), _judged(name, before, first), _judged(name, after, second), truth
+            )
             for name in result.recipe["task.metrics"]
         },
         changed=len(changed),
         examples=[
             {
                 "id": row,
-                **{name: to_python(before[name].iloc[row]) for name in identifying},
-                "first": to_python(before["prediction"].iloc[row]),
-                "second": to_python(after["prediction"].iloc[row]),
+                **{name: to_python(before[name].iloc[row]) for name in identifying if name != "label"},
+                "label": spell(before.iloc[row], "label", kind),
+                "first": spell(before.iloc[row], "prediction", kind),
+                "second": spell(after.iloc[row], "prediction", kind),
             }
             for row in changed[:rows]
         ],
     )
 
 
+def _judged(name: str, table: pd.DataFrame, predictions: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return what a metric takes of a run: its predictions, or the probabilities in the table of them."""
+    return np.array(table["probabilities"].tolist()) if METRICS[name].of_probabilities else predictions
+
+
+def spell(row: "pd.Series[Any]", side: str, kind: TaskKind) -> Any:
+    """Return `label` or `prediction` in a row of predictions/ for JSON; of labels of words, a text of the entities."""
+    return entity_texts(row.to_dict(), side) if kind.per_token else to_python(row[side])
+
+
 def to_python(value: Any) -> Any:
-    """Convert a NumPy scalar to a Python number."""
+    """Convert a NumPy scalar to a Python number, and an array to a list."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -12,6 +12,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from reprise.core.config import MAX_INTERPOLATIONS, MAX_RECIPE_BYTES, to_dict
 from reprise.core.errors import UserError
@@ -176,6 +178,21 @@ def _by_key(content: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def _thresholds_on_a_line(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the section data as YAML that writes each check on a line, as a table."""
+    checks = {name: CommentedMap(threshold) for name, threshold in data["checks"].items()}
+    for threshold in checks.values():
+        threshold.fa.set_flow_style()
+    return {**data, "checks": checks}
+
+
+class _NullRepresenter(RoundTripRepresenter):
+    """Write None as `null`; a class of its own, because a representer is added for all of a class's dumpers."""
+
+
+_NullRepresenter.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
+
+
 def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -> list[str]:
     """Write params.yaml with the command that composes it in a comment.
 
@@ -184,16 +201,14 @@ def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -
     """
     dumper = YAML()
     dumper.width = 120
-    dumper.representer.add_representer(
-        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
+    dumper.Representer = _NullRepresenter
     before: Any = load_params(path) if path.exists() else {}
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(f"{MADE_BY}{compose_command(overrides)}\n")
         file.write(
             "# Edit by hand as you like, or use `dvc exp run -S KEY=VALUE`; what each key means: recipes/config.yaml\n"
         )
-        dumper.dump(recipe, file)
+        dumper.dump({**recipe, "data": _thresholds_on_a_line(recipe["data"])}, file)
     old = flatten(before, keep_empty=True) if isinstance(before, dict) else {}
     new = flatten(recipe, keep_empty=True)
     return [

@@ -1,35 +1,57 @@
-"""`reprise export`: export the final model to a folder for the Hub, with a model card of measured results."""
+"""`reprise export`: export the final model to a folder for the Hub, with all that a stranger needs to check it."""
 
 import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import pyarrow as pa
 
-from reprise.commands.markdown import code_span, escape_markdown
-from reprise.core.config import PARAMS, HubDataset, HubModel, Recipe, WheelSource
+from reprise.commands.classes import read_classes, read_confusions
+from reprise.commands.model_card import model_card
+from reprise.core.config import PARAMS, Recipe
 from reprise.core.display import echo
 from reprise.core.dvc_lock import LOCK, check_content
 from reprise.core.errors import UserError
-from reprise.core.files import atomic_dir, read_json
-from reprise.core.paths import FINAL_MODEL, METRICS, PREPARED
-from reprise.data.format import stats_path
-from reprise.hardware import read_facts
-from reprise.results.reference import Reference, find_reference
-from reprise.results.run import PROVENANCE, folder_reader, read_result
-from reprise.results.vcs import check_output, try_output
+from reprise.core.files import atomic_dir, read_json, sha256, write_json
+from reprise.core.paths import DATA_CHECKS, FINAL_MODEL, METRICS, PLOTS, PREPARED, PROVENANCE, SOURCES
+from reprise.data.checks import read_checks
+from reprise.data.format import split_shards, stats_path
+from reprise.hardware import ENVIRONMENT
+from reprise.results.reference import REFERENCES, find_reference
+from reprise.results.run import EVALUATION, NOT_RECORDED, folder_reader, read_recorded, read_result
+from reprise.results.vcs import check_output, resolve_commit, try_output
 from reprise.results.workspace import read_made
-from reprise.tasks.metrics.registry import display_name
+from reprise.sharing.croissant import croissant
+from reprise.sharing.folder import exported_files
+from reprise.sharing.forms import standard_forms
+from reprise.sharing.image import current_image_sbom
+from reprise.sharing.record import (
+    CARD,
+    COPIED,
+    CRATE,
+    CROISSANT,
+    EVAL_RESULTS,
+    IMAGE_SBOM,
+    RECORD,
+    SBOM,
+    SCHEMA,
+    SLSA,
+    Record,
+    describe_reference,
+    describe_run,
+    file_digests,
+    redact_url,
+)
 
-TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
-PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "datasets")
+# What git keeps of a run; a stranger needs all of it as it is here.
+IN_GIT = ("src", "docker", "dvc.yaml", PARAMS, LOCK, METRICS, PLOTS, SOURCES, ENVIRONMENT, REFERENCES)
 
 
 def export(folder: Path) -> None:
-    """Write model, tokenizer, model card, recipe and provenance to a folder.
+    """Write model, tokenizer, model card, recipe, provenance and the record for `reprise verify` to a folder.
 
     Args:
         folder: folder that is empty or does not exist.
@@ -54,24 +76,57 @@ def export(folder: Path) -> None:
             expected="the results of one run; `reprise fsck` names what restores them",
         )
     check_content(PREPARED)
+    if DATA_CHECKS.is_dir():  # earlier versions made none
+        check_content(DATA_CHECKS)
+    if not (provenance := read_recorded(folder_reader(Path()), PROVENANCE)):
+        expected = "that of this model: `dvc repro --force --single-item train` trains it again"
+        raise UserError(NOT_RECORDED, file=PROVENANCE, expected=expected)
     reference = find_reference(result, result.provenance["environment.hardware"])
-    text = model_card(
-        read_made().recipe,
-        read_json(METRICS / "evaluate.json"),
-        read_json(stats_path(PREPARED)),
-        read_json(PROVENANCE),
+    recipe, evaluated = read_made().recipe, read_json(EVALUATION)
+    repository = redact_url(try_output("git", "config", "--get", "remote.origin.url") or "")
+    prepared, classes, confusions = read_json(stats_path(PREPARED)), read_classes(), read_confusions()
+    card = model_card(
+        recipe,
+        evaluated,
+        prepared,
+        provenance,
         reference,
-        origin=redact_url(try_output("git", "remote", "get-url", "origin") or ""),
+        repository,
+        classes=classes,
+        confusions=confusions,
+        checks=read_checks(prepared),
     )
+    commit = resolve_commit("HEAD")
+    missing = list(missing_for_strangers(commit, repository))
     with atomic_dir(target) as partial:
         for file in sorted(FINAL_MODEL.iterdir()):
             shutil.copyfile(file, partial / file.name)
         check_content(FINAL_MODEL, partial)  # the copies, which are what is exported
-        shutil.copyfile(PARAMS, partial / PARAMS.name)
-        shutil.copyfile(PROVENANCE, partial / PROVENANCE.name)
-        (partial / "README.md").write_text(f"{text}\n", encoding="utf-8")
-    for file in sorted(target.iterdir()):
-        echo(f"export: {folder / file.name}, {file.stat().st_size:,} bytes")
+        model = sorted(file.name for file in partial.iterdir())
+        for name, path in COPIED.items():
+            shutil.copyfile(path, partial / name)
+        (partial / CARD).write_text(f"{card}\n", encoding="utf-8")
+        run = describe_run(result, describe_reference(reference))
+        record = Record(SCHEMA, repository, commit, missing, run, model, file_digests(partial, [*model, *COPIED]))
+        (partial / CROISSANT).parent.mkdir()
+        write_json(partial / CROISSANT, prepared_data(recipe, record, provenance["sessions"][-1]["started"]))
+        image = record.run["environment"]["image"]
+        if packages := current_image_sbom(image):
+            (partial / IMAGE_SBOM).write_text(packages, encoding="utf-8")
+        for forms in ((SLSA, SBOM, EVAL_RESULTS), (CRATE,)):  # the last one has the digests of the others
+            record = replace(record, files=file_digests(partial, exported_files(partial)))
+            texts = standard_forms(partial, record, evaluated, folder_reader(Path()))
+            for form in texts.keys() & forms:
+                (partial / form).parent.mkdir(exist_ok=True)
+                (partial / form).write_text(texts[form], encoding="utf-8")
+        write_json(partial / RECORD, asdict(replace(record, files=file_digests(partial, exported_files(partial)))))
+    for file in sorted(target.rglob("*")):
+        if file.is_file():
+            echo(f"export: {folder / file.relative_to(target)}, {file.stat().st_size:,} bytes")
+    if image and not packages:
+        echo(f"export: without the Debian packages of {image}: `docker/run HARDWARE reprise export DIR` adds them")
+    for line in missing:
+        echo(f"export: nobody else can verify this yet: {line}")
     echo(f"export: upload it with `hf upload YOUR_NAME/{target.name} {folder}`")
 
 
@@ -81,101 +136,28 @@ def stale_stages() -> list[str]:
     return [stage for stage, changes in status.items() if changes != ["always changed"]]
 
 
-def model_card(
-    recipe: Recipe,
-    evaluated: dict[str, Any],
-    prepared: dict[str, Any],
-    provenance: dict[str, Any],
-    reference: Reference | None,
-    origin: str,
-) -> ModelCard:
-    """Build the model card: metadata for the Hub (huggingface.co/docs/hub/model-cards) and text.
-
-    Args:
-        recipe: recipe of the model.
-        evaluated: content of metrics/evaluate.json.
-        prepared: content of data/prepared/stats.json.
-        provenance: content of metrics/provenance.json.
-        reference: metrics over seeds, None if not measured.
-        origin: URL to clone the repository from, empty if it is not public.
-    """
-    data, model = recipe.task.source, recipe.model.source
-    dataset = data.repo if isinstance(data, HubDataset) else recipe.task.name
-    names = (data.splits if isinstance(data, HubDataset) else None) or {}
-    metadata = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="text-classification",
-        tags=["reprise"],
-        model_name=f"{recipe.model.name}-{recipe.task.name}",
-        base_model=model.repo if isinstance(model, HubModel) else None,
-        datasets=[dataset] if isinstance(data, HubDataset) else None,
-        metrics=list(recipe.task.metrics),
-        eval_results=[
-            EvalResult(
-                task_type="text-classification",
-                dataset_type=dataset,
-                dataset_name=recipe.task.name,
-                dataset_config=data.config if isinstance(data, HubDataset) else None,
-                dataset_revision=data.revision if isinstance(data, HubDataset) else None,
-                dataset_split=names.get(evaluated["split"], evaluated["split"]),  # the Hub's name of the split
-                metric_type=name,
-                metric_name=display_name(name, recipe.task.positive_label, len(recipe.task.labels)),
-                metric_value=evaluated[name],
-            )
-            for name in evaluated["ci95"]
-        ],
-    )
-    session, result = provenance["sessions"][-1], provenance["results"][-1]
-    clone = f"git clone {origin or 'THE_REPOSITORY'} reprise && cd reprise"
-    card: ModelCard = ModelCard.from_template(
-        metadata,
-        template_path=str(TEMPLATE),
-        recipe=recipe,
-        evaluated=evaluated,
-        display_name=lambda name: display_name(name, recipe.task.positive_label, len(recipe.task.labels)),
-        prepared=prepared,
-        constant_prediction=evaluated["constant_prediction"],
-        reference=asdict(reference) if reference else None,
-        model_source=describe_source(model),
-        data_source=f"{describe_source(data)}.",
-        command="\n".join((clone, f"git checkout {session['commit'] or 'THE_COMMIT'}", reproduce_command(session))),
-        dirty=any(each["dirty"] for each in provenance["sessions"]),
-        weights=", ".join(result["weights"].values()),
-        session=session,
-        packages=PACKAGES,
-        escape=escape_markdown,  # names, labels and columns are the user's
-        code=code_span,
-    )
-    return card
+def missing_for_strangers(commit: str, repository: str) -> Iterator[str]:
+    """Say in a sentence each what keeps others from reproducing this result."""
+    if not repository:
+        yield "the remote `origin` has no URL that others can reach"
+    paths = [str(path) for path in IN_GIT]
+    changed = check_output("git", "diff", "--name-only", "HEAD", "--", *paths).splitlines()
+    changed += check_output("git", "ls-files", "--others", "--exclude-standard", "--", *paths).splitlines()
+    if changed:
+        yield f"not committed: {', '.join(sorted(changed))}"
+    if not try_output("git", "branch", "--remotes", "--contains", commit):
+        yield f"no remote branch has commit {commit[:12]}: push it"
 
 
-def reproduce_command(session: dict[str, Any]) -> str:
-    """Return the command that reproduces a session on its hardware, in its image or in the virtual environment."""
-    hardware = session["environment"]["hardware"]
-    if hardware == "cpu" and not session["image"]:
-        return "make train"
-    return f"make train-{read_facts(hardware)['target']}"
+def prepared_data(recipe: Recipe, record: Record, date: str) -> dict[str, Any]:
+    """Describe the prepared data in the current folder as Croissant does."""
+    splits = {split: split_shards(split) for split in read_json(stats_path(PREPARED))["splits"]}
+    files = {file.name: (file.stat().st_size, sha256(file)) for shards in splits.values() for file in shards}
+    columns = {split: arrow_types(shards[0]) for split, shards in splits.items()}
+    return croissant(recipe, files, columns, record.repository, date)
 
 
-def describe_source(source: Any) -> str:
-    """Describe a source of data or weights with the revision or digest that pins it."""
-    match source:
-        case HubDataset() | HubModel():
-            config = f", {code_span(source.config)}" if isinstance(source, HubDataset) else ""
-            return f"{code_span(source.repo)}{config} of the Hub at revision {code_span(source.revision)}"
-        case WheelSource():
-            package = escape_markdown(f"{source.distribution} {source.version}")
-            return f"{code_span(source.path)} of the package {package}, SHA-256 {code_span(source.sha256)}"
-    return "local files"
-
-
-def redact_url(url: str) -> str:
-    """Remove password and token from a clone URL; return an empty string for a path on this machine."""
-    if url.startswith("git@"):
-        return url
-    parts = urlsplit(url)
-    if parts.scheme not in ("https", "http", "ssh") or not parts.hostname:
-        return ""
-    user = f"{parts.username}@" if parts.scheme == "ssh" and parts.username else ""
-    port = f":{parts.port}" if parts.port else ""
-    return urlunsplit((parts.scheme, user + parts.hostname + port, parts.path, "", ""))
+def arrow_types(file: Path) -> dict[str, str]:
+    """Return the type of each column of an Arrow stream, by name."""
+    with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as reader:
+        return {field.name: str(field.type) for field in reader.schema}

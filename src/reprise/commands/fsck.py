@@ -13,12 +13,12 @@ from typing import Literal
 from tqdm import tqdm
 
 from reprise.core.display import echo
-from reprise.core.dvc_lock import LOCK
+from reprise.core.dvc_lock import LOCK, locked_outputs, read_stages
 from reprise.core.errors import UserError
 from reprise.core.paths import FINAL_MODEL
 from reprise.hardware import current_hardware, damaged_files, installed_files, installed_version, locked_versions
 from reprise.results.integrity import Damage, TrackedOutput, cache_damage, tracked_outputs, workspace_damage
-from reprise.results.run import commit_reader, md5_of
+from reprise.results.run import commit_reader, describe_edited, edited_records, folder_reader, md5_of
 from reprise.results.vcs import check_output, resolve_commit, try_output
 
 State = Literal["ok", "damaged", "missing", "leftover"]
@@ -70,6 +70,8 @@ def all_findings(commit: str) -> Iterator[Finding]:
         yield from findings
         if output.path == FINAL_MODEL and findings[0].state == "ok":
             yield model_finding()
+    for path in edited_records(locked_outputs(read_stages()), folder_reader(Path())):
+        yield Finding("damaged", describe_edited(path), f"git restore --source HEAD {path}")
     yield from package_findings(current_hardware())
     for output in outputs:
         yield from leftovers(output.path)

@@ -20,7 +20,7 @@ README = Path(__file__).with_name("new_readme.md.jinja")
 # What describes, tests or results from this repository, and is no part of another project.
 LEFT_OUT = re.compile(
     r"\.(ci|gitlab-ci\.yml|pre-commit-config\.yaml)\b|\.github/(?!workflows/compare\.yml)|"
-    r"(benchmarks|docs|metrics|notebooks|plots|reference|tests)/|docker/(make-test-base|cpu/(dev|docs)\.)|"
+    r"(benchmarks|docs|metrics|notebooks|plots|reference|tests)/|docker/(make-test-(arm64|base)|cpu/(dev|docs)\.)|"
     r"((CHANGELOG|CONTRIBUTING|README|SECURITY)\.md|CITATION\.cff|mkdocs\.yml|dvc\.lock|environment\.json|data/sources\.json)$"
 )
 # Targets of make, and stamps, that need a file that is left out.

@@ -108,8 +108,8 @@ def parity(steps: int) -> bool:
 
 
 def precisions(recipe: Recipe) -> dict[str, str]:
-    """Return the precisions to train in: fp32 as `exact`, and the recipe's as `recipe` if it differs."""
-    return {"exact": "fp32"} | ({"recipe": recipe.train.precision} if recipe.train.precision != "fp32" else {})
+    """Return the precisions to train in: fp32 as `exact`, and bf16 as `recipe` if it is the recipe's."""
+    return {"exact": "fp32"} | ({"recipe": "bf16"} if recipe.train.precision == "bf16" else {})
 
 
 def run_each(recipe: Recipe, steps: int, variants: dict[str, tuple[Backend, dict[str, Any]]]) -> Iterator[Run]:

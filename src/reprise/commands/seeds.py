@@ -170,7 +170,7 @@ def print_spread(runs: Sequence[Run]) -> None:
     for run in runs:
         if run.constant_prediction:
             console.print(
-                f"Warning: {run.name} is a constant prediction: one label for every example",
+                f"Warning: {run.name} is a constant prediction: {run.result.task_kind.constant_meaning}",
                 style="bold",
                 soft_wrap=True,
             )

@@ -16,6 +16,7 @@ from reprise.core.config import LOCAL_DATA
 from reprise.core.display import echo
 from reprise.core.dvc_lock import LOCK
 from reprise.core.errors import UserError
+from reprise.core.lock import write_lock
 from reprise.core.paths import PRETRAINED, RAW
 from reprise.hardware import check_installed, current_hardware, locked_versions
 from reprise.results.diff import diff_runs, format_differences
@@ -23,7 +24,7 @@ from reprise.results.integrity import cache_damage, tracked_outputs, workspace_d
 from reprise.results.reference import Reference, find_reference
 from reprise.results.run import RunResult, commit_reader, folder_reader, read_result
 from reprise.results.vcs import check_output, dvc, resolve_commit, try_output
-from reprise.results.verdict import LOSS_TOLERANCE, Verdict, first_divergence, grade_outputs
+from reprise.results.verdict import LOSS_TOLERANCE, Verdict, describe_verdict, first_divergence, grade_outputs
 
 WORKTREES = Path(".dvc/tmp/verify")
 
@@ -38,18 +39,33 @@ def verify(revision: str) -> Verdict:
             damaged, or the pipeline fails.
     """
     commit = resolve_commit(revision)
-    committed = read_result(commit_reader(commit), where=revision)
+    verdicts, _ = verify_commit(revision, commit, read_result(commit_reader(commit), where=revision))
+    return max(verdicts.values())
+
+
+def verify_commit(name: str, commit: str, committed: RunResult) -> tuple[dict[str, Verdict], RunResult]:
+    """Reproduce a commit and print a verdict for each output.
+
+    Args:
+        name: what the user calls it.
+        commit: full hash.
+        committed: its result.
+
+    Returns:
+        The verdicts by output, and the run that was compared.
+    """
     hardware = current_hardware()
     reference = find_reference(committed, hardware)
     check_installed(locked_versions(hardware), complete=True)
     if try_output("git", "status", "--porcelain"):
         echo("verify: uncommitted changes are ignored and left untouched")
-    worktree = reproduce(commit)
-    reproduced = read_result(folder_reader(worktree), where=str(worktree))
-    verdicts = grade_outputs(committed, reproduced, reference)
-    try_output("git", "worktree", "remove", "--force", str(worktree))
-    print_verdicts(revision, verdicts, committed, reproduced, reference)
-    return max(verdicts.values())
+    with write_lock(Path(f".reprise-verify-{commit[:12]}.lock"), "verify"):
+        worktree = reproduce(commit)
+        reproduced = read_result(folder_reader(worktree), where=str(worktree))
+        verdicts = grade_outputs(committed, reproduced, reference)
+        try_output("git", "worktree", "remove", "--force", str(worktree))
+    print_verdicts(name, verdicts, committed, reproduced, reference)
+    return verdicts, reproduced
 
 
 def reproduce(commit: str) -> Path:
@@ -124,7 +140,8 @@ def print_verdicts(
         )
         for line in format_differences(diff_runs([committed], [reproduced])):
             console.print(f"Differs: {line}", soft_wrap=True)
-    console.print(Text.assemble("Verdict: ", (str(max(verdicts.values())), "bold")))
+    worst = describe_verdict(max(verdicts.values()), committed, reproduced)
+    console.print(Text.assemble("Verdict: ", (worst, "bold")), soft_wrap=True)
 
 
 def metrics_table(committed: RunResult, reproduced: RunResult, reference: Reference | None) -> Table:

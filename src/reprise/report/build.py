@@ -11,6 +11,7 @@ from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_file, read_json
 from reprise.core.paths import PREPARED
+from reprise.data.checks import read_checks
 from reprise.data.format import stats_path
 from reprise.report.context import build_context
 from reprise.report.dvc_plots import install_offline_template
@@ -59,11 +60,13 @@ def report(selectors: Sequence[str], page: Path) -> None:
         ),
         ("", []),
     )
+    stats = prepared_stats(runs[0].result)
     text = render(
         build_context(
             report_runs,
             references=read_references(),
-            stats=prepared_stats(runs[0].result),
+            stats=stats,
+            checks=read_checks(stats or {}),
             errors_run=errors_run,
             errors=errors,
         )

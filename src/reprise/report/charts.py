@@ -9,6 +9,8 @@ from typing import Any
 
 import altair as alt
 
+from reprise.report.confusion import FEW_LABELS
+
 ROWS = alt.NamedData("rows")
 INK, MUTED, ACCENT = "var(--ink)", "var(--muted)", "var(--accent)"
 COLOR = alt.Color("color:N").scale(None)
@@ -54,13 +56,25 @@ def epochs() -> Spec:
     )
 
 
-def confusion(labels: Sequence[str]) -> Spec:
-    """Draw a confusion matrix. Rows: actual, predicted, count, fraction (of the actual label)."""
-    names = list(labels)
+def confusion(labels: Sequence[str], size: int) -> Spec:
+    """Draw a confusion matrix. Rows: actual, predicted, from, to, count, fraction (of the actual label).
+
+    Up to FEW_LABELS labels fill the container. More of them have cells of a fixed size across the page.
+
+    Args:
+        labels: their names.
+        size: rows and columns of the matrix.
+    """
+    names, few = list(labels), size <= FEW_LABELS
     flat = max(map(len, names), default=0) * len(names) < 24
+    angle, limit = (0 if flat else -40, 80) if few else (-90, 130)
     base = alt.Chart(ROWS).encode(
-        x=alt.X("predicted:N", title="predicted", sort=names).axis(labelAngle=0 if flat else -40, labelLimit=80),
-        y=alt.Y("actual:N", title="actual", sort=names).axis(labelLimit=80),
+        x=alt.X("predicted:N", title="predicted", sort=alt.EncodingSortField("to", op="min")).axis(
+            labelAngle=angle, labelLimit=limit, labelOverlap=False
+        ),
+        y=alt.Y("actual:N", title="actual", sort=alt.EncodingSortField("from", op="min")).axis(
+            labelLimit=limit, labelOverlap=False
+        ),
         tooltip=[
             "actual:N",
             "predicted:N",
@@ -69,10 +83,18 @@ def confusion(labels: Sequence[str]) -> Spec:
         ],
     )
     cells = base.mark_rect(fill="var(--heat)").encode(
-        fillOpacity=alt.FillOpacity("fraction:Q", legend=None).scale(domain=[0, 1], range=[0.04, 1])
+        # The square root makes errors visible, as most are a few percent of a label.
+        fillOpacity=alt.FillOpacity("fraction:Q", legend=None).scale(type="sqrt", domain=[0, 1], range=[0.04, 1])
     )
-    if len(names) > 12:  # cells too small for numbers
-        return to_spec(cells, height=min(26 * len(names), 900))
+    if not few:
+        step = min(max(1000 // size, 12), 48)
+        numbers = base.transform_filter("datum.count > 0").mark_text(fontSize=11, fill=INK).encode(text="count:Q")
+        spec = to_spec(cells + numbers if step >= 24 else cells)  # else too small for numbers
+        font = {"labelFontSize": 12 if step >= 16 else 10}
+        return spec | {
+            "width": {"step": step}, "height": {"step": step},
+            "config": {"axisX": font, "axisY": font, "view": {"stroke": "var(--line)"}},
+        }  # fmt: skip
     counts = base.mark_text(fontSize=14, dy=-7, fill=INK).encode(text=alt.Text("count:Q", format=","))
     fractions = base.mark_text(fontSize=11, dy=10, fill=INK).encode(text=alt.Text("fraction:Q", format=".1%"))
     return to_spec(cells + counts + fractions, height=max(60 * len(names), 170))
@@ -119,6 +141,37 @@ def calibration() -> Spec:
         ],
     )
     return to_spec(perfect + base.mark_line(strokeWidth=1.8).encode(strokeDash=DASH) + points, height=300)
+
+
+def predicted() -> Spec:
+    """Draw predicted against actual values of a regression. Rows: run, color, actual, predicted."""
+    base = alt.Chart(ROWS).encode(x=alt.X("actual:Q", title="actual").scale(zero=False))
+    perfect = base.mark_line(color=MUTED, strokeDash=[4, 4], strokeWidth=1).encode(
+        y=alt.Y("actual:Q", title="predicted").scale(zero=False)
+    )
+    points = base.mark_point(filled=True, opacity=0.6, size=26).encode(
+        y="predicted:Q", color=COLOR, tooltip=VALUES_TOOLTIP
+    )
+    return to_spec(perfect + points, height=300)
+
+
+def residuals() -> Spec:
+    """Draw the residuals of a regression over its predictions. Rows: run, color, actual, predicted, residual."""
+    zero = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=MUTED, strokeDash=[4, 4]).encode(y="at:Q")
+    points = (
+        alt.Chart(ROWS)
+        .mark_point(filled=True, opacity=0.6, size=26)
+        .encode(
+            x=alt.X("predicted:Q", title="predicted").scale(zero=False),
+            y=alt.Y("residual:Q", title="predicted minus actual"),
+            color=COLOR,
+            tooltip=VALUES_TOOLTIP,
+        )
+    )
+    return to_spec(zero + points, height=300)
+
+
+VALUES_TOOLTIP = ["run:N", *(alt.Tooltip(f"{name}:Q", format=".4~g") for name in ("actual", "predicted", "residual"))]
 
 
 def sweep(param: str, values: Collection[float]) -> Spec:

@@ -1,7 +1,6 @@
 """Build the content of the page as plain data, a pure function of the runs."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import pandas as pd
 from reprise.data.warnings import describe_warnings
 from reprise.report import charts
 from reprise.report.commands import Command, run_commands
+from reprise.report.confusion import FEW_LABELS, confusion_matrix
 from reprise.report.downsample import bin_means, evenly_spaced
 from reprise.report.errors import Misprediction
 from reprise.report.provenance import provenance_rows
@@ -18,12 +18,16 @@ from reprise.report.run import ReportRun
 from reprise.report.seeds import SeedGroup, seed_groups
 from reprise.report.table import Cell, Column, is_number, metric_names, table, varying_keys
 from reprise.results.reference import Reference
+from reprise.tasks.curves import per_class_table, worst_classes, worst_confusions
 from reprise.tasks.kind import TaskKind
 from reprise.tasks.metrics.registry import display_name
 from reprise.tasks.registry import task_kind
+from reprise.tasks.token_classification import NO_ENTITY
 
 MAX_INITIAL_RUNS = 4  # runs that are selected when the page opens
 CURVE_POINTS = 200  # of the precision-recall curves of a run, over all labels
+MAX_CONFUSIONS = 30  # kinds of errors in the table
+RESIDUAL_POINTS = 400  # examples of a run in the charts of a regression
 DIGITS = 4  # significant digits in charts: a thousandth of a chart's height is less than a pixel
 # Quantiles of the length chart, and their keys in stats.json.
 QUANTILES = {"min": "0.0", "q25": "0.25", "q50": "0.5", "q75": "0.75", "q95": "0.95", "q99": "0.99", "max": "1.0"}
@@ -64,13 +68,20 @@ class ReportContext:
         rows: one row per run.
         kind: of the first run's task.
         labels: longest list of labels of any run; empty if all runs are regressions.
+        many_labels: whether there are too many for a confusion matrix beside another, and for a column each.
+        has_residuals: whether a run is a regression with residuals.
+        classes: scores of each label that has examples, of the first run, the lowest F1 first.
+        confusions: its most frequent kinds of errors.
+        other_confusions: how many kinds of errors are left out.
         sweeps: numeric parameters that differ between runs.
         groups: runs that differ only in the seed.
         errors_run: name of the run whose errors are shown; empty if no predictions are on this machine.
         errors: its most confident errors.
         stats: statistics of the prepared data, None if it is not on this machine.
         data_warnings: what prepare warned about.
-        label_stats: what a table shows of the labels of each split, by heading.
+        checks: what was found in the prepared data; None if it was not checked, or is not on this machine.
+        label_stats: what a table shows of the labels of each split, by heading; empty for many labels.
+        label_counts: examples in each split by label, for many labels.
         charts: Vega-Lite specifications by name.
         data: data of the charts and of the controls.
     """
@@ -82,13 +93,20 @@ class ReportContext:
     rows: list[Row]
     kind: TaskKind
     labels: list[str]
+    many_labels: bool
+    has_residuals: bool
+    classes: list[dict[str, Any]]
+    confusions: list[dict[str, Any]]
+    other_confusions: int
     sweeps: list[str]
     groups: list[SeedGroup]
     errors_run: str
     errors: list[Misprediction]
     stats: dict[str, Any] | None
     data_warnings: list[str]
+    checks: dict[str, Any] | None
     label_stats: dict[str, dict[str, float]]
+    label_counts: dict[str, list[int]]
     charts: dict[str, charts.Spec]
     data: dict[str, Any]
 
@@ -98,6 +116,7 @@ def build_context(
     *,
     references: Sequence[tuple[str, Reference]] = (),
     stats: dict[str, Any] | None = None,
+    checks: dict[str, Any] | None = None,
     errors_run: str = "",
     errors: Sequence[Misprediction] = (),
 ) -> ReportContext:
@@ -107,6 +126,7 @@ def build_context(
         runs: at least one run; the first is the subject of the page.
         references: measured seed noise, each with its hardware.
         stats: content of data/prepared/stats.json, None if missing.
+        checks: content of data/checks/checks.json, None if missing.
         errors_run: name of the run whose errors are shown, empty for none.
         errors: its most confident errors.
     """
@@ -117,6 +137,10 @@ def build_context(
     groups = seed_groups(runs, references, keys)
     labels = max(map(label_names, runs), key=len)
     by_commit = {run.commit: run for run in runs if run.commit}
+    pairs = table_of(first, "confusion")
+    confusions = worst_confusions(pairs) if len(pairs) else pairs
+    matrices = [confusion_matrix(table_of(run, "confusion"), confusion_names(run)) for run in runs]
+    many_in_data = bool(stats and len(stats["labels"]) > FEW_LABELS)
     return ReportContext(
         title=f"{first.model} on {first.result.recipe['task.name']}",
         headlines=[
@@ -144,25 +168,44 @@ def build_context(
         ],
         kind=kind,
         labels=labels,
+        many_labels=len(labels) > FEW_LABELS,
+        has_residuals=any(len(table_of(run, "residuals")) for run in runs),
+        classes=class_scores(table_of(first, "per_class"), pairs, label_names(first)),
+        confusions=records(confusions.head(MAX_CONFUSIONS)),
+        other_confusions=max(0, len(confusions) - MAX_CONFUSIONS),
         sweeps=list(sweeps),
         groups=groups,
         errors_run=errors_run,
         errors=list(errors),
         stats=stats,
         data_warnings=describe_warnings(stats or {}),
+        checks=checks,
         label_stats={
-            split: task_kind(stats["labels"]).stats_table(content) for split, content in stats["splits"].items()
+            split: task_kind(
+                stats["labels"],
+                multi_label=stats.get("multi_label"),
+                token_classification=stats.get("token_classification"),
+            ).stats_table(content)
+            for split, content in stats["splits"].items()
         }
-        if stats
+        if stats and not many_in_data
+        else {},
+        label_counts={
+            str(label): [content["label_counts"][label] for content in stats["splits"].values()]
+            for label in stats["labels"]
+        }
+        if stats and many_in_data
         else {},
         charts={
             "loss": charts.curve("loss", "mean loss of a step", axis_format=".2~f"),
             "learning_rate": charts.curve("learning_rate", "learning rate", axis_format=".1~e"),
             "grad_norm": charts.curve("grad_norm", "largest gradient norm", axis_format=".3~g"),
             "epochs": charts.epochs(),
-            "confusion": charts.confusion(labels),
+            "confusion": charts.confusion(labels, max(len(matrix.labels) for matrix in matrices)),
             "pr": charts.precision_recall(),
             "calibration": charts.calibration(),
+            "predicted": charts.predicted(),
+            "residuals": charts.residuals(),
             "seeds": charts.seeds(len(groups)),
             "lengths": charts.lengths(len(stats["splits"]) if stats else 0),
             "balance": charts.balance(stats["labels"] if stats else [], len(stats["splits"]) if stats else 0),
@@ -171,7 +214,11 @@ def build_context(
         data={
             "metrics": metric_names(runs),
             "sweeps": list(sweeps),
-            "runs": [chart_data(run, list(sweeps)) for run in runs],
+            "runs": [
+                chart_data(run, list(sweeps))
+                | {"labels": matrix.labels, "confusion": matrix.cells, "confusion_note": matrix.note}
+                for run, matrix in zip(runs, matrices, strict=True)
+            ],
             "chosen": list(range(min(MAX_INITIAL_RUNS, len(runs)))),
             "groups": [
                 {
@@ -201,6 +248,11 @@ def label_names(run: ReportRun) -> list[str]:
     return [str(label) for label in run.result.recipe.get("task.labels") or []]
 
 
+def confusion_names(run: ReportRun) -> list[str]:
+    """Return the names of rows and columns of a confusion matrix: the labels, and that of words without one."""
+    return [*label_names(run), *([NO_ENTITY] if run.result.task_kind.per_token else [])]
+
+
 def numeric_values(runs: Sequence[ReportRun], key: str) -> set[float]:
     """Return the numeric values of a parameter over all runs."""
     return {run.recipe[key] for run in runs if is_number(run.recipe.get(key))}
@@ -208,10 +260,9 @@ def numeric_values(runs: Sequence[ReportRun], key: str) -> set[float]:
 
 def chart_data(run: ReportRun, params: Sequence[str]) -> dict[str, Any]:
     """Return a run's data for the charts, in columns and rounded, so that a page of hundreds of runs stays small."""
-    curve = bin_means(table_of(run, "train"), peaks=("grad_norm",))
+    curve, residuals = bin_means(table_of(run, "train"), peaks=("grad_norm",)), table_of(run, "residuals")
     return {
         "name": run.name,
-        "labels": label_names(run),
         "params": {key: value for key in params if is_number(value := run.recipe.get(key))},
         "metrics": {
             name: rounded([each for each in (metric.value, metric.low, metric.high) if each is not None], 5)
@@ -219,9 +270,11 @@ def chart_data(run: ReportRun, params: Sequence[str]) -> dict[str, Any]:
         },
         "curve": columns_of(curve, ["step", "loss", "learning_rate", "grad_norm"]),
         "epochs": columns_of(table_of(run, "validation")),
-        "confusion": confusion_counts(table_of(run, "confusion"), label_names(run)),
         "pr": precision_recall(table_of(run, "precision_recall")),
         "calibration": columns_of(table_of(run, "calibration")),
+        "residuals": columns_of(
+            residuals.iloc[evenly_spaced(len(residuals), RESIDUAL_POINTS)] if len(residuals) else residuals
+        ),
     }
 
 
@@ -244,13 +297,24 @@ def rounded(values: Iterable[float], digits: int = DIGITS) -> list[float | None]
     ]
 
 
-def confusion_counts(rows: pd.DataFrame, labels: Sequence[str]) -> list[list[int]]:
-    """Count the predictions of each label: sorted triples of actual label id, predicted label id and count."""
-    if rows.empty:
+def class_scores(per_class: pd.DataFrame, pairs: pd.DataFrame, labels: list[str]) -> list[dict[str, Any]]:
+    """Return the rows of `per_class_table` of labels with examples, the lowest F1 first, with None for NaN.
+
+    Runs of earlier versions have no per_class.csv; then they are computed from the examples in confusion.csv.
+    """
+    if len(per_class):
+        return records(worst_classes(per_class))
+    if pairs.empty:
         return []
-    label2id = {label: index for index, label in enumerate(labels)}
-    counts = Counter(zip(rows["actual"].tolist(), rows["predicted"].tolist(), strict=True))
-    return sorted([label2id[actual], label2id[predicted], count] for (actual, predicted), count in counts.items())
+    ids = pd.Index(labels)
+    predicted, actual = (ids.get_indexer(pd.Index(pairs[name])) for name in ("predicted", "actual"))
+    return records(worst_classes(per_class_table(predicted, actual, labels)))
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table, with None for NaN."""
+    rows = table.to_dict("records")
+    return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
 
 
 def precision_recall(rows: pd.DataFrame) -> dict[str, dict[str, list[float | None]]]:

@@ -12,8 +12,9 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from reprise.data.checks import MEANINGS
 from reprise.report.context import ReportContext
-from reprise.report.table import format_value
+from reprise.report.table import format_short, format_value
 from reprise.report.vega import vega
 
 HERE = Path(__file__).parent
@@ -29,10 +30,11 @@ def render(context: ReportContext) -> str:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters["format_value"] = format_value
+    environment.filters |= {"format_value": format_value, "format_short": format_short}
     scripts = [vega(), *((HERE / name).read_text(encoding="utf-8") for name in ("names.js", "report.js"))]
     return environment.get_template("template.html").render(
         asdict(context),
+        check_meanings=MEANINGS,
         styles=Markup((HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704  a file of this package
         scripts=[Markup(script) for script in scripts],  # noqa: S704  scripts of this package and Vega's
         digests=[digest(script) for script in scripts],

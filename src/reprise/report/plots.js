@@ -19,7 +19,8 @@
 
   async function draw() {
     const text = document.getElementById("given").textContent;
-    const plots = [...text.matchAll(PLOT)];
+    // A plot without rows, which is of another kind of task, has an empty specification.
+    const plots = [...text.matchAll(PLOT)].filter(([, json]) => json.trim() !== "{}");
     for (const [, json] of plots) {
       const plot = add("div");
       try {

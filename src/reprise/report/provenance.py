@@ -3,6 +3,7 @@
 from typing import Any
 
 from reprise.report.run import ReportRun
+from reprise.results.run import NOT_RECORDED
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "datasets")
 
@@ -16,7 +17,7 @@ def provenance_rows(run: ReportRun) -> list[tuple[str, str]]:
         ("edited after the run", ", ".join(run.result.edited)),
         ("commit", run.commit),
         ("code", f"{provenance['commit']}{dirty}" if provenance.get("commit") else None),
-        ("started", provenance.get("started")),
+        ("started", provenance.get("started", NOT_RECORDED)),
         ("hardware", provenance.get("environment.hardware")),
         ("devices", ", ".join(provenance.get("devices") or [])),
         ("cpu_capability", provenance.get("cpu_capability")),

@@ -6,6 +6,7 @@
   const { runs, groups, lengths, balance, sweeps, chosen: initial } = readJson("content");
   const specs = JSON.parse(byId("charts").textContent, keepApart);
   const MAX_RUNS = 8; // runs in one chart
+  const FEW_LABELS = 12; // of a matrix with a cell for every pair; confusion.py has the same
   const MAX_ROWS = 100; // rows of the table until "Show all": browsers lay out thousands of cells slowly
 
   // ---- selection: one slot per colour with the index of a run, which keeps its colour while it is selected
@@ -58,6 +59,10 @@
       rows: () => forChosen((run) => toRows(run, runs[run].calibration)),
       columns: { run: "run", confidence: "confidence", accuracy: "accuracy", rows: "examples" },
     },
+    ...Object.fromEntries(["predicted", "residuals"].map((name) => [name, {
+      rows: () => forChosen((run) => toRows(run, runs[run].residuals)),
+      columns: { run: "run", actual: "actual", predicted: "predicted", residual: "predicted minus actual" },
+    }])),
     seeds: {
       rows: () => {
         const name = selectedOption("seed-metric");
@@ -103,9 +108,9 @@
     const rows = labels.flatMap((actual, from) =>
       labels.map((predicted, to) => {
         const count = counts.get(`${from} ${to}`) ?? 0;
-        return { actual, predicted, count, fraction: totals[from] ? count / totals[from] : 0 };
+        return { actual, predicted, from, to, count, fraction: totals[from] ? count / totals[from] : 0 };
       }),
-    );
+    ).filter(({ from, to, count }) => labels.length <= FEW_LABELS || count > 0 || from === to);
     return fixedRows(cells.length ? rows : [], { actual: "actual", predicted: "predicted", count: "examples", fraction: "fraction" });
   }
 
@@ -198,10 +203,11 @@
     if (!host) return;
     for (const plot of host.querySelectorAll(".plot")) views.get(plot)?.finalize();
     host.replaceChildren();
-    for (const run of chosen()) {
+    for (const run of chosen().filter((run) => runs[run].confusion.length)) { // none if examples have several labels
       const figure = byId("confusion").content.firstElementChild.cloneNode(true);
       const name = runs[run].name;
       figure.querySelector("strong").textContent = `Confusion: ${name}`;
+      if (runs[run].confusion_note) figure.querySelector("figcaption p").append(` ${runs[run].confusion_note}`);
       figure.querySelector(".visually-hidden").textContent = `: confusion of ${name}`;
       figure.querySelector(".plot").ariaLabel = `Confusion of ${name}: a chart, below as a table`;
       figure.querySelector(".scroll").ariaLabel = `Confusion of ${name}, as a table`;
@@ -294,8 +300,9 @@
     const head = heads[column];
     const numeric = head.classList.contains("number");
     const before = head.ariaSort;
-    // Numbers are sorted in descending order first, because large values are usually of interest.
-    const down = before === "none" ? numeric : before === "ascending";
+    // Numbers are sorted in descending order first, because large values are usually of interest; of an error or a cost
+    // it is the small ones.
+    const down = before === "none" ? numeric && head.dataset.best !== "low" : before === "ascending";
     for (const other of heads) if (other.ariaSort) other.ariaSort = "none";
     head.ariaSort = down ? "descending" : "ascending";
     const keyed = lines.map((line) => [keyOf(line, column), line]);

@@ -11,13 +11,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from reprise.core.config import PARAMS
-from reprise.core.paths import METRICS, PLOTS
+from reprise.core.paths import METRICS, PLOTS, SPEED
 from reprise.results.renamed import RENAMED_FILES, with_current_params
-from reprise.results.run import FileReader, RunResult, flatten, parse_metrics
+from reprise.results.run import FileReader, RunResult, flatten, parse_metrics, read_recorded
 from reprise.results.runs import Kind
 from reprise.results.workspace import model_name
 
-PLOT_TABLES = ("train", "validation", "confusion", "precision_recall", "calibration")
+PLOT_TABLES = ("train", "validation", "confusion", "per_class", "precision_recall", "calibration", "residuals")
+LABEL_COLUMNS = {"confusion": ("actual", "predicted"), "per_class": ("label",), "precision_recall": ("label",)}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ReportRun:
         params: content of params.yaml, nested.
         evaluated: content of metrics/evaluate.json.
         trained: content of metrics/train.json.
-        speed: content of metrics/speed.json.
+        speed: content of metrics/speed.json; empty if it is of another run.
         tables: tables in plots/, by name without `.csv`; missing ones are left out.
     """
 
@@ -70,6 +71,7 @@ class ReportRun:
         }
         for name, file, key in (
             ("calibration error", self.evaluated, "ece"),
+            ("uncalibrated error", self.evaluated, "ece_uncalibrated"),
             ("training seconds", self.speed, "train_seconds"),
             ("examples/s", self.speed, "examples_per_second"),
             ("peak MiB", self.speed, "peak_memory_mib"),
@@ -114,8 +116,8 @@ def read_run_files(read: FileReader) -> dict[str, Any]:
         "params": parse_params(params) if params else {},
         "evaluated": read_metrics(METRICS / "evaluate.json"),
         "trained": read_metrics(METRICS / "train.json"),
-        "speed": read_metrics(METRICS / "speed.json"),
-        "tables": {name: parse_table(content) for name, content in tables.items() if content},
+        "speed": read_recorded(read, SPEED) or {},
+        "tables": {name: parse_table(content, name) for name, content in tables.items() if content},
     }
 
 
@@ -128,12 +130,11 @@ def parse_params(content: bytes) -> dict[str, Any]:
     return params if isinstance(params, dict) else {}
 
 
-def parse_table(content: bytes) -> pd.DataFrame:
+def parse_table(content: bytes, name: str) -> pd.DataFrame:
     """Parse a table of plots/; label names such as "NA" or 1 stay strings."""
-    names = dict.fromkeys(("actual", "predicted", "label"), str)
     return pd.read_csv(
         io.BytesIO(content),
-        dtype=names,
+        dtype=dict.fromkeys(LABEL_COLUMNS.get(name, ()), str),
         keep_default_na=False,
-        na_values={"loss": ["", "nan"], "grad_norm": ["", "nan"]},
+        na_values={"loss": ["", "nan"], "grad_norm": ["", "nan"], "precision": [""], "recall": [""], "f1": [""]},
     )

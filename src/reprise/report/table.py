@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from reprise.report.run import MetricValue, ReportRun
+from reprise.tasks.metrics.registry import METRICS
 
 # If a name differs, the keys with this prefix are redundant: they describe the same source in detail.
 NAMES = {"task.source.": "task.name", "model.source.": "model.name"}
 SECONDS = "training seconds"
+# Beside metrics of the registry.
+LOWER_IS_BETTER = {"training loss", "calibration error", "uncalibrated error", SECONDS, "peak MiB"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, and whether it is sorted as numbers and aligned to the right."""
+    """A column: its heading, whether it holds numbers, and whether low ones are better."""
 
     heading: str
     numeric: bool = False
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,10 @@ def table(runs: Sequence[ReportRun]) -> tuple[list[Column], list[list[Cell]]]:
     params, metrics = varying_keys(runs), metric_names(runs)
     columns = [Column("created")]
     columns += [Column(key, all(is_number(run.recipe.get(key)) for run in runs)) for key in params]
-    columns += [Column("training time" if name == SECONDS else name, numeric=True) for name in metrics]
+    columns += [
+        Column("training time" if name == SECONDS else name, numeric=True, lower_is_better=is_lower_better(name))
+        for name in metrics
+    ]
     columns += [Column("hardware")]
     return columns, [
         [
@@ -68,6 +75,12 @@ def metric_names(runs: Sequence[ReportRun]) -> list[str]:
     return list({name: None for run in runs for name in run.metrics})
 
 
+def is_lower_better(name: str) -> bool:
+    """Return the direction of one of `ReportRun.metrics`."""
+    metric = METRICS.get(name.removeprefix("validation "))
+    return not metric.greater_is_better if metric else name in LOWER_IS_BETTER
+
+
 def created(time: str) -> Cell:
     """Format the time of a commit, in UTC."""
     return Cell(time[:10], f"{time[11:16]} UTC", time) if time else Cell()
@@ -88,13 +101,22 @@ def metric_cell(name: str, metric: MetricValue | None) -> Cell:
         return Cell()
     if name == SECONDS:
         return Cell(format_duration(metric.value), key=metric.value)
-    interval = "" if metric.low is None or metric.high is None else f"{metric.low:.3f} – {metric.high:.3f}"
+    interval = (
+        "" if metric.low is None or metric.high is None else f"{format_short(metric.low)} – {format_short(metric.high)}"
+    )
     return Cell(format_value(metric.value), interval, metric.value)
 
 
 def format_value(value: float) -> str:
-    """Format a metric: four decimals below ten, at most one above."""
+    """Format a metric: four decimals below ten, at most one above, two digits of a very small one."""
+    if 0 < abs(value) < 0.001:
+        return f"{value:.2g}"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}".removesuffix(".0")
+
+
+def format_short(value: float) -> str:
+    """Format a metric or a bound of its interval with three decimals, or as `format_value`."""
+    return f"{value:.3f}" if value == 0 or 0.001 <= abs(value) < 10 else format_value(value)
 
 
 def format_duration(seconds: float) -> str:

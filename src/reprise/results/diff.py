@@ -20,6 +20,7 @@ INPUT_KEYS = ("data.", "pretrained.")
 # Stages whose outputs are data or pretrained weights; "fetch" is the stage of earlier commits for both.
 DATA_STAGES = ("fetch", "fetch-data", "fetch-model", "prepare")
 ABSENT = "absent"
+NOT_RECORDED = "not recorded"  # of the environment, when provenance.json is of another run
 MAX_WIDTH = 60  # characters
 
 
@@ -71,10 +72,11 @@ def diff_runs(before: Sequence[RunResult], after: Sequence[RunResult]) -> list[D
     """
     differences = []
     for kind, extract in EXTRACTORS.items():
+        missing = NOT_RECORDED if kind == "environment" else ABSENT
         old, new = ([extract(result) for result in group] for group in (before, after))
         for key in sorted({key for values in (*old, *new) for key in values}):
             # Values are compared in full, because long ones are abbreviated for display.
-            shown = [{repr(run.get(key)): abbreviate(run.get(key, ABSENT)) for run in group} for group in (old, new)]
+            shown = [{repr(run.get(key)): abbreviate(run.get(key, missing)) for run in group} for group in (old, new)]
             if shown[0].keys() != shown[1].keys():
                 differences.append(Difference(kind, key, *(", ".join(group.values()) for group in shown)))
     return differences

@@ -18,17 +18,21 @@ from ruamel.yaml.error import YAMLError
 from reprise.core.config import LOCAL_DATA
 from reprise.core.dvc_lock import LOCK, Output, locked_outputs, read_stages
 from reprise.core.errors import UserError
-from reprise.core.paths import METRICS, PLOTS, SOURCES
+from reprise.core.files import json_sha256
+from reprise.core.paths import METRICS, PLOTS, PROVENANCE, SOURCES, SPEED
 from reprise.hardware import ENVIRONMENT
 from reprise.results.renamed import with_current_metrics, with_current_params, with_implied_params
 from reprise.tasks.kind import TaskKind
 from reprise.tasks.registry import task_kind
 
 LOSSES = PLOTS / "train.csv"
-PROVENANCE = METRICS / "provenance.json"
 EVALUATION = METRICS / "evaluate.json"
-# Outputs that record how, where and when a run took place. They differ between identical runs, so none is compared.
-VOLATILE = {str(PROVENANCE), str(METRICS / "speed.json"), str(ENVIRONMENT)}
+# They record how, where and when a run took place. They differ between identical runs, so none is compared. In earlier
+# commits all three are outputs in dvc.lock.
+RECORDED = (PROVENANCE, SPEED)
+VOLATILE = {str(ENVIRONMENT), *map(str, RECORDED)}
+# What is printed in place of speed or provenance, see `read_recorded`.
+NOT_RECORDED = "not recorded (restored from the run cache)"
 
 T = TypeVar("T")
 FileReader = Callable[[Path], bytes | None]
@@ -45,8 +49,9 @@ class RunResult:
             SHA-256 of the user's own files and folders.
         losses: mean loss of each optimizer step, fp64, shape [steps].
         metrics: model quality by stage and name; for `train`, validation metrics and the mean loss of all steps.
-        provenance: the last session and its result, by dotted key.
-        edited: the outputs in git, or beside dvc.lock in the workspace, that are not as this dvc.lock records them.
+        provenance: the last session and its result, by dotted key; only the environment if they were not recorded.
+        edited: the outputs in git, or beside dvc.lock in the workspace, that are not as this dvc.lock records them, and
+            of `RECORDED` those that are not as train wrote them.
     """
 
     outputs: dict[str, Output]
@@ -61,7 +66,15 @@ class RunResult:
     def task_kind(self) -> TaskKind:
         """The kind of the recipe's task."""
         labels, positive = self.recipe.get("task.labels") or [], self.recipe.get("task.positive_label")
-        return task_kind([str(label) for label in labels], None if positive is None else str(positive))
+        sections = ("separator", "thresholds")
+        multi_label = {name: self.recipe.get(f"task.multi_label.{name}") for name in sections}
+        subwords = self.recipe.get("task.token_classification.subwords")
+        return task_kind(
+            [str(label) for label in labels],
+            None if positive is None else str(positive),
+            multi_label if multi_label["thresholds"] is not None else None,
+            None if subwords is None else {"subwords": subwords},
+        )
 
 
 def read_result(read: FileReader, where: str) -> RunResult:
@@ -84,7 +97,11 @@ def read_result(read: FileReader, where: str) -> RunResult:
         except (UserError, YAMLError, ValueError, LookupError, TypeError, AttributeError):
             raise UserError("damaged", file=f"{where}: {file}", expected="the results of `dvc repro`") from None
 
-    outputs, recipe, code, edited = parse_file(LOCK, lambda content: parse_lock(content, read))
+    def parse_optional(file: Path, parse: Callable[[bytes], dict[str, Any]]) -> dict[str, Any]:
+        return {} if read(file) is None else parse_file(file, parse)
+
+    stages = parse_file(LOCK, read_stages)
+    outputs, recipe, code, edited = parse_file(LOCK, lambda _: parse_lock(stages, read))
     losses = parse_file(LOSSES, parse_losses)
     return RunResult(
         outputs=outputs,
@@ -96,17 +113,19 @@ def read_result(read: FileReader, where: str) -> RunResult:
             "train": {"loss": float(losses.mean()), **parse_file(METRICS / "train.json", parse_train_metrics)},
             "evaluate": parse_file(EVALUATION, parse_evaluation_metrics),
         },
-        provenance={} if read(PROVENANCE) is None else parse_file(PROVENANCE, parse_provenance),
+        provenance=parse_optional(ENVIRONMENT, lambda content: parse_environment(content, stages))
+        | parse_optional(PROVENANCE, lambda _: parse_provenance(read_recorded(read, PROVENANCE))),
         edited=edited,
     )
 
 
-def parse_lock(content: bytes, read: FileReader) -> tuple[dict[str, Output], dict[str, Any], dict[str, str], list[str]]:
-    """Parse dvc.lock into outputs, recipe, code, and the outputs that were edited.
+def parse_lock(
+    stages: Mapping[str, Any], read: FileReader
+) -> tuple[dict[str, Output], dict[str, Any], dict[str, str], list[str]]:
+    """Parse the stages of dvc.lock into outputs, recipe, code, and the outputs that were edited.
 
     Committed outputs are hashed again, so that an edited file differs from its entry in dvc.lock.
     """
-    stages = read_stages(content)
     recipe: dict[str, Any] = {}
     code: dict[str, str] = {}
     locked = locked_outputs(stages)
@@ -127,7 +146,7 @@ def parse_lock(content: bytes, read: FileReader) -> tuple[dict[str, Output], dic
                 continue  # most of its files may have no effect
             if not any(PurePosixPath(dep["path"]).is_relative_to(path) for path in locked):
                 code[dep["path"]] = dep["md5"]
-    return outputs, with_implied_params(recipe), code, list(edited)
+    return outputs, with_implied_params(recipe), code, [*edited, *edited_records(locked, read)]
 
 
 def edited_outputs(locked: Mapping[str, Output], read: FileReader) -> dict[str, str]:
@@ -151,7 +170,8 @@ def md5_of(content: bytes | None) -> str | None:
 
 def describe_edited(path: str) -> str:
     """Describe an output of `RunResult.edited`."""
-    return f"{path} is not as {LOCK} records it: it was edited after the run, or is of another run"
+    written = "its run wrote it" if Path(path) in RECORDED else f"{LOCK} records it"
+    return f"{path} is not as {written}: it was edited after the run, or is of another run"
 
 
 def stages_in_order(stages: Mapping[str, Any]) -> list[Any]:
@@ -185,9 +205,72 @@ def parse_metrics(file: Path, content: bytes) -> dict[str, Any]:
     return with_current_metrics(file, json.loads(content))
 
 
-def parse_provenance(content: bytes) -> dict[str, Any]:
-    """Parse the last session and its result, by dotted key."""
-    provenance = json.loads(content)
+def read_recorded(read: FileReader, file: Path) -> dict[str, Any] | None:
+    """Read `SPEED` or `PROVENANCE`, if it is of the run in dvc.lock.
+
+    DVC does not know these files: after a restore from the run cache, they are still those of another run. So each
+    holds the MD5 of the model, and of the environment and the code that made it, and its own SHA-256.
+
+    Args:
+        read: returns the content of a file of a commit or folder.
+        file: what to read.
+
+    Returns:
+        The content; None if there is no such file, or it is of another run or was edited.
+
+    Raises:
+        UserError: the file or dvc.lock is damaged.
+    """
+    content, lock = read(file), read(LOCK)
+    if content is None or lock is None:
+        return None
+    stages = read_stages(lock)
+    try:
+        recorded = parse_metrics(file, content)
+        run = recorded.get("run", {}).items()
+    except (ValueError, AttributeError):
+        raise UserError("damaged", file=file, expected="the result of `dvc repro --force train`") from None
+    if str(file) in locked_outputs(stages):  # of an earlier commit: `edited_outputs` compares it
+        return recorded
+    return recorded if run and run <= train_digests(stages).items() and is_intact(content) else None
+
+
+def is_intact(content: bytes) -> bool:
+    """Return whether a file that `read_recorded` reads is as train wrote it."""
+    try:
+        fields = json.loads(content)
+        return bool(fields.pop("sha256") == json_sha256(fields))
+    except (ValueError, LookupError, AttributeError, TypeError):
+        return False
+
+
+def edited_records(locked: Mapping[str, Output], read: FileReader) -> list[str]:
+    """List the files that `read_recorded` reads and that are not as train wrote them.
+
+    Args:
+        locked: outputs in dvc.lock; of an earlier commit, they include these files.
+        read: returns the content of a file of the same commit or folder.
+    """
+    contents = {str(file): read(file) for file in RECORDED}
+    return [path for path, content in contents.items() if content and path not in locked and not is_intact(content)]
+
+
+def train_digests(stages: Mapping[str, Any]) -> dict[str, str]:
+    """Return the MD5 of what train read and wrote, by path, from the stages of dvc.lock."""
+    train = stages.get("train", {})
+    return {entry["path"]: entry["md5"] for entry in (*train.get("deps", []), *train.get("outs", []))}
+
+
+def parse_environment(content: bytes, stages: Mapping[str, Any]) -> dict[str, Any]:
+    """Parse environment.json, by dotted key as in the provenance; {} if train had another one."""
+    of_train = md5_of(content) == train_digests(stages).get(str(ENVIRONMENT))
+    return flatten({"environment": json.loads(content)}) if of_train else {}
+
+
+def parse_provenance(provenance: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Parse the last session and its result, by dotted key; {} if they were not recorded."""
+    if provenance is None:
+        return {}
     last = flatten(provenance["sessions"][-1]) | flatten(provenance["results"][-1])
     return with_current_metrics(PROVENANCE, last)
 
@@ -217,6 +300,8 @@ class GitCatFile:
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a blob by its git name, None if it does not exist or is not a blob."""
+        if "\n" in name:  # two requests, whose second answer the next caller would get
+            return None
         stdin, stdout = self._git.stdin, self._git.stdout
         assert stdin is not None
         assert stdout is not None

@@ -190,9 +190,9 @@ def paired_bootstrap_ci(
 
     Args:
         score: computes a metric from predictions and references.
-        before: predictions of the first model, shape [examples].
-        after: predictions of the second model, shape [examples].
-        references: true labels or values, shape [examples].
+        before: predictions of the first model, shape [examples] or [examples, labels].
+        after: predictions of the second model, of the same shape.
+        references: true labels or values, of the same shape.
 
     Returns:
         The interval, None for fewer than two examples, for a score that is not finite, and for resamples that are all
@@ -201,14 +201,14 @@ def paired_bootstrap_ci(
     if len(references) < 2:
         return None
 
-    def gain(first: npt.NDArray[np.generic], second: npt.NDArray[np.generic], truth: npt.NDArray[np.generic]) -> float:
-        return score(second, truth) - score(first, truth)
+    def gain(rows: npt.NDArray[np.int64]) -> float:
+        return score(after[rows], references[rows]) - score(before[rows], references[rows])
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # resamples without a defined score give a non-finite result
         result = stats.bootstrap(
-            (before, after, references), gain, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
-            method="percentile", paired=True, vectorized=False, rng=np.random.default_rng(SEED),
+            (np.arange(len(references)),), gain, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
+            method="percentile", vectorized=False, rng=np.random.default_rng(SEED),
         )  # fmt: skip
     low, high = float(result.confidence_interval.low), float(result.confidence_interval.high)
     return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None

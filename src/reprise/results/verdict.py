@@ -8,11 +8,12 @@ import numpy as np
 from reprise.core.paths import FINAL_MODEL
 from reprise.results.reference import Reference
 from reprise.results.run import RunResult
+from reprise.tasks.metrics.registry import METRICS
 
 # Largest difference of a step's loss that rounding alone explains, as a fraction of the mean loss of all steps, by the
 # recipe's precision.
-LOSS_TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
-# Largest difference of a metric that rounding alone explains.
+LOSS_TOLERANCE = {"fp32-portable": 1e-3, "fp32": 1e-3, "bf16": 0.1}
+# Largest difference of a metric that rounding alone explains; as a fraction of one that is in the unit of the labels.
 METRIC_TOLERANCE = 0.01
 
 
@@ -80,8 +81,14 @@ def is_equivalent(stage: str, committed: RunResult, reproduced: RunResult) -> bo
         return False
     expected, actual = committed.metrics[stage], reproduced.metrics[stage]
     return expected.keys() == actual.keys() and all(
-        abs(actual[name] - expected[name]) <= METRIC_TOLERANCE for name in expected
+        abs(actual[name] - expected[name]) <= metric_tolerance(name, expected[name]) for name in expected
     )
+
+
+def metric_tolerance(name: str, value: float) -> float:
+    """Return the largest difference from a metric of this value that rounding alone explains."""
+    has_unit = name in METRICS and METRICS[name].has_unit
+    return METRIC_TOLERANCE * (abs(value) if has_unit else 1)
 
 
 def is_within_noise(stage: str, reproduced: RunResult, reference: Reference) -> bool:
@@ -109,3 +116,11 @@ def first_divergence(committed: RunResult, reproduced: RunResult) -> Divergence 
     if not len(differing):
         return None
     return Divergence(first + 1, float(np.abs(actual - expected).max() / np.abs(expected).mean()))
+
+
+def describe_verdict(verdict: Verdict, committed: RunResult, reproduced: RunResult) -> str:
+    """Return the verdict of a commit in words; equal bits from another processor are named as that."""
+    names = [", ".join(map(str, run.provenance.get("devices") or [])) for run in (committed, reproduced)]
+    if verdict > Verdict.IDENTICAL or "" in names or names[0] == names[1]:
+        return str(verdict)
+    return f"{verdict} across processors: {names[0]}, and {names[1]}"

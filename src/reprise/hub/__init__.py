@@ -1,0 +1,1 @@
+"""Download files of a Hugging Face Hub repository at one commit: recipes' sources, and exported models."""
