@@ -17,20 +17,28 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, List, Value
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, get_scheduler
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    get_scheduler,
+)
 
 from flops import synchronize, training_flops
 from reprise.core.config import Recipe, to_dict
 from reprise.core.paths import PRETRAINED
 from reprise.core.validation import check_recipe, read_recipe
-from reprise.data.format import split_file
+from reprise.data.format import input_shards
 from reprise.hardware import current_hardware, read_facts
 
-TEXT = ("id", "text", "text_pair", "length")  # prepared columns that are no model inputs
+# Prepared columns that are no model inputs.
+TEXT = ("id", "text", "text_pair", "length", "example", "word_tokens", "weight")
 
 
 class SliceTimer:
@@ -144,19 +152,27 @@ def peak_memory(device: torch.device) -> float:
 
 
 def read(split: str) -> Dataset:
-    """Open a split of the prepared data."""
-    return Dataset.from_file(str(split_file(split)))
+    """Open the rows that a model reads of a split of the prepared data."""
+    (file,) = input_shards(split)
+    return Dataset.from_file(str(file))
 
 
-def padding() -> Any:
+def padding(recipe: Recipe) -> Any:
     """Return a collator that pads each batch to its longest text."""
-    return DataCollatorWithPadding(AutoTokenizer.from_pretrained(PRETRAINED / "tokenizer"))
+    tokenizer = AutoTokenizer.from_pretrained(PRETRAINED / "tokenizer")
+    if recipe.task.token_classification:
+        return DataCollatorForTokenClassification(tokenizer)
+    return DataCollatorWithPadding(tokenizer)
 
 
 def start(recipe: Recipe) -> Any:
-    """Load the pretrained model with a new classification head, through transformers."""
+    """Load the pretrained model with a new head, through transformers."""
     torch.manual_seed(recipe.seed)
-    return AutoModelForSequenceClassification.from_pretrained(PRETRAINED / "model", num_labels=len(recipe.task.labels))
+    head = recipe.task.kind.head_config()
+    options = {name: head[name] for name in ("num_labels", "problem_type") if name in head}
+    if recipe.task.token_classification:
+        return AutoModelForTokenClassification.from_pretrained(PRETRAINED / "model", **options)
+    return AutoModelForSequenceClassification.from_pretrained(PRETRAINED / "model", **options)
 
 
 def course(recipe: Recipe, timer: SliceTimer, *, model: Any = None, collate: Any = None) -> dict[str, Any]:
@@ -173,7 +189,7 @@ def course(recipe: Recipe, timer: SliceTimer, *, model: Any = None, collate: Any
     """
     settings, device = recipe.train, timer.device
     precision = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
-    collate = collate or padding()
+    collate = collate or padding(recipe)
     train, validation = (
         rows.remove_columns([name for name in TEXT if name in rows.column_names]).with_format("torch")
         for rows in (read("train"), read("validation"))
@@ -241,7 +257,11 @@ def trainer(recipe: Recipe, timer: SliceTimer, **options: Any) -> dict[str, Any]
         **options,
     )
     rows, model = read("train"), start(recipe)
-    training = Trainer(model, arguments, data_collator=padding(), train_dataset=rows, callbacks=[SliceEnd()])
+    if recipe.task.multi_label:  # whose loss takes numbers
+        rows = rows.cast_column("label", List(Value("float32")))
+    if recipe.task.token_classification:  # whose collator pads this column
+        rows = rows.rename_column("label", "labels")
+    training = Trainer(model, arguments, data_collator=padding(recipe), train_dataset=rows, callbacks=[SliceEnd()])
     timer.begin(model, math.ceil(len(rows) / recipe.train.batch_size))
     training.train()
     return {}
@@ -290,6 +310,7 @@ BASELINES = {
     "course": Baseline(course, "fp32"),
     "course-bf16": Baseline(course, "bf16"),
     "trainer": Baseline(trainer, "fp32"),
+    "trainer-bf16": Baseline(trainer, "bf16"),
     "trainer-grouped": Baseline(trainer_grouped, "bf16"),
     "reprise-fp32": Baseline(reprise, "fp32"),
     "reprise": Baseline(reprise, "bf16"),

@@ -198,4 +198,4 @@ def show(console: Console, title: str, summaries: dict[str, Metrics], rates: dic
 def mean_length(source: Path) -> float:
     """Return the mean number of tokens of a training text."""
     train = read_json(source / stats_path())["splits"]["train"]
-    return float(train["tokens"] / train["num_examples"])
+    return float(train["tokens"] / train.get("windows", train["num_examples"]))

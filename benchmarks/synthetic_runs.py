@@ -11,14 +11,18 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
+from reprise.core.files import json_sha256
 from reprise.tasks.curves import (
     calibration_table,
     confusion_pairs,
+    empty_plots,
     expected_calibration_error,
+    per_class_table,
     precision_recall_table,
 )
 
 ROOT = Path(__file__).parents[1]
+RUN = {"models/final": "1" * 32}  # as `lock` has it
 DEVICES = ("cpu: AMD EPYC", "NVIDIA H100 80GB HBM3")
 
 
@@ -70,12 +74,12 @@ def files(
                 "best_epoch": 1, "steps": steps, "train_loss": 0.3,
                 "validation": {name: score - 0.02 + draw.normal(0, 0.004) for name in metrics},
             },
-            "metrics/speed.json": {
+            "metrics/speed.json": signed({
                 "train_seconds": round(steps * 0.26 * draw.uniform(0.9, 1.1), 2), "median_step_seconds": 0.26,
                 "examples_per_second": round(123 * draw.uniform(0.9, 1.1), 1), "tokens_per_second": 3300.0,
                 "padding_fraction": 0.025, "peak_memory_mib": 2299, "processes": 1, "threads": 2,
-            },
-            "metrics/provenance.json": provenance(hardware, f"{draw.integers(2**63):064x}"),
+            }),
+            "metrics/provenance.json": signed(provenance(hardware, f"{draw.integers(2**63):064x}")),
             "metrics/evaluate.json": {
                 "split": recipe["evaluate"]["split"], "num_examples": rows,
                 **dict.fromkeys(metrics, score),
@@ -88,10 +92,12 @@ def files(
             "plots/train.csv": in_csv(curve(train, steps, draw)),
             "plots/validation.csv": in_csv(epochs(recipe, score, draw)),
             "plots/confusion.csv": in_csv(confusion_pairs(predictions, references, labels)),
+            "plots/per_class.csv": in_csv(per_class_table(predictions, references, labels)),
             "plots/precision_recall.csv": in_csv(
                 precision_recall_table(probabilities, references, labels, positive=positive)
             ),
             "plots/calibration.csv": in_csv(calibrated),
+            "plots/residuals.csv": in_csv(empty_plots()["residuals.csv"]),
         }.items()
     }  # fmt: skip
     return contents | {Path("dvc.lock"): in_yaml(lock(recipe, code, contents))}
@@ -164,6 +170,12 @@ def under(nested: Any, keys: Sequence[str]) -> Any:
     for key in keys:
         nested = nested[key]
     return nested
+
+
+def signed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the keys by which `read_recorded` knows the run and finds an edit."""
+    content = {"run": RUN} | dict(content)
+    return content | {"sha256": json_sha256(content)}
 
 
 def provenance(hardware: str, weights: str) -> dict[str, Any]:
