@@ -10,13 +10,16 @@ do not matter. A template is a line of a page, or a part of one, with a field in
 import argparse
 import json
 import re
+import statistics
 import string
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from reprise.core.paths import PROVENANCE, SPEED
 from reprise.results.reference import read_reference
+from reprise.results.run import read_recorded
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = "reference/rotten-tomatoes-minilm-cpu.json"
@@ -37,6 +40,16 @@ SPREADS = {
     "test accuracy": "evaluate accuracy",
     "test f1": "evaluate f1",
 }
+
+# Of the other kinds of tasks: their names in benchmarks/results.json, and a metric.
+KINDS = {
+    "which of six subjects a review has": ("subjects", "f1_micro", "micro F1"),
+    "where a review names its film": ("titles", "entity_f1", "entity F1"),
+    "do most critics like a film, first 128 tokens": ("films, truncated", "accuracy", "accuracy"),
+    "the same, all windows": ("films, in windows", "accuracy", "accuracy"),
+}
+TIMED_KINDS = {"subjects": "several labels", "titles": "labels of words"}
+TIMED_BASELINES = {"trainer": "fp32", "trainer-bf16": "bf16", "trainer-grouped": "bf16 grouped"}
 
 SUMMARY = """
 minilm on rotten-tomatoes: {test[num_examples]} examples of the test split
@@ -74,6 +87,30 @@ loop and {validation[reprise]:.4f} ± {validation_sd[reprise]:.4f} with Reprise
 ENVIRONMENT = "environment: {environment[hardware]}, {packages} packages as locked"
 
 
+PREDICTED_CARDS = ("H100 SXM", "A100 SXM", "L4")
+PREDICTED = {
+    "`Trainer`, bf16": "trainer",
+    "Reprise": "reprise",
+    "Reprise, each layer's mask on its own, as on a CPU": "reprise, mask by mask",
+    "Reprise, one kernel per dropout (estimate)": "reprise, fused masks",
+}
+LAUNCHES = """
+kernels alone would take {step[reprise][alone H100 SXM]:.1f} ms
+- **Clipping and AdamW** take {step[reprise][update]} launches together
+a CPU, steps took {checked[0]:.1f} to {checked[1]:.1f} times what the same sum predicts
+takes {step[reprise][slower H100 SXM]:.1f} times as long as with `Trainer` on an H100
+on an H100, {step[reprise][slower L4]:.1f} times on an L4
+would take {step[reprise][fast H100 SXM]:.1f} or {step[reprise][slow H100 SXM]:.1f} ms on
+"""
+
+
+def predicted_row(name: str, key: str) -> str:
+    """Return the template of a step's row in the table of docs/guides/gpus.md."""
+    cards = (f"{{step[{key}][{card}]:.1f}} ms, {{step[{key}][rate {card}]}}/s" for card in PREDICTED_CARDS)
+    counts = f"{{step[{key}][launches]}} | {{step[{key}][dropout]}} | {{step[{key}][gigabytes]:.1f}}"
+    return f"| {name} | {counts} | {' | '.join(cards)} |\n"
+
+
 def benchmark_row(name: str, key: str) -> str:
     """Return the template of a baseline's row in the table of docs/benchmarks/performance.md."""
     bold = "**" if key == "reprise" else ""
@@ -98,12 +135,28 @@ def spread_row(name: str, key: str) -> str:
     return f"| {name} | {{seed42[{key}]:.4f}} | {{mean[{key}]:.4f}} | {{sd[{key}]:.4f}} | {ends} |\n"
 
 
+def kind_row(name: str, key: str, metric: str, shown: str) -> str:
+    """Return the template of a row in the table of the other kinds of tasks."""
+    spread = f"{{kind_mean[{key} {metric}]:.3f}} ± {{kind_sd[{key} {metric}]:.3f}}"
+    return f"| {name} | {shown} | {spread} | {{kind_linear[{key}]}} | {{kind_base[{key} {metric}]:.3f}} |\n"
+
+
+def timed_row(key: str, name: str) -> str:
+    """Return the template of a row in the table of their speed."""
+    others = " | ".join(f"{{kind_rate[{key} {baseline}]}}" for baseline in TIMED_BASELINES)
+    ratio = f"{{kind_ratio[{key}]:.1f}} ×"
+    return f"| {name} | {others} | **{{kind_rate[{key} reprise]}}** | **{ratio}** |\n"
+
+
 SEED_ROWS = {f"{seed}": f"seed{seed}" for seed in range(42, 47)} | {"mean": "mean", "standard deviation": "sd"}
 TEMPLATES = {
     "README.md": SUMMARY + TRAINING + COMPARED + README,
     "docs/benchmarks/performance.md": TRAINING
     + PERFORMANCE
-    + "".join(benchmark_row(*row) for row in BASELINES.items()),
+    + "".join(benchmark_row(*row) for row in BASELINES.items())
+    + "".join(kind_row(name, *row) for name, row in KINDS.items())
+    + "".join(timed_row(*row) for row in TIMED_KINDS.items()),
+    "docs/guides/gpus.md": LAUNCHES + "".join(predicted_row(*row) for row in PREDICTED.items()),
     "docs/guides/seeds.md": COMPARED,
     "docs/guides/experiments.md": ENVIRONMENT,
     "docs/guides/sharing.md": ENVIRONMENT,
@@ -147,7 +200,7 @@ def pattern(template: str) -> str:
 
 def collect() -> dict[str, Any]:
     """Return the values of the fields by name."""
-    test, speed, provenance = (staged(f"metrics/{name}.json") for name in ("evaluate", "speed", "provenance"))
+    test, speed, provenance = staged("metrics/evaluate.json"), recorded(SPEED), recorded(PROVENANCE)
     results, reference = staged("benchmarks/results.json"), read_reference(ROOT / REFERENCE)
     environment = staged("environment.json")
     (weights,) = provenance["results"][-1]["weights"].values()
@@ -155,12 +208,16 @@ def collect() -> dict[str, Any]:
     measured = {f"{data} {key}": value for data, values in baselines.items() for key, value in values.items()}
     peaks = {key: max(values[key]["peak_memory_mib"] for values in baselines.values()) for key in BASELINES.values()}
     keys = {key: key.split() for key in SPREADS.values()}
+    steps = results["launches"]["steps"]["BERT-base, 32 x 53 tokens"]
+    checked = [step["measured_to_predicted"] for step in results["launches"]["cpu"]["steps"].values()]
     spreads = {key: reference.metrics[stage][name] for key, (stage, name) in keys.items()}
     seeds = {
         f"seed{seed}": {key: metrics[stage][name] for key, (stage, name) in keys.items()}
         for seed, metrics in reference.seeds.items()
     }
-    return seeds | {
+    return {
+        **seeds,
+        **kind_values(results["kinds"]["kinds"]),
         "test": test,
         "low": {name: ends["low"] for name, ends in test["ci95"].items()},
         "high": {name: ends["high"] for name, ends in test["ci95"].items()},
@@ -180,6 +237,8 @@ def collect() -> dict[str, Any]:
         "ratio": {key: f"{value['ratio_to_course']:.1f}" for key, value in measured.items()},
         "percent": {key: f"{100 * value['matrix_rate_fraction']:.0f}" for key, value in measured.items()},
         "memory": {key: f"{peak / 1024:.1f}" for key, peak in peaks.items()},
+        "step": {name: predicted_step(step, steps["trainer"]) for name, step in steps.items()},
+        "checked": (min(checked), max(checked)),
         "overhead": results["overhead"]["metrics"],
         "predict": results["overhead"]["predict"],
         "faster": results["overhead"]["metrics"]["predict_to_pipeline"],
@@ -188,10 +247,58 @@ def collect() -> dict[str, Any]:
     }
 
 
+def predicted_step(step: dict[str, Any], trainer: dict[str, Any]) -> dict[str, Any]:
+    """Return the counts of a step, and its predicted times by card."""
+    values = {name: step[name] for name in ("launches", "gigabytes")} | {"dropout": step["launches_by_part"]["dropout"]}
+    values["update"] = sum(step["launches_by_phase"][phase] for phase in ("clipping", "optimizer"))
+    for card, predicted in step["cards"].items():
+        fast, milliseconds, slow = predicted["milliseconds"]
+        values |= {
+            card: milliseconds,
+            f"fast {card}": fast,
+            f"slow {card}": slow,
+            f"rate {card}": predicted["examples_per_second"][1],
+            f"alone {card}": predicted["milliseconds_without_gaps"],
+            f"slower {card}": milliseconds / trainer["cards"][card]["milliseconds"][1],
+        }
+    return values
+
+
+def kind_values(kinds: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of the fields of the other kinds of tasks."""
+    metrics = {f"{key} {metric}": (kinds[key], metric) for key, metric, _ in KINDS.values()}
+    seeds = {name: [seed[metric] for seed in found["seeds"]] for name, (found, metric) in metrics.items()}
+    linear = {key: kinds[key]["linear"].get(metric) for key, metric, _ in KINDS.values()}
+    return {
+        "kind_mean": {name: statistics.mean(values) for name, values in seeds.items()},
+        "kind_sd": {name: statistics.stdev(values) for name, values in seeds.items()},
+        "kind_base": {name: found["seeds"][0]["baseline"][metric] for name, (found, metric) in metrics.items()},
+        "kind_linear": {key: "none" if value is None else f"{value:.3f}" for key, value in linear.items()},
+        "kind_rate": {
+            f"{key} {name}": f"{rate:.1f}"
+            for key in TIMED_KINDS
+            for name, rate in kinds[key]["examples_per_second"].items()
+        },
+        "kind_ratio": {key: kinds[key]["ratio_to_trainer-bf16"] for key in TIMED_KINDS},
+    }
+
+
 def staged(name: str) -> Any:
     """Return a JSON file as git has it staged."""
-    command = ["git", "show", f":{name}"]
-    return json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    return json.loads(read_staged(Path(name)))
+
+
+def recorded(file: Path) -> dict[str, Any]:
+    """Return speed.json or provenance.json as git has it staged."""
+    content = read_recorded(read_staged, file)
+    if content is None:
+        sys.exit(f"measured: {file} is not of the run in dvc.lock: `dvc repro --force train` records it")
+    return content
+
+
+def read_staged(file: Path) -> bytes:
+    """Return the content of a file as git has it staged."""
+    return subprocess.run(["git", "show", f":{file}"], cwd=ROOT, capture_output=True, check=True).stdout
 
 
 if __name__ == "__main__":

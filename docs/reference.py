@@ -1,5 +1,6 @@
 """The reference pages of the documentation, generated from the source at every build of the site."""
 
+import csv
 import json
 import re
 import subprocess
@@ -12,12 +13,20 @@ from pydantic import TypeAdapter
 from typer.core import TyperGroup
 
 from reprise.cli import COMMAND_GROUPS, app
+from reprise.commands.attestations import read_attestation
 from reprise.commands.compose import compose_recipe
+from reprise.commands.markdown import markdown_table
 from reprise.core.config import Recipe
+from reprise.core.errors import UserError
 from reprise.tasks.metrics.registry import METRICS as REGISTRY
 
 Rows = Iterable[Sequence[str]]
 
+# Of the files that DVC does not know.
+OF_ITS_RUN = {
+    "run": "the MD5 of model, environment and code in `dvc.lock`: the file is shown for no other run",
+    "sha256": "the SHA-256 of the other keys, so that an edit is found",
+}
 # The meaning of each key of the metrics files: a build fails if a file has another key.
 METRICS = {
     "evaluate.json": {
@@ -29,8 +38,9 @@ METRICS = {
         "ci95": "per metric the bounds of its 95 % confidence interval over the choice of examples",
         "ci95_method": "per metric how the interval was computed",
         "baseline": "the metrics of always predicting the majority class of the training split",
-        "constant_prediction": "true if every example got the same prediction",
+        "constant_prediction": "true if every example got the same prediction, or numbers that hardly vary",
         "ece": "expected calibration error",
+        "ece_uncalibrated": "what `ece` would be without `train.calibration`; only with it",
     },
     "train.json": {
         "best_epoch": "the epoch whose weights were kept, counted from 1",
@@ -45,6 +55,7 @@ METRICS = {
         "warnings": "what may be a mistake",
     },
     "speed.json": {
+        **OF_ITS_RUN,
         "train_seconds": "seconds of training, with validation",
         "median_step_seconds": "seconds of a step",
         "examples_per_second": "examples per second of training",
@@ -55,6 +66,7 @@ METRICS = {
         "threads": "threads of each process",
     },
     "provenance.json": {
+        **OF_ITS_RUN,
         "sessions": "per session of a run that was interrupted: start, commit, image, versions, devices, threads",
         "results": "digests of data, pretrained weights, sample order and final weights",
     },
@@ -64,6 +76,7 @@ VARIABLES = {
     "REPRISE_HARDWARE": ("the folder in docker/ whose locks are checked (default: `cpu`); an image sets it", "src"),
     "HF_TOKEN": ("a token of the Hugging Face Hub, for `fetch`", "deploy"),
     "PJRT_DEVICE": ("`CPU` runs the TPU code path on XLA's CPU device", "src"),
+    "OMP_WAIT_POLICY": ("`PASSIVE` lets threads that wait for work sleep at once, `ACTIVE` lets them spin", "src"),
     "OMP_NUM_THREADS": ("threads of a training process on a CPU", "src"),
     "ENGINE": ("`docker` or `podman` (default: the first one that is installed)", "docker"),
     "GPUS": ("the GPUs of an image: `0,1` or `all` (default: the first one)", "docker"),
@@ -81,6 +94,7 @@ def reference_pages(root: Path) -> dict[str, str]:
         "metrics": metrics_page(root),
         "environment": environment_page(root),
         "make": make_page(root),
+        "processors": processors_page(root / "reference"),
     }
 
 
@@ -106,8 +120,12 @@ def params_page(root: Path) -> str:
     for name in sorted(definitions.keys() - top):
         section = definitions[name]
         page += [f"### {name}", section["description"]]
-        rows = [(f"`{key}`", kind(value)) for key, value in section["properties"].items()]
-        page += [table(("key", "type"), rows)]
+        prefix = {"Checks": "data.checks."}.get(name, "")  # the others have several places in a recipe
+        rows = [
+            (f"`{key}`", kind(value), meanings.get(prefix + key, "") if prefix else "")
+            for key, value in section["properties"].items()
+        ]
+        page += [table(("key", "type", "meaning"), rows)]
     return "\n\n".join(page) + "\n"
 
 
@@ -232,6 +250,38 @@ def make_page(root: Path) -> str:
     found = re.findall(r"^  make (\S+) +(.*)$", listed, flags=re.MULTILINE)
     rows: Rows = [(f"`make {name}`", meaning) for name, meaning in found]
     return f"# Make targets\n\n`make help` prints this list.\n\n{table(('target', 'what it does'), rows)}\n"
+
+
+def processors_page(references: Path) -> str:
+    """List the processors on which the weights of a recipe were rebuilt: by the authors, and in signed verdicts.
+
+    Raises:
+        UserError: a file is no signed verdict, its signature does not hold, or it is about other weights.
+    """
+    listed = references / "processors.csv"
+    with listed.open(encoding="utf-8", newline="") as lines:
+        authors = list(csv.DictReader(lines))
+    recipes = {row["weights_sha256"]: row["recipe"] for row in authors}
+    rows = [
+        (row["recipe"], row["weights_sha256"][:16], row["processor"], "identical", f"the authors, {row['how']}")
+        for row in authors
+    ]
+    for file in sorted((references / "attestations").glob("*.json")):
+        found = read_attestation(file)
+        weights = [digest for digest in found.subjects.values() if digest in recipes]
+        if not weights:
+            raise UserError("about other weights", file=file, expected=f"weights that {listed.name} names")
+        if not found.holds:
+            raise UserError("its signature does not hold", file=file, expected="the file as it was signed")
+        evidence = f"key {found.fingerprint[:16]}, {found.when[:10]}"
+        rows += [(recipes[digest], digest[:16], found.devices, found.verdict, evidence) for digest in weights]
+    table_lines = markdown_table(("recipe", "weights, SHA-256", "processor", "verdict", "by"), rows)
+    intro = (
+        "Where the weights of a recipe were rebuilt. The authors' lines are in [processors.csv]"
+        "(../../reference/processors.csv); the others are signed verdicts in `reference/attestations/`, "
+        "whose signatures this build checked. [Add yours](../concepts/portable.md#the-table-of-processors)."
+    )
+    return "\n\n".join(["# Processors", intro, "\n".join(table_lines)]) + "\n"
 
 
 def table(head: Sequence[str], rows: Rows) -> str:
