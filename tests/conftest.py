@@ -1,6 +1,7 @@
 """Fixtures: a tiny model, tiny data, and a git repository in which the real pipeline runs on them in seconds."""
 
 import base64
+import gc
 import hashlib
 import os
 
@@ -9,33 +10,38 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from filelock import FileLock
 from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedModel
 from transformers.utils import logging
+from typer.testing import CliRunner
 
+from reprise.cli import app
 from reprise.core.validation import check_recipe
 from reprise.data.tokenization import load_tokenizer
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
 from reprise.prepare.stage import prepare
 from reprise.tasks.registry import task_kind
-from tiny import BAD, FILLER, GOOD, ROOT, Run, tiny_recipe, write_params, write_reviews
+from tiny import BAD, FILLER, GOOD, ROOT, WORSE, Run, tiny_recipe, write_params, write_reviews
 
 logging.disable_progress_bar()
 
 
 # Markers of tests that the default suite leaves out.
 MARKERS = {
-    "full", "e2e", "images", "chaos", "batch_invariance", "report", "xla", "multihost", "slurm", "s3"
+    "full", "e2e", "images", "arm64", "chaos", "batch_invariance", "report", "xla", "multihost", "slurm", "s3",
+    "portable",
 }  # fmt: skip
 # A unit test neither types a command nor trains.
 SLOW_FOLDERS = {"benchmarks", "e2e"}
-SLOW_FIXTURES = {"run", "train", "prepared_dir", "repo", "machine", "make"}
+SLOW_FIXTURES = {"run", "reprise", "train", "prepared_dir", "repo", "machine", "make"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,6 +53,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             or MARKERS & {m.name for m in item.iter_markers()}
         ):
             item.add_marker("unit")
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what is imported from garbage collection, which the libraries call for after each training."""
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -131,6 +143,30 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="session")
+def reprise() -> Run:
+    """Like `run`, but for `reprise …` in this process, which has imported what takes a new one seconds.
+
+    `reprise(folder, "summary")` runs the code of this tree. The start of a command, its signals and what its own
+    processes print need `run`.
+    """
+
+    def reprise(
+        folder: Path, *command: str, code: int | None = 0, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            # Commands set these in their process.
+            for name, value in {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", **(env or {})}.items():
+                patch.setenv(name, value)
+            AcceleratorState._reset_state(reset_partial_state=True)  # a process trains or evaluates once
+            done = CliRunner().invoke(app, command, prog_name="reprise", obj=Path())
+        assert code is None or done.exit_code == code, f"{command}: {done.exit_code}\n{done.output}"
+        return subprocess.CompletedProcess(command, done.exit_code, done.stdout, done.stderr)
+
+    return reprise
+
+
+@pytest.fixture(scope="session")
 def repo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run) -> Path:
     """A git repository with the files of this tree, the tiny model and data, and no results. Read-only."""
     folder = tmp_path_factory.mktemp("repo")
@@ -150,6 +186,19 @@ def repo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run) -
     run(folder, "git", "config", "user.email", "test@example.org")
     run(folder, "git", "add", ".")
     run(folder, "git", "commit", "-qm", "Tiny recipe")
+    run(folder, "git", "gc", "--quiet")  # one file instead of hundreds, in each copy
+    return folder
+
+
+def made_once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Return a folder that the first worker to need it makes: `fill` makes it under another name, given to it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not folder.is_dir():
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            fill(partial)
+            partial.rename(folder)
     return folder
 
 
@@ -161,19 +210,39 @@ def trained_repo(repo: Path, request: pytest.FixtureRequest, run: Run) -> Path:
     """
     tree = run(repo, "git", "rev-parse", "HEAD^{tree}").stdout
     kept = Path(request.config.cache.mkdir("trained_repo"))
-    folder = kept / hashlib.sha256(f"{tree}{sys.version}".encode()).hexdigest()[:16] / "repo"
-    with FileLock(kept / "lock"):
-        if not folder.is_dir():
-            for older in kept.glob("*/"):
-                if time.time() - older.stat().st_mtime > 3600:  # a younger one may be in use
-                    shutil.rmtree(older)
-            partial = folder.parent / "partial"
-            shutil.copytree(repo, partial, symlinks=True)
-            run(partial, "dvc", "repro")
-            run(partial, "git", "add", ".")
-            run(partial, "git", "commit", "-qm", "Run the tiny recipe")
-            partial.rename(folder)
-    return folder
+    folder = kept / hashlib.sha256(f"{tree}{sys.version}".encode()).hexdigest()[:16]
+    for older in kept.glob("*/"):
+        if older != folder and time.time() - older.stat().st_mtime > 3600:  # a younger one may be in use
+            shutil.rmtree(older, ignore_errors=True)
+
+    def fill(partial: Path) -> None:
+        shutil.copytree(repo, partial, symlinks=True)
+        run(partial, "dvc", "repro")
+        run(partial, "git", "add", ".")
+        run(partial, "git", "commit", "-qm", "Run the tiny recipe")
+
+    return made_once(folder / "repo", fill)
+
+
+@pytest.fixture(scope="session")
+def seeded(trained_repo: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> tuple[Path, str, str]:
+    """The trained repository with two seeds of its recipe and two of a worse one, and both outputs. Do not change.
+
+    A copy of what is created once for all workers, like `trained_repo`, beside it.
+    """
+
+    def fill(partial: Path) -> None:
+        repo = shutil.copytree(trained_repo, partial / "repo", symlinks=True)
+        for name, changes in (("first", ()), ("worse", WORSE)):
+            (partial / name).write_text(run(repo, "reprise", "seeds", "-n", "2", *changes).stdout, encoding="utf-8")
+
+    folder = made_once(trained_repo.with_name("seeded"), fill)
+    first, worse = ((folder / name).read_text(encoding="utf-8") for name in ("first", "worse"))
+    return (
+        Path(shutil.copytree(folder / "repo", tmp_path_factory.mktemp("seeded") / "repo", symlinks=True)),
+        first,
+        worse,
+    )
 
 
 @pytest.fixture

@@ -256,10 +256,17 @@ CASES = {
     ),
     "splits of the Hub without a validation split": Case(
         "environment",
-        params(task__source={**GLUE, "splits": {"train": "train", "test": "test_matched"}}),
+        params(task__source={**GLUE, "splits": {"train": "train", "test": "test_matched"}}, task__split=None),
         "params.yaml",
         "task.source.splits",
         "expected train and validation among its keys",
+    ),
+    "a fraction of a split that the source has": Case(
+        "environment",
+        params(task__source={**GLUE, "splits": {"train": "train", "test": "test_matched"}}),
+        "params.yaml",
+        "task.split.test",
+        "expected null, since task.source has a test split",
     ),
     "a submission of an unknown split": Case(
         "environment",
@@ -477,7 +484,7 @@ CASES = {
         params(),
         "compose",
         "task=nothing",
-        "expected one of cola, custom, mnli, mrpc, ",
+        "expected one of cola, custom, entities, few-nerd, go-emotions, mnli, mrpc, ",
     ),
     "a malformed recipe to be replaced": Case(
         "recipe task=mrpc", content("params.yaml", "seed: [\n"), "params.yaml", "", "line 2, column 1: not valid YAML"

@@ -10,7 +10,7 @@ import pytest
 from interrupts import Running, results
 from reprise.core.paths import WORKSPACE_LOCK
 
-STAGES = ("environment", "sources", "fetch", "prepare", "preflight", "train", "evaluate")
+STAGES = ("environment", "sources", "fetch", "prepare", "check-data", "preflight", "train", "evaluate")
 # Seconds after the stage has its lock: while libraries and data are loaded, and later.
 MOMENTS = (0.0, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0)
 
@@ -36,7 +36,7 @@ def test_ctrl_c_ends_a_stage_at_once(repo_copy: Path, stage: str, moment: float)
     assert "Traceback" not in running.stderr
     if code:
         assert re.fullmatch(
-            r"(reprise [a-z]+: interrupted; .*\n)?|train: SIGINT: .*\nreprise train: .*\n", running.stderr
+            r"(reprise [a-z-]+: interrupted; .*\n)?|train: SIGINT: .*\nreprise train: .*\n", running.stderr
         )
     assert results(repo_copy) == before
     assert not [*repo_copy.rglob("*.partial"), *repo_copy.glob(".reprise*")]

@@ -13,6 +13,7 @@ COMMANDS = (
     "sources",
     "fetch",
     "prepare",
+    "check-data",
     "preflight",
     "train",
     "evaluate",

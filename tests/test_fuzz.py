@@ -36,9 +36,10 @@ from reprise.core.config import HubDataset, LocalDataset, to_dict
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe, read_recipe
 from reprise.data.format import split_shards
-from reprise.fetch import hub, hub_limits
+from reprise.fetch import hub
 from reprise.fetch.local import find_dataset
 from reprise.fetch.model_files import copy_model_files
+from reprise.hub import limits as hub_limits
 from reprise.prepare.stage import prepare
 from reprise.train.preflight import preflight
 from tiny import ROOT, TINY_RECIPE, tiny_recipe

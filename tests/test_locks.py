@@ -20,7 +20,7 @@ DOCKER = ROOT / "docker"
 HARDWARE_DIRS = sorted(lock.parent for lock in DOCKER.glob("*/torch.txt"))
 OTHER_DIRS = [hardware for hardware in HARDWARE_DIRS if hardware.name != "cpu"]
 REQUIREMENTS = sorted(DOCKER.glob("*/*.in"))
-GROUPS = ("dev", "docs", "tools", "trackers")  # beside what trains
+GROUPS = ("dev", "docs", "sharing", "tools", "trackers", "excel")  # beside what trains
 LOCKS = sorted(lock for name in ("torch", "requirements", *GROUPS) for lock in DOCKER.glob(f"*/{name}.txt"))
 TORCH_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
@@ -89,7 +89,7 @@ def test_every_hardware_includes_the_common_requirements_with_the_versions_of_th
 def test_every_requirement_is_locked_at_a_version_that_satisfies_it(file: Path) -> None:
     locked = pins(file.with_suffix(".txt")) | pins(file.with_name("torch.txt"))
     required = requirements_of(file)
-    assert len(required) >= {"docs": 1, "tools": 2, "trackers": 5}.get(file.stem, 8)
+    assert len(required) >= {"docs": 1, "excel": 1, "tools": 2, "trackers": 5}.get(file.stem, 8)
     assert [requirement.name for requirement in required if canonicalize_name(requirement.name) not in locked] == []
     mismatches = [
         f"{requirement} is locked at {locked[canonicalize_name(requirement.name)].version}"
@@ -193,6 +193,9 @@ def test_every_nvidia_library_has_the_cuda_version_that_torch_requires() -> None
         ("docs", "dev"),
         ("trackers", "requirements"),
         ("trackers", "dev"),
+        ("sharing", "requirements"),
+        ("sharing", "dev"),
+        ("excel", "dev"),
     ],
 )
 def test_groups_that_are_installed_together_have_equal_versions(group: str, other: str) -> None:
@@ -238,7 +241,8 @@ SOURCE = {file: ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / 
 
 
 def test_every_package_that_the_source_imports_is_locked() -> None:
-    others = {"reprise", "torch_xla", "mlflow"}  # torch_xla has its own lock; mlflow is optional and has no lock
+    # torch_xla has its own lock, openpyxl a group of its own; mlflow is optional and has no lock.
+    others = {"reprise", "torch_xla", "mlflow", "openpyxl"}
     third_party = set().union(*map(imported, SOURCE.values())) - set(sys.stdlib_module_names) - others
     assert {"torch", "transformers", "datasets", "accelerate", "evaluate", "hydra"} <= third_party
     locked = pins(DOCKER / "cpu/requirements.txt").keys() | {"torch"}

@@ -53,6 +53,13 @@ def test_no_value_of_train_runs(make: Make, attack: str) -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
+def test_no_name_of_a_file_runs(make: Make, attack: str) -> None:
+    (made, ran, _) = make("train", f"DATA={attack}")
+    assert made[:3] == ["reprise", "init", "--"]
+    assert ran == ["dvc", "repro"]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("target", ["seeds N={} ARGS={}", "report RUNS={}", "verify REV={}"])
 def test_no_value_of_other_targets_runs(make: Make, attack: str, target: str) -> None:
     name, *variables = target.split(" ")
@@ -61,7 +68,7 @@ def test_no_value_of_other_targets_runs(make: Make, attack: str, target: str) ->
 
 
 def test_the_environment_sets_no_variable(make: Make) -> None:
-    exported = dict.fromkeys(["TASK", "MODEL", "TRAIN", "ARGS", "N", "RUNS", "REV", "STRICT"], "mrpc")
+    exported = dict.fromkeys(["DATA", "TASK", "MODEL", "TRAIN", "ARGS", "N", "RUNS", "REV", "STRICT"], "mrpc")
     assert make("train", **exported) == [["dvc", "repro"], ["reprise", "summary"]]
 
 
@@ -74,6 +81,18 @@ def test_the_environment_sets_no_variable(make: Make) -> None:
             [
                 ["reprise", "compose", "task=mrpc", "model=minilm"],
                 ["dvc", "exp", "run", "-S", "train.epochs=3", "-S", "task.labels=[a, b]"],
+                ["reprise", "summary"],
+            ],
+        ),
+        (
+            ["train", "DATA=my reviews.csv"],
+            [["reprise", "init", "--", "my reviews.csv"], ["dvc", "repro"], ["reprise", "summary"]],
+        ),
+        (
+            ["train", "DATA=-x.csv", "TASK=mine", "MODEL=minilm", "TRAIN=lora"],
+            [
+                ["reprise", "init", "--name", "mine", "-S", "model=minilm", "-S", "train=lora", "--", "-x.csv"],
+                ["dvc", "repro"],
                 ["reprise", "summary"],
             ],
         ),

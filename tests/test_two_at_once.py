@@ -16,6 +16,7 @@ LIGHT = {
     "sources": "",
     "fetch": "",
     "prepare": "",
+    "check-data": "",
     "preflight": "",
     "train": "",
     "evaluate": "",

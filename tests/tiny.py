@@ -10,6 +10,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from reprise.core.config import Checks, to_dict
+
 # `run(folder, "dvc", "repro", code=0, env={})`: the fixture of conftest.py that runs a command.
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -22,6 +24,9 @@ def committed(name: str) -> str:
         ["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True
     ).stdout
 
+
+# Arguments of `reprise seeds` for a worse recipe than the tiny one.
+WORSE = ("-S", "train.learning_rate=1e-5")
 
 # Prefix of a command: run it in a new network namespace, whose only interface (loopback) is down.
 NO_NETWORK = ("unshare", "--user", "--map-root-user", "--net")
@@ -45,9 +50,20 @@ TINY_RECIPE: dict[str, Any] = {
         "metrics": ["accuracy", "f1"],
         "id_column": "number",
         "filter": {"verdict": ["rotten", "fresh"]},
-        "split": {"validation": 0.2, "test": 0.2, "group_by": "film", "seed": 0},
+        "split": {
+            "validation": 0.2,
+            "test": 0.2,
+            "group_by": "film",
+            "group_texts": True,
+            "stratify": False,
+            "order_by": None,
+            "folds": None,
+            "seed": 0,
+        },
         "max_examples": None,
         "submission": None,
+        "multi_label": None,
+        "token_classification": None,
     },
     "model": {"name": "tiny", "source": {"kind": "local", "path": "data/own/tiny"}},
     "train": {
@@ -63,13 +79,21 @@ TINY_RECIPE: dict[str, Any] = {
         "max_length": 16,
         "bucket_lengths": "auto",
         "precision": "fp32",
+        "threads": None,
         "lora": None,
+        "freeze": None,
+        "layer_decay": None,
+        "dropout": None,
         "gradient_checkpointing": False,
+        "loss": None,
+        "calibration": None,
         "keep_epoch": "best",
+        "early_stopping": None,
         "max_steps": None,
     },
     "evaluate": {"split": "test", "batch_size": 32, "bootstrap_resamples": 100},
     "run": {"save_steps": 50, "trackers": []},
+    "data": {"windows": None, "checks": to_dict(Checks())},
 }
 
 

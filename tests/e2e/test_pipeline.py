@@ -8,12 +8,17 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from reprise.results.run import RECORDED, folder_reader, read_recorded, read_result
+from reprise.results.runs import resolve_run
 from tiny import NO_NETWORK, OWNER, Run, write_params, write_reviews
 
-STAGES = ("environment", "sources", "fetch-data", "fetch-model", "prepare", "preflight", "train", "evaluate")
+STAGES = (
+    "environment", "sources", "fetch-data", "fetch-model", "prepare", "check-data", "preflight", "train", "evaluate",
+)  # fmt: skip
 
 
 def ran(output: str) -> list[str]:
@@ -28,10 +33,15 @@ def digests(folder: Path, *folders: str) -> dict[str, str]:
 
 def results(folder: Path) -> dict[str, str]:
     """Return the digests of all files whose bits the recipe determines."""
-    found = digests(folder, "data/prepared", "models/final", "metrics", "plots", "predictions")
+    found = digests(folder, "data/prepared", "data/checks", "models/final", "metrics", "plots", "predictions")
     for name in ("speed", "provenance"):  # the only files with times and commits
         del found[f"metrics/{name}.json"]
     return found
+
+
+def recorded(folder: Path) -> list[dict[str, Any] | None]:
+    """Return provenance and speed of the run in a folder; None where they are of another run."""
+    return [read_recorded(folder_reader(folder), file) for file in RECORDED]
 
 
 def test_the_graph_has_the_expected_edges(repo: Path, run: Run) -> None:
@@ -44,6 +54,10 @@ def test_the_graph_has_the_expected_edges(repo: Path, run: Run) -> None:
         ("fetch-model", "prepare"),
         ("fetch-model", "train"),
         ("prepare", "preflight"),
+        ("fetch-data", "check-data"),
+        ("prepare", "check-data"),
+        ("environment", "check-data"),
+        ("check-data", "preflight"),
         ("fetch-model", "preflight"),
         ("environment", "preflight"),
         ("preflight", "train"),
@@ -66,9 +80,11 @@ def test_a_second_run_runs_only_environment(repo_copy: Path, run: Run) -> None:
     before = results(repo_copy)
     assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment"]
     assert results(repo_copy) == before
+    assert None not in recorded(repo_copy)
     assert run(repo_copy, "git", "status", "--porcelain").stdout == ""
 
 
+@pytest.mark.full
 def test_a_run_from_scratch_gives_the_same_bits(repo: Path, trained_repo: Path, run: Run, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     run(tmp_path, "git", "clone", "-q", str(repo), str(clone))
@@ -107,17 +123,84 @@ def test_other_buckets_change_no_bit_on_a_cpu(repo_copy: Path, run: Run) -> None
     assert after == before
 
 
+@pytest.mark.full
 def test_another_lock_retrains_and_the_original_is_restored_from_the_run_cache(repo_copy: Path, run: Run) -> None:
     before = results(repo_copy)
     lock = repo_copy / "docker/cpu/requirements.txt"
     original = lock.read_text()
     lock.write_text(original + "# rebuilt\n")
-    assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment", "preflight", "train", "evaluate"]
+    assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment", "check-data", "preflight", "train", "evaluate"]
     lock.write_text(original)
     back = run(repo_copy, "dvc", "repro").stdout
     assert ran(back) == ["environment"]
     assert "Stage 'train' is cached - skipping run" in back
     assert results(repo_copy) == before
+    # DVC knows neither speed nor provenance: they are still those of the run with the other lock, though equal in bits.
+    assert run(repo_copy, "git", "diff", "--name-only").stdout.split() == [str(file) for file in RECORDED]
+    assert recorded(repo_copy) == [None, None]
+    assert "the speed is not recorded (restored from the run cache)." in run(repo_copy, "reprise", "summary").stdout
+    provenance = read_result(folder_reader(repo_copy), "here").provenance
+    assert {key.partition(".")[0] for key in provenance} == {"environment"}
+    refused = run(repo_copy, "reprise", "export", "../exported", code=2).stderr
+    assert refused.startswith("reprise: error: metrics/provenance.json: not recorded (restored from the run cache); ")
+    run(repo_copy, "git", "restore", "metrics")
+    assert None not in recorded(repo_copy)
+
+
+@pytest.mark.full
+def test_the_model_that_was_trained_again_has_speed_and_provenance(repo_copy: Path, run: Run) -> None:
+    write_params(repo_copy, seed=7)
+    run(repo_copy, "dvc", "repro")
+    write_params(repo_copy)
+    run(repo_copy, "dvc", "repro")
+    assert recorded(repo_copy) == [None, None]
+    assert ran(run(repo_copy, "dvc", "repro", "--force", "--single-item", "train").stdout) == ["train"]
+    assert None not in recorded(repo_copy)
+    assert run(repo_copy, "git", "diff", "--name-only").stdout.split() == [str(file) for file in RECORDED]
+
+
+@pytest.mark.full  # tests/commands/test_verify.py has the bits of a commit that is trained again
+def test_only_speed_and_provenance_change_when_a_clone_trains(trained_repo: Path, run: Run, tmp_path: Path) -> None:
+    run(tmp_path, "git", "clone", "-q", str(trained_repo), "clone")
+    clone = tmp_path / "clone"
+    assert {"prepare", "train", "evaluate"} <= set(ran(run(clone, "dvc", "repro").stdout))
+    assert set(run(clone, "git", "diff", "--name-only").stdout.split()) <= {str(file) for file in RECORDED}
+    assert None not in recorded(clone)
+    assert json.loads(run(clone, "dvc", "metrics", "diff", "--json").stdout) == {}
+
+
+@pytest.mark.full
+def test_an_experiment_carries_its_own_speed_and_provenance(
+    repo_copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(name: str) -> list[dict[str, Any] | None]:
+        return [read_recorded(resolve_run(name).read, file) for file in RECORDED]
+
+    monkeypatch.chdir(repo_copy)
+    before = [file.read_bytes() for file in RECORDED]
+    run(repo_copy, "dvc", "exp", "run", "--temp", "-n", "copied", "-S", "seed=7", "-S", "train.epochs=1")
+    assert [file.read_bytes() for file in RECORDED] == before
+    run(repo_copy, "dvc", "exp", "run", "-n", "inplace", "-S", "seed=8", "-S", "train.epochs=1")
+    run(repo_copy, "dvc", "exp", "run", "-n", "restored", "-S", "seed=42", "-S", "train.epochs=2")
+    assert of("restored") == [None, None]
+    copied, inplace = of("copied"), of("inplace")
+    assert None not in copied + inplace
+    assert copied != inplace
+    run(repo_copy, "dvc", "exp", "apply", "inplace")
+    assert recorded(repo_copy) == inplace
+    run(repo_copy, "dvc", "exp", "apply", "copied")
+    assert recorded(repo_copy) == copied
+
+
+@pytest.mark.full
+def test_an_experiment_before_any_results_carries_its_speed_and_provenance(
+    repo: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(repo, tmp_path / "repo", symlinks=True))
+    run(folder, "dvc", "exp", "run", "--temp", "-n", "first")
+    assert run(folder, "git", "status", "--porcelain").stdout == ""
+    monkeypatch.chdir(folder)
+    assert None not in [read_recorded(resolve_run("first").read, file) for file in RECORDED]
 
 
 def test_a_change_in_local_data_is_detected(repo_copy: Path, run: Run) -> None:
@@ -180,6 +263,7 @@ def test_a_shallow_clone_is_reported_before_an_experiment_trains(trained_repo: P
     assert ran(failed.stdout) == ["environment"]
 
 
+@pytest.mark.full
 def test_a_path_that_is_not_ascii_runs_the_pipeline_and_experiments_in_place(
     trained_repo: Path, run: Run, tmp_path: Path
 ) -> None:
@@ -200,6 +284,7 @@ def test_experiments_need_no_git_identity(repo_copy: Path, run: Run) -> None:
     assert "[mine]" in run(repo_copy, "dvc", "exp", "list").stdout
 
 
+@pytest.mark.full
 def test_all_stages_after_fetch_run_without_network_and_without_a_home_folder(
     repo: Path, trained_repo: Path, run: Run, tmp_path: Path
 ) -> None:
@@ -214,6 +299,7 @@ def test_all_stages_after_fetch_run_without_network_and_without_a_home_folder(
     assert ran(run(clone, *NO_NETWORK, "dvc", "repro", env=homeless).stdout) == [
         "environment",
         "prepare",
+        "check-data",
         "preflight",
         "train",
         "evaluate",
@@ -235,6 +321,23 @@ def test_a_failed_stage_loses_no_results_and_the_corrected_recipe_is_restored(re
     assert ran(corrected) == ["environment"]
     assert "Stage 'prepare' is cached - skipping run" in corrected
     assert results(repo_copy) == before
+
+
+def test_a_failed_check_of_the_data_stops_before_training_and_shows_why(
+    repo_copy: Path, run: Run, reprise: Run
+) -> None:
+    before = results(repo_copy)
+    failed = run(repo_copy, "dvc", "exp", "run", "-S", "data.checks.label_imbalance.fail=0.2", code=None)
+    assert failed.returncode != 0
+    assert ran(failed.stdout) == ["environment", "check-data"]
+    (line,) = (line for line in failed.stderr.splitlines() if line.startswith("reprise: error: "))
+    assert line.startswith("reprise: error: params.yaml: data.checks.label_imbalance.fail: ")
+    assert "FAIL" in reprise(repo_copy, "data").stdout
+    kept = {name: digest for name, digest in before.items() if not name.startswith("data/checks")}
+    assert {name: digest for name, digest in results(repo_copy).items() if not name.startswith("data/checks")} == kept
+    write_params(repo_copy, **{"data.checks.label_imbalance.warn": 0.2})
+    assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment", "check-data", "preflight"]
+    assert "WARN" in reprise(repo_copy, "data").stdout
 
 
 def test_a_mistake_in_the_recipe_is_reported_before_any_work(repo_copy: Path, run: Run) -> None:
@@ -262,7 +365,7 @@ def test_params_and_metrics_are_compared(repo_copy: Path, run: Run) -> None:
     assert change == ("train.learning_rate", {"old": 5e-3, "new": 1e-3, "diff": pytest.approx(-4e-3)})
     assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment", "train", "evaluate"]
     shown = json.loads(run(repo_copy, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
-    assert set(shown) == {f"metrics/{name}.json" for name in ("preflight", "train", "speed", "provenance", "evaluate")}
+    assert set(shown) == {f"metrics/{name}.json" for name in ("preflight", "train", "evaluate")}
     compared = json.loads(run(repo_copy, "dvc", "metrics", "diff", "--json").stdout)
     assert "ece" in compared["metrics/evaluate.json"]
 
@@ -270,9 +373,13 @@ def test_params_and_metrics_are_compared(repo_copy: Path, run: Run) -> None:
 def test_all_plots_are_rendered(repo_copy: Path, run: Run) -> None:
     rendered = json.loads(run(repo_copy, "dvc", "plots", "show", "--json").stdout)["data"]
     assert {name.removeprefix("dvc.yaml::") for name in rendered} == {
-        f"plots/{name}.csv" for name in ("train", "validation", "confusion", "precision_recall", "calibration")
+        f"plots/{name}.csv"
+        for name in ("train", "validation", "confusion", "per_class", "precision_recall", "calibration", "residuals")
     }
     for name, plots in rendered.items():
+        if name.endswith("residuals.csv"):
+            assert plots == []  # of labels, it has no rows
+            continue
         (plot,) = plots
         assert plot["content"]["$schema"].endswith("v5.json"), name
         assert "<DVC_METRIC" not in json.dumps(plot["content"]), name
@@ -280,6 +387,7 @@ def test_all_plots_are_rendered(repo_copy: Path, run: Run) -> None:
     assert (repo_copy / "dvc_plots/index.html").read_text().count("vega") > 0
 
 
+@pytest.mark.full
 def test_an_experiment_with_a_changed_parameter_is_listed(repo_copy: Path, run: Run) -> None:
     done = run(repo_copy, "dvc", "exp", "run", "-n", "slower", "-S", "train.learning_rate=1e-3")
     assert ran(done.stdout) == ["environment", "train", "evaluate"]

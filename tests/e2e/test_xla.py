@@ -25,6 +25,7 @@ import pytest
 from transformers import pipeline
 
 from interrupts import Running, checkpoints, position, results
+from kinds_of_tasks import prepare_windows, prepare_words
 from tiny import ROOT, Run, write_params
 
 # Tests whose fixtures train take several minutes on a busy machine.
@@ -87,9 +88,9 @@ from reprise.tasks.classification import Classification
 
 steps, summed_loss = itertools.count(1), Classification.summed_loss
 
-def loss_of_real_rows(self, logits, labels):
+def loss_of_real_rows(self, logits, labels, weights=None):
     rows = len(labels) if next(steps) <= 15 else int((labels >= 0).sum())
-    return summed_loss(self, logits[:rows], labels[:rows])
+    return summed_loss(self, logits[:rows], labels[:rows], None if weights is None else weights[:rows])
 
 Classification.summed_loss = loss_of_real_rows
 app(["train"], prog_name="reprise")
@@ -263,8 +264,8 @@ def train(folder: Path, run: Run, env: dict[str, str] | None = None) -> Losses:
     return pd.read_csv(folder / "plots/train.csv")["loss"].to_numpy()
 
 
-def check_losses(losses: Losses, others: Losses) -> None:
-    assert losses.shape == (2 * STEPS,)
+def check_losses(losses: Losses, others: Losses, steps: int = 2 * STEPS) -> None:
+    assert losses.shape == (steps,)
     difference = np.abs(losses / others - 1).max()
     print(f"xla: largest relative difference from the CPU's losses: {difference:.1e}")
     assert difference < 1e-5
@@ -381,8 +382,39 @@ def test_the_losses_of_a_regression_equal_those_of_the_cpu(prepare: Prepare, run
     check_losses(train(folder, run, env=ON_XLA), on_the_cpu)
 
 
+def test_the_losses_of_any_number_of_labels_equal_those_of_the_cpu(prepare: Prepare, run: Run) -> None:
+    labels = {"task.label_column": None, "task.labels": ["fresh", "rotten"], "task.positive_label": None}
+    labels |= {"task.multi_label": {"separator": None, "thresholds": "tuned"}, "task.metrics": ["f1_micro"]}
+    folder = prepare(**labels, **ONE_BUCKET, **EXACT)
+    raw = folder / "data/raw/all/reviews.csv"
+    reviews = pd.read_csv(raw)
+    reviews.assign(**{name: (reviews["verdict"] == name) * 1 for name in ("fresh", "rotten")}).to_csv(raw, index=False)
+    run(folder, "reprise", "prepare")
+    on_the_cpu = train(folder, run)
+    check_losses(train(folder, run, env=ON_XLA), on_the_cpu)
+
+
+@pytest.mark.parametrize("prepare_kind", [prepare_words, prepare_windows])
+def test_the_losses_of_windows_and_of_words_equal_those_of_the_cpu(
+    prepare: Prepare, run: Run, prepare_kind: Callable[[Path], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = prepare(**ONE_BUCKET, **EXACT)
+    monkeypatch.chdir(folder)
+    changes = prepare_kind(folder) | {"train.bucket_lengths": [8], "train.epochs": 1}
+    write_params(folder, **EXACT | changes)
+    on_the_cpu = train(folder, run)
+    check_losses(train(folder, run, env=ON_XLA), on_the_cpu, steps=len(on_the_cpu))
+
+
 def test_the_losses_with_lora_equal_those_of_the_cpu(prepare: Prepare, run: Run) -> None:
     folder = prepare(**EXACT, **ONE_BUCKET, **{"train.lora": {"rank": 4, "alpha": 8, "targets": "all-linear"}})
+    on_the_cpu = train(folder, run)
+    check_losses(train(folder, run, env=ON_XLA), on_the_cpu)
+
+
+def test_the_losses_of_a_model_trained_in_part_equal_those_of_the_cpu(prepare: Prepare, run: Run) -> None:
+    partly = {"train.freeze": 1, "train.layer_decay": 0.8, "train.dropout": 0.2}
+    folder = prepare(**EXACT, **ONE_BUCKET, **partly)
     on_the_cpu = train(folder, run)
     check_losses(train(folder, run, env=ON_XLA), on_the_cpu)
 

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def cut_off(tmp_path: Path, closed_port: str, monkeypatch: pytest.MonkeyPatch) -
         "HF_HUB_VERBOSITY": "error",
     }.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tempfile, "tempdir", None)  # read TMPDIR again in this process
 
 
 @pytest.fixture
@@ -102,12 +104,18 @@ def earlier(place: Path) -> None:
 
 
 @pytest.fixture
-def run_fetch(run: Run, place: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `python -m reprise fetch` in `place`, with changes to the tiny recipe by dotted key."""
+def command(run: Run) -> Run:
+    """Run `reprise …` in a process of its own, in which pip and the Hub's client read the settings of `cut_off`."""
+    return lambda folder, *arguments, **options: run(folder, "python", "-m", "reprise", *arguments, **options)
+
+
+@pytest.fixture
+def run_fetch(command: Run, place: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `reprise fetch` in `place`, with changes to the tiny recipe by dotted key."""
 
     def run_fetch(*part: str, code: int = 0, **changes: Any) -> subprocess.CompletedProcess[str]:
         write_params(place, **changes)
-        done = run(place, "python", "-m", "reprise", "fetch", *part, code=code)
+        done = command(place, "fetch", *part, code=code)
         assert contents(tmp_path / "scratch") == {}, "fetch left temporary files behind"
         return done
 

@@ -213,7 +213,7 @@ def test_the_error_for_a_gated_repository_explains_what_to_do(
 
 def test_without_network_the_error_names_the_address(refuse: Refuse, closed_port: str, fast_retries: None) -> None:
     assert refuse(**tables()) == (
-        f"task.source: tiny/pairs cannot be reached at {closed_port}; only fetch needs the network"
+        f"task.source: tiny/pairs cannot be reached at {closed_port}; downloads need the network"
     )
 
 

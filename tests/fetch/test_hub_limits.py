@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
 
-from hub import COMMIT, LocalHub, serving
+from hub import COMMIT, LocalHub, serving, use_hub
 from reprise.core.config import HubDataset
 from reprise.core.errors import UserError
-from reprise.fetch import hub_limits
 from reprise.fetch.hub import download_dataset
+from reprise.hub import limits as hub_limits
 
 FILES = {
     "pairs/train-00000-of-00001.parquet": b"rows to train on",
@@ -27,15 +26,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub
     """A local Hub, which the client of this process asks; all patience is short, and retries are at once."""
     sleep = time.sleep
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: sleep(min(seconds, 0.05)))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     for name, value in {"READ_TIMEOUT_S": 0.3, "STALL_S": 1.0, "LISTING_S": 1.5}.items():
         monkeypatch.setattr(hub_limits, name, value)
     with serving(LocalHub()) as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        use_hub(server, tmp_path / "cache", monkeypatch)
         server.add("dataset", "tiny/pairs", FILES)
         yield server
 
@@ -215,5 +210,5 @@ def test_an_answer_packed_unasked_is_refused(server: LocalHub) -> None:
 
 
 def test_more_files_than_a_table_may_have_are_refused(server: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reprise.fetch.hub.MAX_FILES", 1)
+    monkeypatch.setattr("reprise.hub.client.MAX_FILES", 1)
     assert "2 such files" in refused().problem

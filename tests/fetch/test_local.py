@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from tiny import Run
+
 Fetch = Callable[..., dict[str, bytes | None]]
 Refuse = Callable[..., str]
 
 MODEL_PATH = "model.source.path"
+
+
+@pytest.fixture
+def command(reprise: Run) -> Run:
+    """Run `reprise …` in this process: nothing here asks pip or the Hub."""
+    return reprise
 
 
 def tables(**splits: str | None) -> dict[str, dict[str, str | None]]:
@@ -33,16 +41,27 @@ def test_three_tables_become_the_named_splits(fetch: Fetch, place: Path) -> None
     }
 
 
-def test_train_and_test_tables_without_validation_are_refused(refuse: Refuse, place: Path) -> None:
+def test_train_and_test_tables_without_validation_are_refused_with_the_key_that_cuts_it(
+    refuse: Refuse, place: Path
+) -> None:
     (place / "data/own/test.csv").write_text("text,verdict\nanother film,fresh\n")
-    message = refuse(**tables(train="data/own/reviews.csv", test="data/own/test.csv"))
+    source = tables(train="data/own/reviews.csv", test="data/own/test.csv")
+    message = refuse(**source, **{"task.split": None})
     assert message.startswith("params.yaml: task.source: ")
-    assert "validation" in message
+    assert "task.split: {validation: 0.1, test: null}" in message
+
+
+def test_train_and_test_tables_pass_with_a_validation_fraction(fetch: Fetch, place: Path) -> None:
+    (place / "data/own/test.csv").write_text("text,verdict\nanother film,fresh\n")
+    source = tables(train="data/own/reviews.csv", test="data/own/test.csv")
+    fetched = fetch(**source, **{"task.split.test": None})
+    assert {"data/raw/train/reviews.csv", "data/raw/test/test.csv"} <= fetched.keys()
 
 
 def test_a_split_to_evaluate_that_has_no_table_is_refused(refuse: Refuse, place: Path) -> None:
     (place / "data/own/validation.csv").write_text("text,verdict\nanother film,fresh\n")
-    message = refuse(**tables(train="data/own/reviews.csv", validation="data/own/validation.csv"))
+    source = tables(train="data/own/reviews.csv", validation="data/own/validation.csv")
+    message = refuse(**source, **{"task.split": None})
     assert message.startswith("params.yaml: evaluate.split: ")
     assert message.endswith("expected one of train, validation")
 

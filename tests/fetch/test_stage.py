@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tiny import Run
+
 Fetch = Callable[..., dict[str, bytes | None]]
 Refuse = Callable[..., str]
 RunFetch = Callable[..., subprocess.CompletedProcess[str]]
@@ -18,6 +20,12 @@ FETCHED = {
     "models/pretrained/tokenizer/tokenizer.json",
     "models/pretrained/tokenizer/vocab.txt",
 }
+
+
+@pytest.fixture
+def command(reprise: Run) -> Run:
+    """Run `reprise …` in this process: nothing here asks pip or the Hub."""
+    return reprise
 
 
 def test_a_fetch_replaces_all_earlier_outputs(fetch: Fetch, earlier: None) -> None:

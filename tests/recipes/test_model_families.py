@@ -98,11 +98,11 @@ def write_bert(folder: Path, lower: bool = False) -> tuple[PreTrainedTokenizerBa
     return tokenizer, model
 
 
-def write_distilbert(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+def write_distilbert(folder: Path, lower: bool = False) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     vocabulary = word_pieces(folder)
-    tokenizer = DistilBertTokenizer(vocab=vocabulary, model_max_length=LONGEST)
+    tokenizer = DistilBertTokenizer(vocab=vocabulary, do_lower_case=lower, model_max_length=LONGEST)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    write(folder, "tokenizer_config.json", {"do_lower_case": True, "model_max_length": LONGEST})
+    write(folder, "tokenizer_config.json", {"do_lower_case": lower, "model_max_length": LONGEST})
     sizes = {"n_layers": 2, "dim": 32, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": LONGEST}
     model = DistilBertForMaskedLM(DistilBertConfig(vocab_size=len(vocabulary), **sizes))
     model.save_pretrained(folder)
@@ -153,8 +153,9 @@ FAMILIES = {
     "bert-base-uncased": Family(lambda folder: write_bert(folder, lower=True), WORD_PIECES, "bert", WITH_TYPES),
     "bert-base-cased": Family(write_bert, WORD_PIECES, "bert", WITH_TYPES),
     "minilm": Family(lambda folder: write_bert(folder, lower=True), WORD_PIECES, "bert", WITH_TYPES),
-    # Its tokenizer config does not name a class, and the default, BERT's, returns token types.
-    "distilbert": Family(write_distilbert, WORD_PIECES, "distilbert", WITH_TYPES),
+    # Their tokenizer config does not name a class, and the default, BERT's, returns token types.
+    "distilbert": Family(lambda folder: write_distilbert(folder, lower=True), WORD_PIECES, "distilbert", WITH_TYPES),
+    "distil-mbert": Family(write_distilbert, WORD_PIECES, "distilbert", WITH_TYPES),
     "roberta-base": Family(write_roberta, BYTE_PAIRS, "roberta", WITHOUT_TYPES),
     "modernbert-base": Family(
         write_modernbert, {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}, "model", WITHOUT_TYPES

@@ -1,4 +1,4 @@
-"""The catalog's GLUE tasks with synthetic tables in the Hub's schema: the real client, then the real prepare stage."""
+"""The catalog's tasks of the Hub with synthetic tables in its schema: the real client, then the real prepare stage."""
 
 import io
 import shutil
@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 from ruamel.yaml import YAML
 
 from hub import LocalHub, serving
@@ -59,6 +59,12 @@ SCHEMAS = {
 }
 
 
+# The labels of GoEmotions in the order of their ids.
+EMOTIONS = """admiration amusement anger annoyance approval caring confusion curiosity desire disappointment disapproval
+    disgust embarrassment excitement fear gratitude grief joy love nervousness optimism pride realization relief remorse
+    sadness surprise neutral""".split()  # noqa: SIM905  shorter
+
+
 def splits_of(task: str) -> dict[str, str]:
     return MATCHED_AND_MISMATCHED if task == "mnli" else SPLITS
 
@@ -92,7 +98,7 @@ def files_on_the_hub(task: str) -> dict[str, bytes]:
 def test_every_hub_task_is_tested() -> None:
     tasks = [file.stem for file in (ROOT / "recipes/task").glob("*.yaml")]
     sources = {task: compose_recipe([f"task={task}"], ROOT / "recipes")["task"]["source"] for task in tasks}
-    assert {task for task in tasks if sources[task]["kind"] == "hub"} == SCHEMAS.keys()
+    assert {task for task in tasks if sources[task]["kind"] == "hub"} == SCHEMAS.keys() | OTHERS.keys()
 
 
 # A pair, a single text and a number; the others are variants.
@@ -114,19 +120,7 @@ def test_a_glue_task_is_fetched_and_prepared_with_the_hubs_labels(
     shutil.copytree(tiny_model, tmp_path / "data/own/tiny")
 
     on_hub = files_on_the_hub(task)
-    with serving(LocalHub(commit=COMMIT)) as hub:
-        hub.add("dataset", "nyu-mll/glue", on_hub | {"ax/test-00000-of-00001.parquet": b"another task"})
-        environment = {
-            "HF_ENDPOINT": hub.endpoint,
-            "HF_HOME": str(tmp_path / "hub-cache"),
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
-            "PYTHONPATH": str(ROOT / "src"),
-        }
-        run(tmp_path, sys.executable, "-m", "reprise", "fetch", env=environment)
-        assert hub.downloads() == set(on_hub)
+    fetch(source, on_hub, tmp_path, run)
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
@@ -141,6 +135,72 @@ def test_a_glue_task_is_fetched_and_prepared_with_the_hubs_labels(
         for column, on_the_hub in zip(("text", "text_pair"), schema.texts, strict=False):
             assert prepared[column][:] == expected[on_the_hub]
         assert ("text_pair" in prepared.column_names) == (len(schema.texts) == 2)
+
+
+def fetch(source: HubDataset, on_hub: dict[str, bytes], folder: Path, run: Run) -> None:
+    """Fetch from a local Hub that has these files, and another task's."""
+    with serving(LocalHub(commit=source.revision)) as hub:
+        hub.add("dataset", source.repo, on_hub | {"ax/test-00000-of-00001.parquet": b"another task"})
+        environment = {
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_HOME": str(folder / "hub-cache"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+            "PYTHONPATH": str(ROOT / "src"),
+        }
+        run(folder, sys.executable, "-m", "reprise", "fetch", env=environment)
+        assert hub.downloads() == set(on_hub)
+
+
+# Columns of texts, of ids of labels, and of row ids; the names of the ids; three rows, and their prepared labels.
+OTHERS: dict[str, tuple[dict[str, Any], list[str], dict[str, list[Any]], list[list[int]]]] = {
+    "go-emotions": (
+        {"text": Value("string"), "labels": [], "id": Value("string")},
+        EMOTIONS,
+        {"text": ["one", "two", "three"], "labels": [[27], [0, 2], []], "id": ["a", "b", "c"]},
+        [[int(number in given) for number in range(28)] for given in ([27], [0, 2], [])],
+    ),
+    "few-nerd": (
+        {"id": Value("string"), "tokens": List(Value("string")), "ner_tags": []},
+        ["O", "art", "building", "event", "location", "organization", "other", "person", "product"],
+        {
+            "id": ["0", "1", "2"],
+            "tokens": [["Ada", "King", "sang"], ["in", "Paris"], ["again"]],
+            "ner_tags": [[7, 7, 0], [0, 4], [0]],
+        },
+        [[13, 14, 0], [0, 7], [0]],
+    ),
+}
+
+
+@pytest.mark.parametrize("task", OTHERS)
+def test_another_task_is_fetched_and_prepared_with_the_hubs_labels(
+    task: str, tmp_path: Path, tiny_model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns, names, rows, labels = OTHERS[task]
+    composed = compose_recipe([f"task={task}"], ROOT / "recipes")
+    composed["model"] = {"name": "tiny", "source": {"kind": "local", "path": "data/own/tiny"}}
+    recipe = check_recipe(composed, "recipe")
+    assert isinstance(recipe.task.source, HubDataset)
+    with (tmp_path / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML().dump(composed, file)
+    shutil.copytree(tiny_model, tmp_path / "data/own/tiny")
+    features = Features({name: kind or List(ClassLabel(names=names)) for name, kind in columns.items()})
+    files = {}
+    for split in SPLITS:
+        stream = io.BytesIO()
+        ids = [f"{split} {row}" for row in rows["id"]]  # equal files would be downloaded once
+        Dataset.from_dict(rows | {"id": ids}, features).to_parquet(stream)
+        files[f"{recipe.task.source.config}/{split}-00000-of-00001.parquet"] = stream.getvalue()
+    fetch(recipe.task.source, files, tmp_path, run)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    prepare(recipe.task, max_length=64, windows=recipe.data.windows)
+    prepared = Dataset.from_file(str(split_file("test")))
+    assert prepared["label"][:] == labels
+    assert prepared["id"][:] == [f"test {row}" for row in rows["id"]]
 
 
 @pytest.mark.parametrize("task", SCHEMAS)
