@@ -90,41 +90,47 @@ report: setup  ## Write an offline HTML report of all runs to report/index.html 
 verify: setup  ## Reproduce a commit in a temporary worktree and grade each output (REV=…, STRICT=1 requires equal bits)
 	@reprise verify $${REV:+"$$REV"} $${STRICT:+--strict}
 
-test: $(VENV)/.dev $(VENV)/.sharing  ## Run the tests
+# All tests are read before some are chosen, and those of the shared forms import its packages.
+TESTS := $(VENV)/.dev $(VENV)/.sharing
+
+test: $(TESTS)  ## Run the tests
 	pytest --durations=10
 
-test-unit: $(VENV)/.dev $(VENV)/.sharing  ## Run the tests that neither type a command nor train, in under a minute
+test-unit: $(TESTS)  ## Run the tests that neither type a command nor train, in under a minute
 	pytest -m unit
 
 # All tests but those that other targets run.
-OTHERS := e2e images arm64 chaos batch_invariance report xla multihost slurm s3 portable
-test-full: $(VENV)/.dev $(VENV)/.sharing  ## Run the tests and their further variants, and measure the coverage
+OTHERS := e2e images kernels arm64 chaos batch_invariance report xla multihost slurm s3 portable
+test-full: $(TESTS)  ## Run the tests and their further variants, and measure the coverage
 	pytest -m "not ($(subst $() , or ,$(OTHERS)))" --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=10
 
-test-e2e: $(VENV)/.dev  ## Run the default recipe in a new clone, offline after fetch, and check its metrics (N=3 seeds)
+test-e2e: $(TESTS)  ## Run the default recipe in a new clone, offline after fetch, and check its metrics (N=3 seeds)
 	pytest -m e2e -n 0 -s
 
-test-batch-invariance: $(VENV)/.dev  ## Train with 1 to 3 processes and other micro-batch sizes, and compare every loss
+test-batch-invariance: $(TESTS)  ## Train with 1 to 3 processes and other micro-batch sizes, and compare every loss
 	pytest -m batch_invariance -n 0 -s
 
-test-chaos: $(VENV)/.dev  ## Kill training at random times, resume it, and compare every bit (N=50)
+test-chaos: $(TESTS)  ## Kill training at random times, resume it, and compare every bit (N=50)
 	pytest -m chaos -n 0 -s
 
-test-multihost: $(VENV)/.dev  ## Train on two network namespaces as hosts, with failing processes and links (root)
+test-multihost: $(TESTS)  ## Train on two network namespaces as hosts, with failing processes and links (root)
 	@command -v ip > /dev/null || { apt-get update -qq && apt-get install -qq --yes iproute2 > /dev/null; }
 	pytest -m multihost -n 0 -s
 
-test-slurm: $(VENV)/.dev  ## Train on a Slurm cluster of two nodes, interrupt it, compare the bits (root on Debian)
+test-slurm: $(TESTS)  ## Train on a Slurm cluster of two nodes, interrupt it, compare the bits (root on Debian)
 	pytest -m slurm -n 0 -s
 
-test-report: $(VENV)/.dev  ## Open the report in chromium, offline (root on Debian installs chromium)
+test-report: $(TESTS)  ## Open the report in chromium, offline (root on Debian installs chromium)
 	@$(ENSURE_BROWSER)
 	pytest -m report -n 0 --durations=5
 
-test-s3: $(VENV)/.dev  ## Push to and pull from an S3 server, with broken connections and wrong keys
+test-s3: $(TESTS)  ## Push to and pull from an S3 server, with broken connections and wrong keys
 	pytest -m s3 -n 0 -s --durations=5
 
-test-xla: $(VENV)/.dev  ## Test the TPU code path on XLA's CPU device, in .venv-xla from the locks in docker/tpu (8 GB)
+test-kernels: $(TESTS) $(VENV)/.kernels  ## Test the kernels for GPUs in Triton's interpreter, and compile them for each GPU
+	pytest -m kernels -n 0 -s
+
+test-xla: $(TESTS)  ## Test the TPU code path on XLA's CPU device, in .venv-xla from the locks in docker/tpu (8 GB)
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
 	pytest -m xla -n 2 -rP
 
@@ -167,14 +173,14 @@ bench-xla: $(VENV)/.installed  ## Count XLA's compilations with one, four and dy
 # The emulator is installed here only as root on Debian; elsewhere the tests report that it is missing.
 ENSURE_QEMU := command -v qemu-x86_64 > /dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null \
   || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends qemu-user > /dev/null; }
-test-portable: $(VENV)/.dev  ## Train on emulated processors and compare every bit (root on Debian installs qemu-user; ALL=1)
+test-portable: $(TESTS)  ## Train on emulated processors and compare every bit (root on Debian installs qemu-user; ALL=1)
 	@$(ENSURE_QEMU)
 	pytest -m "portable$$([ -n "$$ALL" ] || echo " and not full")" -n 2 tests/e2e/test_portable.py
 
-test-images: $(VENV)/.dev  ## Build images and run the recipe in them, as root on Debian (HARDWARE="cpu cuda tpu")
+test-images: $(TESTS)  ## Build images and run the recipe in them, as root on Debian (HARDWARE="cpu cuda tpu")
 	pytest -m images -n 0 -s
 
-test-arm64: $(VENV)/.dev  ## Run the tiny recipe on an emulated aarch64 machine, as root on Debian; 45 minutes, 15 GB
+test-arm64: $(TESTS)  ## Run the tiny recipe on an emulated aarch64 machine, as root on Debian; 45 minutes, 15 GB
 	pytest -m arm64 -n 0 -s
 
 docs: $(VENV)/.docs  ## Build the documentation into site/; a broken link is an error
@@ -220,13 +226,13 @@ GLIBC := x86_64-manylinux_2_
 LOCK := $(CURDIR)/.venv-tools/bin/uv pip compile --quiet --generate-hashes --no-header --no-emit-package torch --python-version
 lock: .venv-tools/.installed  ## Update the hash locks of all hardware from docker/*/*.in
 	cd docker/cpu && $(LOCK) 3.11 --python-platform $(GLIBC)28 --overrides overrides.txt requirements.in -o requirements.txt
-	cd docker/cpu && set -e; for group in dev docs sharing tools trackers excel; do \
+	cd docker/cpu && set -e; for group in dev docs sharing kernels tools trackers excel; do \
 	  $(LOCK) 3.11 --python-platform $(GLIBC)28 $$group.in -o $$group.txt; done
 	cd docker/cuda && $(LOCK) 3.11 --python-platform $(GLIBC)28 requirements.in -o requirements.txt
 	cd docker/tpu && $(LOCK) 3.11 --python-platform $(GLIBC)31 requirements.in -o requirements.txt
 	@# Without a marker: the same versions and hashes are the solution for every supported Python and architecture.
 	@cd docker/cpu && check=$$(mktemp) && for python in $$(sed -n 's/^python: //p' hardware.yaml); do for machine in x86_64 aarch64; do \
-	  for lock in requirements dev docs sharing; do cp $$lock.txt $$check; \
+	  for lock in requirements dev docs sharing kernels; do cp $$lock.txt $$check; \
 	    $(LOCK) $$python --python-platform $$machine-manylinux_2_28 --overrides overrides.txt $$lock.in -o $$check; \
 	    diff <(grep -v '^ *#' $$lock.txt) <(grep -v '^ *#' $$check) || { \
 	      echo "make lock: $$lock.txt is not the solution for Python $$python on $$machine" >&2; exit 1; }; \
@@ -257,6 +263,6 @@ $(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml 
 	@docker/make-venv $(VENV) $(LOCKS)
 	@touch $@
 
-$(VENV)/.dev $(VENV)/.docs $(VENV)/.sharing: $(VENV)/.%: $(VENV)/.installed $(LOCKS)/%.txt
+$(VENV)/.dev $(VENV)/.docs $(VENV)/.sharing $(VENV)/.kernels: $(VENV)/.%: $(VENV)/.installed $(LOCKS)/%.txt
 	@docker/make-venv --add $(VENV) $(LOCKS)/$*.txt
 	@touch $@

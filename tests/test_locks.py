@@ -20,7 +20,7 @@ DOCKER = ROOT / "docker"
 HARDWARE_DIRS = sorted(lock.parent for lock in DOCKER.glob("*/torch.txt"))
 OTHER_DIRS = [hardware for hardware in HARDWARE_DIRS if hardware.name != "cpu"]
 REQUIREMENTS = sorted(DOCKER.glob("*/*.in"))
-GROUPS = ("dev", "docs", "sharing", "tools", "trackers", "excel")  # beside what trains
+GROUPS = ("dev", "docs", "sharing", "kernels", "tools", "trackers", "excel")  # beside what trains
 LOCKS = sorted(lock for name in ("torch", "requirements", *GROUPS) for lock in DOCKER.glob(f"*/{name}.txt"))
 TORCH_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
@@ -89,7 +89,7 @@ def test_every_hardware_includes_the_common_requirements_with_the_versions_of_th
 def test_every_requirement_is_locked_at_a_version_that_satisfies_it(file: Path) -> None:
     locked = pins(file.with_suffix(".txt")) | pins(file.with_name("torch.txt"))
     required = requirements_of(file)
-    assert len(required) >= {"docs": 1, "excel": 1, "tools": 2, "trackers": 5}.get(file.stem, 8)
+    assert len(required) >= {"docs": 1, "excel": 1, "kernels": 1, "tools": 2, "trackers": 5}.get(file.stem, 8)
     assert [requirement.name for requirement in required if canonicalize_name(requirement.name) not in locked] == []
     mismatches = [
         f"{requirement} is locked at {locked[canonicalize_name(requirement.name)].version}"
@@ -196,12 +196,13 @@ def test_every_nvidia_library_has_the_cuda_version_that_torch_requires() -> None
         ("sharing", "requirements"),
         ("sharing", "dev"),
         ("excel", "dev"),
+        ("kernels", "../cuda/requirements"),
     ],
 )
 def test_groups_that_are_installed_together_have_equal_versions(group: str, other: str) -> None:
     here, there = (pins(DOCKER / f"cpu/{name}.txt") for name in (group, other))
     shared = here.keys() & there.keys()
-    assert shared, "all need packaging"
+    assert shared
     assert {name: here[name].version for name in shared} == {name: there[name].version for name in shared}
 
 
@@ -241,8 +242,8 @@ SOURCE = {file: ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / 
 
 
 def test_every_package_that_the_source_imports_is_locked() -> None:
-    # torch_xla has its own lock, openpyxl a group of its own; mlflow is optional and has no lock.
-    others = {"reprise", "torch_xla", "mlflow", "openpyxl"}
+    # torch_xla and triton have locks of their hardware, openpyxl a group of its own; mlflow is optional and has no lock.
+    others = {"reprise", "torch_xla", "triton", "mlflow", "openpyxl"}
     third_party = set().union(*map(imported, SOURCE.values())) - set(sys.stdlib_module_names) - others
     assert {"torch", "transformers", "datasets", "accelerate", "evaluate", "hydra"} <= third_party
     locked = pins(DOCKER / "cpu/requirements.txt").keys() | {"torch"}
@@ -253,6 +254,13 @@ def test_every_package_that_the_source_imports_is_locked() -> None:
         if not {canonicalize_name(name) for name in distributions.get(module, [])} & locked
     ]
     assert unlocked == []
+
+
+def test_triton_is_locked_where_the_kernels_run_and_imported_in_one_module() -> None:
+    importers = [str(file.relative_to(ROOT)) for file, tree in SOURCE.items() if "triton" in imported(tree)]
+    assert importers == ["src/reprise/train/dropout_kernel.py"]
+    assert "triton" in pins(DOCKER / "cuda/requirements.txt")
+    assert "triton" not in pins(DOCKER / "cpu/requirements.txt")
 
 
 def test_torch_xla_is_only_locked_for_the_tpu_and_imported_in_functions_of_one_module() -> None:

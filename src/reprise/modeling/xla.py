@@ -16,6 +16,8 @@ from transformers import masking_utils
 from reprise.core.errors import UserError
 from reprise.modeling.bucketing import Shapes
 
+ASYNCHRONOUS = {"cuda", "xla"}  # types of devices that compute while the host continues, until it reads a value
+
 
 def on_xla(device: torch.device) -> bool:
     """Return whether `device` is an XLA device."""
@@ -25,10 +27,10 @@ def on_xla(device: torch.device) -> bool:
 def _is_tracing(tensor: torch.Tensor | None = None, original: Callable[..., bool] = masking_utils.is_tracing) -> bool:
     """Return whether the values of `tensor` must not be read; replaces the function of transformers.
 
-    transformers drops an attention mask that masks nothing, unless it is tracing. It does not count XLA as tracing:
-    each forward pass would wait for the mask's values and need two programs per shape.
+    transformers drops an attention mask that masks nothing, unless it is tracing. To know, each forward pass would wait
+    for the mask's values: on a GPU, and on XLA, which would also need two programs per shape.
     """
-    return original(tensor) or (tensor is not None and on_xla(tensor.device))
+    return original(tensor) or (tensor is not None and tensor.device.type in ASYNCHRONOUS)
 
 
 masking_utils.is_tracing = _is_tracing

@@ -21,7 +21,7 @@ from reprise.modeling.xla import logical_shift_right, unpack_int16
 # SplitMix64's constants as int64.
 GAMMA, MIX1, MIX2 = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 VALUES_PER_HASH = 4  # a hash has 64 bits, 16 per value
-MAX_SHARED_VALUES = 2**27  # of the masks that are computed at once: 256 MB in bf16, 0.8 GB while they are hashed
+MAX_SHARED_VALUES = 2**27  # of the masks that are computed at once: 256 MB in bf16
 
 
 def splitmix64(seeds: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -66,10 +66,13 @@ class DropoutKeys:
         """
         (seed,) = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64).view(np.int64)
         indices = torch.tensor([*rows, *[0] * (len(batch) - len(rows))])
-        self.values = splitmix64(torch.tensor(seed), indices).to(batch.device)
+        values = splitmix64(torch.tensor(seed), indices)
+        if batch.is_cuda:  # a copy from memory that is not pinned waits for the device
+            values = values.pin_memory()
+        self.values = values.to(batch.device, non_blocking=True)
         self.masks, self.previous_uses, self.uses = {}, self.uses, {}
         # On a GPU an operation on a small tensor takes as long as its launch. On a CPU small tensors stay in the cache.
-        self.at_once = batch.device.type == "cuda"
+        self.at_once = batch.is_cuda
 
     def mask(self, layer_id: int, values: torch.Tensor, p: float) -> torch.Tensor:
         """Return `dropout_mask` of a layer's values, [rows, …], computed with those of other layers if `at_once`."""
@@ -131,13 +134,17 @@ def dropout_mask(keys: torch.Tensor, layer_id: int, shape: torch.Size, p: float,
         p: probability of dropping a value, above 0 and below 1; rounded to a multiple of 2⁻¹⁶.
         dtype: of the result.
     """
+    dropped = min(max(round(p * 2**16), 1), 2**16 - 1)
+    if keys.is_cuda:
+        from reprise.train import dropout_kernel  # Triton is a package of the images for GPUs
+
+        return dropout_kernel.dropout_mask(keys, layer_id, shape, dropped, dtype)
     *outer, width = shape[1:]
     index = torch.arange(-(-width // VALUES_PER_HASH), device=keys.device)
     for depth, size in enumerate(reversed(outer), start=1):
         position = torch.arange(1, size + 1, device=keys.device) << 16 * depth
         index = index + position.view(-1, *[1] * depth)
     bits = unpack_int16(splitmix64(keys.view(-1, *[1] * index.dim()), index + (layer_id << 48)))[..., :width]
-    dropped = min(max(round(p * 2**16), 1), 2**16 - 1)
     threshold = dropped - 2**15  # 16 bits as int16; values below are dropped
     return bits.clamp(threshold - 1, threshold).sub_(threshold - 1).to(dtype).mul_(2**16 / (2**16 - dropped))
 

@@ -7,7 +7,7 @@ transformers' Trainer hf_trainer.py.
 from contextlib import nullcontext
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
@@ -57,6 +57,7 @@ def train(
         # after it, and from three ranks on, an element's position in a bucket determines the order of its sum.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         fsdp_plugin=plugin,
+        dataloader_config=DataLoaderConfiguration(non_blocking=True),
         step_scheduler_with_optimizer=False,  # our schedule counts optimizer steps, not steps × ranks
     )
     world_size, rank = accelerator.num_processes, accelerator.process_index
@@ -79,7 +80,8 @@ def train(
         steps_done = recorder.start_epoch(epoch, steps)  # 0 unless the epoch is resumed
         sampler = iter_micro_batches(steps[steps_done:], world_size)
         train_collator = collate.with_batch_size("train", micro_batch_size)
-        loader = DataLoader(rows, batch_sampler=sampler, collate_fn=train_collator)
+        pinned = device.type == "cuda"  # a copy from other memory waits for the device
+        loader = DataLoader(rows, batch_sampler=sampler, collate_fn=train_collator, pin_memory=pinned)
         batches = iter(accelerator.prepare_data_loader(loader))
         model.train()
         for index, step in enumerate(steps[steps_done:], start=steps_done):

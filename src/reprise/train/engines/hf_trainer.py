@@ -66,6 +66,7 @@ def train(
         gradient_accumulation_steps=gradient_accumulation_steps(config, world_size),
         per_device_eval_batch_size=recipe.evaluate.batch_size,
         max_grad_norm=config.max_grad_norm,
+        accelerator_config={"non_blocking": True},
         bf16=config.precision == "bf16",
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -217,7 +218,10 @@ class PlannedTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Load the planned micro-batches."""
         batches = PlannedBatchSampler(self.callback, self.args.world_size, self.args.gradient_accumulation_steps)
-        loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
+        pinned = self.args.device.type == "cuda"
+        loader = DataLoader(
+            self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=pinned
+        )
         prepared: DataLoader[Any] = self.accelerator.prepare_data_loader(loader)
         return prepared
 

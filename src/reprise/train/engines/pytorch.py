@@ -41,12 +41,13 @@ def train(
         if not steps or recorder.stopped_early:
             break
         steps_done = recorder.start_epoch(epoch, steps)  # 0 unless the epoch is resumed
-        batches = iter(DataLoader(rows, batch_sampler=iter_micro_batches(steps[steps_done:]), collate_fn=collate))
+        sampler, pinned = iter_micro_batches(steps[steps_done:]), device.type == "cuda"
+        batches = iter(DataLoader(rows, batch_sampler=sampler, collate_fn=collate, pin_memory=pinned))
         model.train()
         for index, step in enumerate(steps[steps_done:], start=steps_done):
             loss = torch.zeros((), device=device)
             for micro_batch in range(len(step.micro_batches)):
-                batch = {name: tensor.to(device) for name, tensor in next(batches).items()}
+                batch = {name: tensor.to(device, non_blocking=True) for name, tensor in next(batches).items()}
                 labels, weights = batch.pop("labels"), batch.pop("weight", None)
                 dropout_keys.set_batch(epoch, step.rows_of_micro_batch(micro_batch), labels)
                 torch.manual_seed(micro_batch_seed(recipe.seed, epoch, index, micro_batch))
