@@ -25,14 +25,15 @@ from reprise.core.errors import UserError
 from reprise.core.files import scratch_dir
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
+from reprise.gpus import check_gpus, read_driver
 from reprise.hardware import (
     ENVIRONMENT,
     HARDWARE_DIR,
     check_device,
-    count_gpus,
     installed_version,
     read_facts,
     require_device,
+    require_driver,
 )
 from reprise.modeling.portable import check_processor
 from reprise.train.distributed.launch_config import LaunchConfig, torchrun_args, validate
@@ -96,15 +97,16 @@ def check_launch(recipe: Recipe, hardware: str, config: LaunchConfig) -> int:
     Raises:
         UserError: the recipe, the profile, the options, the device and the installed trackers do not fit together.
     """
-    device = read_facts(hardware)["device"]
+    facts = read_facts(hardware)
+    device = facts["device"]
     validate(config, device)
     profile = profile_path(hardware, config.profile)
     validate_fsdp(recipe.train, profile)
     check_device(hardware)
     check_processor(recipe.train, device)
     processes = config.processes or read_processes(profile)
-    if device == "cuda" and processes > count_gpus():
-        raise UserError(f"got {processes}", key="--processes", expected=f"at most one per GPU, here {count_gpus()}")
+    if facts.get("gpus") == "nvidia":
+        check_gpus(require_driver(hardware, facts).gpus, processes, config.nodes, recipe.train.precision)
     validate_engine(recipe.train, device, processes, config.nodes)
     for name in recipe.run.trackers:
         # MLflow's client has all that is used; trackio has no lock.
@@ -249,6 +251,12 @@ def read_processes(profile: Path) -> int:
     if not isinstance(processes, int) or processes < 1:
         raise UserError(f"got {processes!r}", file=profile, key="num_processes", expected="an integer of at least 1")
     return processes
+
+
+def count_gpus() -> int:
+    """Return the number of GPUs that the driver offers to this process."""
+    driver = read_driver()
+    return len(driver.gpus) if driver else 0
 
 
 def fsdp_env(profile: Path) -> dict[str, str]:

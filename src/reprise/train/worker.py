@@ -31,6 +31,7 @@ from reprise.modeling.inference import load_inputs, load_labels
 from reprise.modeling.malloc import disable_malloc_trim
 from reprise.modeling.portable import set_up_cpu
 from reprise.modeling.recipe import write_model_recipe
+from reprise.modeling.tf32 import disable_tf32
 from reprise.modeling.xla import on_xla, use_fp32_matmul
 from reprise.train.checkpoint import CheckpointManager, checkpoint_dir, fingerprint, run_dir
 from reprise.train.dataset import ShardedDataset
@@ -68,6 +69,7 @@ def train_worker(recipe: Recipe, device: str, check: Callable[[], None] = lambda
     # By default torch then fills uninitialized memory, which nothing reads here; it takes 5 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    disable_tf32()
     # Ranks wait this long for a lost host, and as long for one that writes.
     world = PartialState(cpu=device == "cpu", timeout=timedelta(seconds=worker_env.timeout))
     check_world_size(world.num_processes, worker_env.world_size)
