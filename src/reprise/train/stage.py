@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -40,6 +40,9 @@ from reprise.train.distributed.launch_config import LaunchConfig, torchrun_args,
 from reprise.train.distributed.liveness import LivenessMonitor
 from reprise.train.distributed.preemption import TrainingInterrupted, handle_signals, set_pdeathsig
 from reprise.train.worker_env import WorkerEnv, read_message
+
+if TYPE_CHECKING:
+    from reprise.train.memory import Placement  # imports torch
 
 SHUTDOWN_GRACE_S = 10  # seconds that torchrun has to clean up after failed workers
 SINGLE_PROCESS = LaunchConfig()
@@ -115,6 +118,25 @@ def check_launch(recipe: Recipe, hardware: str, config: LaunchConfig) -> int:
             expected = f"it beside the locked software: pip install {name if name == 'trackio' else lock}"
             raise UserError(f"{name} is not installed", file=PARAMS, key="run.trackers", expected=expected)
     return processes
+
+
+def find_placement(recipe: Recipe, hardware: str, config: LaunchConfig) -> "Placement | None":
+    """Return the GPUs that the recipe is trained on, and their free memory; None on other devices.
+
+    Raises:
+        UserError: torch cannot use them, or what `check_launch` raises.
+    """
+    if read_facts(hardware)["device"] != "cuda":
+        return None
+    processes = check_launch(recipe, hardware, config)
+    require_device(hardware)
+    import torch
+
+    from reprise.train.memory import Placement
+
+    free, index = min((torch.cuda.mem_get_info(index)[0], index) for index in range(processes))
+    sharded = bool(fsdp_env(profile_path(hardware, config.profile)))
+    return Placement("cuda", torch.cuda.get_device_name(index), free, processes * config.nodes, sharded)
 
 
 def validate_engine(train: Train, device: str, processes: int, nodes: int = 1) -> None:

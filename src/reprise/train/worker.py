@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from reprise.core.config import Recipe
+from reprise.core.config import PARAMS, Recipe
 from reprise.core.crash import report_exception
 from reprise.core.display import echo
 from reprise.core.errors import UserError
@@ -111,7 +111,14 @@ def train_rank(recipe: Recipe, world: PartialState, stop: StopRequest, check: Ca
                     recipe, world, rows.lengths, validation, references, collate, trackers, model_dir, session
                 )
                 checkpoints = CheckpointManager(run, world, recorder, stop, recipe.run.save_steps)
-                load_engine(recipe.train.engine)(recipe, rows, validation, collate, recorder, checkpoints)
+                try:
+                    load_engine(recipe.train.engine)(recipe, rows, validation, collate, recorder, checkpoints)
+                except torch.OutOfMemoryError as error:
+                    problem = ". ".join(str(error).split(". ")[:2])  # the rest describes the allocator
+                    expected = (
+                        "fewer texts, train.gradient_checkpointing: true, train=lora, or a smaller train.max_length"
+                    )
+                    raise UserError(problem, file=PARAMS, key="train.micro_batch_size", expected=expected) from None
             if is_main_process:
                 tokenizer.save_pretrained(model_dir)
                 write_model_recipe(recipe, model_dir, recorder.history.thresholds, recorder.history.temperatures)
