@@ -206,13 +206,14 @@ def check_device(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> str:
         UserError: If it is not.
     """
     facts = read_facts(hardware, hardware_dir)
+    device: str = facts["device"]
     if facts.get("gpus") == "nvidia":
         require_driver(hardware, facts)
     elif "device_files" in facts and not has_device_files(facts):
         variable, _, value = facts.get("variable", "").partition("=")
         if os.environ.get(variable, value) == value:
             raise UserError(facts["no_device"], key=hardware)
-    return facts["device"]
+    return device
 
 
 def require_device(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> str:
