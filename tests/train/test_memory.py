@@ -214,7 +214,7 @@ def test_memory_that_runs_out_during_training_is_one_line(
 ) -> None:
     def run_out(*_: object) -> None:
         raise torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 2.25 GiB. GPU 0 has a total capacity of 14.56 GiB of which…"
+            "CUDA out of memory. Tried to allocate 2.25 GiB. GPU 0 has a total capacity of 14.56 GiB."
         )
 
     monkeypatch.setattr("reprise.train.worker.load_engine", lambda _: run_out)
