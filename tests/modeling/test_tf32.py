@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-from tiny import ROOT
+import torch
+
+from tiny import ROOT, Run
 
 
 def test_a_variable_of_the_base_image_does_not_turn_it_on() -> None:
@@ -18,6 +21,13 @@ def test_a_variable_of_the_base_image_does_not_turn_it_on() -> None:
         env=os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "PYTHONPATH": str(ROOT / "src")},
     )  # fmt: skip
     assert done.stdout.split() == ["high", "highest", "False", "False"]
+
+
+def test_evaluation_turns_it_off(repo_copy: Path, reprise: Run) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    reprise(repo_copy, "evaluate")
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_nothing_in_the_package_turns_it_on() -> None:
