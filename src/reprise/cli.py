@@ -165,11 +165,15 @@ def environment(context: typer.Context) -> None:
     check_sections()
     hardware = current_hardware()
     content = locked_environment(hardware)
-    # The options of `reprise train` as a stage of `dvc repro`: their environment variables and defaults.
-    options = cast(TyperGroup, context.find_root().command).commands["train"].make_context("train", []).params
-    check_launch(recipe, hardware, LaunchConfig(**options))
+    check_launch(recipe, hardware, _launch_config(context))
     write_json(ENVIRONMENT, content)
     echo(f"environment: {hardware}, {len(content['packages'])} packages as locked")
+
+
+def _launch_config(context: typer.Context) -> LaunchConfig:
+    """Return the options of `reprise train` as a stage of `dvc repro`: their environment variables and defaults."""
+    options = cast(TyperGroup, context.find_root().command).commands["train"].make_context("train", []).params
+    return LaunchConfig(**options)
 
 
 @app.command()
@@ -258,10 +262,10 @@ def check_data() -> None:
 
 @app.command()
 @_one_at_a_time()
-def preflight() -> None:
+def preflight(context: typer.Context) -> None:
     """Stage 7: check that model, tokenizer and data fit.
 
-    It runs before training replaces earlier results.
+    It runs before training replaces earlier results. On a GPU, it also predicts the memory that training needs.
     """
     _go_offline()
     from dataclasses import asdict
@@ -270,12 +274,14 @@ def preflight() -> None:
     from reprise.core.paths import PREFLIGHT
     from reprise.core.unchanged import check_unchanged
     from reprise.core.validation import read_recipe
+    from reprise.hardware import current_hardware
     from reprise.modeling.portable import restart_with_caps
     from reprise.train.preflight import preflight
+    from reprise.train.stage import find_placement
 
     recipe = read_recipe()
     restart_with_caps(recipe.train)
-    result = preflight(recipe)
+    result = preflight(recipe, find_placement(recipe, current_hardware(), _launch_config(context)))
     for note in result.notes:
         echo(f"preflight: {note}")
     for warning in result.warnings:

@@ -7,7 +7,6 @@ not.
 
 import base64
 import csv
-import ctypes
 import hashlib
 import os
 import platform
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_file
+from reprise.gpus import Driver, check_architecture, check_driver, check_selection, read_driver
 
 ENVIRONMENT = Path("environment.json")
 HARDWARE_DIR = Path("docker")
@@ -43,7 +43,7 @@ class InstalledFile(NamedTuple):
     digest: str
 
 
-def read_facts(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> dict[str, str]:
+def read_facts(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> dict[str, Any]:
     """Read in what this hardware differs from others; docker/run and make read the same file.
 
     Returns:
@@ -206,15 +206,14 @@ def check_device(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> str:
         UserError: If it is not.
     """
     facts = read_facts(hardware, hardware_dir)
-    if facts["device"] == "cuda":
-        if not count_gpus():
-            expected = f"one with its driver, as `make train-{facts['target']}` passes it on"
-            raise UserError("no GPU", key=hardware, expected=expected)
+    device: str = facts["device"]
+    if facts.get("gpus") == "nvidia":
+        require_driver(hardware, facts)
     elif "device_files" in facts and not has_device_files(facts):
         variable, _, value = facts.get("variable", "").partition("=")
         if os.environ.get(variable, value) == value:
             raise UserError(facts["no_device"], key=hardware)
-    return facts["device"]
+    return device
 
 
 def require_device(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> str:
@@ -231,22 +230,35 @@ def require_device(hardware: str, hardware_dir: Path = HARDWARE_DIR) -> str:
         import torch  # not at the top: `reprise environment` runs on every `dvc repro` and must start fast
 
         if not torch.cuda.is_available():
-            problem = f"PyTorch for CUDA {torch.version.cuda} cannot use the GPU"
-            raise UserError(problem, key=hardware, expected="a driver that is new enough for it")
+            build = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+            raise UserError(f"PyTorch for {build} cannot use the GPU", key=hardware, expected="a driver that fits it")
+        if not torch.version.hip:
+            for index in range(torch.cuda.device_count()):
+                name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+                check_architecture(name, capability, torch.cuda.get_arch_list())
     return device
 
 
-def count_gpus() -> int:
-    """Return the number of GPUs that the CUDA driver offers to this process."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int()
-    return 0 if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
+def require_driver(hardware: str, facts: dict[str, Any]) -> Driver:
+    """Check that NVIDIA's driver is new enough and offers the selected GPUs.
+
+    Returns:
+        What it reports.
+
+    Raises:
+        UserError: it does not, or there is no GPU.
+    """
+    driver = read_driver()
+    if driver:
+        check_driver(driver, str(facts["cuda"]), str(facts["driver"]), hardware)
+        check_selection(os.environ.get("CUDA_VISIBLE_DEVICES"), driver)
+    if not driver or not driver.gpus:
+        expected = f"one with its driver, as `make train-{facts['target']}` passes it on"
+        raise UserError("no GPU", key=hardware, expected=expected)
+    return driver
 
 
-def has_device_files(facts: dict[str, str]) -> bool:
+def has_device_files(facts: dict[str, Any]) -> bool:
     """Return whether this machine has a device file of the hardware."""
     return any(any(Path("/").glob(pattern.lstrip("/"))) for pattern in facts["device_files"].split())
 

@@ -177,7 +177,7 @@ def test_a_host_with_another_commit_recipe_or_data_is_reported_and_both_exit_bef
         "reprise: error: train: host 1 (host-1) differs from host 0 (host-0): "
         rf"commit {commits[0]} instead of {commits[1]}; seed 43 instead of 42; "
         r"data/prepared/stats.json [0-9a-f]{12} instead of [0-9a-f]{12}; "
-        "expected the same commit, recipe, data and model on all hosts"
+        "expected the same commit, recipe, data, model and kind of GPU on all hosts"
     )
     for line in {last_line(training), last_line(other)}:
         assert re.fullmatch(re.sub(r"([()])", r"\\\1", expected), line)

@@ -16,10 +16,15 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from reprise.core.errors import UserError
+from reprise.gpus import Driver, Gpu
+from reprise.hardware import check_device
+from reprise.train.stage import read_processes
 from tiny import ROOT, Run
 
 HARDWARE_DIRS = sorted(lock.parent.name for lock in (ROOT / "docker").glob("*/torch.txt"))
-FACTS = ("device_files", "no_device", "gpus", "options", "python", "variable")  # of hardware.yaml, all optional
+# Of hardware.yaml, all optional.
+FACTS = ("cuda", "device_files", "driver", "gpus", "no_device", "options", "python", "variable")
 HARDWARE = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}  # suffix of a target: folder in docker/
 IDENTITY = {  # the git configuration of a caller with a name and an e-mail address
     "GIT_CONFIG_COUNT": "2",
@@ -525,7 +530,7 @@ def test_bash_reads_the_facts_of_a_hardware_as_a_yaml_parser_does(folder: str) -
     assert ("device_files" in facts) == ("no_device" in facts)
     for key in (*FACTS, "target"):
         printed = subprocess.run(["sed", "-n", f"s/^{key}: //p", file], capture_output=True, text=True, check=True)
-        assert printed.stdout.rstrip("\n") == facts.get(key, "")
+        assert printed.stdout.rstrip("\n") == str(facts.get(key, ""))
 
 
 def test_a_new_folder_is_a_hardware_of_make_and_docker_run_without_an_edit(writable: Machine) -> None:
@@ -539,6 +544,54 @@ def test_a_new_folder_is_a_hardware_of_make_and_docker_run_without_an_edit(writa
     call = writable.last("run")
     assert call[-2:] == ["reprise:abacus", "bash"]
     assert (values(call, "--cpus"), values(call, "--memory")) == (["1"], ["2g"])
+
+
+def documented_folder(machine: Machine, name: str) -> Path:
+    """Make a hardware folder of the blocks of docs/guides/gpus.md that name its files, in a copy of docker/cuda."""
+    page = (ROOT / "docs/guides/gpus.md").read_text(encoding="utf-8")
+    folder = Path(shutil.copytree(machine.checkout / "docker/cuda", machine.checkout / "docker" / name))
+    blocks = re.findall(rf"^```\w+\n# docker/{name}/(\S+)\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    assert blocks
+    for file, content in blocks:
+        (folder / file).write_text(content, encoding="utf-8")
+    return folder
+
+
+def test_the_documented_folder_for_rocm_is_a_hardware_of_make_and_docker_run(writable: Machine) -> None:
+    folder = documented_folder(writable, "rocm")
+    printed, *_ = writable.run(*with_devices(), "make", "shell-rocm", code=2)
+    assert printed.startswith("reprise: error: make train-rocm: this machine has no AMD GPU")
+    writable.run(*with_devices("/dev/kfd"), "make", "shell-rocm")
+    call = writable.last("run")
+    assert call[-2:] == ["reprise:rocm", "bash"]
+    assert values(call, "--device") == ["/dev/kfd", "/dev/dri"]
+    assert read_processes(folder / "accelerate.yaml") == 1
+    with pytest.raises(UserError, match="this machine has no AMD GPU"):
+        check_device("rocm", folder.parent)
+
+
+def test_the_documented_folder_for_an_older_cuda_takes_an_older_driver(
+    writable: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = documented_folder(writable, "cuda126")
+    writable.run(*with_devices(GPU), "make", "shell-gpu-cuda126", RUNTIMES=TOOLKIT)
+    assert values(writable.last("run"), "--gpus") == ['"device=0"']
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    older = Driver("535.183.01", (12, 2), 1, (Gpu("NVIDIA L4", (8, 9), 24 * 10**9),))
+    monkeypatch.setattr("reprise.hardware.read_driver", lambda: older)
+    assert check_device("cuda126", folder.parent) == "cuda"
+    with pytest.raises(UserError, match="driver 580 or newer"):
+        check_device("cuda", folder.parent)
+
+
+@pytest.mark.parametrize("lock", ["torch.txt", "requirements.txt"])
+def test_a_folder_without_its_locks_is_one_line(lock: str, writable: Machine) -> None:
+    (writable.checkout / "docker/tpu" / lock).unlink()
+    printed = writable.run(*with_devices(TPU), "docker/run", "tpu", code=2)
+    assert printed == [
+        f"reprise: error: docker/run: docker/tpu/{lock}: not found; expected the lock, made as docs/guides/gpus.md "
+        "describes"
+    ]
 
 
 def test_the_build_context_has_only_named_files() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import get_args_parser
 
@@ -209,6 +210,13 @@ def test_ctrl_c_exits_with_130_and_keeps_the_earlier_model(train: Train, workdir
     )
     assert {file: file.read_bytes() for file in sorted((workdir / "models/final").iterdir())} == before
     assert not list(workdir.rglob("*.partial"))
+
+
+def test_training_turns_tf32_off(train: Train) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    train(**{"train.max_steps": 1})
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate"])

@@ -25,6 +25,7 @@ from reprise.modeling.collator import Collator
 from reprise.modeling.malloc import disable_malloc_trim
 from reprise.modeling.portable import set_up_cpu
 from reprise.modeling.recipe import ModelRecipe
+from reprise.modeling.tf32 import disable_tf32
 from reprise.modeling.xla import on_xla, use_fp32_matmul
 from reprise.tasks.kind import Logits, TaskKind
 from reprise.tasks.labels import ragged
@@ -202,6 +203,7 @@ def load_predictor(recipe: Recipe | ModelRecipe, *, cpu: bool) -> Callable[[Data
     def joined(forward: Callable[[Dataset], Logits]) -> Callable[[Dataset], Logits]:
         return lambda rows: join_windows(rows, forward(rows), windows.pooling if windows else None)
 
+    disable_tf32()
     if recipe.train.engine == "trainer":
         return joined(lambda rows: predict_with_trainer(model, rows, collate, batch_size, cpu=cpu))
     if recipe.train.engine == "pytorch":

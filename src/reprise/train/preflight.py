@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reprise.core.config import PARAMS, Recipe
+from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import WINDOWS, input_shards
@@ -26,8 +27,10 @@ from reprise.modeling.inference import NOT_READ
 from reprise.modeling.portable import set_up_cpu
 from reprise.train.dataset import ShardedDataset
 from reprise.train.dropout import DropoutKeys
+from reprise.train.memory import Placement, check_memory, predict_memory
 from reprise.train.model import adapt_model, fitted_kind, load_seeded
 from reprise.train.optimizer import build_optimizer
+from reprise.train.sampler import resolve_micro_batch_size
 
 MODEL = PRETRAINED / "model"
 TOKEN_COLUMNS = ("input_ids", "token_type_ids")
@@ -71,8 +74,12 @@ class Inputs:
     with_special_tokens: int
 
 
-def preflight(recipe: Recipe) -> Preflight:
+def preflight(recipe: Recipe, placement: Placement | None = None) -> Preflight:
     """Load the model as training does, compare it with the data, and run two rows forward and backward.
+
+    Args:
+        recipe: what is trained.
+        placement: the GPUs that it is trained on, whose memory must suffice; None on other devices.
 
     Raises:
         UserError: what does not fit.
@@ -109,7 +116,29 @@ def preflight(recipe: Recipe) -> Preflight:
             f"{pretrained.model.config.model_type} draws dropout per batch: with other processes or micro-batches, "
             "the recipe trains other weights"
         )
+    if placement and (warning := memory_warning(model, keys, batch, recipe, placement)):
+        echo(f"preflight: warning: {warning}")  # of this machine, so it is no result
     return result
+
+
+def memory_warning(
+    model: nn.Module, keys: DropoutKeys, batch: dict[str, torch.Tensor], recipe: Recipe, placement: Placement
+) -> str | None:
+    """Predict the memory of the largest micro-batch, and compare it with the GPU's.
+
+    Returns:
+        A warning if there is little left, or no prediction; None if there is enough.
+
+    Raises:
+        UserError: training does not fit.
+    """
+    rows = resolve_micro_batch_size(recipe.train, placement.processes)
+    length = int(ShardedDataset(input_shards("train")).lengths.max())
+    try:
+        memory = predict_memory(model, keys, batch, rows, length, recipe.train.precision, placement)
+    except Exception as error:  # whatever a model of any family raises for tensors without data
+        return f"the memory of training is not predicted for this model: {type(error).__name__}"
+    return check_memory(memory, placement)
 
 
 def check_weights(model: PreTrainedModel) -> None:

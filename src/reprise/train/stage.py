@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -25,20 +25,24 @@ from reprise.core.errors import UserError
 from reprise.core.files import scratch_dir
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
+from reprise.gpus import check_gpus, read_driver
 from reprise.hardware import (
     ENVIRONMENT,
     HARDWARE_DIR,
     check_device,
-    count_gpus,
     installed_version,
     read_facts,
     require_device,
+    require_driver,
 )
 from reprise.modeling.portable import check_processor
 from reprise.train.distributed.launch_config import LaunchConfig, torchrun_args, validate
 from reprise.train.distributed.liveness import LivenessMonitor
 from reprise.train.distributed.preemption import TrainingInterrupted, handle_signals, set_pdeathsig
 from reprise.train.worker_env import WorkerEnv, read_message
+
+if TYPE_CHECKING:
+    from reprise.train.memory import Placement  # imports torch
 
 SHUTDOWN_GRACE_S = 10  # seconds that torchrun has to clean up after failed workers
 SINGLE_PROCESS = LaunchConfig()
@@ -96,15 +100,16 @@ def check_launch(recipe: Recipe, hardware: str, config: LaunchConfig) -> int:
     Raises:
         UserError: the recipe, the profile, the options, the device and the installed trackers do not fit together.
     """
-    device = read_facts(hardware)["device"]
+    facts = read_facts(hardware)
+    device = facts["device"]
     validate(config, device)
     profile = profile_path(hardware, config.profile)
     validate_fsdp(recipe.train, profile)
     check_device(hardware)
     check_processor(recipe.train, device)
     processes = config.processes or read_processes(profile)
-    if device == "cuda" and processes > count_gpus():
-        raise UserError(f"got {processes}", key="--processes", expected=f"at most one per GPU, here {count_gpus()}")
+    if facts.get("gpus") == "nvidia":
+        check_gpus(require_driver(hardware, facts).gpus, processes, config.nodes, recipe.train.precision)
     validate_engine(recipe.train, device, processes, config.nodes)
     for name in recipe.run.trackers:
         # MLflow's client has all that is used; trackio has no lock.
@@ -113,6 +118,25 @@ def check_launch(recipe: Recipe, hardware: str, config: LaunchConfig) -> int:
             expected = f"it beside the locked software: pip install {name if name == 'trackio' else lock}"
             raise UserError(f"{name} is not installed", file=PARAMS, key="run.trackers", expected=expected)
     return processes
+
+
+def find_placement(recipe: Recipe, hardware: str, config: LaunchConfig) -> "Placement | None":
+    """Return the GPUs that the recipe is trained on, and their free memory; None on other devices.
+
+    Raises:
+        UserError: torch cannot use them, or what `check_launch` raises.
+    """
+    if read_facts(hardware)["device"] != "cuda":
+        return None
+    processes = check_launch(recipe, hardware, config)
+    require_device(hardware)
+    import torch
+
+    from reprise.train.memory import Placement
+
+    free, index = min((torch.cuda.mem_get_info(index)[0], index) for index in range(processes))
+    sharded = bool(fsdp_env(profile_path(hardware, config.profile)))
+    return Placement("cuda", torch.cuda.get_device_name(index), free, processes * config.nodes, sharded)
 
 
 def validate_engine(train: Train, device: str, processes: int, nodes: int = 1) -> None:
@@ -249,6 +273,12 @@ def read_processes(profile: Path) -> int:
     if not isinstance(processes, int) or processes < 1:
         raise UserError(f"got {processes!r}", file=profile, key="num_processes", expected="an integer of at least 1")
     return processes
+
+
+def count_gpus() -> int:
+    """Return the number of GPUs that the driver offers to this process."""
+    driver = read_driver()
+    return len(driver.gpus) if driver else 0
 
 
 def fsdp_env(profile: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from reprise.core.config import Recipe
+from reprise.core.config import PARAMS, Recipe
 from reprise.core.crash import report_exception
 from reprise.core.display import echo
 from reprise.core.errors import UserError
@@ -31,6 +31,7 @@ from reprise.modeling.inference import load_inputs, load_labels
 from reprise.modeling.malloc import disable_malloc_trim
 from reprise.modeling.portable import set_up_cpu
 from reprise.modeling.recipe import write_model_recipe
+from reprise.modeling.tf32 import disable_tf32
 from reprise.modeling.xla import on_xla, use_fp32_matmul
 from reprise.train.checkpoint import CheckpointManager, checkpoint_dir, fingerprint, run_dir
 from reprise.train.dataset import ShardedDataset
@@ -68,6 +69,7 @@ def train_worker(recipe: Recipe, device: str, check: Callable[[], None] = lambda
     # By default torch then fills uninitialized memory, which nothing reads here; it takes 5 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    disable_tf32()
     # Ranks wait this long for a lost host, and as long for one that writes.
     world = PartialState(cpu=device == "cpu", timeout=timedelta(seconds=worker_env.timeout))
     check_world_size(world.num_processes, worker_env.world_size)
@@ -109,7 +111,14 @@ def train_rank(recipe: Recipe, world: PartialState, stop: StopRequest, check: Ca
                     recipe, world, rows.lengths, validation, references, collate, trackers, model_dir, session
                 )
                 checkpoints = CheckpointManager(run, world, recorder, stop, recipe.run.save_steps)
-                load_engine(recipe.train.engine)(recipe, rows, validation, collate, recorder, checkpoints)
+                try:
+                    load_engine(recipe.train.engine)(recipe, rows, validation, collate, recorder, checkpoints)
+                except torch.OutOfMemoryError as error:
+                    problem = ". ".join(str(error).split(". ")[:2])  # the rest describes the allocator
+                    expected = (
+                        "fewer texts, train.gradient_checkpointing: true, train=lora, or a smaller train.max_length"
+                    )
+                    raise UserError(problem, file=PARAMS, key="train.micro_batch_size", expected=expected) from None
             if is_main_process:
                 tokenizer.save_pretrained(model_dir)
                 write_model_recipe(recipe, model_dir, recorder.history.thresholds, recorder.history.temperatures)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from reprise.core.validation import check_recipe
 from reprise.train.checkpoint import fingerprint
@@ -53,6 +54,15 @@ def test_equal_hosts_pass_and_a_single_host_compares_nothing(monkeypatch: pytest
     monkeypatch.setattr(consistency, "gather_object", None)
     monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
     check_consistency({"seed": 42})
+
+
+def test_hosts_with_other_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_host(monkeypatch, [(1, "b", {"commit": COMMIT, "seed": 42, "GPU": "NVIDIA L4"})])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    with pytest.raises(RankMismatchError) as refused:
+        check_consistency({"seed": 42})
+    assert refused.value.problem.endswith("(a): GPU NVIDIA L4 instead of NVIDIA H100 80GB HBM3")
 
 
 @pytest.mark.parametrize(

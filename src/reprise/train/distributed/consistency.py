@@ -33,7 +33,7 @@ def is_single_node() -> bool:
 
 
 def check_consistency(fingerprint: Mapping[str, Any]) -> None:
-    """Compare the commit and everything that determines the weights between hosts.
+    """Compare the commit, the kind of GPU and everything else that determines the weights between hosts.
 
     Raises:
         RankMismatchError: a host differs from host 0.
@@ -42,6 +42,8 @@ def check_consistency(fingerprint: Mapping[str, Any]) -> None:
         return
     commit, dirty = git_state()
     content = {"commit": f"{commit} with changes" if dirty else commit, **fingerprint}
+    if torch.cuda.is_available():
+        content["GPU"] = torch.cuda.get_device_name()
     mine = (int(os.environ["GROUP_RANK"]), platform.node(), content)
     (_, first, expected), *others = gather_object([mine])
     for host, name, found in others:
@@ -51,7 +53,7 @@ def check_consistency(fingerprint: Mapping[str, Any]) -> None:
             raise RankMismatchError(
                 f"host {host} ({name}) differs from host 0 ({first}): {'; '.join(differences[:MAX_SHOWN])}{more}",
                 key="train",
-                expected="the same commit, recipe, data and model on all hosts",
+                expected="the same commit, recipe, data, model and kind of GPU on all hosts",
             )
 
 
