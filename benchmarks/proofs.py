@@ -118,7 +118,7 @@ class Size:
 
     Attributes:
         models: configuration of each model with random weights.
-        pairs: synthetic pairs that are prepared, of which a tenth is for validation.
+        pairs: synthetic pairs that are prepared; a tenth is for validation.
         rounds: of the interleaved baselines.
         seconds: per slice of a baseline.
         steps: of the runs whose bits are compared.
@@ -238,7 +238,7 @@ def dropped(
     generator = torch.Generator().manual_seed(0)
     values, gradient = (torch.randn(shape, generator=generator).to(dtype).to(device) for _ in range(2))
     keys = DropoutKeys(seed=42)
-    found = []
+    found: list[torch.Tensor] = []
     for epoch in range(2):
         keys.set_batch(epoch, list(range(shape[0] - 1)), values)
         keys.at_once = at_once
@@ -286,8 +286,8 @@ def prove_bits(bench: Bench) -> Iterator[Line]:
         return sha256(folder / FINAL_MODEL / "model.safetensors")
 
     once = weights("once", (train, 0))
-    for name, programs in {"repeated": [(train, 0)], "interrupted and resumed": [(stopped, 143), (train, 0)]}.items():
-        same = weights(name, *programs) == once
+    for name, before in {"repeated": [], "interrupted and resumed": [(stopped, 143)]}.items():
+        same = weights(name, *before, (train, 0)) == once
         what = f"{BERT}, {steps} steps, {name}"
         yield promise(what, "the same weights to the bit", once[:12] if same else "other weights", holds=same)
 

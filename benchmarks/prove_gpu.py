@@ -76,7 +76,8 @@ def main() -> int:
     options = parser.parse_args()
     gpus = visible_gpus(tiny=options.tiny)
     hardware = "cuda" if gpus else "cpu"
-    os.environ |= {"REPRISE_HARDWARE": hardware, "CUDA_VISIBLE_DEVICES": gpus[0] if gpus else ""}
+    device = {"REPRISE_HARDWARE": hardware, "CUDA_VISIBLE_DEVICES": gpus[0] if gpus else ""}
+    os.environ |= device | {"REPRISE_PROCESSES": "1"}  # of the runs that follow, unless they compare processes
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory(prefix="reprise-prove-") as scratch:
         bench = Bench(Path(scratch), TINY if options.tiny else FULL, hardware, gpus)

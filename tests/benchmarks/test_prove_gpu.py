@@ -72,7 +72,7 @@ def test_only_a_promise_that_does_not_hold_is_an_exit_code_of_1(
     outcome: Outcome, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    for name in ("REPRISE_HARDWARE", "CUDA_VISIBLE_DEVICES"):
+    for name in ("REPRISE_HARDWARE", "CUDA_VISIBLE_DEVICES", "REPRISE_PROCESSES"):
         monkeypatch.setenv(name, "")  # which main sets
     monkeypatch.setattr(prove_gpu, "PARTS", (part("a", 10**6, Line("x", "y", "z", outcome)),))
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.json")
