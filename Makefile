@@ -52,7 +52,7 @@ endef
 
 .PHONY: help setup train seeds prune report verify docs docs-serve lint lint-words lint-kubernetes lint-ci lint-docs format lock audit clean \
   test test-unit test-full test-e2e test-batch-invariance test-chaos test-multihost test-slurm test-s3 test-report test-portable test-xla test-images test-arm64 \
-  bench bench-prepare bench-data bench-accuracy bench-kinds bench-gpu bench-xla bench-report bench-scaling bench-sharding bench-launches \
+  bench bench-prepare bench-data bench-accuracy bench-kinds bench-xla bench-report bench-scaling bench-sharding bench-launches prove-gpu \
   $(foreach kind,$(KINDS),train-$(kind) shell-$(kind) image-$(kind) check-image-$(kind))
 
 help:  ## List the targets
@@ -150,8 +150,8 @@ bench-accuracy: setup  ## Train completely with the course's loop and compare th
 bench-kinds: setup  ## Train and time several labels, labels of words and long texts; half an hour on two cores (SEEDS=3)
 	python benchmarks/kinds.py
 
-bench-gpu:  ## Time the baselines on a GPU with BERT-base, in its image, and check bit-identity there
-	@docker/run cuda python benchmarks/gpu.py
+prove-gpu:  ## Prove the promises on a GPU and time the alternatives there, in its image: at most eight minutes (GPUS=0,1 ARGS="--minutes 4")
+	@set -f; docker/run cuda python benchmarks/prove_gpu.py $$ARGS
 
 bench-report: $(VENV)/.dev  ## Measure the report of many experiments: time, size, sorting in a browser (EXPERIMENTS=500)
 	@$(ENSURE_BROWSER)

@@ -19,7 +19,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from baselines import BASELINES
-from flops import matrix_rate
+from flops import SIZE, matrix_rate
 from reprise.core.errors import UserError
 from reprise.core.files import read_json
 from reprise.data.format import stats_path
@@ -87,7 +87,13 @@ def running(names: Sequence[str], scratch: Path, recipe: Recipe, source: Path, h
 
 
 def interleave(
-    runners: list[Runner], rounds: int, seconds: float, device: torch.device, report: Callable[[int, float], None]
+    runners: list[Runner],
+    rounds: int,
+    seconds: float,
+    device: torch.device,
+    report: Callable[[int, float], None],
+    *,
+    matrix: int = SIZE,
 ) -> tuple[dict[str, list[Metrics]], dict[str, float]]:
     """Run the time slices of all baselines, round by round.
 
@@ -97,6 +103,7 @@ def interleave(
         seconds: approximate duration of a slice; all slices of a baseline together stay within an epoch.
         device: the device whose matrix rate is measured in every round.
         report: called with the number of each round, from 1, and the seconds since the first one began.
+        matrix: rows of the matrices that are multiplied to measure the rate.
 
     Returns:
         The warm-up and the slices of each baseline, and the median matrix rate by precision.
@@ -113,7 +120,7 @@ def interleave(
     for number in range(rounds):
         report(number + 1, time.monotonic() - began)
         for precision, dtype in PRECISIONS.items():
-            rates[precision].append(matrix_rate(dtype, device))
+            rates[precision].append(matrix_rate(dtype, device, matrix))
         first = number % len(runners)
         for runner in (*runners[first:], *runners[:first]):
             slices[runner.name].append(runner.go(steps[runner.name]))
@@ -138,13 +145,15 @@ def summarize(slices: dict[str, list[Metrics]], rates: dict[str, float], mean_le
     mean length differs between slices of a few steps, most of all with batches grouped by length.
     """
     summaries = {}
-    speeds = {name: [each["tokens"] / each["seconds"] for each in timed[1:]] for name, timed in slices.items()}
     for name, (warm_up, *measured) in slices.items():
         rate = rates[BASELINES[name].precision]
         summaries[name] = {
-            "examples_per_second": round(statistics.median(speeds[name]) / mean_length, 1),
-            "ratio_to_course": ratio(speeds[name], speeds["course"]),
-            "ratio_to_course_bf16": ratio(speeds[name], speeds["course-bf16"]),
+            "examples_per_second": round(statistics.median(speeds(slices[name])) / mean_length, 1),
+            **{
+                f"ratio_to_{other.replace('-', '_')}": ratio(speeds(slices[name]), speeds(slices[other]))
+                for other in ("course", "course-bf16")
+                if other in slices
+            },
             "matrix_rate_fraction": round(per_second(measured, "flops") / rate, 3),
             "padding_fraction": round(1 - total(measured, "tokens") / total(measured, "padded_tokens"), 3),
             "peak_memory_mib": max(time_slice["peak_memory_mib"] for time_slice in measured),
@@ -154,6 +163,11 @@ def summarize(slices: dict[str, list[Metrics]], rates: dict[str, float], mean_le
             executed = warm_up["executed_fraction"] * per_second(measured, "padded_flops")
             summaries[name]["utilization"] = round(executed / rate, 3)
     return summaries
+
+
+def speeds(slices: list[Metrics]) -> list[float]:
+    """Return the tokens per second of each slice after the warm-up."""
+    return [time_slice["tokens"] / time_slice["seconds"] for time_slice in slices[1:]]
 
 
 def per_second(slices: list[Metrics], metric: str) -> float:

@@ -21,7 +21,6 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import accuracy
 import data
-import gpu
 import interleave
 import results
 import sharding
@@ -33,7 +32,6 @@ from packed import Packed, pack
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
 from reprise.train import worker as worker
-from synthetic import synthetic_recipe
 from tiny import ROOT, Run, tiny_recipe
 
 CPU = torch.device("cpu")
@@ -95,7 +93,7 @@ def test_training_flops_match_the_counter_of_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.full] * (name == "compiled")) for name in BASELINES]
+    "name", [pytest.param(name, marks=[pytest.mark.full] * (name == "trainer-compiled")) for name in BASELINES]
 )
 def test_a_baseline_answers_each_slice_with_its_metrics(name: str, train_in_slices: Callable[..., Any]) -> None:
     (ready, *slices), reached = train_in_slices(name, 2, 3)
@@ -278,30 +276,6 @@ def test_ctrl_c_kills_all_baselines(prepared_dir: Path, tmp_path: Path) -> None:
     assert [runner.process.poll() for runner in runners] == [-9, -9]
 
 
-def test_the_gpu_benchmark_without_a_gpu_fails_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(UserError, match=r"^PyTorch sees no GPU; expected one, as in `make bench-gpu`.*$"):
-        gpu.main(tiny=False)
-
-
-@pytest.mark.full
-def test_baselines_in_their_own_processes_run_interleaved_on_synthetic_texts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    recipe = synthetic_recipe(tiny_recipe())
-    source = gpu.make_synthetic_workspace(tmp_path / "source", recipe, gpu.TINY)
-    assert 51 < interleave.mean_length(source) < 55
-    names = ("course", "course-bf16", "reprise")
-    content = gpu.measure(names, tmp_path, recipe, source, gpu.TINY, "cpu")
-    found = content["baselines"]
-    assert found.keys() == set(names)
-    assert found["course"]["ratio_to_course"] == 1
-    assert found["reprise"]["padding_fraction"] < found["course"]["padding_fraction"]
-    assert all(metrics["examples_per_second"] > 0 for metrics in found.values())
-    assert content["matrix_rate"]["fp32"] > 1e9
-
-
 def test_notes_are_split_over_files_with_ten_tokens_on_average(tmp_path: Path) -> None:
     words = [f"w{number}" for number in range(100)]
     data.write_notes(tmp_path / "one", words, 2000)
@@ -325,14 +299,6 @@ def test_the_data_benchmark_is_interrupted_and_resumed_within_its_memory_limit(
     assert all(10 < metrics[name]["own_mb"] < data.LIMIT_MB for name in metrics)  # the plan imports no torch
     for name in ("fresh", "resumed"):
         assert 0 < metrics[name]["first_step_seconds"] < metrics[name]["seconds"]
-
-
-@pytest.mark.full
-def test_the_gpu_benchmark_runs_completely_on_the_cpu(run: Run) -> None:
-    printed = run(ROOT, sys.executable, "benchmarks/gpu.py", "--tiny").stdout
-    for name in gpu.ALL_NAMES:
-        assert f"│ {name} " in printed
-    assert "Repeated: bit-identical\nInterrupted and resumed: bit-identical\n" in printed
 
 
 @pytest.mark.full

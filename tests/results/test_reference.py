@@ -9,7 +9,9 @@ import pytest
 from reprise.core.errors import UserError
 from reprise.results import reference as module
 from reprise.results.reference import MeanStd, Reference, find_reference, read_reference, summarize_seeds
-from reprise.results.run import RunResult
+from reprise.results.run import RunResult, commit_reader, read_result
+from reprise.results.vcs import resolve_commit
+from tiny import ROOT
 
 ACCURACIES = (0.80, 0.82, 0.84, 0.86, 0.88)
 
@@ -99,3 +101,9 @@ def test_a_reference_is_found_by_recipe_and_hardware(
     reference.write(tmp_path / "task-model-cpu.json")
     assert find_reference(result(0, 0.8), "cpu") == reference
     assert find_reference(result(0, 0.8), "cuda") is None
+
+
+def test_the_committed_reference_is_found_for_the_committed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    head = resolve_commit("HEAD")
+    assert find_reference(read_result(commit_reader(head), "HEAD"), "cpu") is not None
