@@ -9,13 +9,13 @@ the recipe sets it.
 
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from reprise.core.config import MAX_THREADS, PARAMS, Train
 from reprise.core.errors import UserError
+from reprise.modeling.cpu_kernels import has_bf16, multiply_bf16_in_fp32, replace_kernels, replaced
 
 PORTABLE = "fp32-portable"
 CPU_FLAGS = ("avx2", "fma")
@@ -87,17 +87,22 @@ def restart_with_caps(train: Train) -> None:
 
 
 def set_up_cpu(train: Train) -> None:
-    """Pin torch's threads to the recipe's, and with portable precision compute only what is the same on any processor.
+    """Pin torch's threads to the recipe's, and replace kernels.
+
+    With portable precision, only what is the same on any processor is computed; in bf16 without instructions for it,
+    products are in fp32.
 
     Raises:
         RuntimeError: a library did not take its cap.
     """
+    if train.precision == "bf16" and not has_bf16():
+        multiply_bf16_in_fp32()
     if train.threads is None:
         return
     import torch
 
     torch.set_num_threads(train.threads)
-    if train.precision != PORTABLE or "mm" in _kernels:
+    if train.precision != PORTABLE or "sqrt" in replaced:
         return
     from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -124,11 +129,8 @@ def _capped(train: Train) -> bool:
     return library_caps(_threads(train)).items() <= os.environ.items()
 
 
-_kernels: dict[str, Any] = {}  # torch.library.Library by operator; torch restores an operator once its library is freed
-
-
 def _override_kernels() -> None:
-    """Replace the kernels of torch's operators on the CPU, for the life of this process."""
+    """Replace the kernels of torch's operators by those of NumPy."""
     import numpy as np
     import torch
 
@@ -179,8 +181,4 @@ def _override_kernels() -> None:
         "sqrt_": lambda values: values.copy_(square_root(values)),
         "pow.Tensor_Scalar": power,
     }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Warning only once for all operators")  # that kernels are replaced
-        for name, kernel in kernels.items():
-            _kernels[name] = library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
-            library.impl(name, kernel, "CPU", allow_override=True)  # type: ignore[no-untyped-call]
+    replace_kernels(kernels)

@@ -43,7 +43,9 @@ def _masks(  # type: ignore[no-untyped-def]
     tl.store(masks + line.to(tl.int64)[:, None] * width + column, kept.to(masks.dtype.element_ty), mask=inside)
 
 
-def dropout_mask(keys: torch.Tensor, layer_id: int, shape: torch.Size, dropped: int, dtype: torch.dtype) -> torch.Tensor:
+def dropout_mask(
+    keys: torch.Tensor, layer_id: int, shape: torch.Size, dropped: int, dtype: torch.dtype
+) -> torch.Tensor:
     """Return `reprise.train.dropout.dropout_mask` of keys on a GPU.
 
     Args:

@@ -35,6 +35,7 @@ from reprise.hardware import (
     require_device,
     require_driver,
 )
+from reprise.modeling.cpu_kernels import has_bf16
 from reprise.modeling.portable import check_processor
 from reprise.train.distributed.launch_config import LaunchConfig, torchrun_args, validate
 from reprise.train.distributed.liveness import LivenessMonitor
@@ -74,10 +75,10 @@ def launch(
             command = "dvc repro environment prepare" if config.node_rank else "dvc repro"
             expected = f"the results of the stages before train: run `{command}`"
             raise UserError("not found", file=needed, expected=expected)
-    if recipe.train.precision == "bf16" and device == "cpu" and not has_bf16(Path("/proc/cpuinfo")):
+    if recipe.train.precision == "bf16" and device == "cpu" and not has_bf16():
         echo(
-            "train: this processor has no bf16 instructions: the result is the recipe's, but expect it to take several "
-            "times longer; fp32 is faster here: dvc exp run -S train.precision=fp32",
+            "train: this processor has no bf16 instructions: products of bf16 matrices are computed in fp32, so the "
+            "result is the recipe's, and a step takes as long as in fp32"
         )
     try:
         if processes * config.nodes == 1 and not config.max_restarts:
@@ -295,12 +296,3 @@ def fsdp_env(profile: Path) -> dict[str, str]:
         got = options.get("fsdp_version")
         raise UserError(f"got {got!r}", file=profile, key="fsdp_config.fsdp_version", expected="2")
     return {"ACCELERATE_USE_FSDP": "true"} | {key.upper(): str(value) for key, value in options.items()}
-
-
-def has_bf16(cpuinfo: Path) -> bool:
-    """Return whether the processor multiplies bf16 natively, by its flags (x86-64 and Arm)."""
-    try:
-        words = set(cpuinfo.read_text().split())
-    except OSError:
-        return True  # not Linux: unknown, so there is no warning
-    return not words.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})

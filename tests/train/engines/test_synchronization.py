@@ -63,7 +63,11 @@ def waits(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Waits:
             if name in ("cpu", "numpy"):
                 waits.note(waits.reads)
             target = [*args[1:], (kwargs or {}).get("device")]
-            if name == "to" and not (kwargs or {}).get("non_blocking") and any(getattr(value, "type", value) == "cpu" for value in target):
+            if (
+                name == "to"
+                and not (kwargs or {}).get("non_blocking")
+                and any(getattr(value, "type", value) == "cpu" for value in target)
+            ):
                 waits.note(waits.copies)
             return func(*args, **(kwargs or {}))
 

@@ -219,9 +219,7 @@ class PlannedTrainer(Trainer):
         """Load the planned micro-batches."""
         batches = PlannedBatchSampler(self.callback, self.args.world_size, self.args.gradient_accumulation_steps)
         pinned = self.args.device.type == "cuda"
-        loader = DataLoader(
-            self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=pinned
-        )
+        loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=pinned)
         prepared: DataLoader[Any] = self.accelerator.prepare_data_loader(loader)
         return prepared
 
