@@ -23,7 +23,7 @@ import proofs
 import results
 from proofs import FULL, TINY, Bench, Line, Outcome
 from reprise.core.errors import UserError
-from reprise.hardware import count_gpus
+from reprise.train.stage import count_gpus
 from synthetic import BATCH_SIZE
 
 TABLE = Path(__file__).with_name("gpu.md")

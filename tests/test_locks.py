@@ -242,7 +242,7 @@ SOURCE = {file: ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / 
 
 
 def test_every_package_that_the_source_imports_is_locked() -> None:
-    # torch_xla and triton have locks of their hardware, openpyxl a group of its own; mlflow is optional and has no lock.
+    # torch_xla and triton are locked for their hardware, openpyxl in a group; mlflow is optional and has no lock.
     others = {"reprise", "torch_xla", "triton", "mlflow", "openpyxl"}
     third_party = set().union(*map(imported, SOURCE.values())) - set(sys.stdlib_module_names) - others
     assert {"torch", "transformers", "datasets", "accelerate", "evaluate", "hydra"} <= third_party

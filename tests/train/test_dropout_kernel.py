@@ -57,14 +57,14 @@ def test_masks_of_several_layers_are_those_of_each(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_kernel_compiles_for_every_architecture(monkeypatch: pytest.MonkeyPatch, architecture: int) -> None:
+    from triton import compiler
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
 
     function = load_kernel(monkeypatch, interpreted=False)._masks
     numbers = dict.fromkeys(("width", "size1", "size2", "hashes", "layer", "dropped"), "i32")
     for dtype, outer in [("bf16", 2), ("fp32", 1), ("fp16", 0)]:
         types = {"keys": "*i64", "masks": f"*{dtype}", "factor": "fp32", **numbers}
-        source = ASTSource(function, types, {"outer": outer, "block": 512})
-        compiled = compile(source, target=GPUTarget("cuda", architecture, 32))
+        source = compiler.ASTSource(function, types, {"outer": outer, "block": 512})
+        compiled = compiler.compile(source, target=GPUTarget("cuda", architecture, 32))
         assert f".target sm_{architecture}" in compiled.asm["ptx"]
         assert compiled.asm["cubin"]

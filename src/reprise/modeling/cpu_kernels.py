@@ -1,4 +1,4 @@
-"""Replacements for torch's kernels on the CPU: those of precision fp32-portable, and bf16 where it has no instructions."""
+"""Replacements of torch's kernels on the CPU: for fp32-portable, and for bf16 on older processors."""
 
 import warnings
 from collections.abc import Callable, Mapping
