@@ -13,6 +13,7 @@ from reprise.gpus import (
     Driver,
     Gpu,
     check_architecture,
+    check_compiler,
     check_driver,
     check_gpus,
     check_selection,
@@ -260,6 +261,15 @@ def test_the_gpus_are_checked_with_the_recipe_before_any_stage(
         check_launch(recipe, "cuda", config)
     assert refused.value.key == key
     assert check_launch(check_recipe(tiny_recipe(), "test"), "cuda", LaunchConfig(processes=1)) == 1
+
+
+def test_a_missing_c_compiler_is_one_line_before_any_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(UserError, match=r"PATH: no C compiler.*; expected gcc or clang, which the image has"):
+        check_compiler(lambda _: None)
+    check_compiler(lambda name: "/usr/bin/clang" if name == "clang" else None)
+    monkeypatch.setenv("CC", "tcc")
+    check_compiler(lambda _: None)
 
 
 def test_the_architecture_is_checked_before_torch_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

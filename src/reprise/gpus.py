@@ -5,6 +5,8 @@ The driver is asked through its own libraries and torch is not imported, because
 """
 
 import ctypes
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -184,6 +186,20 @@ def check_gpus(gpus: Sequence[Gpu], processes: int, nodes: int, precision: str) 
         raise UserError(
             problem, file=PARAMS, key="train.precision", expected="fp32, or compute capability 8.0 or newer"
         )
+
+
+def check_compiler(which: Callable[[str], str | None] = shutil.which) -> None:
+    """Check that there is a C compiler, with which Triton builds what launches dropout's kernel.
+
+    Args:
+        which: finds a program on the PATH.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (os.environ.get("CC") or which("gcc") or which("clang")):
+        problem = "no C compiler, with which Triton builds what launches dropout's kernel"
+        raise UserError(problem, key="PATH", expected="gcc or clang, which the image has, or another in CC")
 
 
 def check_architecture(name: str, capability: tuple[int, int], built_for: Sequence[str]) -> None:

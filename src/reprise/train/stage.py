@@ -25,7 +25,7 @@ from reprise.core.errors import UserError
 from reprise.core.files import scratch_dir
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
-from reprise.gpus import check_gpus, read_driver
+from reprise.gpus import check_compiler, check_gpus, read_driver
 from reprise.hardware import (
     ENVIRONMENT,
     HARDWARE_DIR,
@@ -111,6 +111,7 @@ def check_launch(recipe: Recipe, hardware: str, config: LaunchConfig) -> int:
     processes = config.processes or read_processes(profile)
     if facts.get("gpus") == "nvidia":
         check_gpus(require_driver(hardware, facts).gpus, processes, config.nodes, recipe.train.precision)
+        check_compiler()
     validate_engine(recipe.train, device, processes, config.nodes)
     for name in recipe.run.trackers:
         # MLflow's client has all that is used; trackio has no lock.
