@@ -130,9 +130,9 @@ test-s3: $(TESTS)  ## Push to and pull from an S3 server, with broken connection
 test-kernels: $(TESTS) $(VENV)/.kernels  ## Test the kernels for GPUs in Triton's interpreter, and compile them for each GPU
 	pytest -m kernels -n 0 -s
 
-test-xla: $(TESTS)  ## Test the TPU code path on XLA's CPU device, in .venv-xla from the locks in docker/tpu (8 GB)
+test-xla: $(TESTS)  ## Test the TPU code path on XLA's CPU device, in .venv-xla from the locks in docker/tpu (8 GB; FULL=1: all variants)
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
-	pytest -m xla -n 2 -rP
+	pytest -m "xla$(if $(FULL),, and not full)" -n 2 -rP
 
 bench: setup  ## Time Reprise and its baselines, interleaved; eight minutes on two cores
 	python benchmarks/training.py

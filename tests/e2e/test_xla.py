@@ -366,11 +366,19 @@ def test_a_run_that_recompiles_fails_with_an_error_that_lists_the_shapes(prepare
 # Padding rows do not change the losses.
 
 
-@pytest.mark.parametrize("changes", [{}, ONE_BUCKET, {**ONE_BUCKET, **MICRO_BATCHES}], ids=["four", "one", "micro"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="four"),
+        pytest.param(ONE_BUCKET, id="one", marks=pytest.mark.full),
+        pytest.param({**ONE_BUCKET, **MICRO_BATCHES}, id="micro", marks=pytest.mark.full),
+    ],
+)
 def test_the_losses_equal_those_of_the_cpu(prepare: Prepare, on_the_cpu: Losses, run: Run, changes: Any) -> None:
     check_losses(train(prepare(**EXACT, **changes), run, env=ON_XLA), on_the_cpu)
 
 
+@pytest.mark.full
 def test_the_losses_of_a_regression_equal_those_of_the_cpu(prepare: Prepare, run: Run) -> None:
     number = {"task.label_column": "stars", "task.labels": [], "task.metrics": ["pearson"]}
     folder = prepare(**number, **ONE_BUCKET, **EXACT)
@@ -394,7 +402,7 @@ def test_the_losses_of_any_number_of_labels_equal_those_of_the_cpu(prepare: Prep
     check_losses(train(folder, run, env=ON_XLA), on_the_cpu)
 
 
-@pytest.mark.parametrize("prepare_kind", [prepare_words, prepare_windows])
+@pytest.mark.parametrize("prepare_kind", [prepare_words, pytest.param(prepare_windows, marks=pytest.mark.full)])
 def test_the_losses_of_windows_and_of_words_equal_those_of_the_cpu(
     prepare: Prepare, run: Run, prepare_kind: Callable[[Path], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,12 +414,14 @@ def test_the_losses_of_windows_and_of_words_equal_those_of_the_cpu(
     check_losses(train(folder, run, env=ON_XLA), on_the_cpu, steps=len(on_the_cpu))
 
 
+@pytest.mark.full
 def test_the_losses_with_lora_equal_those_of_the_cpu(prepare: Prepare, run: Run) -> None:
     folder = prepare(**EXACT, **ONE_BUCKET, **{"train.lora": {"rank": 4, "alpha": 8, "targets": "all-linear"}})
     on_the_cpu = train(folder, run)
     check_losses(train(folder, run, env=ON_XLA), on_the_cpu)
 
 
+@pytest.mark.full
 def test_the_losses_of_a_model_trained_in_part_equal_those_of_the_cpu(prepare: Prepare, run: Run) -> None:
     partly = {"train.freeze": 1, "train.layer_decay": 0.8, "train.dropout": 0.2}
     folder = prepare(**EXACT, **ONE_BUCKET, **partly)
@@ -429,6 +439,7 @@ def test_bf16_computes_in_bf16(prepare: Prepare, on_the_cpu: Losses, run: Run) -
 # Interruptions and launchers, with one bucket, which compiles in half the time.
 
 
+@pytest.mark.full
 def test_one_bucket_gives_one_length(one_bucket: Counted) -> None:
     one_bucket.show("one bucket")
     assert one_bucket.speed["num_bucket_lengths"] == 1
@@ -436,6 +447,7 @@ def test_one_bucket_gives_one_length(one_bucket: Counted) -> None:
     check_steps(one_bucket, EPOCHS * STEPS)
 
 
+@pytest.mark.full
 def test_a_run_stopped_several_times_loses_no_step_and_is_bit_identical(
     one_bucket: Counted, prepare: Prepare, run: Run
 ) -> None:
@@ -454,6 +466,7 @@ def test_a_run_stopped_several_times_loses_no_step_and_is_bit_identical(
     assert first_steps(folder) == [0, STEPS, int(step)]
 
 
+@pytest.mark.full
 def test_a_full_disk_leaves_no_partial_output_and_the_run_resumes_with_free_space(
     one_bucket: Counted, prepare: Prepare, run: Run
 ) -> None:
@@ -492,6 +505,7 @@ def test_two_processes_are_rejected_if_one_starts_and_earlier_results_stay(
     assert not list(folder.rglob("*.partial"))
 
 
+@pytest.mark.full
 def test_accelerate_launch_trains_to_the_same_bits(one_bucket: Counted, prepare: Prepare, run: Run) -> None:
     folder = prepare(**ONE_BUCKET)
     launch = ("accelerate", "launch", "--tpu", "--config_file", "docker/tpu/accelerate.yaml")
