@@ -7,12 +7,21 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForSequenceClassification, BertConfig, DebertaV2Config, PreTrainedModel
 
 from reprise.modeling.classifier import load_classifier
 from reprise.tasks.registry import task_kind
 from reprise.train import dropout
-from reprise.train.dropout import Dropout, DropoutKeys, attention, dropout_mask, replace_dropout, splitmix64
+from reprise.train.dropout import (
+    Dropout,
+    DropoutKeys,
+    attention,
+    dropout_mask,
+    on_gpu,
+    replace_dropout,
+    splitmix64,
+)
 
 P = 0.1
 PATTERN = [
@@ -242,3 +251,11 @@ def test_dropout_of_values_common_to_all_rows_is_torchs() -> None:
 def test_saved_configuration_does_not_name_our_attention(model: tuple[PreTrainedModel, DropoutKeys]) -> None:
     assert "reprise" not in model[0].config.to_json_string()
     assert isinstance(model[0].config, BertConfig)
+
+
+def test_tensors_without_data_of_a_gpu_take_no_kernel_and_no_pinned_memory(keys: DropoutKeys) -> None:
+    with FakeTensorMode():  # as memory.py predicts; a kernel or a pinned copy of them is an error
+        keys.set_batch(0, [0, 1], torch.zeros(2, device="cuda"))
+        assert keys.values.is_cuda
+        assert not on_gpu(keys.values)
+        assert not keys.at_once

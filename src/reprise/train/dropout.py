@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -42,6 +43,11 @@ def splitmix64(seeds: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     return bits.bitwise_xor_(logical_shift_right(bits, 31))
 
 
+def on_gpu(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor has values on a GPU; memory.py predicts with tensors that have none."""
+    return tensor.is_cuda and not isinstance(tensor, FakeTensor)
+
+
 class DropoutKeys:
     """One key per row of the current batch; all dropout layers of a model use the same keys."""
 
@@ -67,12 +73,12 @@ class DropoutKeys:
         (seed,) = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64).view(np.int64)
         indices = torch.tensor([*rows, *[0] * (len(batch) - len(rows))])
         values = splitmix64(torch.tensor(seed), indices)
-        if batch.is_cuda:  # a copy from memory that is not pinned waits for the device
+        if on_gpu(batch):  # a copy from memory that is not pinned waits for the device
             values = values.pin_memory()
         self.values = values.to(batch.device, non_blocking=True)
         self.masks, self.previous_uses, self.uses = {}, self.uses, {}
         # On a GPU an operation on a small tensor takes as long as its launch. On a CPU small tensors stay in the cache.
-        self.at_once = batch.is_cuda
+        self.at_once = on_gpu(batch)
 
     def mask(self, layer_id: int, values: torch.Tensor, p: float) -> torch.Tensor:
         """Return `dropout_mask` of a layer's values, [rows, …], computed with those of other layers if `at_once`."""
@@ -135,7 +141,7 @@ def dropout_mask(keys: torch.Tensor, layer_id: int, shape: torch.Size, p: float,
         dtype: of the result.
     """
     dropped = min(max(round(p * 2**16), 1), 2**16 - 1)
-    if keys.is_cuda:
+    if on_gpu(keys):
         from reprise.train import dropout_kernel  # Triton is a package of the images for GPUs
 
         return dropout_kernel.dropout_mask(keys, layer_id, shape, dropped, dtype)
