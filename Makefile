@@ -92,7 +92,6 @@ verify: setup  ## Reproduce a commit in a temporary worktree and grade each outp
 
 # All tests are read before some are chosen, and those of the shared forms import its packages.
 TESTS := $(VENV)/.dev $(VENV)/.sharing
-
 test: $(TESTS)  ## Run the tests
 	pytest --durations=10
 

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from reprise.cli import app
 from reprise.core.validation import check_recipe
 from reprise.data.tokenization import load_tokenizer
+from reprise.modeling import cpu_kernels
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
 from reprise.prepare.stage import prepare
@@ -37,7 +38,7 @@ logging.disable_progress_bar()
 # Markers of tests that the default suite leaves out.
 MARKERS = {
     "full", "e2e", "images", "arm64", "chaos", "batch_invariance", "report", "xla", "multihost", "slurm", "s3",
-    "portable",
+    "portable", "kernels",
 }  # fmt: skip
 # A unit test neither types a command nor trains.
 SLOW_FOLDERS = {"benchmarks", "e2e"}
@@ -66,6 +67,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.getreports("passed"):
         for _, value in report.user_properties:
             terminalreporter.write_line(f"{report.nodeid}: {value}")
+
+
+@pytest.fixture(autouse=True)
+def own_kernels() -> Iterator[None]:
+    """Give the next test torch's kernels on the CPU, which this one may have replaced for the life of the process."""
+    yield
+    if cpu_kernels.replaced:
+        cpu_kernels.replaced.clear()
+        torch.backends.cuda.enable_flash_sdp(True)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """bf16 on a processor without instructions for it: the products of fp32, rounded once."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,9 @@ from reprise.modeling.cpu_kernels import has_bf16, multiply_bf16_in_fp32
 
 
 @pytest.fixture
-def in_fp32(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Replace the kernels, and restore torch's."""
-    flash = torch.backends.cuda.flash_sdp_enabled()
-    monkeypatch.setattr(cpu_kernels, "replaced", {})
+def in_fp32() -> None:
+    """Replace the kernels; conftest restores torch's."""
     multiply_bf16_in_fp32()
-    yield
-    cpu_kernels.replaced.clear()
-    torch.backends.cuda.enable_flash_sdp(flash)
 
 
 def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
