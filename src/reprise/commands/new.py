@@ -24,7 +24,7 @@ LEFT_OUT = re.compile(
     r"((CHANGELOG|CONTRIBUTING|README|SECURITY)\.md|CITATION\.cff|mkdocs\.yml|dvc\.lock|environment\.json|data/sources\.json)$"
 )
 # Targets of make, and stamps, that need a file that is left out.
-MAKE_LEFT_OUT = r"(?:test|bench|lint|docs|format)[a-z0-9-]*"
+MAKE_LEFT_OUT = r"(?:test|bench|prove|lint|docs|format)[a-z0-9-]*"
 STAMP_LEFT_OUT = r"\$\(VENV\)/\.(?:dev|docs)"
 
 
