@@ -24,7 +24,7 @@ from tiny import ROOT, Run
 
 HARDWARE_DIRS = sorted(lock.parent.name for lock in (ROOT / "docker").glob("*/torch.txt"))
 # Of hardware.yaml, all optional.
-FACTS = ("cuda", "device_files", "driver", "gpus", "no_device", "options", "python", "variable")
+FACTS = ("cuda", "device_files", "driver", "gpus", "no_device", "options", "packages", "python", "variable")
 HARDWARE = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}  # suffix of a target: folder in docker/
 IDENTITY = {  # the git configuration of a caller with a name and an e-mail address
     "GIT_CONFIG_COUNT": "2",
