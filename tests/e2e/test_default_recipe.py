@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from reprise.modeling.cpu_kernels import has_bf16
 from tiny import NO_NETWORK, OWNER, ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 
 def run_command(clone: Path, *command: str) -> tuple[str, float]:
