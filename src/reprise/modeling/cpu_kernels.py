@@ -56,4 +56,3 @@ def multiply_bf16_in_fp32() -> None:
         return kernel
 
     replace_kernels({name: in_fp32(getattr(torch, name)) for name in ("mm", "bmm", "addmm", "baddbmm")})
-    torch.backends.cuda.enable_flash_sdp(False)  # on the CPU too, where it would multiply bf16 by itself
