@@ -12,7 +12,6 @@ from enum import StrEnum
 from functools import partial
 from itertools import product
 from pathlib import Path
-from shutil import which
 from typing import Any
 from unittest.mock import patch
 
@@ -308,9 +307,6 @@ def run_python(bench: Bench, folder: Path, *arguments: str, code: int = 0) -> No
 def measure_speed(model: str, bench: Bench) -> Iterator[Line]:
     """Time the baselines interleaved, and compare Reprise with the best of the others."""
     names = [*BASELINES, *(["packed"] if model == BERT else [])]
-    if bench.hardware == "cuda" and not (os.environ.get("CC") or which("cc") or which("gcc") or which("clang")):
-        names.remove("trainer-compiled")
-        yield Line(f"trainer-compiled at {model}", "", "Triton finds no C compiler, which it needs", Outcome.NOT_RUN)
     source, size = bench.source(model), bench.size
     with running(names, bench.scratch / "speed" / model, bench.recipe, source, bench.hardware) as runners:
         report = progress(model, size.rounds)
