@@ -6,19 +6,18 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
 from multiprocessing import get_context
 from pathlib import Path
-from unittest.mock import patch
 
 import pandas as pd
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Pipeline, pipeline
 
-from reprise.commands import predict
+from reprise.commands.predict_table import predict_file
 from reprise.core.paths import FINAL_MODEL, PRETRAINED
 from reprise.core.validation import read_recipe
 from reprise.data.format import split_file
 from reprise.data.tokenization import load_tokenizer
 from reprise.modeling.classifier import load_classifier
-from reprise.modeling.inference import load_predictor
+from reprise.modeling.inference import load_predictor, load_text_model
 from reprise.modeling.recipe import model_recipe
 
 BATCH_SIZE = 32  # of the pipeline
@@ -69,7 +68,8 @@ def time_predictions(folder: Path, rows: int, rounds: int) -> dict[str, list[flo
         prepared = prepared.select(range(min(rows, len(prepared))))
         inputs = prepared.remove_columns(["id", "text"])
         texts = prepared["text"][:]
-        forward, tokenizer = load_predictor(recipe, cpu=True), load_tokenizer(FINAL_MODEL)
+        trained = model_recipe(recipe)
+        forward, text_model = load_predictor(recipe, cpu=True), load_text_model(trained, cpu=True)
         executor = ProcessPoolExecutor(1, get_context("spawn"), PlainPipeline.load, (FINAL_MODEL.absolute(),))
 
         def run_pipeline(count: int) -> None:
@@ -78,7 +78,7 @@ def time_predictions(folder: Path, rows: int, rounds: int) -> dict[str, list[flo
         def run_predict(count: int) -> None:
             file = Path(f"{count}.csv")
             pd.DataFrame({recipe.task.text_columns[0]: texts[:count]}).to_csv(file, index=False)
-            predict.predict_file(model_recipe(recipe), file, Path("predictions.jsonl"), cpu=True)
+            predict_file(trained, text_model, file, Path("predictions.jsonl"))
 
         def run_evaluate(count: int) -> None:
             forward(inputs.select(range(count)))
@@ -87,11 +87,7 @@ def time_predictions(folder: Path, rows: int, rounds: int) -> dict[str, list[flo
             "pipeline": run_pipeline, "predict": run_predict, "evaluate": run_evaluate,
         }  # fmt: skip
         speeds: dict[str, list[float]] = {name: [] for name in methods}
-        with (
-            executor,
-            patch.object(predict, "load_predictor", lambda *_, **__: forward),
-            patch.object(predict, "load_tokenizer", lambda *_: tokenizer),
-        ):
+        with executor:
             for method in methods.values():
                 method(min(WARM_UP, len(texts)))
             for number in range(rounds):

@@ -13,7 +13,6 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pandas as pd
 import torch
@@ -22,9 +21,9 @@ from transformers import BertConfig
 import launches
 import results
 from interleave import interleave, mean_length, progress, ratio, running, speeds, summarize
-from reprise.commands import predict
 from reprise.commands.backends import Backend
 from reprise.commands.parity import TOLERANCE, run_each
+from reprise.commands.predict_table import predict_file
 from reprise.core.config import to_dict
 from reprise.core.dvc_lock import output_md5
 from reprise.core.errors import UserError
@@ -35,7 +34,7 @@ from reprise.data.format import stats_path
 from reprise.data.tokenization import load_tokenizer
 from reprise.hardware import locked_environment
 from reprise.modeling.classifier import load_classifier
-from reprise.modeling.inference import load_predictor
+from reprise.modeling.inference import load_text_model
 from reprise.modeling.recipe import model_recipe
 from reprise.results.reference import Reference, find_reference
 from reprise.results.run import (
@@ -421,15 +420,13 @@ def measure_prediction(bench: Bench) -> Iterator[Line]:
         recipe, on_cpu = model_recipe(check_recipe(bench.recipe, "params.yaml")), bench.hardware == "cpu"
         load_classifier(PRETRAINED / "model", recipe.kind).save_pretrained(FINAL_MODEL)
         load_tokenizer(PRETRAINED / "tokenizer").save_pretrained(FINAL_MODEL)
-        forward = load_predictor(recipe, cpu=on_cpu)
-        seconds = 0.0
-        with patch.object(predict, "load_predictor", lambda *_, **__: forward):
-            for count in (64, rows):  # the first ones warm up
-                file = Path(f"{count}.csv")
-                write_pairs(file, random_pairs(words, count))
-                began = time.perf_counter()
-                predict.predict_file(recipe, file, Path("predictions.jsonl"), cpu=on_cpu)
-                seconds = time.perf_counter() - began
+        model, seconds = load_text_model(recipe, cpu=on_cpu), 0.0
+        for count in (64, rows):  # the first ones warm up
+            file = Path(f"{count}.csv")
+            write_pairs(file, random_pairs(words, count))
+            began = time.perf_counter()
+            predict_file(recipe, model, file, Path("predictions.jsonl"))
+            seconds = time.perf_counter() - began
         written = len(pd.read_json("predictions.jsonl", lines=True))
     what = f"predictions of {rows} pairs at {MINILM}, fp32, from file to file"
     yield Line(what, "", f"{written / seconds:.0f} rows/s", Outcome.MEASURED)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import typer
 from typer.core import TyperGroup
@@ -18,9 +18,6 @@ from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.paths import EXPERIMENTS_LOCK, WORKSPACE_LOCK
 from reprise.train.distributed.launch_config import LaunchConfig
-
-if TYPE_CHECKING:
-    from reprise.modeling.recipe import ModelRecipe
 
 # The groups of `reprise --help`.
 COMMAND_GROUPS = {
@@ -559,8 +556,18 @@ def predict(
             metavar="DIR", help="Write the submission files of a benchmark such as GLUE.", callback=_from_user_folder
         ),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of `reprise export`, or a file of ONNX in one (default: the final model).",
+            callback=_from_user_folder,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of a model in ONNX (default: one per processor).")
+    ] = None,
 ) -> None:
-    """Predict labels of texts with the final model.
+    """Predict labels of texts with the final model, or with an exported one.
 
     Print one JSON line per text, with its label and the probability of each label. The predictions of a table have all
     of its columns. Without arguments, read standard input: one text per line, or two texts of a pair separated by a
@@ -569,34 +576,30 @@ def predict(
     reprise predict "a moving story"; reprise predict --file reviews.csv --out labels.csv
     """
     _go_offline()
-    from reprise.hardware import current_hardware, require_device
-    from reprise.modeling.portable import restart_with_caps
-    from reprise.modeling.recipe import read_model_recipe
-
     if sum((bool(texts), file is not None, submission is not None)) > 1 or (out and not file):
         raise UserError(key="predict", expected="only one of texts, --file (optionally with --out) and --submission")
-    recipe = _for_this_processor(read_model_recipe())
-    restart_with_caps(recipe.train)
-    device = require_device(current_hardware())
+    if submission and model:
+        raise UserError(key="predict --submission", expected="the final model, without --model")
     with _paused_gc():
-        from reprise.commands.predict import (
-            parse_row,
-            predict_file,
-            predict_lines,
-            predict_texts,
-            print_changes,
-            write_submission,
-        )
-    print_changes(recipe)
-    cpu = device == "cpu"
+        from reprise.commands.predict import parse_row, predict_lines, predict_texts
+        from reprise.commands.text_models import open_final_model, open_model
+
     if submission:
+        from reprise.commands.submission import write_submission
+
+        recipe, cpu = open_final_model()
         write_submission(recipe, submission, cpu=cpu)
-    elif file:
-        predict_file(recipe, file, out, cpu=cpu, top_k=top_k)
+        return
+    with _paused_gc():
+        recipe, answer = open_model(model, threads)
+    if file:
+        from reprise.commands.predict_table import predict_file
+
+        predict_file(recipe, answer, file, out, top_k)
     elif texts:
-        predict_texts(recipe, [parse_row(texts, recipe.task.text_columns)], sys.stdout, cpu=cpu, top_k=top_k)
+        predict_texts(recipe, answer, [parse_row(texts, recipe.task.text_columns)], sys.stdout, top_k)
     else:
-        predict_lines(recipe, sys.stdin, cpu=cpu, top_k=top_k)
+        predict_lines(recipe, answer, sys.stdin, top_k)
 
 
 @app.command()
@@ -880,20 +883,6 @@ def _paused_gc() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def _for_this_processor(recipe: "ModelRecipe") -> "ModelRecipe":
-    """Return a model's recipe, in fp32 where the processor lacks what fp32-portable needs: `predict` pins no bit."""
-    from dataclasses import replace
-
-    from reprise.modeling.portable import check_processor
-
-    try:
-        check_processor(recipe.train, "cpu")
-    except UserError:
-        echo("predict: this processor cannot compute fp32-portable, so the last bits may differ", err=True)
-        return replace(recipe, train=replace(recipe.train, precision="fp32"))  # type: ignore[type-var]
-    return recipe
 
 
 def _go_offline() -> None:

@@ -18,17 +18,15 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from reprise.commands import predict as module
-from reprise.commands.predict import (
-    parse_row,
-    predict_file,
-    predict_texts,
-    read_file,
-    read_lines,
-    table_chunks,
-    write_submission,
-)
+from reprise.commands import predict_table
+from reprise.commands.final_model import changes, print_changes
+from reprise.commands.predict import parse_row, predict_texts, read_lines
+from reprise.commands.predict_table import predict_file, read_file, table_chunks
+from reprise.commands.submission import write_submission
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
+from reprise.modeling.inference import load_text_model
+from reprise.modeling.inputs import TextModel
 from reprise.modeling.recipe import ModelRecipe, model_recipe, read_model_recipe
 from tiny import Run, tiny_recipe, write_params
 
@@ -50,6 +48,11 @@ def workdir(trained_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def recipe(workdir: Path) -> ModelRecipe:
     return read_model_recipe()
+
+
+@pytest.fixture
+def model(recipe: ModelRecipe) -> TextModel:
+    return load_text_model(recipe, cpu=True)
 
 
 @pytest.fixture
@@ -75,11 +78,11 @@ def write_table(file: Path, texts: list[str]) -> None:
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 def test_evaluated_examples_get_bit_identical_labels_and_probabilities(
-    workdir: Path, recipe: ModelRecipe, evaluated: list[dict[str, Any]], suffix: str
+    workdir: Path, recipe: ModelRecipe, model: TextModel, evaluated: list[dict[str, Any]], suffix: str
 ) -> None:
     file, out = workdir / f"in.{suffix}", workdir / "out.jsonl"
     write_table(file, [row["text"] for row in evaluated])
-    predict_file(recipe, file, out, cpu=True)
+    predict_file(recipe, model, file, out)
     found = lines_of(out.read_text())
     assert [row["text"] for row in found] == [row["text"] for row in evaluated]
     assert [row["label"] for row in found] == [row["prediction"] for row in evaluated]
@@ -93,17 +96,23 @@ def test_evaluated_examples_get_bit_identical_labels_and_probabilities(
 def test_every_engine_predicts_the_same(workdir: Path, evaluated: list[dict[str, Any]], engine: str) -> None:
     recipe = model_recipe(check_recipe(tiny_recipe(**{"train.engine": engine}), "recipe"))
     out = io.StringIO()
-    predict_texts(recipe, [(row["text"],) for row in evaluated], out, cpu=True)
+    model = load_text_model(recipe, cpu=True)
+    predict_texts(recipe, model, [(row["text"],) for row in evaluated], out)
     found = [list(row["probabilities"].values()) for row in lines_of(out.getvalue())]
     assert np.array(found, dtype=np.float32).tolist() == [row["probabilities"] for row in evaluated]
 
 
 def test_examples_of_several_chunks_keep_their_order(
-    workdir: Path, recipe: ModelRecipe, evaluated: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: Any
+    workdir: Path,
+    recipe: ModelRecipe,
+    model: TextModel,
+    evaluated: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
 ) -> None:
     monkeypatch.setattr(module, "CHUNK_ROWS", 7)
     out = io.StringIO()
-    predict_texts(recipe, iter([(row["text"],) for row in evaluated]), out, cpu=True)
+    predict_texts(recipe, model, iter([(row["text"],) for row in evaluated]), out)
     assert [(row["text"], row["label"]) for row in lines_of(out.getvalue())] == [
         (row["text"], row["prediction"]) for row in evaluated
     ]
@@ -139,9 +148,13 @@ def test_predictions_of_a_table_go_to_standard_output_or_a_file(repo_copy: Path,
 
 
 def test_every_format_has_all_columns_of_the_table_and_the_same_predictions(
-    workdir: Path, recipe: ModelRecipe, evaluated: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    workdir: Path,
+    recipe: ModelRecipe,
+    model: TextModel,
+    evaluated: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(predict_table, "CHUNK_ROWS", 7)
     rows = [
         {"id": 1000 + number if number else None, "text": row["text"], "label": row["label"], "when": date(2026, 1, 2),
          "tags": ["a"] * (number % 3), "score": math.nan if number == 1 else number / 3}
@@ -150,7 +163,7 @@ def test_every_format_has_all_columns_of_the_table_and_the_same_predictions(
     file = workdir / "in.parquet"
     pq.write_table(pa.Table.from_pylist(rows), file)
     for name in ("out.jsonl", "out.csv", "out.parquet"):
-        predict_file(recipe, file, workdir / name, cpu=True)
+        predict_file(recipe, model, file, workdir / name)
     lines, table = lines_of(Path("out.jsonl").read_text()), pq.read_table("out.parquet")
     assert list(lines[0]) == [*rows[0], "predicted_label", "predicted_probabilities"]
     assert [line["predicted_label"] for line in lines] == [row["prediction"] for row in evaluated]
@@ -171,30 +184,32 @@ def test_every_format_has_all_columns_of_the_table_and_the_same_predictions(
 
 
 def test_the_most_probable_labels_are_listed_best_first(
-    workdir: Path, recipe: ModelRecipe, evaluated: list[dict[str, Any]]
+    workdir: Path, recipe: ModelRecipe, model: TextModel, evaluated: list[dict[str, Any]]
 ) -> None:
     file = workdir / "in.csv"
     write_table(file, [row["text"] for row in evaluated])
     for count, names in ((1, 1), (2, 2), (9, 2)):
-        predict_file(recipe, file, workdir / "out.jsonl", cpu=True, top_k=count)
+        predict_file(recipe, model, file, workdir / "out.jsonl", top_k=count)
         for line, row in zip(lines_of(Path("out.jsonl").read_text()), evaluated, strict=True):
             assert list(line) == ["number", "text", "label", "top"]
             assert line["label"] == line["top"][0]["label"] == row["prediction"]
             best = sorted(zip(row["probabilities"], ("rotten", "fresh"), strict=True), reverse=True)[:names]
             assert [(np.float32(each["probability"]), each["label"]) for each in line["top"]] == best
-    predict_file(recipe, file, workdir / "out.csv", cpu=True, top_k=2)
+    predict_file(recipe, model, file, workdir / "out.csv", top_k=2)
     header = Path("out.csv").read_text().splitlines()[0]
     assert header == "number,text,label,top.1.label,top.1.probability,top.2.label,top.2.probability"
     out = io.StringIO()
-    predict_texts(recipe, [("a dull story",)], out, cpu=True, top_k=1)
+    predict_texts(recipe, model, [("a dull story",)], out, top_k=1)
     (printed,) = lines_of(out.getvalue())
     assert list(printed) == ["text", "label", "top"]
 
 
-def test_the_most_probable_labels_of_a_regression_are_refused(workdir: Path, recipe: ModelRecipe) -> None:
+def test_the_most_probable_labels_of_a_regression_are_refused(
+    workdir: Path, recipe: ModelRecipe, model: TextModel
+) -> None:
     number = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, labels=[], positive_label=None))
     with pytest.raises(UserError) as refused:
-        predict_texts(number, [("x",)], io.StringIO(), cpu=True, top_k=2)
+        predict_texts(number, model, [("x",)], io.StringIO(), top_k=2)
     assert (refused.value.key, refused.value.expected) == ("predict --top-k", "a model with labels")
 
 
@@ -260,14 +275,14 @@ def write(content: str, name: str) -> str:
     ],
 )
 def test_an_unreadable_table_is_refused_and_earlier_predictions_are_kept(
-    workdir: Path, recipe: ModelRecipe, content: str, name: str, out: str, file: str, key: str
+    workdir: Path, recipe: ModelRecipe, model: TextModel, content: str, name: str, out: str, file: str, key: str
 ) -> None:
     write(content, name)
     if out != name:
         write("earlier predictions\n", out)
     before = Path(out).read_text()
     with pytest.raises(UserError) as refused:
-        predict_file(recipe, Path(name), Path(out), cpu=True)
+        predict_file(recipe, model, Path(name), Path(out))
     assert str(refused.value).startswith(": ".join(filter(None, [file, key])))
     assert Path(out).read_text() == before
     assert not list(workdir.glob(".*.partial"))
@@ -299,7 +314,7 @@ def test_wrong_arguments_are_refused_in_one_line(
 
 def test_a_missing_model_is_refused_with_the_command_to_train_it(workdir: Path, recipe: ModelRecipe) -> None:
     shutil.rmtree("models/final")
-    for read in (read_model_recipe, lambda: predict_texts(recipe, [("x",)], io.StringIO(), cpu=True)):
+    for read in (read_model_recipe, lambda: load_text_model(recipe, cpu=True)):
         with pytest.raises(UserError, match=r"^models/final: not found; expected the model that `dvc repro` makes$"):
             read()
 
@@ -360,9 +375,10 @@ def test_a_model_answers_as_it_was_trained_whatever_params_say_now(
         if params:
             (workdir / "params.yaml").write_text(params, encoding="utf-8")
     recipe = read_model_recipe()
-    module.print_changes(recipe)
+    print_changes(recipe)
     shown = capsys.readouterr().err
-    predict_texts(recipe, [(row["text"],) for row in evaluated], out := io.StringIO(), cpu=True)
+    model = load_text_model(recipe, cpu=True)
+    predict_texts(recipe, model, [(row["text"],) for row in evaluated], out := io.StringIO())
     found = lines_of(out.getvalue())
     assert [row["label"] for row in found] == [row["prediction"] for row in evaluated]
     assert list(found[0]) == ["text", "label", "probabilities"]
@@ -376,10 +392,10 @@ def test_a_model_of_other_results_than_the_lock_is_reported(workdir: Path) -> No
     (workdir / "params.yaml").unlink()
     lock = (workdir / "dvc.lock").read_text(encoding="utf-8")
     (workdir / "dvc.lock").write_text(lock.replace("epochs: 2", "epochs: 7"), encoding="utf-8")
-    (line,) = module.changes(read_model_recipe())
+    (line,) = changes(read_model_recipe())
     assert line == "models/final is not the model of dvc.lock: train.epochs; `dvc checkout` restores that one"
     (workdir / "dvc.lock").unlink()
-    assert list(module.changes(read_model_recipe())) == []
+    assert list(changes(read_model_recipe())) == []
 
 
 def test_a_model_whose_outputs_are_named_otherwise_is_refused(workdir: Path, recipe: ModelRecipe) -> None:
@@ -389,5 +405,5 @@ def test_a_model_whose_outputs_are_named_otherwise_is_refused(workdir: Path, rec
     content["id2label"] = {"0": "fresh", "1": "rotten"}
     config.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(UserError) as refused:
-        predict_texts(recipe, [("x",)], io.StringIO(), cpu=True)
+        load_text_model(recipe, cpu=True)
     assert (refused.value.file, refused.value.key) == ("models/final/config.json", "id2label")

@@ -22,7 +22,7 @@ from reprise.core.validation import check_recipe
 from reprise.data.tokenization import load_tokenizer
 from reprise.evaluate.stage import evaluate
 from reprise.modeling.classifier import load_classifier, load_pretrained
-from reprise.modeling.inference import drop_text_columns, load_predictor, load_split
+from reprise.modeling.inference import drop_text_columns, load_predictor, load_split, load_text_model
 from reprise.modeling.recipe import read_model_recipe
 from reprise.prepare.stage import prepare
 from reprise.tasks.regression import Regression
@@ -182,7 +182,8 @@ def test_a_calibrated_model_has_the_best_temperature_of_the_validation_split_in_
         assert torch.equal(after["weights"][name], expected), name
 
     texts, printed = after["predictions"]["text"].tolist(), io.StringIO()
-    predict_texts(read_model_recipe(), [(text,) for text in texts], printed, cpu=True)
+    recipe = read_model_recipe()
+    predict_texts(recipe, load_text_model(recipe, cpu=True), [(text,) for text in texts], printed)
     found = [[*json.loads(line)["probabilities"].values()] for line in printed.getvalue().splitlines()]
     np.testing.assert_allclose(found, probabilities, atol=1e-6)
     classify = pipeline("text-classification", model="models/final", device="cpu")

@@ -1,10 +1,17 @@
 """Load a tokenizer and tokenize texts, without importing the code of any model."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from reprise.core.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Encoded = TypeVar("Encoded", bound=MutableMapping[str, Any])
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -16,6 +23,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         UserError: it cannot be loaded, has no vocabulary, or no token to pad with.
     """
+    from transformers import AutoTokenizer
+
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
@@ -40,11 +49,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], max_length: int) -> BatchEncoding:
+def tokenize(tokenizer: Callable[..., Encoded], texts: list[list[str]], max_length: int) -> Encoded:
     """Tokenize texts or text pairs without padding.
 
     Args:
-        tokenizer: The model's tokenizer.
+        tokenizer: The model's tokenizer, of transformers or a `FileTokenizer`.
         texts: One list of texts, or two of the same length for pairs.
         max_length: Maximum number of tokens. Longer texts are truncated; in a pair, the longer text first.
 

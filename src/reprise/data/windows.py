@@ -1,21 +1,21 @@
 """Windows: the parts of long texts, of at most `train.max_length` tokens each, that the model reads."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedTokenizerBase
 
-from reprise.tasks.kind import TaskKind
+from reprise.tasks.kind import Logits, TaskKind
+from reprise.tasks.labels import ragged
 from reprise.tasks.token_classification import IGNORED, TokenClassification, Words
 
 Ids = npt.NDArray[np.int64]
 
 
 def tokenize_windows(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Callable[..., Mapping[str, Any]],
     texts: list[str],
     *,
     max_length: int,
@@ -27,7 +27,7 @@ def tokenize_windows(
     """Tokenize texts in windows, in the order of the texts.
 
     Args:
-        tokenizer: a fast one.
+        tokenizer: a fast one of transformers, or a `FileTokenizer`.
         texts: the texts.
         max_length: tokens of a window, with special tokens.
         stride: tokens that a window shares with the next one, less than half of `max_length`.
@@ -148,3 +148,27 @@ def locate_words(words: Words, spans: Ids) -> tuple[Ids, Ids]:
     word = np.searchsorted(words.starts, spans[:, 1] - 1, side="right") - 1
     inside = (word >= 0) & (spans[:, 1] > spans[:, 0]) & (spans[:, 1] - 1 < words.ends[np.maximum(word, 0)])
     return np.where(exists, first, -1), np.where(inside, word, -1)
+
+
+def join_windows(example: Sequence[int] | None, logits: Logits, pooling: str | None) -> Logits:
+    """Make the logits of texts from those of their windows; without windows, they are returned unchanged.
+
+    Args:
+        example: the index of each window's text, [rows], those of a text one after the other; None without windows.
+        logits: [rows, outputs]; of words objects, [rows] of [words, outputs].
+        pooling: as `data.windows.pooling`; None joins the words.
+
+    Returns:
+        fp32, [examples, outputs]; of words objects, [examples] of [words, outputs].
+    """
+    if example is None:
+        return logits
+    starts = np.flatnonzero(np.diff(np.asarray(example), prepend=-1))
+    if pooling is None:
+        return ragged([np.concatenate(part) for part in np.split(logits, starts[1:])])
+    if pooling == "first":
+        return np.asarray(logits[starts])
+    if pooling == "max":
+        return np.asarray(np.maximum.reduceat(logits, starts, axis=0))
+    sums = np.add.reduceat(logits.astype(np.float64), starts, axis=0)
+    return np.asarray(sums / np.diff(np.append(starts, len(logits)))[:, None], np.float32)

@@ -1,6 +1,7 @@
 """Forward passes over examples, for validation, evaluation and prediction."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,18 @@ from reprise.core.paths import FINAL_MODEL
 from reprise.data.format import input_shards, split_shards
 from reprise.data.labels import column_array
 from reprise.data.tokenization import load_tokenizer
+from reprise.data.windows import join_windows
 from reprise.modeling.bucketing import resolve_buckets
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.collator import Collator
+from reprise.modeling.inputs import TextModel, Texts, model_inputs
 from reprise.modeling.malloc import disable_malloc_trim
 from reprise.modeling.portable import set_up_cpu
 from reprise.modeling.recipe import ModelRecipe
 from reprise.modeling.tf32 import disable_tf32
 from reprise.modeling.xla import on_xla, use_fp32_matmul
 from reprise.tasks.kind import Logits, TaskKind
-from reprise.tasks.labels import ragged
+from reprise.tasks.token_classification import Words
 
 NOT_READ = {"labels", "weight"}  # what the loss needs of a batch, and the model does not
 
@@ -147,61 +150,57 @@ def restore_order(rows: Dataset, parts: Iterable[Logits]) -> Logits:
     return in_order
 
 
-def join_windows(rows: Dataset, logits: Logits, pooling: str | None) -> Logits:
-    """Make the logits of texts from those of their windows; without windows, they are returned unchanged.
-
-    Args:
-        rows: the windows, those of a text one after the other.
-        logits: [rows, outputs]; of words objects, [rows] of [words, outputs].
-        pooling: as `data.windows.pooling`; None joins the words.
-
-    Returns:
-        fp32, [examples, outputs]; of words objects, [examples] of [words, outputs].
-    """
-    if "example" not in rows.column_names:
-        return logits
-    starts = np.flatnonzero(np.diff(np.asarray(rows["example"]), prepend=-1))
-    if pooling is None:
-        return ragged([np.concatenate(part) for part in np.split(logits, starts[1:])])
-    if pooling == "first":
-        return np.asarray(logits[starts])
-    if pooling == "max":
-        return np.asarray(np.maximum.reduceat(logits, starts, axis=0))
-    sums = np.add.reduceat(logits.astype(np.float64), starts, axis=0)
-    return np.asarray(sums / np.diff(np.append(starts, len(logits)))[:, None], np.float32)
+def windows_of(rows: Dataset) -> Sequence[int] | None:
+    """Return the index of each row's example if the rows are windows of texts."""
+    return list(rows["example"]) if "example" in rows.column_names else None
 
 
 def _length_order(rows: Dataset) -> npt.NDArray[np.int64]:
     return np.argsort(-np.asarray(rows["length"]), kind="stable")
 
 
-def load_predictor(recipe: Recipe | ModelRecipe, *, cpu: bool) -> Callable[[Dataset], Logits]:
-    """Load models/final/ in fp32, to run with the recipe's engine.
+def load_text_model(recipe: ModelRecipe, *, cpu: bool, folder: Path = FINAL_MODEL) -> TextModel:
+    """Load a model as `load_predictor` does, to be asked with texts."""
+    forward, tokenizer = load_predictor(recipe, cpu=cpu, folder=folder), load_tokenizer(folder)
+
+    def text_model(texts: Sequence[Texts]) -> tuple[Logits, list[Words]]:
+        rows, words = model_inputs(recipe, tokenizer, texts)
+        return forward(Dataset.from_dict(rows)), words
+
+    return text_model
+
+
+def load_predictor(
+    recipe: Recipe | ModelRecipe, *, cpu: bool, folder: Path = FINAL_MODEL
+) -> Callable[[Dataset], Logits]:
+    """Load a trained model in fp32, to run with the recipe's engine.
 
     Args:
-        recipe: of the final model.
+        recipe: of the model.
         cpu: use the CPU even if there is a GPU.
+        folder: of the model; models/final/ is compared with dvc.lock.
 
     Returns:
         A function from prepared rows to the logits of their examples: fp32, shape [examples, outputs]; of words
         objects, [examples] of [words, outputs].
 
     Raises:
-        UserError: there is no final model, it is not the one in dvc.lock, it has other labels than the recipe, or
-            weights that are not finite.
+        UserError: there is no model, it is not the one in dvc.lock, it has other labels than the recipe, or weights
+            that are not finite.
     """
-    if not (FINAL_MODEL / "config.json").is_file():
-        raise UserError("not found", file=FINAL_MODEL, expected="the model that `dvc repro` makes")
-    check_content(FINAL_MODEL)
+    if not (folder / "config.json").is_file():
+        raise UserError("not found", file=folder, expected="the model that `dvc repro` makes")
+    if folder == FINAL_MODEL:
+        check_content(FINAL_MODEL)
     set_up_cpu(recipe.train)
     disable_malloc_trim()
-    model, tokenizer, batch_size = load_classifier(FINAL_MODEL), load_tokenizer(FINAL_MODEL), recipe.evaluate.batch_size
-    check_labels(model.config.id2label, recipe.task.kind)
-    check_finite(model)
+    model, tokenizer, batch_size = load_classifier(folder), load_tokenizer(folder), recipe.evaluate.batch_size
+    check_labels(model.config.id2label, recipe.task.kind, folder)
+    check_finite(model, folder)
     collate, windows = Collator(tokenizer, recipe.task.kind), recipe.data.windows
 
     def joined(forward: Callable[[Dataset], Logits]) -> Callable[[Dataset], Logits]:
-        return lambda rows: join_windows(rows, forward(rows), windows.pooling if windows else None)
+        return lambda rows: join_windows(windows_of(rows), forward(rows), windows.pooling if windows else None)
 
     disable_tf32()
     if recipe.train.engine == "trainer":
@@ -221,7 +220,7 @@ def load_predictor(recipe: Recipe | ModelRecipe, *, cpu: bool) -> Callable[[Data
     return joined(forward)
 
 
-def check_finite(model: torch.nn.Module) -> None:
+def check_finite(model: torch.nn.Module, folder: Path = FINAL_MODEL) -> None:
     """Check that no weight is NaN or infinite: such a model answers, and every answer is the same.
 
     Raises:
@@ -230,17 +229,16 @@ def check_finite(model: torch.nn.Module) -> None:
     for name, tensor in model.state_dict().items():
         # A sum is finite only if every number is, and takes 30 times less time; one of large numbers may overflow.
         if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
-            raise UserError(
-                "NaN or infinite weights", file=FINAL_MODEL, key=name, expected="finite ones: train it again"
-            )
+            raise UserError("NaN or infinite weights", file=folder, key=name, expected="finite ones: train it again")
 
 
-def check_labels(id2label: Mapping[int, str], kind: TaskKind) -> None:
-    """Check that the outputs of the final model mean what the recipe says.
+def check_labels(id2label: Mapping[int, str], kind: TaskKind, folder: Path = FINAL_MODEL) -> None:
+    """Check that the outputs of a model mean what the recipe says.
 
     Args:
         id2label: the name of each output, in the model's config.json.
         kind: of the recipe's task.
+        folder: of the model, for the error.
 
     Raises:
         UserError: they are other labels, or in another order.
@@ -250,7 +248,7 @@ def check_labels(id2label: Mapping[int, str], kind: TaskKind) -> None:
         names, right = (", ".join(names[number] for number in sorted(names)) for names in (id2label, expected))
         raise UserError(
             f"the outputs of the model are {names}",
-            file=FINAL_MODEL / "config.json",
+            file=folder / "config.json",
             key="id2label",
             expected=f"{right}, in the order of the recipe's task.labels; `dvc repro` trains that model",
         )

@@ -53,11 +53,13 @@ class Words(NamedTuple):
 
 
 def find_words(value: Any) -> Words:
-    """Take a text, or a list of words, which are joined by spaces.
+    """Take a text, or a list of words, which are joined by spaces; words that were found before stay.
 
     Raises:
         ValueError: it is neither.
     """
+    if isinstance(value, Words):
+        return value
     if isinstance(value, str):
         found = [word.span() for word in WORD.finditer(value)]
         spans = np.array(found, dtype=np.int32).reshape(-1, 2)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from reprise.core.config import PARAMS, Recipe
 from reprise.core.errors import UserError
+from reprise.data.windows import join_windows
 from reprise.modeling.collator import Collator
-from reprise.modeling.inference import join_windows
+from reprise.modeling.inference import windows_of
 from reprise.modeling.scoring import compute_metrics
 from reprise.modeling.xla import CompilationMonitor
 from reprise.tasks.kind import Logits
@@ -125,7 +126,7 @@ class Recorder:
         Args:
             logits: of the validation split, [rows, outputs].
         """
-        of_examples = join_windows(self.validation, logits, self.windows.pooling if self.windows else None)
+        of_examples = join_windows(windows_of(self.validation), logits, self.windows.pooling if self.windows else None)
         if self.train.calibration and (temperatures := self.kind.temperatures(of_examples, self.references)):
             self.temperatures = temperatures
             of_examples = of_examples / np.array(temperatures, np.float32)  # as the saved model does

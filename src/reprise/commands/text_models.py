@@ -1,0 +1,64 @@
+"""Open the model that is asked: the final one, an exported one, or one in ONNX, which needs no torch."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from reprise.core.display import echo
+from reprise.core.errors import UserError
+from reprise.core.paths import FINAL_MODEL
+from reprise.modeling.inputs import TextModel
+from reprise.modeling.recipe import ModelRecipe, read_model_recipe
+from reprise.onnx.files import check_judged, find_onnx
+
+
+def open_model(path: Path | None, threads: int | None = None) -> tuple[ModelRecipe, TextModel]:
+    """Open a model, and say on stderr what differs from what it was trained for.
+
+    Args:
+        path: folder of `reprise export`, or a file of ONNX in one; None for the final model.
+        threads: of a model in ONNX; None for one on each processor.
+
+    Raises:
+        UserError: there is no model, or its files are not those that were evaluated.
+    """
+    if path is not None and (file := find_onnx(path)):
+        check_judged(file)
+        from reprise.onnx.model import OnnxModel  # a package that training does not install
+
+        model = OnnxModel(file, threads)
+        return model.recipe, model
+    if threads:
+        raise UserError(key="--threads", expected="a model in ONNX; the threads of others are their recipe's")
+    recipe, cpu = open_final_model() if path is None else prepare_torch(path)
+    from reprise.modeling.inference import load_text_model
+
+    return recipe, load_text_model(recipe, cpu=cpu, folder=path or FINAL_MODEL)
+
+
+def open_final_model() -> tuple[ModelRecipe, bool]:
+    """Return what `prepare_torch` does for the final model, and say what has changed since it was trained."""
+    recipe, cpu = prepare_torch(FINAL_MODEL)
+    from reprise.commands.final_model import print_changes
+
+    print_changes(recipe)
+    return recipe, cpu
+
+
+def prepare_torch(folder: Path) -> tuple[ModelRecipe, bool]:
+    """Read a model's recipe, and start again with the caps of its precision where it has some.
+
+    Returns:
+        The recipe, in fp32 where the processor lacks what fp32-portable needs: predictions pin no bit. And whether to
+        use the CPU even if there is a GPU.
+    """
+    from reprise.hardware import current_hardware, require_device
+    from reprise.modeling.portable import check_processor, restart_with_caps
+
+    recipe = read_model_recipe(folder)
+    try:
+        check_processor(recipe.train, "cpu")
+    except UserError:
+        echo("predict: this processor cannot compute fp32-portable, so the last bits may differ", err=True)
+        recipe = replace(recipe, train=replace(recipe.train, precision="fp32"))  # type: ignore[type-var]
+    restart_with_caps(recipe.train)
+    return recipe, require_device(current_hardware()) == "cpu"

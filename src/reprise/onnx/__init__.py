@@ -1,0 +1,1 @@
+"""The model in the ONNX format: exported, judged beside PyTorch's, and run without torch."""

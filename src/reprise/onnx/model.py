@@ -1,0 +1,110 @@
+"""Predict with an exported model in onnxruntime; imports neither torch nor transformers, so it starts in a second."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from reprise.core.errors import UserError
+from reprise.core.files import read_json
+from reprise.data.tokenizer_file import FileTokenizer
+from reprise.data.windows import join_windows
+from reprise.modeling.inputs import Texts, model_inputs
+from reprise.modeling.recipe import read_model_recipe
+from reprise.onnx.files import FILES
+from reprise.tasks.kind import Logits
+from reprise.tasks.labels import ragged
+from reprise.tasks.token_classification import Words
+
+# Rows of a run. A run has one thread, and runs are in parallel: on small batches, more threads wait for each other.
+# In int8, the scale of the activations is of a whole run: only a row alone has the same answer in any company.
+ROWS_PER_RUN = 8
+ALONE = {FILES["int8"]}
+
+
+class OnnxModel:
+    """A function from texts to logits.
+
+    Attributes:
+        recipe: what the model was trained for.
+        threads: runs in parallel.
+    """
+
+    def __init__(self, file: Path, threads: int | None = None) -> None:
+        """Load a model in the folder `onnx` of an exported one.
+
+        Args:
+            file: the model.
+            threads: runs in parallel; None for one on each processor that this process may use.
+
+        Raises:
+            UserError: it or a file beside it is missing or damaged.
+        """
+        folder = file.parent.parent
+        self.recipe = read_model_recipe(folder)
+        self.tokenizer = FileTokenizer(folder)
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self.rows_per_run = 1 if file.name in ALONE else ROWS_PER_RUN
+        # By which a model such as RoBERTa tells padding.
+        self.pad_token_id: int = read_json(folder / "config.json").get("pad_token_id") or 0
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors
+        try:
+            self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's classes have no common base
+            reason = " ".join(str(error).split())[:200]
+            expected = "a model that `reprise export --format onnx` wrote"
+            raise UserError(f"cannot be loaded: {reason}", file=file, expected=expected) from None
+        self.inputs = {each.name for each in self.session.get_inputs()}
+
+    def __call__(self, texts: Sequence[Texts]) -> tuple[Logits, list[Words]]:
+        """Compute logits.
+
+        Args:
+            texts: at least one.
+
+        Returns:
+            The logits, as `load_predictor` computes them; and the words of each text, if labels are of words.
+        """
+        columns, words = model_inputs(self.recipe, self.tokenizer, texts)
+        return self.logits(columns), words
+
+    def logits(self, columns: dict[str, Any]) -> Logits:
+        """Compute the logits of the rows in columns of `model_inputs`, and join those of windows."""
+        ids, chosen = columns["input_ids"], columns.get("word_tokens")
+        order = np.argsort([-len(row) for row in ids], kind="stable").tolist()
+        parts = [order[start : start + self.rows_per_run] for start in range(0, len(order), self.rows_per_run)]
+
+        def run(rows: list[int]) -> npt.NDArray[np.float32]:
+            outputs: list[npt.NDArray[np.float32]] = self.session.run(["logits"], self._batch(columns, rows))
+            return outputs[0]
+
+        if len(parts) == 1:
+            found = [run(parts[0])]
+        else:
+            with ThreadPoolExecutor(min(self.threads, len(parts))) as pool:
+                found = list(pool.map(run, parts))
+        rows: list[Any] = [None] * len(ids)
+        for part, logits in zip(parts, found, strict=True):
+            for row, values in zip(part, logits, strict=True):
+                rows[row] = values if chosen is None else values[np.asarray(chosen[row], np.int64)]
+        windows = self.recipe.data.windows
+        joined = np.asarray(rows, np.float32) if chosen is None else ragged(rows)
+        return join_windows(columns.get("example"), joined, windows.pooling if windows else None)
+
+    def _batch(self, columns: dict[str, Any], rows: list[int]) -> dict[str, npt.NDArray[np.int64]]:
+        """Pad rows to the longest one, [rows, length], for each input of the model."""
+        length = max(len(columns["input_ids"][row]) for row in rows)
+        batch = {name: np.zeros((len(rows), length), np.int64) for name in self.inputs}
+        batch["input_ids"] += self.pad_token_id
+        for place, row in enumerate(rows):
+            size = len(columns["input_ids"][row])
+            for name in self.inputs:
+                batch[name][place, :size] = 1 if name == "attention_mask" else columns[name][row]
+        return batch
