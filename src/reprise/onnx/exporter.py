@@ -5,6 +5,7 @@ import io
 import logging
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -23,7 +24,7 @@ OPSET = 20  # which onnxruntime 1.17 and later read
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def export_onnx(source: Path, target: Path, precisions: list[Precision]) -> None:
+def export_onnx(source: Path, target: Path, precisions: Sequence[Precision]) -> None:
     """Write the model in `source` to files of ONNX, for any number of rows of any length.
 
     Args:
