@@ -19,6 +19,7 @@ import triton.language as tl
 from reprise.train.dropout_kernel import BITS, VALUES_PER_HASH, is_kept, keep_factor, splitmix64
 
 MIN_SIZE = 16  # of the tiles that tensor cores multiply
+TILE_BYTES = 8192
 # The score of a masked token. It is finite, so that a query that sees no token has equal weights for all, as in the
 # attention written out.
 MASKED = tl.constexpr(torch.finfo(torch.float32).min)
@@ -206,9 +207,14 @@ def _backward(  # type: ignore[no-untyped-def]
         _store(query_gradient, output_strides, row, head, own, length, of_queries * scale, size, width)
 
 
-def block_of(size: int, dtype: torch.dtype) -> int:
-    """Return the tokens of a block, for a head of this size: its tiles fit into the shared memory of every GPU."""
-    return 64 if size <= 64 and dtype != torch.float32 else 32
+def shape_of_tile(size: int, dtype: torch.dtype) -> tuple[int, int]:
+    """Return the tokens of a block and the width of its tiles, for heads of a size.
+
+    Fixed, so that the tile of a token does not depend on the length of its batch. A tile of at most 8 KB, and in fp32,
+    which tensor cores do not multiply, of 32 tokens, keeps a program within the shared memory of every architecture.
+    """
+    width = max(triton.next_power_of_2(size), MIN_SIZE)
+    return min(32 if dtype == torch.float32 else 64, TILE_BYTES // (width * dtype.itemsize)), width
 
 
 def forward(
@@ -226,7 +232,7 @@ def forward(
 ) -> None:
     """Compute attention; `reprise.train.dropout.FusedAttention` describes the arguments and allocates the results."""
     rows, heads, length, size = query.shape
-    block, width = block_of(size, query.dtype), max(triton.next_power_of_2(size), MIN_SIZE)
+    block, width = shape_of_tile(size, query.dtype)
     bits, mask_strides = _bits(mask, query)
     _forward[(rows * heads * triton.cdiv(length, block),)](
         query, key, value, bits, seeds, output, statistics, query.stride(), key.stride(), value.stride(), mask_strides,
@@ -252,7 +258,7 @@ def backward(
 ) -> None:
     """Compute the gradients of query, key and value, whose strides are those of the output."""
     rows, heads, length, size = query.shape
-    block, width = block_of(size, query.dtype), max(triton.next_power_of_2(size), MIN_SIZE)
+    block, width = shape_of_tile(size, query.dtype)
     bits, mask_strides = _bits(mask, query)
     _backward[(rows * heads * triton.cdiv(length, block),)](
         query, key, value, bits, seeds, output, statistics, gradient, *gradients, query.stride(), key.stride(),

@@ -24,8 +24,8 @@ from reprise.modeling.xla import logical_shift_right, unpack_int16
 GAMMA, MIX1, MIX2 = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 VALUES_PER_HASH = 4  # a hash has 64 bits, 16 per value
 MAX_SHARED_VALUES = 2**27  # of the masks that are computed at once: 256 MB in bf16
-# What attention_kernel.py computes: types, and up to how many values per head.
-FUSED_TYPES, MAX_FUSED_SIZE = (torch.bfloat16, torch.float16, torch.float32), 128
+# What attention_kernel.py computes: the types that recipes have, and heads up to a size.
+FUSED_TYPES, MAX_FUSED_SIZE = (torch.bfloat16, torch.float32), 128
 
 
 def splitmix64(seeds: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
