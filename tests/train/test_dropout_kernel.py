@@ -20,9 +20,7 @@ ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]  # Turing, Ampere, Ada, Hopper an
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_the_masks_have_the_bits_of_the_cpu(
-    load_kernel: Load, shape: tuple[int, ...], dtype: torch.dtype
-) -> None:
+def test_the_masks_have_the_bits_of_the_cpu(load_kernel: Load, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     kernel, keys = load_kernel("dropout_kernel", interpreted=True), DropoutKeys(42)
     keys.set_batch(1, [0, 3, 999], torch.zeros(4))  # and a padding row
     size = torch.Size([4, *shape])

@@ -6,8 +6,10 @@ mask is hashed where a weight is multiplied, by the function of dropout_kernel.p
 `reprise.train.dropout.dropout_mask`. Each result has one program that adds its terms in a fixed order, so two runs have
 the same bits. Products have the inputs' type and are added in fp32, without TF32.
 
-The difference to the attention written out in dropout.py is one of rounding. In bf16 and fp16 that form rounds scores
-and weights; here scores stay in fp32, and a weight is rounded before it is divided by their sum.
+The difference to the attention written out in dropout.py is one of rounding. In bf16 that form rounds scores and
+weights; here scores stay in fp32, and a weight is rounded before it is divided by their sum. In Triton's interpreter both
+forms are within 1e-5 in fp32, and this one within 2⁻⁷ of fp32 in bf16, relative to the largest value: no worse than the
+form written out.
 
 Imported on a GPU only: Triton is a package of the images for GPUs.
 """
@@ -152,8 +154,8 @@ def _backward(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Write the gradients of `block` keys and values, and of the queries at the same tokens, of a row and head.
 
-    The gradients have the strides of the output. `single` is whether one block has all tokens: then the scores' gradient
-    for the keys is also that for the queries.
+    The gradients have the strides of the output. `single` is whether one block has all tokens: then the scores'
+    gradient for the keys is also that for the queries.
     """
     blocks = tl.cdiv(length, block)
     pair, number = tl.program_id(0) // blocks, tl.program_id(0) % blocks
