@@ -7,9 +7,9 @@ mask is hashed where a weight is multiplied, by the function of dropout_kernel.p
 the same bits. Products have the inputs' type and are added in fp32, without TF32.
 
 The difference to the attention written out in dropout.py is one of rounding. In bf16 that form rounds scores and
-weights; here scores stay in fp32, and a weight is rounded before it is divided by their sum. In Triton's interpreter both
-forms are within 1e-5 in fp32, and this one within 2⁻⁷ of fp32 in bf16, relative to the largest value: no worse than the
-form written out.
+weights; here scores stay in fp32, and a weight is rounded before it is divided by their sum. In Triton's interpreter
+the forms differ by at most 1e-5 in fp32. In bf16 this one is within 2⁻⁷ of fp32, relative to the largest value, and no
+farther from it than the form written out.
 
 Imported on a GPU only: Triton is a package of the images for GPUs.
 """
