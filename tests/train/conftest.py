@@ -65,6 +65,17 @@ def load_kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
 
     def load_kernel(name: str, *, interpreted: bool) -> ModuleType:
         monkeypatch.setenv("TRITON_INTERPRET", str(int(interpreted)))
+        if interpreted:
+            from triton.runtime import interpreter
+
+            def call(function: Any, *args: Any, **options: Any) -> Any:
+                scope = interpreter._patch_lang(function.fn)
+                try:
+                    return function.rewrite()(*args, **options)
+                finally:
+                    scope.restore()  # Triton's own call leaves its language patched, with which nothing compiles
+
+            monkeypatch.setattr(interpreter.InterpretedFunction, "__call__", call)
         spec = importlib.util.find_spec(f"reprise.train.{name}")
         assert spec is not None
         assert spec.loader is not None

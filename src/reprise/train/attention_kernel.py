@@ -78,7 +78,7 @@ def _kept(seed, layer, head, queries, start, dropped, block: tl.constexpr):  # t
     return tl.reshape(kept, (queries.shape[0], block))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _statistics(statistics, pair, pairs, tokens, length):  # type: ignore[no-untyped-def]
     """Load the largest score of some queries, and the sum of their exponentials."""
     start = statistics + pair.to(tl.int64) * length
@@ -86,7 +86,7 @@ def _statistics(statistics, pair, pairs, tokens, length):  # type: ignore[no-unt
     return largest, tl.load(start + pairs.to(tl.int64) * length + tokens, mask=tokens < length, other=1.0)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _gradients(  # type: ignore[no-untyped-def]
     scores, largest, total, kept, v, gradient, delta, factor
 ):
@@ -269,7 +269,7 @@ def backward(
     )  # fmt: skip
 
 
-def _bits(mask: torch.Tensor | None, query: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, int]]:
+def _bits(mask: torch.Tensor | None, query: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
     """Return the mask as bytes, and its strides of rows, queries and keys; 0 where a dimension is expanded."""
     if mask is None:
         return query, (0, 0, 0)  # not read

@@ -228,23 +228,29 @@ class FusedAttention(torch.autograd.Function):
         if not isinstance(query, FakeTensor):
             from reprise.train import attention_kernel  # Triton is a package of the images for GPUs
 
-            attention_kernel.forward(query, key, value, mask, keys, *ctx.options, output, statistics)
+            attention_kernel.forward(
+                query, key, value, mask, keys, layer_id, dropped, scale, causal, output, statistics
+            )
         return output
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of query, key and value, each in memory as the output."""
-        query = ctx.saved_tensors[0]
+        query, key, value, mask, keys, output, statistics = ctx.saved_tensors
+        layer_id, dropped, scale, causal = ctx.options
         rows, heads, length, size = query.shape
         if gradient.stride(-1) != 1:
             gradient = gradient.contiguous()
-        gradients = tuple(query.new_empty(rows, length, heads, size).transpose(1, 2) for _ in range(3))
+        of_query, of_key, of_value = (query.new_empty(rows, length, heads, size).transpose(1, 2) for _ in range(3))
         if not isinstance(query, FakeTensor):
             from reprise.train import attention_kernel
 
-            attention_kernel.backward(gradient, *ctx.saved_tensors, *ctx.options, gradients)
-        return *gradients, *[None] * 6
+            attention_kernel.backward(
+                gradient, query, key, value, mask, keys, output, statistics, layer_id, dropped, scale, causal,
+                (of_query, of_key, of_value),
+            )  # fmt: skip
+        return of_query, of_key, of_value, *[None] * 6
 
 
 def attention(

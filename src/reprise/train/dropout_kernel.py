@@ -16,7 +16,7 @@ GAMMA = tl.constexpr(0x9E3779B97F4A7C15)
 MIX1, MIX2 = tl.constexpr(0xBF58476D1CE4E5B9), tl.constexpr(0x94D049BB133111EB)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def splitmix64(seeds, indices):  # type: ignore[no-untyped-def]
     """Return `reprise.train.dropout.splitmix64` as uint64; seeds and indices are int64."""
     bits = seeds.to(tl.uint64) + (indices + 1).to(tl.uint64) * GAMMA
@@ -25,7 +25,7 @@ def splitmix64(seeds, indices):  # type: ignore[no-untyped-def]
     return bits ^ (bits >> 31)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def is_kept(bits, part, dropped):  # type: ignore[no-untyped-def]
     """Return whether the value at `part` of a hash is kept; `dropped` of 2¹⁶ values are not."""
     return (bits >> (part * BITS).to(tl.uint64)).to(tl.int16).to(tl.int32) >= dropped - 2**15
