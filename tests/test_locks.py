@@ -256,9 +256,9 @@ def test_every_package_that_the_source_imports_is_locked() -> None:
     assert unlocked == []
 
 
-def test_triton_is_locked_where_the_kernels_run_and_imported_in_one_module() -> None:
-    importers = [str(file.relative_to(ROOT)) for file, tree in SOURCE.items() if "triton" in imported(tree)]
-    assert importers == ["src/reprise/train/dropout_kernel.py"]
+def test_triton_is_locked_where_the_kernels_run_and_imported_in_their_modules() -> None:
+    importers = {str(file.relative_to(ROOT)) for file, tree in SOURCE.items() if "triton" in imported(tree)}
+    assert importers == {f"src/reprise/train/{name}_kernel.py" for name in ("attention", "dropout")}
     assert "triton" in pins(DOCKER / "cuda/requirements.txt")
     assert "triton" not in pins(DOCKER / "cpu/requirements.txt")
 
