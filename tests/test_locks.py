@@ -89,7 +89,9 @@ def test_every_hardware_includes_the_common_requirements_with_the_versions_of_th
 def test_every_requirement_is_locked_at_a_version_that_satisfies_it(file: Path) -> None:
     locked = pins(file.with_suffix(".txt")) | pins(file.with_name("torch.txt"))
     required = requirements_of(file)
-    assert len(required) >= {"docs": 1, "excel": 1, "kernels": 1, "onnx": 3, "tools": 2, "trackers": 5}.get(file.stem, 8)
+    assert len(required) >= {"docs": 1, "excel": 1, "kernels": 1, "onnx": 3, "tools": 2, "trackers": 5}.get(
+        file.stem, 8
+    )
     assert [requirement.name for requirement in required if canonicalize_name(requirement.name) not in locked] == []
     mismatches = [
         f"{requirement} is locked at {locked[canonicalize_name(requirement.name)].version}"
