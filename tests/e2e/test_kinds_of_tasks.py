@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import pipeline
 
+from reprise.core.validation import read_recipe
+from reprise.onnx.evaluation import judge
+from reprise.onnx.exporter import export_onnx
 from tiny import BAD, FILLER, GOOD, ROOT, Run, write_params
 
 ROWS = 300
@@ -132,6 +136,7 @@ def test_entities_are_learned_from_tags_and_spans_and_found_in_texts(folder: Pat
     (folder / "words.jsonl").write_text(json.dumps({"text": text.split()}) + "\n")
     in_file = json.loads(reprise(folder, "predict", "--file", "words.jsonl").stdout)
     assert [each["label"] for each in in_file["entities"]] == [label for _, label in names]
+    check_onnx(folder)
 
 
 @pytest.mark.full
@@ -161,6 +166,20 @@ def test_long_texts_are_judged_by_all_of_their_windows(folder: Path, reprise: Ru
     assert accuracies[1] > 0.9
     printed = json.loads(reprise(folder, "predict", " ".join(["the"] * 40 + ["bright", "warm"])).stdout)
     assert printed["label"] == "fresh"
+    check_onnx(folder)
+
+
+def check_onnx(folder: Path) -> None:
+    """Check that the model in ONNX, from texts of the test split, has the predictions of the model."""
+    target = Path(shutil.copytree(folder / "models/final", folder / "exported"))
+    (target / "onnx").mkdir()
+    with chdir(folder):
+        export_onnx(target, target / "onnx", ["fp32"])
+        judged = judge(target, read_recipe())
+    found = judged["files"]["model.onnx"]
+    assert found.get("changed", 0) == 0
+    assert 0 < found["max_logit_difference"] < 1e-4
+    shutil.rmtree(target)
 
 
 def run_stages(folder: Path, reprise: Run, **task: Any) -> tuple[dict[str, Any], Any]:
@@ -174,6 +193,7 @@ def run_stages(folder: Path, reprise: Run, **task: Any) -> tuple[dict[str, Any],
     write_params(folder, **{f"task.{key}": value for key, value in changes.items()}, **{"train.epochs": 4})
     for stage in ("prepare", "train", "evaluate"):
         reprise(folder, stage)
+    check_onnx(folder)
     metrics = json.loads((folder / "metrics/evaluate.json").read_text())
     return metrics, pq.read_table(folder / "predictions/test.parquet")
 

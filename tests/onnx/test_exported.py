@@ -313,7 +313,7 @@ def test_a_regression_has_no_predictions_that_differ_in_the_table(tmp_path: Path
         "files": {"model.onnx": {**scores, "bytes": 10, "max_logit_difference": 0.1}},
     }
     (row,) = table_rows(tmp_path, recipe, judged, {"model.onnx": 12.4})
-    assert row == ("model.onnx", "0.0", "RMSE 0.5000", "–", "–", "0.1", "12")
+    assert row == ("model.onnx", "0.0", "rmse 0.5000", "–", "–", "0.1", "12")
 
 
 def test_a_file_that_is_not_in_the_evaluation_is_refused(copied: Path) -> None:
