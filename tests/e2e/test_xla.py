@@ -299,6 +299,7 @@ def test_the_model_predicts_the_same_in_the_cpu_environment(on_xla: Path, tmp_pa
     np.testing.assert_allclose(here["probabilities"], there["probabilities"], rtol=0, atol=1e-4)
 
 
+@pytest.mark.full
 def test_the_exported_model_predicts_the_same_as_evaluate_on_xla(on_xla: Path, tmp_path: Path, run: Run) -> None:
     run(on_xla, "reprise", "export", str(tmp_path / "model"), env=ON_XLA)
     rows = pq.read_table(on_xla / "predictions/test.parquet").to_pydict()
@@ -346,6 +347,7 @@ def test_more_epochs_compile_nothing_new_and_a_step_runs_one_program(four_bucket
         check_steps(counted, len(counted.programs) * STEPS)
 
 
+@pytest.mark.full
 def test_a_step_runs_one_program_per_micro_batch_and_one_more(count: Count) -> None:
     counted = count(**MICRO_BATCHES)
     counted.show("micro-batches of 4")
@@ -390,6 +392,7 @@ def test_the_losses_of_a_regression_equal_those_of_the_cpu(prepare: Prepare, run
     check_losses(train(folder, run, env=ON_XLA), on_the_cpu)
 
 
+@pytest.mark.full
 def test_the_losses_of_any_number_of_labels_equal_those_of_the_cpu(prepare: Prepare, run: Run) -> None:
     labels = {"task.label_column": None, "task.labels": ["fresh", "rotten"], "task.positive_label": None}
     labels |= {"task.multi_label": {"separator": None, "thresholds": "tuned"}, "task.metrics": ["f1_micro"]}
