@@ -726,15 +726,30 @@ def export(
         Path,
         typer.Argument(metavar="DIR", help="Folder that is empty or does not exist.", callback=_from_user_folder),
     ],
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME", help="Upload DIR to this repository of the Hub, which is private if it is new."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Upload without asking.")] = False,
 ) -> None:
     """Export the final model with a model card for the Hub.
 
-    The folder is ready for upload.
+    The folder is ready for upload. Only --push uses the network, with the token in HF_TOKEN or of `hf auth login`. If
+    DIR is exported already, --push uploads it as it is, so an interrupted upload is repeated by the same command.
     """
     _go_offline()
     from reprise.commands.export import export
 
-    export(folder)
+    if push is None:
+        export(folder)
+        echo(f"export: upload it with `reprise export {folder} --push YOUR_NAME/{folder.resolve().name}`")
+        return
+    from reprise.commands.push import push as push_folder
+
+    asks = not yes and sys.stdin.isatty()
+    push_folder(folder, push, lambda: export(folder), typer.confirm if asks else lambda _: True)
 
 
 @app.command()
