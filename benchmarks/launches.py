@@ -10,7 +10,7 @@ import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -36,7 +36,7 @@ from flops import matrix_rate
 from reprise.core.config import Recipe
 from reprise.core.validation import read_recipe
 from reprise.train import dropout
-from reprise.train.dropout import Dropout, DropoutKeys
+from reprise.train.dropout import Dropout, DropoutKeys, FusedAttention
 from reprise.train.model import adapt_model
 from reprise.train.optimizer import build_optimizer
 
@@ -45,7 +45,9 @@ MODELS = {
     "MiniLM": BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536),
 }
 ROWS, LENGTHS = 32, (53, 128)
-VARIANTS = ("trainer", "reprise", "reprise, masks by operations", "reprise, mask by mask")
+WRITTEN_OUT = "reprise, attention written out"  # so it is in the variants after it, too
+VARIANTS = ("trainer", "reprise", WRITTEN_OUT, "reprise, masks by operations", "reprise, mask by mask")
+ATTENTION_BLOCK = 64  # tokens that a program of train/attention_kernel.py multiplies at once, in bf16
 GAPS = (4e-6, 5e-6, 6e-6)  # seconds between two launches of a host that runs PyTorch operation by operation; assumed
 
 
@@ -265,6 +267,38 @@ def masks_by_kernel(
     return torch.ones(shape, dtype=dtype)
 
 
+def counted_attention(recorder: Recorder) -> type[FusedAttention]:
+    """Stand for train/attention_kernel.py, which needs a GPU: one launch per pass, recorded with its traffic.
+
+    The forward pass has two products. The backward pass computes the scores again and has five; where the tokens need
+    several blocks, the scores and their gradient are computed for the keys and for the queries, so it has seven. The
+    hashes of dropout's mask are not counted.
+    """
+
+    def record(name: str, tensors: Sequence[torch.Tensor | None], products: int) -> None:
+        moved = sum(memory(tensor) for tensor in tensors if tensor is not None)
+        rows, heads, length, size = tensors[0].shape  # type: ignore[union-attr]
+        flops = products * 2 * rows * heads * length**2 * size
+        kernel = Kernel(name, recorder.phase, "attention", 1, moved, flops, tensors[0].dtype)  # type: ignore[union-attr]
+        recorder.kernels.append(kernel)
+
+    class CountedAttention(FusedAttention):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> torch.Tensor:
+            output = FusedAttention.forward(ctx, *inputs)
+            record("fused_attention", ctx.to_save, 2)  # inputs, output and statistics
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+            gradients = FusedAttention.backward(ctx, gradient)
+            single = gradient.shape[2] <= ATTENTION_BLOCK
+            record("fused_attention_backward", [*gradients, gradient, *ctx.saved_tensors], 5 if single else 7)
+            return gradients
+
+    return CountedAttention
+
+
 @dataclass
 class Setup:
     """A model in training, and what its step needs."""
@@ -351,7 +385,7 @@ def attributed(setup: Setup, recorder: Recorder) -> Iterator[None]:
 
 def count_step(variant: str, config: BertConfig, rows: int, length: int) -> list[Kernel]:
     """Return the kernels of a training step on a GPU, the second one: the first creates the optimizer's state."""
-    mask = masks_by_kernel if variant == "reprise" else dropout.dropout_mask
+    mask = masks_by_kernel if variant in ("reprise", WRITTEN_OUT) else dropout.dropout_mask
     with FakeTensorMode(), patch.object(dropout, "dropout_mask", mask):
         setup = set_up(variant, config, rows, length)
         for _ in range(2):
@@ -359,7 +393,10 @@ def count_step(variant: str, config: BertConfig, rows: int, length: int) -> list
             if setup.keys is not None:
                 setup.keys.set_batch(0, list(range(rows)), setup.labels)  # computes on the host
                 setup.keys.at_once = variant != "reprise, mask by mask"  # as on a GPU
-            with attributed(setup, recorder), recorder, OnGpu():
+            fused = patch.multiple(
+                dropout, FusedAttention=counted_attention(recorder), is_fused=lambda *_: variant == "reprise"
+            )
+            with fused, attributed(setup, recorder), recorder, OnGpu():
                 train_step(setup, recorder, foreach=True)
     return recorder.kernels
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 from transformers import BertConfig
 
 import launches
@@ -50,6 +51,7 @@ from reprise.results.run import (
 )
 from reprise.results.vcs import resolve_commit
 from reprise.results.verdict import first_divergence, is_equivalent, is_within_noise
+from reprise.train import dropout
 from reprise.train.dropout import Dropout, DropoutKeys
 from reprise.train.provenance import first_line
 from synthetic import BATCH_SIZE, TINY_BERT, random_pairs, synthetic_recipe, write_model
@@ -65,6 +67,10 @@ PREDICTED = {"trainer-bf16": "trainer", "reprise": "reprise"}
 # Shapes of values: states and weights of attention of both models, and small ones that no kernel's blocks divide.
 MASK_SHAPES = ((32, 53, 768), (32, 12, 53, 53), (7, 128, 384), (5, 3, 17, 17), (4, 1, 5), (9, 33))
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# Rows, heads, length and size of attention: both models, a longer text, and a head that the kernel pads.
+ATTENTION_SHAPES = ((32, 12, 53, 64), (32, 12, 128, 32), (2, 4, 512, 128), (3, 2, 70, 96))
+# Largest difference of the two forms of attention, relative to the largest value: of one rounding each in bf16.
+ATTENTION_BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2**-6}
 
 # Runs `reprise train` and sends it SIGTERM after {steps} steps, as a pre-emption does.
 STOPPING = """
@@ -248,6 +254,38 @@ def dropped(
             assert states.grad is not None
             found += [output.detach().cpu(), states.grad.cpu()]
     return found
+
+
+def prove_attention(bench: Bench) -> Iterator[Line]:
+    """Compare the kernel of attention, forward and backward, with the form written out; on a CPU both are that form."""
+    for dtype, bound in ATTENTION_BOUNDS.items():
+        largest = 0.0
+        for shape in ATTENTION_SHAPES:
+            found = attended(bench.device, shape, dtype)
+            with patch.object(dropout, "is_fused", lambda *_: False):
+                expected = attended(bench.device, shape, dtype)
+            for one, two in zip(found, expected, strict=True):
+                largest = max(largest, float((one - two).abs().max() / two.abs().max()))
+        what = f"attention in {str(dtype).removeprefix('torch.')}, {len(ATTENTION_SHAPES)} cases, forward and backward"
+        expected_line = f"within {bound:.1e} of the form written out"
+        yield promise(what, expected_line, f"largest difference {largest:.1e}", holds=largest <= bound)
+
+
+def attended(device: torch.device, shape: tuple[int, ...], dtype: torch.dtype) -> list[torch.Tensor]:
+    """Return attention with dropout and padding, and the gradients of query, key and value, in fp32."""
+    rows, heads, length, size = shape
+    generator = torch.Generator().manual_seed(0)
+    *inputs, gradient = (
+        torch.randn(rows, length, heads, size, generator=generator).to(device, dtype) for _ in range(4)
+    )
+    lengths = torch.arange(length, 0, -1)[:rows, None, None, None]
+    mask = (torch.arange(length) < lengths).expand(rows, 1, length, length).to(device)
+    keys, module = DropoutKeys(seed=42), nn.Module()
+    keys.set_batch(0, list(range(rows)), gradient)
+    module.drop = Dropout(0.1, 0, keys)
+    states = [each.transpose(1, 2).requires_grad_() for each in inputs]
+    output, _ = dropout.attention(module, states[0], states[1], states[2], mask, dropout=0.1)
+    return [each.detach().float() for each in (output, *torch.autograd.grad(output, states, gradient))]
 
 
 def prove_losses(bench: Bench) -> Iterator[Line]:

@@ -56,6 +56,7 @@ class Done:
 PARTS = (
     Part("environment", 20, proofs.prove_environment),
     Part("dropout", 10, proofs.prove_masks),
+    Part("attention", 5, proofs.prove_attention),
     Part("CPU's losses", 55, proofs.prove_losses),
     Part("equal bits", 95, proofs.prove_bits),
     Part("two GPUs", 25, proofs.prove_processes),

@@ -91,8 +91,9 @@ PREDICTED_CARDS = ("H100 SXM", "A100 SXM", "L4")
 PREDICTED = {
     "`Trainer`, bf16": "trainer",
     "Reprise": "reprise",
-    "Reprise, masks by a dozen operations instead of a kernel": "reprise, masks by operations",
-    "Reprise, each layer's mask on its own, as on a CPU": "reprise, mask by mask",
+    "Reprise, attention written out": "reprise, attention written out",
+    "… and masks by a dozen operations instead of a kernel": "reprise, masks by operations",
+    "… and each layer's mask on its own, as on a CPU": "reprise, mask by mask",
 }
 LAUNCHES = """
 kernels alone would take {step[reprise][alone H100 SXM]:.1f} ms

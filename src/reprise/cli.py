@@ -350,12 +350,25 @@ def train(
 
 @app.command()
 @_one_at_a_time()
-def evaluate() -> None:
+def evaluate(
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of `reprise export --format onnx`: evaluate its files beside the final model; write nothing.",
+            callback=_from_user_folder,
+        ),
+    ] = None,
+) -> None:
     """Stage 9: evaluate the final model.
 
     The results are metrics with confidence intervals, plots and predictions.
     """
     _go_offline()
+    if model:
+        from reprise.commands.export_onnx import evaluate_files
+
+        evaluate_files(model)
+        return
     from reprise.core.unchanged import check_unchanged
     from reprise.core.validation import read_recipe
     from reprise.evaluate.stage import evaluate
@@ -726,6 +739,15 @@ def export(
         Path,
         typer.Argument(metavar="DIR", help="Folder that is empty or does not exist.", callback=_from_user_folder),
     ],
+    form: Annotated[
+        Literal["safetensors", "onnx"], typer.Option("--format", help="onnx: the model in ONNX, too, in DIR/onnx/.")
+    ] = "safetensors",
+    fp16: Annotated[bool, typer.Option("--fp16", help="In ONNX, also in fp16: half the size.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="In ONNX, also in int8: a quarter of the size.")] = False,
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0, help="How much worse a file of ONNX may be, in the recipe's first metric, or is refused."),
+    ] = 0.01,
     push: Annotated[
         str | None,
         typer.Option(
@@ -736,20 +758,31 @@ def export(
 ) -> None:
     """Export the final model with a model card for the Hub.
 
-    The folder is ready for upload. Only --push uses the network, with the token in HF_TOKEN or of `hf auth login`. If
-    DIR is exported already, --push uploads it as it is, so an interrupted upload is repeated by the same command.
+    The folder is ready for upload. Each file of ONNX is evaluated on the evaluation split and compared with the trained
+    model: metrics with intervals, predictions that differ, size and speed.
+
+    Only --push uses the network, with the token in HF_TOKEN or of `hf auth login`. If DIR is exported already, it is
+    uploaded as it is, so the same command repeats an interrupted upload.
+
+    For example: reprise export my-model --format onnx --int8
     """
+    if form != "onnx" and (fp16 or int8):
+        raise UserError(key="export --int8" if int8 else "export --fp16", expected="--format onnx beside it")
     _go_offline()
     from reprise.commands.export import export
+    from reprise.onnx.files import Precision
 
+    smaller: dict[Precision, bool] = {"fp16": fp16, "int8": int8}
+    precisions: list[Precision] = ["fp32", *(name for name, wanted in smaller.items() if wanted)]
+    write = partial(export, folder, precisions if form == "onnx" else (), tolerance)
     if push is None:
-        export(folder)
+        write()
         echo(f"export: upload it with `reprise export {folder} --push YOUR_NAME/{folder.resolve().name}`")
         return
     from reprise.commands.push import push as push_folder
 
     asks = not yes and sys.stdin.isatty()
-    push_folder(folder, push, lambda: export(folder), typer.confirm if asks else lambda _: True)
+    push_folder(folder, push, write, typer.confirm if asks else lambda _: True)
 
 
 @app.command()

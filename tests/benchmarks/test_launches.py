@@ -104,9 +104,28 @@ def test_trainer_launches_one_kernel_per_dropout_and_one_per_attention() -> None
 def test_dropout_and_attention_of_reprise_are_found_in_the_forward_and_the_backward_pass() -> None:
     forward, backward = (count("reprise, mask by mask", "dropout", phase) for phase in ("forward", "backward"))
     assert forward["clamp"] == backward["mul"] == sum(backward.values()) == DROPOUTS
-    assert count("reprise", "attention", "forward")["bmm"] == 2 * LAYERS
-    assert count("reprise", "attention", "backward")["bmm"] == 4 * LAYERS
-    assert count("reprise", "attention", "backward")["_softmax_backward_data"] == LAYERS
+    assert count(launches.WRITTEN_OUT, "attention", "forward")["bmm"] == 2 * LAYERS
+    assert count(launches.WRITTEN_OUT, "attention", "backward")["bmm"] == 4 * LAYERS
+    assert count(launches.WRITTEN_OUT, "attention", "backward")["_softmax_backward_data"] == LAYERS
+
+
+def test_attention_of_reprise_is_a_kernel_per_pass_with_its_traffic_and_products() -> None:
+    kernels = count_step("reprise", TINY_BERT, ROWS, LENGTH)
+    fused = [kernel for kernel in kernels if kernel.name.startswith("fused_attention")]
+    assert [kernel.phase for kernel in fused] == ["forward"] * LAYERS + ["backward"] * LAYERS
+    assert {kernel.launches for kernel in fused} == {1}
+    assert {kernel.part for kernel in fused} == {"attention"}
+    assert count("reprise", "attention", "backward") == {"fused_attention_backward": LAYERS}
+    heads = TINY_BERT.num_attention_heads
+    size = TINY_BERT.hidden_size // heads
+    states, product = 2 * ROWS * LENGTH * heads * size, 2 * ROWS * heads * LENGTH**2 * size
+    others = 2 * 4 * ROWS * heads * LENGTH + 8 * ROWS + ROWS * LENGTH**2  # statistics, keys, mask
+    assert [fused[0].bytes, fused[-1].bytes] == [4 * states + others, 8 * states + others]
+    assert [fused[0].flops, fused[-1].flops] == [2 * product, 5 * product]
+    (forward, *_, backward) = (
+        kernel for kernel in count_step("reprise", TINY_BERT, 1, 65) if kernel.name.startswith("fused_attention")
+    )
+    assert 2 * backward.flops == 7 * forward.flops  # of several blocks
 
 
 def test_the_rest_of_the_step_is_as_with_trainer() -> None:
@@ -135,10 +154,11 @@ def test_masks_at_once_save_most_of_the_launches_of_dropout() -> None:
 
 
 def test_the_kernel_of_the_masks_launches_once_per_shape_and_each_dropout_multiplies_once_per_pass() -> None:
-    shapes = 5  # of the embeddings in fp32; of attention, hidden states, those of the first token and the head in bf16
-    found = count("reprise", "dropout")
-    assert found.pop("ones") == found.pop("add") == shapes  # the kernel and its keys
-    assert found == {"mul": 2 * DROPOUTS}
+    shapes = 4  # of the embeddings in fp32; of hidden states, those of the first token and the head in bf16
+    for variant, more, dropouts in [("reprise", 0, DROPOUTS - LAYERS), (launches.WRITTEN_OUT, 1, DROPOUTS)]:
+        found = count(variant, "dropout")
+        assert found.pop("ones") == found.pop("add") == shapes + more  # the kernel and its keys
+        assert found == {"mul": 2 * dropouts}
 
 
 def test_counts_predictions_and_the_check_on_the_cpu_are_written(

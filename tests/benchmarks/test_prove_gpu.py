@@ -190,4 +190,4 @@ def test_it_runs_completely_on_the_cpu(tmp_path: Path) -> None:
         assert f"\n| {each.name} | " in printed
     for name in (*proofs.BASELINES[:-1], "**reprise**", "packed"):
         assert f"\n| {name} | " in printed
-    assert ": 9 promises hold, 0 do not." in printed
+    assert ": 11 promises hold, 0 do not." in printed

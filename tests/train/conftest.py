@@ -1,9 +1,12 @@
 """Fixtures that train in this process, on a copy of the prepared folder."""
 
+import importlib.util
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -54,3 +57,32 @@ def train(workdir: Path) -> Iterator[Callable[..., Recipe]]:
 def type_train(workdir: Path, run: tiny.Run, reprise: tiny.Run) -> Callable[[int], str]:
     """Type `reprise train` where the launch profile has this number of processes; one rank trains in this process."""
     return lambda processes: (reprise(workdir, "train") if processes == 1 else run(workdir, "reprise", "train")).stdout
+
+
+@pytest.fixture
+def load_kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+    """Load a module of kernels anew: Triton reads where a kernel is defined whether its interpreter runs it."""
+
+    def load_kernel(name: str, *, interpreted: bool) -> ModuleType:
+        monkeypatch.setenv("TRITON_INTERPRET", str(int(interpreted)))
+        if interpreted:
+            from triton.runtime import interpreter
+
+            def call(function: Any, *args: Any, **options: Any) -> Any:
+                scope = interpreter._patch_lang(function.fn)
+                try:
+                    return function.rewrite()(*args, **options)
+                finally:
+                    scope.restore()  # Triton's own call leaves its language patched, with which nothing compiles
+
+            monkeypatch.setattr(interpreter.InterpretedFunction, "__call__", call)
+        spec = importlib.util.find_spec(f"reprise.train.{name}")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        monkeypatch.delattr(f"reprise.train.{name}", raising=False)
+        spec.loader.exec_module(module)
+        return module
+
+    return load_kernel

@@ -20,7 +20,7 @@ from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
 from reprise.modeling.inference import NOT_READ
-from reprise.train import stage
+from reprise.train import dropout, stage
 from reprise.train.distributed.launch_config import LaunchConfig
 from reprise.train.dropout import DropoutKeys
 from reprise.train.memory import Memory, Placement, check_memory, predict_memory, state_bytes
@@ -72,6 +72,16 @@ def test_activations_are_predicted_to_the_byte(workdir: Path, changes: dict[str,
     model.train()
     predicted = predict_memory(model, keys, batch(2, 4), 5, 12, precision, HERE)
     assert predicted.activations == measured_bytes(model, keys, 5, 12, precision) > 0
+
+
+def test_attention_of_a_gpu_keeps_no_weights(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, length, (model, keys) = 3, 32, build_model(recipe())
+    model.train()
+    written_out = predict_memory(model, keys, batch(2, 4), rows, length, "fp32", HERE).activations
+    monkeypatch.setattr(dropout, "is_fused", lambda *_: True)
+    fused = predict_memory(model, keys, batch(2, 4), rows, length, "fp32", HERE).activations
+    layers, heads = model.config.num_hidden_layers, model.config.num_attention_heads
+    assert written_out - fused > layers * 3 * 4 * rows * heads * length**2 / 2  # of softmax, mask and weights, in fp32
 
 
 @pytest.mark.parametrize(

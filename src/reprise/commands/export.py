@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from reprise.commands.classes import read_classes, read_confusions
+from reprise.commands.export_onnx import add_onnx, check_onnx
 from reprise.commands.model_card import model_card
 from reprise.core.config import PARAMS, Recipe
 from reprise.core.display import echo
@@ -20,6 +21,7 @@ from reprise.core.paths import DATA_CHECKS, FINAL_MODEL, METRICS, PLOTS, PREPARE
 from reprise.data.checks import read_checks
 from reprise.data.format import split_shards, stats_path
 from reprise.hardware import ENVIRONMENT
+from reprise.onnx.files import Precision
 from reprise.results.reference import REFERENCES, find_reference
 from reprise.results.run import EVALUATION, NOT_RECORDED, folder_reader, read_recorded, read_result
 from reprise.results.vcs import check_output, resolve_commit, try_output
@@ -50,15 +52,17 @@ from reprise.sharing.record import (
 IN_GIT = ("src", "docker", "dvc.yaml", PARAMS, LOCK, METRICS, PLOTS, SOURCES, ENVIRONMENT, REFERENCES)
 
 
-def export(folder: Path) -> None:
+def export(folder: Path, onnx: Sequence[Precision] = (), tolerance: float = 0.0) -> None:
     """Write model, tokenizer, model card, recipe, provenance and the record for `reprise verify` to a folder.
 
     Args:
         folder: folder that is empty or does not exist.
+        onnx: precisions in which the model is written as ONNX, too.
+        tolerance: how much worse these files may be than the model, in the first metric of the recipe.
 
     Raises:
-        UserError: the folder is not empty, the results do not belong to the current recipe, or they are not as dvc.lock
-            records them.
+        UserError: the folder is not empty, the results do not belong to the current recipe, they are not as dvc.lock
+            records them, or a file of ONNX is worse than `tolerance` allows.
     """
     target = folder.resolve()  # of a link, the folder it points to
     blocked = any(parent.is_file() for parent in target.parents) or target.is_file()
@@ -83,19 +87,10 @@ def export(folder: Path) -> None:
         raise UserError(NOT_RECORDED, file=PROVENANCE, expected=expected)
     reference = find_reference(result, result.provenance["environment.hardware"])
     recipe, evaluated = read_made().recipe, read_json(EVALUATION)
+    if onnx:
+        check_onnx(recipe)
     repository = redact_url(try_output("git", "config", "--get", "remote.origin.url") or "")
     prepared, classes, confusions = read_json(stats_path(PREPARED)), read_classes(), read_confusions()
-    card = model_card(
-        recipe,
-        evaluated,
-        prepared,
-        provenance,
-        reference,
-        repository,
-        classes=classes,
-        confusions=confusions,
-        checks=read_checks(prepared),
-    )
     commit = resolve_commit("HEAD")
     missing = list(missing_for_strangers(commit, repository))
     with atomic_dir(target) as partial:
@@ -103,6 +98,21 @@ def export(folder: Path) -> None:
             shutil.copyfile(file, partial / file.name)
         check_content(FINAL_MODEL, partial)  # the copies, which are what is exported
         model = sorted(file.name for file in partial.iterdir())
+        table = add_onnx(partial, recipe, onnx, tolerance) if onnx else ()
+        for line in table:
+            echo(line)
+        card = model_card(
+            recipe,
+            evaluated,
+            prepared,
+            provenance,
+            reference,
+            repository,
+            classes=classes,
+            confusions=confusions,
+            checks=read_checks(prepared),
+            onnx_table=table,
+        )
         for name, path in COPIED.items():
             shutil.copyfile(path, partial / name)
         (partial / CARD).write_text(f"{card}\n", encoding="utf-8")

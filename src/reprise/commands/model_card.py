@@ -1,6 +1,6 @@
 """The model card of an exported folder: written from measured results, and compared with them later."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ def model_card(
     classes: pd.DataFrame,
     confusions: pd.DataFrame,
     checks: dict[str, Any] | None = None,
+    onnx_table: Sequence[str] = (),
 ) -> ModelCard:
     """Build the model card: metadata for the Hub (huggingface.co/docs/hub/model-cards) and text.
 
@@ -46,6 +47,7 @@ def model_card(
         classes: scores of each label, as `read_classes` returns them.
         confusions: kinds of errors, as `read_confusions` returns them.
         checks: content of data/checks/checks.json, None if missing.
+        onnx_table: lines of the table of the files in ONNX.
     """
     data, model = recipe.task.source, recipe.model.source
     dataset = data.repo if isinstance(data, HubDataset) else recipe.task.name
@@ -99,6 +101,7 @@ def model_card(
         session=session,
         packages=PACKAGES,
         metric_row=lambda name: metric_row(name, recipe, evaluated),
+        onnx_table="\n".join(onnx_table),
         escape=escape_markdown,  # names, labels and columns are the user's
         code=code_span,
     )

@@ -8,7 +8,7 @@ from reprise.core.errors import UserError
 from reprise.core.paths import FINAL_MODEL
 from reprise.modeling.inputs import TextModel
 from reprise.modeling.recipe import ModelRecipe, read_model_recipe
-from reprise.onnx.files import check_judged, find_onnx
+from reprise.onnx.files import check_judged, find_onnx, require_packages
 
 
 def open_model(path: Path | None, threads: int | None = None) -> tuple[ModelRecipe, TextModel]:
@@ -22,8 +22,9 @@ def open_model(path: Path | None, threads: int | None = None) -> tuple[ModelReci
         UserError: there is no model, or its files are not those that were evaluated.
     """
     if path is not None and (file := find_onnx(path)):
+        require_packages("onnxruntime")
         check_judged(file)
-        from reprise.onnx.model import OnnxModel  # a package that training does not install
+        from reprise.onnx.model import OnnxModel
 
         model = OnnxModel(file, threads)
         return model.recipe, model

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from reprise.core.errors import UserError
 
@@ -17,6 +16,8 @@ def normalize(text: str) -> str:
 
 def hash_texts(texts: list[list[str]]) -> npt.NDArray[np.uint64]:
     """Hash each row of one or two columns of texts; shape [rows]."""
+    import pandas as pd  # a third of a second, which `predict` need not wait
+
     rows = np.array(["\x1f".join(row) for row in zip(*texts, strict=True)], dtype=object)
     return pd.util.hash_array(rows, categorize=False)
 

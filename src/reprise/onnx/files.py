@@ -1,6 +1,7 @@
 """The files of an exported model in ONNX, where transformers.js and others look for them too."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +16,18 @@ FILES: Mapping[Precision, str] = {"fp32": "model.onnx", "fp16": "model_fp16.onnx
 EVALUATION, SPEED = ONNX / "evaluation.json", ONNX / "speed.json"
 # What a file of ONNX needs of the folder above it.
 BESIDE = ("recipe.json", "config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def require_packages(*packages: str) -> None:
+    """Check that packages of docker/cpu/onnx.txt are installed, which training does not install.
+
+    Raises:
+        UserError: one is not.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            expected = "`docker/make-venv --add .venv docker/cpu/onnx.txt`"
+            raise UserError(f"the package {package} is not installed", key="ONNX", expected=expected)
 
 
 def find_onnx(path: Path) -> Path | None:

@@ -16,6 +16,7 @@ from reprise.sharing.record import (
     CARD,
     COPIED,
     EVAL_RESULTS,
+    ONNX_FILES,
     RECORD,
     STANDARD_FORMS,
     Record,
@@ -31,7 +32,7 @@ REPLACED = "what `reprise export` wrote: get the folder again from its owner"
 
 def folder_problems(folder: Path, record: Record) -> Iterator[UserError]:
     """Check the files of a folder against its record, its recipe and its dvc.lock, without a repository."""
-    known = {*record.model, *COPIED, *STANDARD_FORMS}
+    known = {*record.model, *COPIED, *STANDARD_FORMS, *ONNX_FILES}
     for name in sorted(record.files.keys() - known | {name for name in record.model if "/" in name}):
         yield UserError("not a file of an exported model", file=folder / RECORD, key=f"files.{name}")
     present = set(exported_files(folder))

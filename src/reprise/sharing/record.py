@@ -19,6 +19,7 @@ from reprise.core.errors import UserError
 from reprise.core.files import sha256
 from reprise.core.paths import PROVENANCE
 from reprise.hardware import HARDWARE_DIR, LOCKS
+from reprise.onnx.files import EVALUATION, FILES, ONNX, SPEED
 from reprise.results.diff import data
 from reprise.results.reference import REFERENCES, Reference, read_reference
 from reprise.results.run import FileReader, RunResult
@@ -33,6 +34,7 @@ SLSA, SBOM, CROISSANT = "metadata/slsa-provenance.json", "metadata/sbom.cdx.json
 IMAGE_SBOM = "metadata/image.cdx.json"  # only of a run in an image
 CRATE, EVAL_RESULTS = "ro-crate-metadata.json", ".eval_results/reprise.yaml"  # where their standards want them
 STANDARD_FORMS = (SLSA, SBOM, IMAGE_SBOM, CROISSANT, CRATE, EVAL_RESULTS)
+ONNX_FILES = tuple(str(path) for path in (EVALUATION, SPEED, *(ONNX / name for name in FILES.values())))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -23,6 +24,8 @@ from reprise.modeling.xla import logical_shift_right, unpack_int16
 GAMMA, MIX1, MIX2 = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 VALUES_PER_HASH = 4  # a hash has 64 bits, 16 per value
 MAX_SHARED_VALUES = 2**27  # of the masks that are computed at once: 256 MB in bf16
+# What attention_kernel.py computes: the types that recipes have, and heads up to a size.
+FUSED_TYPES, MAX_FUSED_SIZE = (torch.bfloat16, torch.float32), 128
 
 
 def splitmix64(seeds: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -129,6 +132,11 @@ class Dropout(nn.Module):
         return f"p={self.p}, layer_id={self.layer_id}"
 
 
+def count_dropped(p: float) -> int:
+    """Return how many of 2¹⁶ values are dropped."""
+    return min(max(round(p * 2**16), 1), 2**16 - 1)
+
+
 def dropout_mask(keys: torch.Tensor, layer_id: int, shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
     """Return the factors of dropout: 0 for a dropped value, else about 1 / (1 - p).
 
@@ -140,7 +148,7 @@ def dropout_mask(keys: torch.Tensor, layer_id: int, shape: torch.Size, p: float,
         p: probability of dropping a value, above 0 and below 1; rounded to a multiple of 2⁻¹⁶.
         dtype: of the result.
     """
-    dropped = min(max(round(p * 2**16), 1), 2**16 - 1)
+    dropped = count_dropped(p)
     if on_gpu(keys):
         from reprise.train import dropout_kernel  # Triton is a package of the images for GPUs
 
@@ -153,6 +161,96 @@ def dropout_mask(keys: torch.Tensor, layer_id: int, shape: torch.Size, p: float,
     bits = unpack_int16(splitmix64(keys.view(-1, *[1] * index.dim()), index + (layer_id << 48)))[..., :width]
     threshold = dropped - 2**15  # 16 bits as int16; values below are dropped
     return bits.clamp(threshold - 1, threshold).sub_(threshold - 1).to(dtype).mul_(2**16 / (2**16 - dropped))
+
+
+def is_fused(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, drop: Dropout
+) -> bool:
+    """Return whether attention_kernel.py computes this attention; the arguments are those of `attention`."""
+    if not query.is_cuda or not drop.training or not drop.p or len(query) != len(drop.keys.values):
+        return False
+    if attention_mask is not None:
+        rows, _, length, _ = query.shape
+        sizes = zip(attention_mask.shape, (rows, 1, length, length), strict=False)
+        if attention_mask.dtype != torch.bool or attention_mask.dim() != 4:
+            return False
+        if not all(size in (1, full) for size, full in sizes):
+            return False
+    return (
+        query.shape == key.shape == value.shape
+        and query.dtype == key.dtype == value.dtype
+        and query.dtype in FUSED_TYPES
+        and query.shape[-1] <= MAX_FUSED_SIZE
+        and all(tensor.stride(-1) == 1 for tensor in (query, key, value))
+    )
+
+
+class FusedAttention(torch.autograd.Function):
+    """Attention with dropout in a kernel per pass; tensors without data take its place in memory only."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        keys: torch.Tensor,
+        layer_id: int,
+        dropped: int,
+        scale: float,
+        causal: bool,
+    ) -> torch.Tensor:
+        """Compute attention.
+
+        Args:
+            ctx: keeps what the backward pass needs: no tensor of length × length values.
+            query: [rows, heads, length, size].
+            key: as query.
+            value: as query.
+            mask: bool, [rows, 1, length, length] or with 1 for a dimension; True where a token is visible.
+            keys: of dropout, int64, [rows].
+            layer_id: of dropout.
+            dropped: weights to drop of 2¹⁶.
+            scale: factor of the products.
+            causal: whether later tokens are hidden.
+
+        Returns:
+            [rows, heads, length, size], in memory [rows, length, heads, size].
+        """
+        rows, heads, length, size = query.shape
+        output = query.new_empty(rows, length, heads, size).transpose(1, 2)
+        # The largest score of each query, and the sum of the exponentials of the differences to it. Dao 2023 keeps the
+        # logarithm of the sum of exponentials, which loses the sum where all scores are those of masked tokens.
+        statistics = query.new_empty(2, rows, heads, length, dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, mask, keys, output, statistics)
+        ctx.options = layer_id, dropped, scale, causal
+        if not isinstance(query, FakeTensor):
+            from reprise.train import attention_kernel  # Triton is a package of the images for GPUs
+
+            attention_kernel.forward(
+                query, key, value, mask, keys, layer_id, dropped, scale, causal, output, statistics
+            )
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of query, key and value, each in memory as the output."""
+        query, key, value, mask, keys, output, statistics = ctx.saved_tensors
+        layer_id, dropped, scale, causal = ctx.options
+        rows, heads, length, size = query.shape
+        if gradient.stride(-1) != 1:
+            gradient = gradient.contiguous()
+        of_query, of_key, of_value = (query.new_empty(rows, length, heads, size).transpose(1, 2) for _ in range(3))
+        if not isinstance(query, FakeTensor):
+            from reprise.train import attention_kernel
+
+            attention_kernel.backward(
+                gradient, query, key, value, mask, keys, output, statistics, layer_id, dropped, scale, causal,
+                (of_query, of_key, of_value),
+            )  # fmt: skip
+        return of_query, of_key, of_value, *[None] * 6
 
 
 def attention(
@@ -168,7 +266,8 @@ def attention(
     """Compute scaled dot-product attention (Vaswani et al. 2017) with our dropout.
 
     torch's kernels draw their own random numbers, so plain operations replace them if there is dropout. On a CPU these
-    are also faster.
+    are also faster. On a GPU they are launches that write large tensors, so attention_kernel.py replaces them, up to
+    rounding, where `is_fused`.
 
     Args:
         module: the attention module; it contains the dropout of its weights.
@@ -190,8 +289,13 @@ def attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
         return output
-    scores = (query * (scaling or query.shape[-1] ** -0.5)) @ key.transpose(2, 3)
-    if attention_mask is None and getattr(module, "is_causal", False):
+    scale, causal = scaling or query.shape[-1] ** -0.5, attention_mask is None and getattr(module, "is_causal", False)
+    if is_fused(query, key, value, attention_mask, drop):
+        inputs = query, key, value, attention_mask, drop.keys.values, drop.layer_id, count_dropped(drop.p)
+        result: torch.Tensor = FusedAttention.apply(*inputs, scale, causal)  # type: ignore[no-untyped-call]
+        return result.transpose(1, 2), None
+    scores = (query * scale) @ key.transpose(2, 3)
+    if causal:
         attention_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if attention_mask is not None:
         bias = torch.zeros_like(attention_mask, dtype=scores.dtype)

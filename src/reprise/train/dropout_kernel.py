@@ -4,6 +4,8 @@ dropout.py is the definition; this is the same function in Triton, and its masks
 only: Triton is a package of the images for GPUs.
 """
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -12,6 +14,27 @@ HASHES_PER_PROGRAM = 512
 BITS, VALUES_PER_HASH = tl.constexpr(16), tl.constexpr(4)
 GAMMA = tl.constexpr(0x9E3779B97F4A7C15)
 MIX1, MIX2 = tl.constexpr(0xBF58476D1CE4E5B9), tl.constexpr(0x94D049BB133111EB)
+
+
+@triton.jit
+def splitmix64(seeds, indices):  # type: ignore[no-untyped-def]
+    """Return `reprise.train.dropout.splitmix64` as uint64; seeds and indices are int64."""
+    bits = seeds.to(tl.uint64) + (indices + 1).to(tl.uint64) * GAMMA
+    bits = (bits ^ (bits >> 30)) * MIX1
+    bits = (bits ^ (bits >> 27)) * MIX2
+    return bits ^ (bits >> 31)
+
+
+@triton.jit
+def is_kept(bits, part, dropped):  # type: ignore[no-untyped-def]
+    """Return whether the value at `part` of a hash is kept; `dropped` of 2¹⁶ values are not."""
+    return (bits >> (part * BITS).to(tl.uint64)).to(tl.int16).to(tl.int32) >= dropped - 2**15
+
+
+@cache
+def keep_factor(dropped: int, dtype: torch.dtype) -> float:
+    """Return the factor of values that are kept, rounded on the host as `reprise.train.dropout.dropout_mask` does."""
+    return torch.ones((), dtype=dtype).mul_(2**16 / (2**16 - dropped)).item()
 
 
 # Sizes change from batch to batch. Triton would compile another program for a size of 1 or a multiple of 16.
@@ -31,14 +54,10 @@ def _masks(  # type: ignore[no-untyped-def]
         index += (row % size2 + 1).to(tl.int64) << 2 * BITS
         row = row // size2
     key = tl.load(keys + row, mask=number < hashes, other=0)
-    bits = key.to(tl.uint64) + (index + (layer.to(tl.int64) << 3 * BITS) + 1).to(tl.uint64) * GAMMA
-    bits = (bits ^ (bits >> 30)) * MIX1
-    bits = (bits ^ (bits >> 27)) * MIX2
-    bits = bits ^ (bits >> 31)
+    bits = splitmix64(key, index + (layer.to(tl.int64) << 3 * BITS))
     part = tl.arange(0, VALUES_PER_HASH)
-    value = (bits[:, None] >> (part[None, :] * BITS).to(tl.uint64)).to(tl.int16)
     column = (number % per_line * VALUES_PER_HASH)[:, None] + part[None, :]
-    kept = tl.where(value.to(tl.int32) >= dropped - 2**15, factor, 0.0)
+    kept = tl.where(is_kept(bits[:, None], part[None, :], dropped), factor, 0.0)
     inside = (number < hashes)[:, None] & (column < width)
     tl.store(masks + line.to(tl.int64)[:, None] * width + column, kept.to(masks.dtype.element_ty), mask=inside)
 
@@ -59,7 +78,7 @@ def dropout_mask(
     *outer, width = shape[1:]
     sizes = [*reversed(outer), 1, 1][:2]
     hashes = masks.numel() // width * -(-width // VALUES_PER_HASH.value)
-    factor = torch.ones((), dtype=dtype).mul_(2**16 / (2**16 - dropped)).item()  # on the host, rounded as elsewhere
+    factor = keep_factor(dropped, dtype)
     _masks[(triton.cdiv(hashes, HASHES_PER_PROGRAM),)](
         keys.contiguous(), masks, factor, width, *sizes, hashes, layer_id, dropped, len(outer), HASHES_PER_PROGRAM
     )

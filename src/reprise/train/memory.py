@@ -1,8 +1,9 @@
 """The memory that training needs on a GPU, predicted before the first step.
 
 Weights, gradients and AdamW's moments are counted by their sizes. The activations that a forward pass keeps for the
-backward pass are counted in a pass of the model itself, on tensors without data. What kernels use for themselves is not
-counted. Gradients are, beside all activations, although these are freed while the gradients are computed.
+backward pass are counted in a pass of the model itself, on tensors without data; attention on a GPU keeps what its
+kernel needs. What kernels use for themselves is not counted. Gradients are, beside all activations, although these are
+freed while the gradients are computed.
 """
 
 from collections.abc import Mapping
