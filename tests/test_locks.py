@@ -88,7 +88,9 @@ def test_every_hardware_includes_the_common_requirements_with_the_versions_of_th
 
 @pytest.mark.parametrize("file", REQUIREMENTS, ids=name_of)
 def test_every_requirement_is_locked_at_a_version_that_satisfies_it(file: Path) -> None:
-    locked = pins(file.with_suffix(".txt")) | (pins(file.with_name("torch.txt")) if file.parent in HARDWARE_DIRS else {})
+    locked = pins(file.with_suffix(".txt")) | (
+        pins(file.with_name("torch.txt")) if file.parent in HARDWARE_DIRS else {}
+    )
     required = requirements_of(file)
     assert len(required) >= {"docs": 1, "excel": 1, "kernels": 1, "tools": 2, "trackers": 5}.get(file.stem, 8)
     assert [requirement.name for requirement in required if canonicalize_name(requirement.name) not in locked] == []
@@ -213,7 +215,10 @@ def test_pip_and_setuptools_that_build_and_install_are_locked_for_every_hardware
     assert {"pip", "pip-audit", "uv"} <= pins(DOCKER / "cpu/tools.txt").keys()
 
 
-@pytest.mark.parametrize(("file", "least"), [("Makefile", 1), ("docker/make-venv", 7), ("docker/Dockerfile", 4), ("docker/serve/Dockerfile", 3)])
+@pytest.mark.parametrize(
+    ("file", "least"),
+    [("Makefile", 1), ("docker/make-venv", 7), ("docker/Dockerfile", 4), ("docker/serve/Dockerfile", 3)],
+)
 def test_every_pip_install_is_by_hash_or_of_reprise_itself(file: str, least: int) -> None:
     text = (ROOT / file).read_text(encoding="utf-8").replace("\\\n", " ")
     commands = [
