@@ -58,6 +58,7 @@ class LocalHub:
     created: list[dict[str, Any]] = field(default_factory=list)  # what the client asked to create
     commits: list[str] = field(default_factory=list)  # summaries of uploaded commits
     loses: str = ""  # the file that an uploaded commit lacks
+    refuses_commits: bool = False
     breaks_off: str | None = None  # "closed" or "reset": how the connection ends in the middle of a download
     stalls: bool = False  # a download pauses in the middle until `released` is set
     # Changes an answer: takes the request (such as "GET /api/models/…"), status, headers and content, and returns the
@@ -201,8 +202,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def take_commit(self, repo: str, lines: list[dict[str, Any]]) -> None:
         repository, header = self.hub.repositories["model", repo], lines[0]["value"]
-        if header.get("parentCommit") != self.hub.commit:
-            self.answer(HTTPStatus.PRECONDITION_FAILED)
+        if self.hub.refuses_commits or header.get("parentCommit") != self.hub.commit:
+            refused = HTTPStatus.INTERNAL_SERVER_ERROR if self.hub.refuses_commits else HTTPStatus.PRECONDITION_FAILED
+            self.answer(refused)
             return
         for key, value in ((line["key"], line["value"]) for line in lines[1:]):
             if key == "deletedFile":
