@@ -99,8 +99,8 @@ report: setup  ## Write an offline HTML report of all runs to report/index.html 
 verify: setup  ## Reproduce a commit in a temporary worktree and grade each output (REV=…, STRICT=1 requires equal bits)
 	@reprise verify $${REV:+"$$REV"} $${STRICT:+--strict}
 
-# All tests are read before some are chosen, and those of the shared forms import its packages.
-TESTS := $(VENV)/.dev $(VENV)/.sharing
+# All tests are read before some are chosen, and those of the shared forms and of ONNX import their packages.
+TESTS := $(VENV)/.dev $(VENV)/.sharing $(VENV)/.onnx
 test: $(TESTS)  ## Run the tests
 	pytest --durations=10
 
@@ -272,6 +272,6 @@ $(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml 
 	@docker/make-venv $(VENV) $(LOCKS)
 	@touch $@
 
-$(VENV)/.dev $(VENV)/.docs $(VENV)/.sharing $(VENV)/.kernels: $(VENV)/.%: $(VENV)/.installed $(LOCKS)/%.txt
+$(VENV)/.dev $(VENV)/.docs $(VENV)/.sharing $(VENV)/.kernels $(VENV)/.onnx: $(VENV)/.%: $(VENV)/.installed $(LOCKS)/%.txt
 	@docker/make-venv --add $(VENV) $(LOCKS)/$*.txt
 	@touch $@

@@ -20,7 +20,7 @@ DOCKER = ROOT / "docker"
 HARDWARE_DIRS = sorted(lock.parent for lock in DOCKER.glob("*/torch.txt"))
 OTHER_DIRS = [hardware for hardware in HARDWARE_DIRS if hardware.name != "cpu"]
 REQUIREMENTS = sorted(DOCKER.glob("*/*.in"))
-GROUPS = ("dev", "docs", "sharing", "kernels", "tools", "trackers", "excel")  # beside what trains
+GROUPS = ("dev", "docs", "sharing", "kernels", "onnx", "tools", "trackers", "excel")  # beside what trains
 LOCKS = sorted(lock for name in ("torch", "requirements", *GROUPS) for lock in DOCKER.glob(f"*/{name}.txt"))
 TORCH_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
@@ -92,7 +92,9 @@ def test_every_requirement_is_locked_at_a_version_that_satisfies_it(file: Path) 
         pins(file.with_name("torch.txt")) if file.parent in HARDWARE_DIRS else {}
     )
     required = requirements_of(file)
-    assert len(required) >= {"docs": 1, "excel": 1, "kernels": 1, "tools": 2, "trackers": 5}.get(file.stem, 8)
+    assert len(required) >= {"docs": 1, "excel": 1, "kernels": 1, "onnx": 3, "tools": 2, "trackers": 5}.get(
+        file.stem, 8
+    )
     assert [requirement.name for requirement in required if canonicalize_name(requirement.name) not in locked] == []
     mismatches = [
         f"{requirement} is locked at {locked[canonicalize_name(requirement.name)].version}"
@@ -198,6 +200,8 @@ def test_every_nvidia_library_has_the_cuda_version_that_torch_requires() -> None
         ("trackers", "dev"),
         ("sharing", "requirements"),
         ("sharing", "dev"),
+        ("onnx", "requirements"),
+        ("onnx", "dev"),
         ("excel", "dev"),
         ("kernels", "../cuda/requirements"),
     ],
@@ -233,6 +237,9 @@ def test_every_pip_install_is_by_hash_or_of_reprise_itself(file: str, least: int
     assert all("--no-deps" in line or "install_packages" in line for line in commands)
 
 
+ONNX = {"onnx", "onnx_ir", "onnxruntime"}
+
+
 def imported(tree: ast.AST) -> set[str]:
     """Return the packages that are imported anywhere in `tree`, also in functions."""
     names: set[str] = set()
@@ -248,8 +255,8 @@ SOURCE = {file: ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / 
 
 
 def test_every_package_that_the_source_imports_is_locked() -> None:
-    # torch_xla and triton are locked for their hardware, openpyxl in a group; mlflow is optional and has no lock.
-    others = {"reprise", "torch_xla", "triton", "mlflow", "openpyxl"}
+    # torch_xla and triton are locked for their hardware, others in groups; mlflow is optional and has no lock.
+    others = {"reprise", "torch_xla", "triton", "mlflow", "openpyxl", *ONNX}
     third_party = set().union(*map(imported, SOURCE.values())) - set(sys.stdlib_module_names) - others
     assert {"torch", "transformers", "datasets", "accelerate", "evaluate", "hydra"} <= third_party
     locked = pins(DOCKER / "cpu/requirements.txt").keys() | {"torch"}
@@ -260,6 +267,13 @@ def test_every_package_that_the_source_imports_is_locked() -> None:
         if not {canonicalize_name(name) for name in distributions.get(module, [])} & locked
     ]
     assert unlocked == []
+
+
+def test_packages_for_onnx_are_locked_in_their_group_and_imported_in_one_folder() -> None:
+    importers = {file.parent for file, tree in SOURCE.items() if imported(tree) & ONNX}
+    assert importers == {ROOT / "src/reprise/onnx"}
+    assert {name.replace("_", "-") for name in ONNX} <= pins(DOCKER / "cpu/onnx.txt").keys()
+    assert not {name.replace("_", "-") for name in ONNX} & pins(DOCKER / "cpu/requirements.txt").keys()
 
 
 def test_triton_is_locked_where_the_kernels_run_and_imported_in_their_modules() -> None:
