@@ -189,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
         for path in (file["path"] for file in asked["files"]):
             listed = digests(path, repository.files.get(path, b""))
             mode = "lfs" if "lfs" in listed else "regular"
-            oid = {"oid": listed["oid"]} if path in repository.files else {}
+            oid = {"oid": listed.get("lfs", listed)["oid"]} if path in repository.files else {}
             files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, **oid})
         self.answer_json({"files": files})
 
