@@ -106,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
             name = None
         elif file := re.fullmatch(r"/(?:(dataset)s/)?(.+)/resolve/(\w+)/(.+)", path):
             kind, repo, commit, name = file.groups(default="model")
-        elif info := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
+        elif info := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/main)?", path):
             self.hub.requests.append(f"{self.command} {path}")
             found = self.hub.repositories.get(("model", info[1]))
             if found is None or (found.private and not self.is_authorized()):
