@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # What these variables hold is data for a command, never text for make or a shell to run. They are taken from make's
 # command line alone: one that was exported for another program does not change what is trained.
-VALUES := DATA TASK MODEL TRAIN ARGS N RUNS REV ROWS STRICT PROCESSES
+VALUES := DATA TASK MODEL TRAIN ARGS N RUNS REV ROWS STRICT PROCESSES DIR
 $(foreach name,$(VALUES),$(if $(filter command,$(firstword $(origin $(name)))),\
   $(eval override $(name) := $$(value $(name)))$(eval export $(name)),$(eval override undefine $(name))))
 
@@ -50,7 +50,7 @@ if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing > /dev/null; fi
 endef
 
-.PHONY: help setup train seeds prune report verify docs docs-serve lint lint-words lint-kubernetes lint-ci lint-docs format lock audit clean \
+.PHONY: help setup train seeds prune report verify serve image-serve check-image-serve docs docs-serve lint lint-words lint-kubernetes lint-ci lint-docs format lock audit clean \
   test test-unit test-full test-e2e test-batch-invariance test-chaos test-multihost test-slurm test-s3 test-report test-portable test-xla test-images test-arm64 \
   bench bench-prepare bench-data bench-accuracy bench-kinds bench-xla bench-report bench-scaling bench-sharding bench-launches prove-gpu \
   $(foreach kind,$(KINDS),train-$(kind) shell-$(kind) image-$(kind) check-image-$(kind))
@@ -76,6 +76,15 @@ $(addprefix image-,$(KINDS)): image-%:  ## Build the image if its inputs have ch
 
 $(addprefix check-image-,$(KINDS)): check-image-%:  ## Build the image twice and compare the digests (podman)
 	@docker/check-reproducible $(FOLDER)
+
+serve:  ## Serve a folder of `reprise export --format onnx` in an image without torch, on http://127.0.0.1:8080 (DIR=…)
+	@docker/run serve "$$DIR"
+
+image-serve:  ## Build the image of `make serve` if its inputs have changed
+	@docker/run --build serve
+
+check-image-serve:  ## Build the image of `make serve` twice and compare the digests (podman)
+	@docker/check-reproducible serve
 
 seeds: setup  ## Train the recipe with several seeds and show mean and standard deviation (N=5, ARGS="-S …")
 	@options=$$(xargs -r printf '%s\n' <<< "$$ARGS") && mapfile -t options <<< "$$options" && \
@@ -193,7 +202,7 @@ lint: $(VENV)/.dev lint-words lint-kubernetes lint-ci lint-docs  ## Check style,
 	ruff format --check .
 	mypy
 	shellcheck docker/run docker/check-reproducible docker/make-test-arm64 docker/make-test-base docker/make-venv deploy/kubernetes/train.sh deploy/slurm/train.sbatch .ci/run
-	hadolint docker/Dockerfile
+	hadolint docker/Dockerfile docker/serve/Dockerfile
 
 # Words of an earlier private vocabulary, each with the term to use: CONTRIBUTING.md, "Words".
 WORDS := cook(s|ed|ing)?|shelf|shelves|kitchens?|pantry|told|said|lets go|let go of|hangs? on|goes on|go on|gone on
@@ -228,6 +237,7 @@ lock: .venv-tools/.installed  ## Update the hash locks of all hardware from dock
 	cd docker/cpu && set -e; for group in dev docs sharing kernels onnx tools trackers excel; do \
 	  $(LOCK) 3.11 --python-platform $(GLIBC)28 $$group.in -o $$group.txt; done
 	cd docker/cuda && $(LOCK) 3.11 --python-platform $(GLIBC)28 requirements.in -o requirements.txt
+	cd docker/serve && $(LOCK) 3.11 --python-platform $(GLIBC)28 --overrides overrides.txt requirements.in -o requirements.txt
 	cd docker/tpu && $(LOCK) 3.11 --python-platform $(GLIBC)31 requirements.in -o requirements.txt
 	@# Without a marker: the same versions and hashes are the solution for every supported Python and architecture.
 	@cd docker/cpu && check=$$(mktemp) && for python in $$(sed -n 's/^python: //p' hardware.yaml); do for machine in x86_64 aarch64; do \

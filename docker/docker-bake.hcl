@@ -1,9 +1,9 @@
 # All images with BuildKit, from the root of the repository:
-#   docker buildx bake --file docker/docker-bake.hcl [cpu] [cuda] [tpu]
+#   docker buildx bake --file docker/docker-bake.hcl [cpu] [cuda] [tpu] [serve]
 # With BuildKit 0.13 or newer, whose exporter can rewrite timestamps, the digests are reproducible too:
 #   … --set '*.output=type=oci,dest=reprise.tar,rewrite-timestamp=true'
 variable "BASE_IMAGE" {
-  default = null # the one that docker/Dockerfile pins
+  default = null # the one that the Dockerfiles pin
 }
 
 variable "REVISION" {
@@ -15,7 +15,7 @@ variable "SOURCE_DATE_EPOCH" {
 }
 
 group "default" {
-  targets = ["cpu", "cuda", "tpu"]
+  targets = ["cpu", "cuda", "tpu", "serve"]
 }
 
 target "image" {
@@ -26,6 +26,16 @@ target "image" {
   args = {
     BASE_IMAGE        = BASE_IMAGE
     HARDWARE          = hardware
+    REVISION          = REVISION
+    SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH
+  }
+}
+
+target "serve" {
+  dockerfile = "docker/serve/Dockerfile"
+  tags       = ["reprise:serve"]
+  args = {
+    BASE_IMAGE        = BASE_IMAGE
     REVISION          = REVISION
     SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH
   }

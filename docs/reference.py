@@ -74,7 +74,7 @@ METRICS = {
 # Variables that are no option of `reprise train`, and where they are read.
 VARIABLES = {
     "REPRISE_HARDWARE": ("the folder in docker/ whose locks are checked (default: `cpu`); an image sets it", "src"),
-    "HF_TOKEN": ("a token of the Hugging Face Hub, for `fetch`", "deploy"),
+    "HF_TOKEN": ("a token of the Hugging Face Hub, for `fetch` and `export --push`", "deploy"),
     "PJRT_DEVICE": ("`CPU` runs the TPU code path on XLA's CPU device", "src"),
     "OMP_WAIT_POLICY": ("`PASSIVE` lets threads that wait for work sleep at once, `ACTIVE` lets them spin", "src"),
     "OMP_NUM_THREADS": ("threads of a training process on a CPU", "src"),

@@ -1,5 +1,9 @@
-"""A local Hub with the endpoints that the real client needs; its downloads can break or stall, its answers lie."""
+"""A local Hub with the endpoints that the real client needs; its downloads can break or stall, its answers lie.
 
+It takes uploads, too, with the protocol of Git LFS: a client that uses it has HF_HUB_DISABLE_XET=1.
+"""
+
+import base64
 import hashlib
 import json
 import re
@@ -27,6 +31,7 @@ class Repository:
 
     files: dict[str, bytes]
     gated: bool = False  # its files are listed, but downloads are refused
+    private: bool = False
     served: dict[str, bytes] = field(default_factory=dict)  # what is sent instead of a listed file
 
 
@@ -47,6 +52,13 @@ class LocalHub:
     endpoint: str = ""
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)  # "METHOD PATH" of repository requests, in order
+    token: str = ""  # that uploads need
+    owner: str = "me"  # whose repositories the token may write to
+    uploaded: dict[str, bytes] = field(default_factory=dict)  # large files by SHA-256, also of no commit
+    created: list[dict[str, Any]] = field(default_factory=list)  # what the client asked to create
+    commits: list[str] = field(default_factory=list)  # summaries of uploaded commits
+    loses: str = ""  # the file that an uploaded commit lacks
+    refuses_commits: bool = False
     breaks_off: str | None = None  # "closed" or "reset": how the connection ends in the middle of a download
     stalls: bool = False  # a download pauses in the middle until `released` is set
     # Changes an answer: takes the request (such as "GET /api/models/…"), status, headers and content, and returns the
@@ -81,6 +93,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.handle_request()
 
+    def do_POST(self) -> None:
+        self.handle_upload()
+
+    def do_PUT(self) -> None:
+        self.handle_upload()
+
     def handle_request(self) -> None:
         path = unquote(urlsplit(self.path).path)
         if listing := re.fullmatch(r"/api/(model|dataset)s/(.+)/tree/(\w+)", path):
@@ -88,6 +106,14 @@ class Handler(BaseHTTPRequestHandler):
             name = None
         elif file := re.fullmatch(r"/(?:(dataset)s/)?(.+)/resolve/(\w+)/(.+)", path):
             kind, repo, commit, name = file.groups(default="model")
+        elif info := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/main)?", path):
+            self.hub.requests.append(f"{self.command} {path}")
+            found = self.hub.repositories.get(("model", info[1]))
+            if found is None or (found.private and not self.is_authorized()):
+                self.answer(HTTPStatus.NOT_FOUND, {"X-Error-Code": "RepoNotFound"})
+            else:
+                self.answer_json({"id": info[1], "sha": self.hub.commit, "private": found.private})
+            return
         else:
             self.answer(HTTPStatus.NOT_FOUND)  # the client also sends other API requests
             return
@@ -110,6 +136,86 @@ class Handler(BaseHTTPRequestHandler):
             content = repository.served.get(name, repository.files[name])
             etag = hashlib.sha1(repository.files[name]).hexdigest()
             self.answer(HTTPStatus.OK, {"ETag": f'"{etag}"', "X-Repo-Commit": commit}, content, download=True)
+
+    def is_authorized(self) -> bool:
+        return bool(self.hub.token) and self.headers.get("Authorization") == f"Bearer {self.hub.token}"
+
+    def answer_json(self, content: Any) -> None:
+        self.answer(HTTPStatus.OK, {"Content-Type": "application/json"}, json.dumps(content).encode())
+
+    def handle_upload(self) -> None:
+        """Create a repository, and take its files and its commit."""
+        path = unquote(urlsplit(self.path).path)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.hub.requests.append(f"{self.command} {path}")
+        if stored := re.fullmatch(r"/upload/(\w+)", path):  # its address is the permission
+            self.hub.uploaded[stored[1]] = body
+            self.answer(HTTPStatus.OK)
+            return
+        if not self.is_authorized():
+            self.answer(HTTPStatus.UNAUTHORIZED, {"X-Error-Message": "Invalid credentials in Authorization header"})
+        elif path == "/api/validate-yaml":
+            self.answer_json({"errors": [], "warnings": [{"message": "no license"}]})
+        elif path == "/api/repos/create":
+            self.create_repository(json.loads(body))
+        elif named := re.fullmatch(r"/(?:api/models/)?([^/]+/[^/]+?)(?:\.git)?/(info/lfs|preupload|commit)/.+", path):
+            repo, action = named.groups()
+            if repo.partition("/")[0] != self.hub.owner:
+                self.answer(HTTPStatus.FORBIDDEN)
+            elif action == "preupload":
+                self.choose_modes(self.hub.repositories["model", repo], json.loads(body))
+            elif action == "info/lfs":
+                self.offer_uploads(json.loads(body))
+            else:
+                self.take_commit(repo, [json.loads(line) for line in body.splitlines()])
+        else:
+            self.answer(HTTPStatus.NOT_FOUND)
+
+    def create_repository(self, asked: dict[str, Any]) -> None:
+        repo = f"{asked['organization']}/{asked['name']}"
+        if asked["organization"] != self.hub.owner:
+            self.answer(HTTPStatus.FORBIDDEN)
+        elif ("model", repo) in self.hub.repositories:
+            self.answer(HTTPStatus.CONFLICT)
+        else:
+            self.hub.created.append(asked)
+            created = Repository({".gitattributes": b"*.safetensors filter=lfs\n"})
+            created.private = asked.get("visibility") == "private"
+            self.hub.repositories["model", repo] = created
+            self.answer_json({"url": f"{self.hub.endpoint}/{repo}"})
+
+    def choose_modes(self, repository: Repository, asked: dict[str, Any]) -> None:
+        files = []
+        for path in (file["path"] for file in asked["files"]):
+            listed = digests(path, repository.files.get(path, b""))
+            mode = "lfs" if "lfs" in listed else "regular"
+            oid = {"oid": listed.get("lfs", listed)["oid"]} if path in repository.files else {}
+            files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, **oid})
+        self.answer_json({"files": files})
+
+    def offer_uploads(self, asked: dict[str, Any]) -> None:
+        objects = []
+        for entry in asked["objects"]:
+            upload = {"actions": {"upload": {"href": f"{self.hub.endpoint}/upload/{entry['oid']}"}}}
+            objects.append(entry if entry["oid"] in self.hub.uploaded else entry | upload)
+        self.answer_json({"transfer": "basic", "objects": objects})
+
+    def take_commit(self, repo: str, lines: list[dict[str, Any]]) -> None:
+        repository, header = self.hub.repositories["model", repo], lines[0]["value"]
+        if self.hub.refuses_commits or header.get("parentCommit") != self.hub.commit:
+            refused = HTTPStatus.INTERNAL_SERVER_ERROR if self.hub.refuses_commits else HTTPStatus.PRECONDITION_FAILED
+            self.answer(refused)
+            return
+        for key, value in ((line["key"], line["value"]) for line in lines[1:]):
+            if key == "deletedFile":
+                del repository.files[value["path"]]
+            elif value["path"] != self.hub.loses:
+                stored = base64.b64decode(value["content"]) if key == "file" else self.hub.uploaded[value["oid"]]
+                repository.files[value["path"]] = stored
+        self.hub.commits.append(header["summary"])
+        self.hub.commit = hashlib.sha1(repr((self.hub.commit, repository.files)).encode()).hexdigest()
+        url = f"{self.hub.endpoint}/{repo}/commit/{self.hub.commit}"
+        self.answer_json({"commitUrl": url, "commitOid": self.hub.commit})
 
     def answer(
         self, status: HTTPStatus, headers: dict[str, str] | None = None, body: bytes = b"", download: bool = False

@@ -748,11 +748,21 @@ def export(
         float,
         typer.Option(min=0, help="How much worse a file of ONNX may be, in the recipe's first metric, or is refused."),
     ] = 0.01,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME", help="Upload DIR to this repository of the Hub, which is private if it is new."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Upload without asking.")] = False,
 ) -> None:
     """Export the final model with a model card for the Hub.
 
     The folder is ready for upload. Each file of ONNX is evaluated on the evaluation split and compared with the trained
     model: metrics with intervals, predictions that differ, size and speed.
+
+    Only --push uses the network, with the token in HF_TOKEN or of `hf auth login`. If DIR is exported already, it is
+    uploaded as it is, so the same command repeats an interrupted upload.
 
     For example: reprise export my-model --format onnx --int8
     """
@@ -764,7 +774,15 @@ def export(
 
     smaller: dict[Precision, bool] = {"fp16": fp16, "int8": int8}
     precisions: list[Precision] = ["fp32", *(name for name, wanted in smaller.items() if wanted)]
-    export(folder, precisions if form == "onnx" else (), tolerance)
+    write = partial(export, folder, precisions if form == "onnx" else (), tolerance)
+    if push is None:
+        write()
+        echo(f"export: upload it with `reprise export {folder} --push YOUR_NAME/{folder.resolve().name}`")
+        return
+    from reprise.commands.push import push as push_folder
+
+    asks = not yes and sys.stdin.isatty()
+    push_folder(folder, push, write, typer.confirm if asks else lambda _: True)
 
 
 @app.command()

@@ -49,7 +49,7 @@ def exported(trained_repo: Path, tmp_path_factory: pytest.TempPathFactory, run: 
     folder = Path(shutil.copytree(trained_repo, tmp_path_factory.mktemp("exporting") / "repo", symlinks=True))
     run(folder, "git", "remote", "add", "origin", "https://me:s3cr3t@example.org:8443/team/reviews.git")
     output = run(folder, "reprise", "export", "../model").stdout
-    assert "export: upload it with `hf upload YOUR_NAME/model ../model`" in output
+    assert "export: upload it with `reprise export ../model --push YOUR_NAME/model`" in output
     return folder.parent / "model"
 
 

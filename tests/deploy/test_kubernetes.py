@@ -24,7 +24,7 @@ def pods(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for document in documents:
         if document["kind"] == "Pod":
             yield document["spec"]
-        elif document["kind"] == "Job":
+        elif document["kind"] in ("Job", "Deployment"):
             yield document["spec"]["template"]["spec"]
 
 
@@ -106,6 +106,76 @@ def test_a_pod_refuses_an_image_that_is_not_named_by_digest(image: str, run: Run
     assert "kustomization.yaml: images: got" in refused.stderr
     assert "expected NAME@sha256:DIGEST" in refused.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+SERVE = KUBERNETES / "serve"
+
+
+def served(file: str) -> dict[str, Any]:
+    """Return the only document of a manifest of the servers."""
+    (document,) = read((SERVE / file).read_text(encoding="utf-8"))
+    return document
+
+
+def test_a_server_is_unprivileged_and_reads_its_model_without_writing() -> None:
+    (pod,) = pods([served("deployment.yaml")])
+    dockerfile = (ROOT / "docker/serve/Dockerfile").read_text(encoding="utf-8")
+    assert f"USER {pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" in dockerfile
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    mounted = {mount["name"]: mount for mount in container["volumeMounts"]}
+    assert mounted["model"] == {"name": "model", "mountPath": "/model", "readOnly": True}
+    (claim,) = [volume["persistentVolumeClaim"] for volume in pod["volumes"] if "emptyDir" not in volume]
+    assert claim == {"claimName": served("volume.yaml")["metadata"]["name"], "readOnly": True}
+
+
+def test_a_server_runs_the_command_of_its_image_with_the_requested_cores_as_threads() -> None:
+    (pod,) = pods([served("deployment.yaml")])
+    (container,) = pod["containers"]
+    dockerfile = (ROOT / "docker/serve/Dockerfile").read_text(encoding="utf-8")
+    *command, option, threads = container["command"]
+    assert f"CMD {json.dumps(command)}\n" in dockerfile
+    assert (option, threads) == ("--threads", "$(THREADS)")
+    assert container["env"] == [{"name": "THREADS", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu"}}}]
+    assert f"EXPOSE {container['ports'][0]['containerPort']}\n" in dockerfile
+
+
+def test_a_server_gets_requests_once_it_is_ready_and_has_the_time_to_answer_them_all() -> None:
+    (pod,) = pods([served("deployment.yaml")])
+    (container,) = pod["containers"]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/ready", "port": "http"}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/health", "port": "http"}
+    (_, waited) = container["lifecycle"]["preStop"]["exec"]["command"]
+    answers, closes = 30, 5  # `reprise serve --timeout`, and for clients that read slowly
+    assert pod["terminationGracePeriodSeconds"] >= int(waited) + answers + closes
+
+
+def test_service_autoscaler_and_budget_select_the_servers() -> None:
+    deployment = served("deployment.yaml")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"] == {"matchLabels": labels}
+    assert served("service.yaml")["spec"]["selector"] == labels
+    assert served("disruption-budget.yaml")["spec"]["selector"] == {"matchLabels": labels}
+    target = served("autoscaler.yaml")["spec"]["scaleTargetRef"]
+    assert target == {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment["metadata"]["name"]}
+    assert "replicas" not in deployment["spec"]  # else each `kubectl apply` would undo the autoscaler
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed: the kustomization is not built")
+def test_the_servers_are_of_an_image_that_is_named_by_digest(run: Run) -> None:
+    documents = read(run(ROOT, "kubectl", "kustomize", str(SERVE)).stdout)
+    assert sorted(document["kind"] for document in documents) == [
+        "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Service",
+    ]  # fmt: skip
+    images = [container["image"] for pod in pods(documents) for container in pod["containers"]]
+    assert images == [IMAGE.replace("/reprise@", "/reprise-serve@")]
 
 
 class Pods:

@@ -482,6 +482,67 @@ def test_the_image_is_labelled_with_its_commit_and_dirty_if_its_inputs_were_edit
     assert revision() == run(writable.checkout, "git", "rev-parse", "HEAD").stdout.strip() != head
 
 
+# The image that serves
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder that looks like an exported one, with a space in its name."""
+    folder = tmp_path / "my model"
+    (folder / "onnx").mkdir(parents=True)
+    (folder / "onnx/model.onnx").touch()
+    return folder
+
+
+@pytest.mark.parametrize(("engine", "form"), [("docker", []), ("podman", ["docker"])])
+def test_serve_builds_its_own_image_for_no_hardware(machine: Machine, engine: str, form: list[str]) -> None:
+    machine.install(engine)
+    machine.run("make", "image-serve")
+    (call,) = machine.calls("build")
+    assert machine.calls("run") == []
+    assert values(call, "--file") == ["docker/serve/Dockerfile"]
+    assert values(call, "--tag") == ["reprise:serve"]
+    assert values(call, "--format") == form
+    assert not [value for value in values(call, "--build-arg") if value.startswith("HARDWARE=")]
+
+
+@pytest.mark.parametrize(
+    ("changed", "builds"),
+    [
+        ("docker/serve/Dockerfile", 2),
+        ("docker/serve/requirements.txt", 2),
+        ("src/reprise/cli.py", 2),
+        ("docker/Dockerfile", 1),
+        ("docker/cpu/torch.txt", 1),
+    ],
+)
+def test_the_image_that_serves_is_rebuilt_after_a_change_of_its_own_inputs(
+    writable: Machine, changed: str, builds: int
+) -> None:
+    writable.run("make", "image-serve")
+    change(writable.checkout / changed)
+    writable.run("make", "image-serve")
+    assert len(writable.calls("build")) == builds
+
+
+def test_serve_runs_with_a_read_only_model_and_without_privileges(docker: Machine, model: Path) -> None:
+    docker.run("make", "serve", f"DIR={model}")
+    call = docker.last("run")
+    assert values(call, "--volume") == [f"{model}:/model:ro"]
+    assert values(call, "--publish") == ["127.0.0.1:8080:8080"]
+    assert values(call, "--cap-drop") == ["all"]
+    assert "--read-only" in call
+    assert not values(call, "--env")
+    assert call[-1] == "reprise:serve"
+
+
+@pytest.mark.parametrize("folder", ["", "absent", "src"])
+def test_serve_without_an_exported_model_is_refused_before_anything_is_built(docker: Machine, folder: str) -> None:
+    (line, *_) = docker.run("make", "serve", f"DIR={folder}", code=2)
+    assert line.startswith("reprise: error: docker/run serve: expected a folder that `reprise export --format onnx`")
+    assert docker.calls("build") == []
+
+
 # The command
 
 
@@ -605,7 +666,7 @@ def test_bake_lists_every_hardware_folder() -> None:
     bake = (ROOT / "docker/docker-bake.hcl").read_text()
     lists = re.findall(r'\[("\w+"(?:, "\w+")+)\]', bake)
     assert [json.loads(f"[{names}]") for names in lists] == [
-        HARDWARE_DIRS,
+        [*HARDWARE_DIRS, "serve"],
         HARDWARE_DIRS,
     ]  # of the group and of the matrix
 
@@ -618,10 +679,11 @@ def test_bake_has_a_target_for_every_hardware_folder() -> None:
     env = {name: value for name, value in os.environ.items() if name not in ("BASE_IMAGE", "SOURCE_DATE_EPOCH")}
     printed = subprocess.run(command, cwd=ROOT, env=env | {"REVISION": "abc"}, capture_output=True, check=True).stdout
     targets = json.loads(printed)["target"]
-    assert sorted(targets) == HARDWARE_DIRS
+    assert sorted(targets) == sorted([*HARDWARE_DIRS, "serve"])
     for folder, target in targets.items():
-        assert target["dockerfile"] == "docker/Dockerfile"
+        assert target["dockerfile"] == f"docker/{'serve/' * (folder == 'serve')}Dockerfile"
         assert target["tags"] == [f"reprise:{folder}"]
         # BASE_IMAGE is null or left out: the Dockerfile's own
         given = {name: value for name, value in target["args"].items() if value is not None}
-        assert given == {"HARDWARE": folder, "REVISION": "abc", "SOURCE_DATE_EPOCH": "315532800"}
+        hardware = {} if folder == "serve" else {"HARDWARE": folder}
+        assert given == {**hardware, "REVISION": "abc", "SOURCE_DATE_EPOCH": "315532800"}

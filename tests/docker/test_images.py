@@ -240,3 +240,93 @@ def test_a_second_build_from_scratch_has_the_same_digest(images: Images, hardwar
     printed = images.call("make", f"check-image-{TARGET[hardware]}", show=STEPS)
     images.facts[hardware]["digest"] = re.findall(r"sha256:[0-9a-f]{12}", printed)[-1] + ", rebuilt equal"
     assert printed.endswith("check-reproducible: bit-identical\n")
+
+
+# The image that serves, which is of no hardware.
+
+
+@pytest.fixture(scope="module")
+def server(images: Images) -> str:
+    """The image that serves, built by make, from scratch."""
+    start = time.monotonic()
+    images.call("make", "image-serve", show=STEPS)
+    images.facts["serve"] = {"build": f"{time.monotonic() - start:.0f} s"}
+    return "serve"
+
+
+# What deploy/kubernetes/serve/ allows a server, as another user.
+CONFINED = ("--rm", "--user=4321:4321", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
+
+
+def test_the_server_has_exactly_the_packages_of_its_lock_and_none_that_trains(images: Images, server: str) -> None:
+    locked = pinned_versions((ROOT / "docker/serve/requirements.txt").read_text())
+    listing = "from importlib.metadata import distributions as d; print(*(f'{x.name}=={x.version}' for x in d()))"
+    printed = images.call("podman", "run", "--network=none", *CONFINED, "reprise:serve", "python", "-Ic", listing)
+    installed = dict(re.findall(r"(\S+)==(\S+)", printed))
+    names = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in installed.items()}
+    assert names == {**locked, "reprise": "0.1.0"}
+    assert not {"torch", "transformers", "datasets", "dvc", "huggingface-hub", "pip", "setuptools"} & names.keys()
+    images.facts[server]["packages"] = str(len(names))
+
+
+def test_the_server_imports_all_that_it_needs_with_a_read_only_root_and_no_network(images: Images, server: str) -> None:
+    container = ("podman", "run", "--network=none", *CONFINED, "reprise:serve")
+    assert "Fine-tune a pretrained encoder" in images.call(*container, "reprise", "--help", show=NOTHING)
+    assert "reprise 0.1.0\n" in images.call(*container, "reprise", "--version", show=NOTHING)
+    imports = "import reprise.onnx.model, fastapi, uvicorn, prometheus_client"
+    images.call(*container, "python", "-Ic", imports)
+    images.call(*container, "sh", "-c", "touch /opt/venv/x || touch /model/x || touch /srv/x", code=1)
+    images.call(*container, "sh", "-c", "command -v git || command -v cc || command -v gcc", code=1)
+
+
+def test_the_server_is_described_for_engines(images: Images, server: str) -> None:
+    image = images.inspect(server)
+    assert image["Config"]["User"] == "10001:10001"
+    assert image["Config"]["ExposedPorts"] == {"8080/tcp": {}}
+    assert image["Config"]["Cmd"][:3] == ["reprise", "serve", "/model"]
+    assert image["Config"]["Labels"]["org.opencontainers.image.title"] == "Reprise serve"
+    health = image.get("HealthCheck") or image["Healthcheck"]
+    # Nobody serves in this container, so its health check fails.
+    images.call("podman", "run", "--network=none", *CONFINED, "reprise:serve", *health["Test"][1:], code=1)
+    assert images.call("make", "image-serve") == "image: reprise:serve is up to date\n"
+
+
+@pytest.mark.skipif("cpu" not in HARDWARE, reason="compares with the image of the CPU")
+@pytest.mark.parametrize("hardware", ["cpu"], indirect=True)
+def test_the_server_has_at_most_a_fifth_of_the_size_of_what_trains(images: Images, hardware: str, server: str) -> None:
+    serves, trains = (images.inspect(image)["Size"] for image in (server, hardware))
+    images.facts[server]["size"] = f"{serves / 1e6:.0f} MB"
+    assert serves <= trains / 5
+
+
+def test_a_second_build_of_the_server_has_the_same_digest(images: Images, server: str) -> None:
+    printed = images.call("make", "check-image-serve", show=STEPS)
+    images.facts[server]["digest"] = re.findall(r"sha256:[0-9a-f]{12}", printed)[-1] + ", rebuilt equal"
+    assert printed.endswith("check-reproducible: bit-identical\n")
+
+
+@pytest.mark.skipif(not os.environ.get("MODEL"), reason="MODEL names no folder of `reprise export --format onnx`")
+def test_the_server_answers_for_a_mounted_model_and_ends_with_0(images: Images, server: str) -> None:
+    name = "reprise-served"
+    model = f"--volume={Path(os.environ['MODEL']).resolve()}:/model:ro"
+    images.call("podman", "run", "--detach", f"--name={name}", "--network=none", *CONFINED[1:], model, "reprise:serve")
+    try:
+        ask = (
+            "from urllib.request import Request, urlopen; import sys; u = 'http://127.0.0.1:8080'; "
+            "print(urlopen(u + '/ready').status, urlopen(Request(u + '/predict', sys.argv[1].encode(), "
+            "{'Content-Type': 'application/json'})).read().decode())"
+        )
+        question = json.dumps({"inputs": "a moving story"})
+        for _ in range(120):
+            asked = ["podman", "exec", name, "python", "-Ic", ask, question]
+            done = subprocess.run(asked, env=images.environment, capture_output=True, text=True)
+            if done.returncode == 0:
+                break
+            time.sleep(1)
+        assert re.match(r"200 .*\"label\"", done.stdout), done.stderr
+        health = images.inspect(server)
+        images.call("podman", "exec", name, *(health.get("HealthCheck") or health["Healthcheck"])["Test"][1:])
+        images.call("podman", "stop", "--time=60", name)
+        assert images.call("podman", "wait", name).strip().endswith("0")
+    finally:
+        images.call("podman", "rm", "--force", name)

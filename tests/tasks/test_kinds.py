@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.utils.class_weight import compute_class_weight
 
 from reprise.core.config import Loss
@@ -208,6 +209,15 @@ def test_padding_rows_add_nothing_to_loss_and_gradient(kind: TaskKind) -> None:
 def test_predictions_are_the_greatest_logit_or_the_value_itself() -> None:
     assert REVIEWS.decode(logits([0.3, 0.1], [1, 1.5])).tolist() == [0, 1]
     assert STARS.decode(logits([0.5], [-2])).tolist() == [0.5, -2]
+
+
+@pytest.mark.parametrize("labels", [2, 3, 7, 70])
+@pytest.mark.parametrize("scale", [0.1, 1, 30, 1000])
+def test_probabilities_have_the_bits_of_scipy(labels: int, scale: float) -> None:
+    logits = (np.random.default_rng(labels).standard_normal((500, labels)) * scale).astype(np.float32)
+    found = task_kind([str(label) for label in range(labels)]).probabilities(logits)
+    assert found is not None
+    assert found.tobytes() == softmax(logits.astype(np.float64), axis=1).tobytes()
 
 
 def test_probabilities_are_the_softmax_of_the_logits() -> None:

@@ -137,7 +137,6 @@ def export(folder: Path, onnx: Sequence[Precision] = (), tolerance: float = 0.0)
         echo(f"export: without the Debian packages of {image}: `docker/run HARDWARE reprise export DIR` adds them")
     for line in missing:
         echo(f"export: nobody else can verify this yet: {line}")
-    echo(f"export: upload it with `hf upload YOUR_NAME/{target.name} {folder}`")
 
 
 def stale_stages() -> list[str]:

@@ -33,7 +33,10 @@ def check_output(*command: str, folder: Path = Path()) -> str:
         UserError: the command fails; the message holds its stderr on one line.
     """
     program = [find_program(command[0]), *command[1:]]
-    done = subprocess.run(program, cwd=folder, env=subprocess_env(), capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(program, cwd=folder, env=subprocess_env(), capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:  # an image that serves has no git
+        raise UserError("not found", file=error.filename, key=" ".join(command)) from None
     if done.returncode:
         reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise UserError(f"failed in {folder.absolute()}: {reason}", key=" ".join(command))

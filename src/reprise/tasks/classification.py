@@ -183,9 +183,10 @@ class Classification:
 
     def probabilities(self, logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
         """Turn logits into the probability of each label, [examples, labels]."""
-        from scipy.special import softmax
-
-        return np.asarray(softmax(logits.astype(np.float64), axis=1))
+        # As scipy.special.softmax, bit for bit, without SciPy, which would be a tenth of the image that serves.
+        precise = logits.astype(np.float64)
+        exponentials = np.exp(precise - precise.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
     def predictions(
         self, logits: npt.NDArray[np.float32], top_k: int | None = None, words: Sequence[Any] = ()
