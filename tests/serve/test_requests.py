@@ -313,10 +313,8 @@ file = Path(sys.argv[1])
 model = OnnxModel(file, 1)
 service = Service(model, describe_model(file, model.recipe, check_judged(file)), Limits())
 create_app(service)
-columns, words = model.tokenize([("a film",)])
-list(service.kind.predictions(model.logits(columns), None, words))
 service.close()
-print(sorted({"torch", "transformers", "datasets", "pandas", "pyarrow", "scipy", "sklearn"} & set(sys.modules)))
+print(sorted({"torch", "transformers", "datasets", "pandas", "pyarrow", "sklearn", "onnx"} & set(sys.modules)))
 """
 
 
@@ -331,7 +329,7 @@ def test_random_bodies_are_never_an_error_of_the_server(service: Service) -> Non
     draw = np.random.default_rng(0)
     valid = b'{"inputs": [["a film"], ["b"]], "parameters": {"top_k": 1}, "truncate": true}'
     bodies: list[Any] = []
-    for _ in range(300):
+    for _ in range(100):
         body = bytearray(valid)
         for place in draw.integers(0, len(body), draw.integers(1, 6)).tolist():
             body[place] = int(draw.integers(0, 256))

@@ -88,9 +88,10 @@ class Service:
             on_batch=self.metrics.count_batch,
         )
         self.tokenizers = ThreadPoolExecutor(model.threads, thread_name_prefix="tokenizer")
-        # The first call sets the limits of the tokenizer, which it cannot while another thread uses it.
-        texts = tuple("a" for _ in model.recipe.task.text_columns)
-        model.logits(model.tokenize([texts])[0])
+        # The first call sets the limits of the tokenizer, which it cannot while another thread uses it; and it imports
+        # what computes probabilities.
+        logits, words = model([tuple("a" for _ in model.recipe.task.text_columns)])
+        list(self.kind.predictions(logits, None, words))
 
     def close(self) -> None:
         """End the threads."""
