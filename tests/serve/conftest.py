@@ -46,7 +46,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Call
     """Return the folder of a kind of task, with an untrained model in fp32 and int8; the workers make each once."""
     base = tmp_path_factory.getbasetemp()
     root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
-    root = Path('/tmp/w/scratch/exported')  # TEMPORARY
     root.mkdir(exist_ok=True)
 
     def export(kind: str) -> Path:

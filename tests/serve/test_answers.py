@@ -13,6 +13,7 @@ from reprise.core.files import read_json
 from reprise.onnx.model import OnnxModel
 from served import ask_all, make_texts, serving
 
+
 def rows_of(columns: list[str], texts: list[str]) -> list[list[str]]:
     """Return a row of each text, or of each pair of neighbours."""
     return [[text] for text in texts] if len(columns) == 1 else [list(pair) for pair in pairwise(texts)]
@@ -95,7 +96,11 @@ def test_the_shapes_are_those_of_the_hub_and_of_tei(exported: Callable[[str], Pa
             answer.json()
             for answer in ask_all(
                 service,
-                [{"inputs": [text, "dull"]}, {"inputs": [[text, "dull"]]}, {"inputs": [text, "dull"], "truncate": True}],
+                [
+                    {"inputs": [text, "dull"]},
+                    {"inputs": [[text, "dull"]]},
+                    {"inputs": [text, "dull"], "truncate": True},
+                ],
             )
         )
     assert hub == batch

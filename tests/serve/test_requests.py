@@ -219,7 +219,12 @@ def test_logs_are_json_without_texts_and_metrics_count(
     exported: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serving(exported("classification"), rows=2) as service:
-        bodies = [{"inputs": ["secretword", "film"]}, {"inputs": "secretword"}, {"secretword": 1}, {"inputs": ["a"] * 3}]
+        bodies = [
+            {"inputs": ["secretword", "film"]},
+            {"inputs": "secretword"},
+            {"secretword": 1},
+            {"inputs": ["a"] * 3},
+        ]
         ask_all(service, bodies, at_once=1)
         with TestClient(create_app(service)) as client:
             client.get("/secretword?secretword")
