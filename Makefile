@@ -52,7 +52,7 @@ endef
 
 .PHONY: help setup train seeds prune report verify docs docs-serve lint lint-words lint-kubernetes lint-ci lint-docs format lock audit clean \
   test test-unit test-full test-e2e test-batch-invariance test-chaos test-multihost test-slurm test-s3 test-report test-portable test-xla test-images test-arm64 \
-  bench bench-prepare bench-data bench-accuracy bench-kinds bench-xla bench-report bench-scaling bench-sharding bench-launches prove-gpu \
+  bench bench-prepare bench-data bench-accuracy bench-kinds bench-xla bench-report bench-scaling bench-sharding bench-launches bench-serve prove-gpu \
   $(foreach kind,$(KINDS),train-$(kind) shell-$(kind) image-$(kind) check-image-$(kind))
 
 help:  ## List the targets
@@ -161,6 +161,9 @@ bench-scaling: setup  ## Time 1, 2 and 4 processes and compare with a cost model
 
 bench-sharding: setup  ## Measure memory per process with a replicated and a sharded model; five minutes on two cores
 	python benchmarks/sharding.py
+
+bench-serve: setup  ## Time `reprise serve` beside a plain server of the same model (MODEL=DIR of an export in ONNX)
+	python benchmarks/serving.py $(MODEL)
 
 bench-launches: setup  ## Count what a step launches on a GPU, without one, and predict its time; half a minute
 	python benchmarks/launches.py
