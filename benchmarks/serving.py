@@ -85,7 +85,7 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 async def send_all(port: int, bodies: Iterable[bytes], clients: int) -> tuple[list[float], Counter[int], int]:
-    """Send requests from some clients, each of which waits for its answer.
+    """Send requests from some clients; each waits for its answer before the next.
 
     Returns:
         The seconds of each answer, the number of each status, and the connections that broke.
