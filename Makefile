@@ -52,7 +52,7 @@ endef
 
 .PHONY: help setup train seeds prune report verify serve image-serve check-image-serve docs docs-serve lint lint-words lint-kubernetes lint-ci lint-docs format lock audit clean \
   test test-unit test-full test-e2e test-batch-invariance test-chaos test-multihost test-slurm test-s3 test-report test-portable test-xla test-images test-arm64 \
-  bench bench-prepare bench-data bench-accuracy bench-kinds bench-xla bench-report bench-scaling bench-sharding bench-launches prove-gpu \
+  bench bench-prepare bench-data bench-accuracy bench-kinds bench-xla bench-report bench-scaling bench-sharding bench-launches bench-serve prove-gpu \
   $(foreach kind,$(KINDS),train-$(kind) shell-$(kind) image-$(kind) check-image-$(kind))
 
 help:  ## List the targets
@@ -99,8 +99,8 @@ report: setup  ## Write an offline HTML report of all runs to report/index.html 
 verify: setup  ## Reproduce a commit in a temporary worktree and grade each output (REV=…, STRICT=1 requires equal bits)
 	@reprise verify $${REV:+"$$REV"} $${STRICT:+--strict}
 
-# All tests are read before some are chosen, and those of the shared forms and of ONNX import their packages.
-TESTS := $(VENV)/.dev $(VENV)/.sharing $(VENV)/.onnx
+# All tests are read before some are chosen, and those of the shared forms, of ONNX and of the server import their packages.
+TESTS := $(VENV)/.dev $(VENV)/.sharing $(VENV)/.onnx $(VENV)/.serve
 test: $(TESTS)  ## Run the tests
 	pytest --durations=10
 
@@ -170,6 +170,9 @@ bench-scaling: setup  ## Time 1, 2 and 4 processes and compare with a cost model
 
 bench-sharding: setup  ## Measure memory per process with a replicated and a sharded model; five minutes on two cores
 	python benchmarks/sharding.py
+
+bench-serve: $(VENV)/.onnx $(VENV)/.serve  ## Time `reprise serve` beside a plain server of the same model (MODEL=DIR of an export in ONNX)
+	python benchmarks/serving.py $(MODEL)
 
 bench-launches: setup  ## Count what a step launches on a GPU, without one, and predict its time; half a minute
 	python benchmarks/launches.py
@@ -274,4 +277,8 @@ $(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml 
 
 $(VENV)/.dev $(VENV)/.docs $(VENV)/.sharing $(VENV)/.kernels $(VENV)/.onnx: $(VENV)/.%: $(VENV)/.installed $(LOCKS)/%.txt
 	@docker/make-venv --add $(VENV) $(LOCKS)/$*.txt
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.installed docker/serve/requirements.txt
+	@docker/make-venv --add $(VENV) docker/serve/requirements.txt
 	@touch $@

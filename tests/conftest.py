@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; tw
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from filelock import FileLock
+from playwright.sync_api import Browser, sync_playwright
 from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedModel
 from transformers.utils import logging
 from typer.testing import CliRunner
@@ -34,6 +36,9 @@ from tiny import BAD, FILLER, GOOD, ROOT, WORSE, Run, tiny_recipe, write_params,
 
 logging.disable_progress_bar()
 
+
+AXE = "axe-core@4.14.1"
+AXE_SHA512 = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
 
 # Markers of tests that the default suite leaves out.
 MARKERS = {
@@ -281,3 +286,36 @@ def installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "prefix", str(prefix))
     monkeypatch.chdir(tmp_path)
     return module
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium, without its sandbox where root runs it."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.fail("make test-report needs chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        chromium = playwright.chromium.launch(executable_path=program, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def axe(request: pytest.FixtureRequest) -> str:
+    """axe-core's script, of the version and digest above, from npm the first time."""
+    assert request.config.cache is not None
+    folder = request.config.cache.mkdir(AXE.replace("@", "-"))
+    package = folder / f"{AXE.replace('@', '-')}.tgz"
+    if not package.is_file():
+        if shutil.which("npm") is None:
+            pytest.fail(f"make test-report needs npm for {AXE}: apt-get install npm")
+        subprocess.run(["npm", "pack", AXE, "--silent", "--pack-destination", str(folder)], check=True)
+    digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
+    if digest != AXE_SHA512:
+        package.unlink()
+        pytest.fail(f"{AXE}: expected the SHA-512 {AXE_SHA512}, got {digest}")
+    with tarfile.open(package) as archive:
+        script = archive.extractfile("package/axe.min.js")
+        assert script is not None
+        return script.read().decode()

@@ -238,6 +238,7 @@ def test_every_pip_install_is_by_hash_or_of_reprise_itself(file: str, least: int
 
 
 ONNX = {"onnx", "onnx_ir", "onnxruntime"}
+SERVER = {"fastapi", "starlette", "uvicorn", "prometheus_client"}
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -256,7 +257,7 @@ SOURCE = {file: ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / 
 
 def test_every_package_that_the_source_imports_is_locked() -> None:
     # torch_xla and triton are locked for their hardware, others in groups; mlflow is optional and has no lock.
-    others = {"reprise", "torch_xla", "triton", "mlflow", "openpyxl", *ONNX}
+    others = {"reprise", "torch_xla", "triton", "mlflow", "openpyxl", *ONNX, *SERVER}
     third_party = set().union(*map(imported, SOURCE.values())) - set(sys.stdlib_module_names) - others
     assert {"torch", "transformers", "datasets", "accelerate", "evaluate", "hydra"} <= third_party
     locked = pins(DOCKER / "cpu/requirements.txt").keys() | {"torch"}
@@ -274,6 +275,20 @@ def test_packages_for_onnx_are_locked_in_their_group_and_imported_in_one_folder(
     assert importers == {ROOT / "src/reprise/onnx"}
     assert {name.replace("_", "-") for name in ONNX} <= pins(DOCKER / "cpu/onnx.txt").keys()
     assert not {name.replace("_", "-") for name in ONNX} & pins(DOCKER / "cpu/requirements.txt").keys()
+
+
+def test_packages_of_the_server_are_locked_for_its_image_and_imported_in_one_folder() -> None:
+    importers = {file.parent for file, tree in SOURCE.items() if imported(tree) & SERVER}
+    assert importers == {ROOT / "src/reprise/serve"}
+    assert {name.replace("_", "-") for name in SERVER} <= pins(DOCKER / "serve/requirements.txt").keys()
+
+
+@pytest.mark.parametrize("lock", ["cpu/requirements.txt", "cpu/onnx.txt", "cpu/dev.txt"])
+def test_the_server_has_the_versions_of_training(lock: str) -> None:
+    here, there = pins(DOCKER / "serve/requirements.txt"), pins(DOCKER / lock)
+    shared = here.keys() & there.keys()
+    assert shared
+    assert {name: here[name].version for name in shared} == {name: there[name].version for name in shared}
 
 
 def test_triton_is_locked_where_the_kernels_run_and_imported_in_their_modules() -> None:

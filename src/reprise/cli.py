@@ -23,7 +23,7 @@ from reprise.train.distributed.launch_config import LaunchConfig
 COMMAND_GROUPS = {
     "Recipe and results": ("new", "init", "compose", "data", "summary", "report"),
     "Experiments": ("runs", "compare", "seeds", "seed-noise", "prune"),
-    "Model": ("predict", "export"),
+    "Model": ("predict", "export", "serve"),
     "Reproducibility": ("verify", "attestations", "fsck", "parity"),
     "Stages, which `dvc repro` runs": (
         "environment", "sources", "fetch", "prepare", "check-data", "preflight", "train", "evaluate",
@@ -783,6 +783,46 @@ def export(
 
     asks = not yes and sys.stdin.isatty()
     push_folder(folder, push, write, typer.confirm if asks else lambda _: True)
+
+
+@app.command()
+def serve(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Folder of `reprise export --format onnx`, or a file of ONNX in it.",
+            callback=_from_user_folder,
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8080,
+    threads: Annotated[int | None, typer.Option(min=1, help="Batches at a time (default: one per processor).")] = None,
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 32,
+    max_chars: Annotated[int, typer.Option(min=1, help="Characters of a text.")] = 100_000,
+    max_body: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Bytes of a request.")] = 1_000_000,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Rows of all requests that are not yet answered; a further one gets 429.")
+    ] = 512,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, metavar="SECONDS", help="Time for a request; then it gets 504.")
+    ] = 30,
+) -> None:
+    """Serve an exported model over HTTP.
+
+    POST /predict takes the requests of the Hub's Inference API and of Text Embeddings Inference. / is a page to try the
+    model, /docs the reference of the API. /info describes the model, /health and /ready are for probes, and /metrics
+    for Prometheus. Log lines are JSON and have no texts. SIGTERM or Ctrl-C answers the accepted requests and exits 0.
+    For example:
+
+    reprise serve exported; curl localhost:8080/predict --json '{"inputs": "a moving story"}'
+    """
+    _go_offline()
+    with _paused_gc():
+        from reprise.commands.serve import serve
+        from reprise.serve.app import Limits
+
+    serve(path, host, port, threads, Limits(max_rows, max_chars, max_body, queue, timeout))
 
 
 @app.command()

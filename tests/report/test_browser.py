@@ -3,15 +3,10 @@
 `REPRISE_PICTURES=DIR` sets the folder for the screenshots.
 """
 
-import base64
 import dataclasses
-import hashlib
 import json
 import os
-import shutil
 import struct
-import subprocess
-import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +17,7 @@ import pytest
 from dvc_render.html import render_html
 from dvc_render.image import ImageRenderer
 from dvc_render.vega import VegaRenderer
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from factories import STATS, make_run
 from reprise.report.context import build_context
@@ -33,47 +28,12 @@ from tiny import ROOT, Run
 
 pytestmark = [pytest.mark.report, pytest.mark.timeout(900)]
 
-AXE = "axe-core@4.14.1"
-AXE_SHA512 = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 NAMES = ["constructor", "__proto__", "toString", "valueOf", "hasOwnProperty", "</script><script>alert(3)</script>"]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 DRAWN = "html[data-drawn=all]"
 
 Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's chromium, without its sandbox where root runs it."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.fail("make test-report needs chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        chromium = playwright.chromium.launch(executable_path=program, args=arguments)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
-def axe(request: pytest.FixtureRequest) -> str:
-    """axe-core's script, of the version and digest above, from npm the first time."""
-    assert request.config.cache is not None
-    folder = request.config.cache.mkdir(AXE.replace("@", "-"))
-    package = folder / f"{AXE.replace('@', '-')}.tgz"
-    if not package.is_file():
-        if shutil.which("npm") is None:
-            pytest.fail(f"make test-report needs npm for {AXE}: apt-get install npm")
-        subprocess.run(["npm", "pack", AXE, "--silent", "--pack-destination", str(folder)], check=True)
-    digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
-    if digest != AXE_SHA512:
-        package.unlink()
-        pytest.fail(f"{AXE}: expected the SHA-512 {AXE_SHA512}, got {digest}")
-    with tarfile.open(package) as archive:
-        script = archive.extractfile("package/axe.min.js")
-        assert script is not None
-        return script.read().decode()
 
 
 @pytest.fixture

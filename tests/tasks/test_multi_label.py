@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.sparse import csr_matrix
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
@@ -94,6 +95,12 @@ def test_smoothing_and_focal_loss_are_of_one_label_per_example() -> None:
     assert KIND.loss_problem(Loss(focal_gamma=1.0)) is not None
     assert KIND.loss_problem(Loss(class_weights={"joy": 1.0})) is not None
     assert KIND.loss_problem(Loss(class_weights="balanced")) is None
+
+
+def test_probabilities_are_the_logistic_function_of_the_logits() -> None:
+    values = np.linspace(-700, 700, 40_001, dtype=np.float32)[:, None]
+    np.testing.assert_allclose(KIND.probabilities(values), expit(values.astype(np.float64)), rtol=1e-15, atol=0)
+    assert KIND.probabilities(logits([-3e38, 0, 3e38])).tolist() == [[0.0, 0.5, 1.0]]
 
 
 def test_the_threshold_is_the_one_with_the_highest_f1() -> None:

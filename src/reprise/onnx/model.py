@@ -26,6 +26,8 @@ from reprise.tasks.token_classification import Words
 ROWS_PER_RUN = 8
 ALONE = {FILES["int8"]}
 
+Row = dict[str, Sequence[int]]  # what the model reads of a text or a window of one, by the name of the input
+
 
 class OnnxModel:
     """A function from texts to logits.
@@ -72,39 +74,69 @@ class OnnxModel:
         Returns:
             The logits, as `load_predictor` computes them; and the words of each text, if labels are of words.
         """
-        columns, words = model_inputs(self.recipe, self.tokenizer, texts)
+        columns, words = self.tokenize(texts)
         return self.logits(columns), words
 
+    def tokenize(self, texts: Sequence[Texts]) -> tuple[dict[str, Any], list[Words]]:
+        """Return the columns of the rows that the model reads, and the words of each text, as `model_inputs` does."""
+        return model_inputs(self.recipe, self.tokenizer, texts)
+
+    def fits(self, texts: Sequence[Texts]) -> bool:
+        """Return whether the model reads all of these texts, without cutting one."""
+        if self.recipe.data.windows:
+            return True
+        columns, limit = [list(column) for column in zip(*texts, strict=True)], self.recipe.train.max_length
+        rows = self.tokenizer(*columns, max_length=limit, return_overflowing_tokens=True)["overflow_to_sample_mapping"]
+        return len(rows) == len(texts)
+
     def logits(self, columns: dict[str, Any]) -> Logits:
-        """Compute the logits of the rows in columns of `model_inputs`, and join those of windows."""
-        ids, chosen = columns["input_ids"], columns.get("word_tokens")
-        order = np.argsort([-len(row) for row in ids], kind="stable").tolist()
+        """Compute the logits of the rows in columns of `tokenize`, and join those of windows."""
+        rows = self.rows(columns)
+        order = np.argsort([-len(row["input_ids"]) for row in rows], kind="stable").tolist()
         parts = [order[start : start + self.rows_per_run] for start in range(0, len(order), self.rows_per_run)]
 
-        def run(rows: list[int]) -> npt.NDArray[np.float32]:
-            outputs: list[npt.NDArray[np.float32]] = self.session.run(["logits"], self._batch(columns, rows))
-            return outputs[0]
+        def run(part: list[int]) -> npt.NDArray[np.float32]:
+            return self.run([rows[row] for row in part])
 
         if len(parts) == 1:
             found = [run(parts[0])]
         else:
             with ThreadPoolExecutor(min(self.threads, len(parts))) as pool:
                 found = list(pool.map(run, parts))
-        rows: list[Any] = [None] * len(ids)
+        outputs: list[Any] = [None] * len(rows)
         for part, logits in zip(parts, found, strict=True):
             for row, values in zip(part, logits, strict=True):
-                rows[row] = values if chosen is None else values[np.asarray(chosen[row], np.int64)]
-        windows = self.recipe.data.windows
-        joined = np.asarray(rows, np.float32) if chosen is None else ragged(rows)
-        return join_windows(columns.get("example"), joined, windows.pooling if windows else None)
+                outputs[row] = values
+        return self.join(columns, outputs)
 
-    def _batch(self, columns: dict[str, Any], rows: list[int]) -> dict[str, npt.NDArray[np.int64]]:
-        """Pad rows to the longest one, [rows, length], for each input of the model."""
-        length = max(len(columns["input_ids"][row]) for row in rows)
-        batch = {name: np.zeros((len(rows), length), np.int64) for name in self.inputs}
+    def rows(self, columns: dict[str, Any]) -> list[Row]:
+        """Return the rows in columns of `tokenize`, each by itself: `run` takes rows of any texts together."""
+        names = [name for name in columns if name in self.inputs]
+        return [dict(zip(names, row, strict=True)) for row in zip(*(columns[name] for name in names), strict=True)]
+
+    def run(self, rows: Sequence[Row]) -> npt.NDArray[np.float32]:
+        """Compute at most `rows_per_run` rows in one thread, padded to the longest.
+
+        Returns:
+            [rows, outputs]; [rows, length, outputs] if labels are of words.
+        """
+        size = max(len(row["input_ids"]) for row in rows)
+        batch = {name: np.zeros((len(rows), size), np.int64) for name in self.inputs}
         batch["input_ids"] += self.pad_token_id
         for place, row in enumerate(rows):
-            size = len(columns["input_ids"][row])
+            length = len(row["input_ids"])
             for name in self.inputs:
-                batch[name][place, :size] = 1 if name == "attention_mask" else columns[name][row]
-        return batch
+                batch[name][place, :length] = 1 if name == "attention_mask" else row[name]
+        outputs: list[npt.NDArray[np.float32]] = self.session.run(["logits"], batch)
+        return outputs[0]
+
+    def join(self, columns: dict[str, Any], outputs: Sequence[npt.NDArray[np.float32]]) -> Logits:
+        """Make the logits of texts from the outputs of their rows, in the order of `rows`."""
+        chosen = columns.get("word_tokens")
+        if chosen is None:
+            logits: Logits = np.asarray(outputs, np.float32)
+        else:
+            picked = zip(outputs, chosen, strict=True)
+            logits = ragged([values[np.asarray(tokens, np.int64)] for values, tokens in picked])
+        windows = self.recipe.data.windows
+        return join_windows(columns.get("example"), logits, windows.pooling if windows else None)

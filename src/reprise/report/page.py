@@ -31,14 +31,19 @@ def render(context: ReportContext) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.filters |= {"format_value": format_value, "format_short": format_short}
-    scripts = [vega(), *((HERE / name).read_text(encoding="utf-8") for name in ("names.js", "report.js"))]
+    scripts = [vega(), *map(_read, ("names.js", "report.js"))]
     return environment.get_template("template.html").render(
         asdict(context),
         check_meanings=MEANINGS,
-        styles=Markup((HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704  a file of this package
+        styles=Markup("\n".join(map(_read, ("colors.css", "report.css")))),  # noqa: S704  files of this package
         scripts=[Markup(script) for script in scripts],  # noqa: S704  scripts of this package and Vega's
         digests=[digest(script) for script in scripts],
     )
+
+
+def _read(name: str) -> str:
+    """Return a file of this folder."""
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 def digest(script: str) -> str:

@@ -193,9 +193,9 @@ class MultiLabel:
 
     def probabilities(self, logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
         """Turn logits into the probability of each label, [examples, labels]."""
-        from scipy.special import expit
-
-        return np.asarray(expit(logits.astype(np.float64)))
+        precise = logits.astype(np.float64)
+        small = np.exp(-np.abs(precise))  # never overflows
+        return np.where(precise >= 0, 1.0, small) / (1.0 + small)
 
     def decode(self, logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[Any]:
         """Return which labels are predicted: 0 or 1, [examples, labels]."""
