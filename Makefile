@@ -107,6 +107,8 @@ test: $(TESTS)  ## Run the tests
 test-unit: $(TESTS)  ## Run the tests that neither type a command nor train, in under a minute
 	pytest -m unit
 
+# Without FULL=1, targets leave out variants of a test that takes minutes.
+SHORT := $(if $(FULL),, and not full)
 # All tests but those that other targets run.
 OTHERS := e2e images kernels arm64 chaos batch_invariance report xla multihost slurm s3 portable
 test-full: $(TESTS)  ## Run the tests and their further variants, and measure the coverage
@@ -121,9 +123,9 @@ test-batch-invariance: $(TESTS)  ## Train with 1 to 3 processes and other micro-
 test-chaos: $(TESTS)  ## Kill training at random times, resume it, and compare every bit (N=50)
 	pytest -m chaos -n 0 -s
 
-test-multihost: $(TESTS)  ## Train on two network namespaces as hosts, with failing processes and links (root)
+test-multihost: $(TESTS)  ## Train on two network namespaces as hosts, with failing processes and links (root; FULL=1)
 	@command -v ip > /dev/null || { apt-get update -qq && apt-get install -qq --yes iproute2 > /dev/null; }
-	pytest -m multihost -n 0 -s
+	pytest -m "multihost$(SHORT)" -n 0 -s
 
 test-slurm: $(TESTS)  ## Train on a Slurm cluster of two nodes, interrupt it, compare the bits (root on Debian)
 	pytest -m slurm -n 0 -s
@@ -132,15 +134,15 @@ test-report: $(TESTS)  ## Open the report in chromium, offline (root on Debian i
 	@$(ENSURE_BROWSER)
 	pytest -m report -n 0 --durations=5
 
-test-s3: $(TESTS)  ## Push to and pull from an S3 server, with broken connections and wrong keys
-	pytest -m s3 -n 0 -s --durations=5
+test-s3: $(TESTS)  ## Push to and pull from an S3 server, with broken connections and wrong keys (FULL=1)
+	pytest -m "s3$(SHORT)" -n 0 -s --durations=5
 
 test-kernels: $(TESTS) $(VENV)/.kernels  ## Test the kernels for GPUs in Triton's interpreter, and compile them for each GPU
 	pytest -m kernels -n 0 -s
 
 test-xla: $(TESTS)  ## Test the TPU code path on XLA's CPU device, in .venv-xla from the locks in docker/tpu (8 GB; FULL=1: all variants)
 	@$(MAKE) --silent setup VENV=.venv-xla LOCKS=docker/tpu
-	pytest -m "xla$(if $(FULL),, and not full)" -n 2 -rP
+	pytest -m "xla$(SHORT)" -n 2 -rP
 
 bench: setup  ## Time Reprise and its baselines, interleaved; eight minutes on two cores
 	python benchmarks/training.py

@@ -217,7 +217,7 @@ def until_both_end(*running: Running) -> float:
     return time.monotonic()
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_a_killed_process_restarts_and_ends_with_equal_bits(
     hosts: tuple[Host, Host], one_host: dict[str, bytes], rank: int
 ) -> None:

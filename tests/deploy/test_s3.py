@@ -219,7 +219,9 @@ def in_local_config(clone_dir: Path, home: Path, s3_server: Server, run: Run) ->
     return {}
 
 
-@pytest.mark.parametrize("configure", [in_environment, in_home, in_local_config])
+@pytest.mark.parametrize(
+    "configure", [in_environment, *(pytest.param(each, marks=pytest.mark.full) for each in (in_home, in_local_config))]
+)
 def test_a_colleague_pulls_with_their_own_credentials_and_has_nothing_to_run(
     configure: Any, shared: Path, s3_server: Server, prefix: str, run: Run, tmp_path: Path
 ) -> None:
@@ -265,7 +267,7 @@ def test_two_concurrent_pushes_leave_the_objects_of_both_in_the_remote(
         assert results(there) == results(folder)
 
 
-@pytest.mark.parametrize("failure", ["disconnected", "killed"])
+@pytest.mark.parametrize("failure", ["disconnected", pytest.param("killed", marks=pytest.mark.full)])
 @pytest.mark.parametrize("verb", ["push", "pull"])
 def test_an_interrupted_transfer_resumes_with_the_same_command(
     verb: str, failure: str, shared: Path, s3_server: Server, prefix: str, run: Run, tmp_path: Path
