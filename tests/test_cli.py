@@ -10,20 +10,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from reprise import cli
 from reprise.cli import app
-from reprise.core.errors import UserError
-from reprise.core.validation import check_recipe
-from reprise.modeling import portable
-from reprise.modeling.recipe import model_recipe
-from tiny import ROOT, Run, tiny_recipe, write_params
+from tiny import ROOT, Run, write_params
 
 SCRIPT = str(Path(sys.executable).parent / "reprise")
 MODULE = (sys.executable, "-m", "reprise")
 COMMANDS = (
     "new", "init", "compose", "data", "summary", "report", "runs", "compare", "seeds", "seed-noise", "prune", "predict",
-    "export", "verify", "attestations", "fsck", "parity", "environment", "sources", "fetch", "prepare", "check-data",
-    "preflight", "train", "evaluate",
+    "export", "serve", "verify", "attestations", "fsck", "parity", "environment", "sources", "fetch", "prepare",
+    "check-data", "preflight", "train", "evaluate",
 )  # fmt: skip
 SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -208,16 +203,3 @@ def test_without_the_locked_packages_it_names_the_set_up(run: Run, tmp_path: Pat
     done = run(tmp_path, sys.executable, "-S", "-m", "reprise", "--help", code=2, env=source)
     expected = "expected the environment of `make setup`, or an image"
     assert done.stderr == f"reprise: error: the package typer is not installed; {expected}\n"
-
-
-def test_predict_uses_fp32_where_the_processor_cannot_compute_a_portable_model(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(*_: object) -> None:
-        raise UserError("this processor has no avx2")
-
-    recipe = model_recipe(check_recipe(tiny_recipe(**{"train.precision": "fp32-portable", "train.threads": 2}), "test"))
-    assert cli._for_this_processor(recipe) == recipe
-    monkeypatch.setattr(portable, "check_processor", refuse)
-    assert cli._for_this_processor(recipe).train.precision == "fp32"
-    assert "the last bits may differ" in capsys.readouterr().err

@@ -49,17 +49,23 @@ def prepare_torch(folder: Path) -> tuple[ModelRecipe, bool]:
     """Read a model's recipe, and start again with the caps of its precision where it has some.
 
     Returns:
-        The recipe, in fp32 where the processor lacks what fp32-portable needs: predictions pin no bit. And whether to
-        use the CPU even if there is a GPU.
+        The recipe, see `for_this_processor`; and whether to use the CPU even if there is a GPU.
     """
     from reprise.hardware import current_hardware, require_device
-    from reprise.modeling.portable import check_processor, restart_with_caps
+    from reprise.modeling.portable import restart_with_caps
 
-    recipe = read_model_recipe(folder)
+    recipe = for_this_processor(read_model_recipe(folder))
+    restart_with_caps(recipe.train)
+    return recipe, require_device(current_hardware()) == "cpu"
+
+
+def for_this_processor(recipe: ModelRecipe) -> ModelRecipe:
+    """Return a model's recipe, in fp32 where the processor lacks what fp32-portable needs: `predict` pins no bit."""
+    from reprise.modeling.portable import check_processor
+
     try:
         check_processor(recipe.train, "cpu")
     except UserError:
         echo("predict: this processor cannot compute fp32-portable, so the last bits may differ", err=True)
-        recipe = replace(recipe, train=replace(recipe.train, precision="fp32"))  # type: ignore[type-var]
-    restart_with_caps(recipe.train)
-    return recipe, require_device(current_hardware()) == "cpu"
+        return replace(recipe, train=replace(recipe.train, precision="fp32"))  # type: ignore[type-var]
+    return recipe
