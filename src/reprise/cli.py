@@ -365,9 +365,7 @@ def evaluate(
     """
     _go_offline()
     if model:
-        from reprise.commands.export_onnx import evaluate_files
-
-        evaluate_files(model)
+        _evaluate_exported(model)
         return
     from reprise.core.unchanged import check_unchanged
     from reprise.core.validation import read_recipe
@@ -971,6 +969,13 @@ def _paused_gc() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _evaluate_exported(folder: Path) -> None:
+    """Evaluate the files of ONNX of an export; not a part of the stage `evaluate`."""
+    from reprise.commands.export_onnx import evaluate_files
+
+    evaluate_files(folder)
 
 
 def _go_offline() -> None:

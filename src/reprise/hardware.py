@@ -258,6 +258,15 @@ def require_driver(hardware: str, facts: dict[str, Any]) -> Driver:
     return driver
 
 
+def processors() -> list[str]:
+    """Return the names of the processors of this machine, or its architecture if Linux does not name them."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    return sorted({line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}) or [
+        platform.machine()
+    ]
+
+
 def has_device_files(facts: dict[str, Any]) -> bool:
     """Return whether this machine has a device file of the hardware."""
     return any(any(Path("/").glob(pattern.lstrip("/"))) for pattern in facts["device_files"].split())

@@ -67,7 +67,7 @@ def add_onnx(folder: Path, recipe: Recipe, precisions: Sequence[Precision], tole
     speed = time_files(folder, recipe, prepared_texts(load_split(recipe.evaluate.split)))
     write_json(folder / EVALUATION, judged)
     write_json(folder / SPEED, speed)
-    timed = f"Texts per second: {', '.join(speed['devices'])}, {speed['threads']} threads, {speed['texts']} texts."
+    timed = f"Texts per second: {', '.join(speed['processors'])}, {speed['threads']} threads, {speed['texts']} texts."
     return (*markdown_table(HEADINGS, table_rows(folder, recipe, judged, speed["per_second"])), "", timed)
 
 

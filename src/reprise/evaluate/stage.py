@@ -22,10 +22,9 @@ from reprise.data.format import split_shards, stats_path
 from reprise.data.labels import column_array
 from reprise.modeling.inference import load_inputs, load_predictor, load_split
 from reprise.modeling.recipe import read_model_recipe
-from reprise.modeling.scoring import compute_metrics
+from reprise.modeling.scoring import metrics_with_ci
 from reprise.tasks.kind import Logits, TaskKind
 from reprise.tasks.metrics.compute import compute
-from reprise.tasks.metrics.registry import confidence_interval
 
 
 def evaluate(recipe: Recipe, *, cpu: bool, check: Callable[[], None] = lambda: None) -> None:
@@ -80,33 +79,6 @@ def _load_labeled_split(split: str, kind: TaskKind) -> Dataset:
             f"the labels of the {split} split are hidden", file=PARAMS, key="evaluate.split", expected="validation"
         )
     return examples
-
-
-def metrics_with_ci(
-    names: Sequence[str], kind: TaskKind, logits: Logits, references: npt.NDArray[Any], *, resamples: int
-) -> dict[str, Any]:
-    """Compute each metric, under `ci95` the bounds of its 95 % interval, and under `ci95_method` how these were found.
-
-    Args:
-        names: of the metrics.
-        kind: of the task.
-        logits: shape [examples, outputs].
-        references: the prepared labels, shape [examples] or [examples, labels].
-        resamples: how often a bootstrap draws the examples.
-    """
-    predictions, probabilities = kind.decode(logits), kind.probabilities(logits)
-    metrics = compute_metrics(names, kind, logits, references)
-    intervals = {
-        name: confidence_interval(
-            name, predictions, references, positive=kind.positive, resamples=resamples, probabilities=probabilities
-        )
-        for name in names
-    }
-    return {
-        **metrics,
-        "ci95": {name: {"low": interval.low, "high": interval.high} for name, interval in intervals.items()},
-        "ci95_method": {name: interval.method for name, interval in intervals.items()},
-    }
 
 
 def uncalibrated_metrics(

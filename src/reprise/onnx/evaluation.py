@@ -13,9 +13,9 @@ from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import sha256
 from reprise.data.labels import column_array
-from reprise.evaluate.stage import metrics_with_ci
 from reprise.modeling.inference import load_inputs, load_predictor, load_split
 from reprise.modeling.inputs import Texts, model_inputs
+from reprise.modeling.scoring import metrics_with_ci
 from reprise.onnx.files import BESIDE, FILES, ONNX, PRECISIONS
 from reprise.onnx.model import OnnxModel
 from reprise.results.statistics import is_greater_better, mcnemar

@@ -6,17 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import pipeline
 
 from reprise.core.config import Recipe
 from reprise.core.display import echo
+from reprise.hardware import processors
 from reprise.modeling.inference import load_text_model
 from reprise.modeling.inputs import Texts
 from reprise.modeling.recipe import read_model_recipe
 from reprise.onnx.files import FILES, ONNX
 from reprise.onnx.model import OnnxModel
-from reprise.train.provenance import devices
 
 TEXTS, ROUNDS, BATCH_SIZE = 128, 3, 32
 PIPELINE, PYTORCH = f"transformers pipeline, batches of {BATCH_SIZE}", "reprise predict, PyTorch"
@@ -33,7 +32,7 @@ def time_files(folder: Path, recipe: Recipe, texts: Sequence[Texts]) -> dict[str
         texts: of the evaluation split; the first TEXTS are timed.
 
     Returns:
-        `devices`, `threads`, `texts`, and `per_second` with the median of the rounds by name.
+        `processors`, `threads`, `texts`, and `per_second` with the median of the rounds by name.
     """
     sample = list(texts[:TEXTS])
     trained = read_model_recipe(folder)
@@ -54,7 +53,7 @@ def time_files(folder: Path, recipe: Recipe, texts: Sequence[Texts]) -> dict[str
             if number:
                 seconds[name].append(time.perf_counter() - began)
     return {
-        "devices": devices(torch.device("cpu")),
+        "processors": processors(),
         "threads": next(iter(files.values())).threads,
         "texts": len(sample),
         "per_second": {name: round(len(sample) / statistics.median(times), 1) for name, times in seconds.items()},

@@ -5,7 +5,6 @@ Files that are compared bit for bit hold none of this, because equal runs differ
 
 import datetime
 import os
-import platform
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from reprise.core.errors import UserError
 from reprise.core.files import read_json, sha256
 from reprise.core.paths import FINAL_MODEL, PREPARED, PRETRAINED
 from reprise.data.format import stats_path
-from reprise.hardware import ENVIRONMENT
+from reprise.hardware import ENVIRONMENT, processors
 
 # A run is its commit's if these are unchanged: code, recipe and locks, but not the outputs of earlier stages.
 INPUTS = ("src", "docker", "dvc.yaml", "params.yaml")
@@ -100,10 +99,7 @@ def devices(device: torch.device) -> list[str]:
     """List the names of the devices: the GPUs, or the processor."""
     if device.type == "cuda":
         return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    models = sorted({line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")})
-    return [f"{device.type}: {model}" for model in models or [platform.machine()]]
+    return [f"{device.type}: {model}" for model in processors()]
 
 
 def git(*arguments: str) -> str | None:
