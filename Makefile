@@ -190,8 +190,8 @@ test-portable: $(TESTS)  ## Train on emulated processors and compare every bit (
 	@$(ENSURE_QEMU)
 	pytest -m "portable$$([ -n "$$ALL" ] || echo " and not full")" -n 2 tests/e2e/test_portable.py
 
-test-images: $(TESTS)  ## Build images and run the recipe in them, as root on Debian (HARDWARE="cpu cuda tpu")
-	pytest -m images -n 0 -s
+test-images: $(TESTS)  ## Build images and run the recipe in them, as root on Debian (HARDWARE="cpu cuda tpu" FULL=1)
+	pytest -m "images$(SHORT)" -n 0 -s
 
 test-arm64: $(TESTS)  ## Run the tiny recipe on an emulated aarch64 machine, as root on Debian; 45 minutes, 15 GB
 	pytest -m arm64 -n 0 -s

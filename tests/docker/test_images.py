@@ -236,6 +236,7 @@ def test_another_image_retrains_and_the_first_one_is_restored_from_the_run_cache
     assert trained["cpu"] != trained["tpu"]
 
 
+@pytest.mark.full
 def test_a_second_build_from_scratch_has_the_same_digest(images: Images, hardware: str) -> None:
     printed = images.call("make", f"check-image-{TARGET[hardware]}", show=STEPS)
     images.facts[hardware]["digest"] = re.findall(r"sha256:[0-9a-f]{12}", printed)[-1] + ", rebuilt equal"
