@@ -816,6 +816,10 @@ def serve(
     reprise serve exported; curl localhost:8080/predict --json '{"inputs": "a moving story"}'
     """
     _go_offline()
+    from reprise.onnx.files import require_packages
+
+    needed = ("onnxruntime", "fastapi", "prometheus_client", "uvicorn")
+    require_packages(*needed, lock="docker/serve/requirements.txt")
     with _paused_gc():
         from reprise.commands.serve import serve
         from reprise.serve.app import Limits

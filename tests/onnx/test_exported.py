@@ -259,6 +259,17 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
     assert not (tmp_path / "model").exists()
 
 
+def test_a_missing_package_of_the_server_is_one_line_too(
+    tmp_path: Path, reprise: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reprise.onnx.files.find_spec", lambda name: name != "fastapi" or None)
+    done = reprise(tmp_path, "serve", "model", code=2)
+    assert done.stderr == (
+        "reprise: error: ONNX: the package fastapi is not installed; "
+        "expected `docker/make-venv --add .venv docker/serve/requirements.txt`\n"
+    )
+
+
 def test_a_file_that_lost_too_much_is_refused_and_no_folder_is_left(
     repository: Path, tmp_path: Path, reprise: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from reprise.core.paths import FINAL_MODEL
 from reprise.core.validation import read_recipe
 from reprise.data.format import split_shards
 from reprise.modeling.inference import load_split
+from reprise.modeling.portable import restart_with_caps
 from reprise.onnx.files import (
     EVALUATION,
     FILES,
@@ -35,6 +36,7 @@ def check_onnx(recipe: Recipe) -> None:
         UserError: a package is missing, or the evaluation split.
     """
     require_packages("onnx", "onnxruntime", "onnxscript")
+    restart_with_caps(recipe.train)  # the final model is evaluated as it was trained
     if not split_shards(recipe.evaluate.split):
         raise UserError(f"no {recipe.evaluate.split} split was prepared", key="export", expected="`dvc repro` first")
 

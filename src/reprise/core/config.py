@@ -5,8 +5,11 @@ validation.py reads the file into them; commands/compose.py composes the file fr
 
 from __future__ import annotations
 
+import lzma
 import math
 import re
+import zipfile
+import zlib
 from dataclasses import fields, is_dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -43,6 +46,10 @@ MAX_FILES = 10_000  # of a table, a model or a folder in a wheel
 MAX_JSON_BYTES = 2**26  # of a model's config.json and index
 # What is unpacked may have 1 GiB, or 200 times the packed bytes: texts pack to a tenth, bombs to a thousandth.
 MAX_UNPACKED, MAX_EXPANSION = 2**30, 200
+
+
+# What zipfile raises where an archive is damaged, or packed by a method that it does not know.
+DAMAGED_ARCHIVE = (zipfile.BadZipFile, NotImplementedError, EOFError, lzma.LZMAError, zlib.error)
 
 
 def may_unpack(unpacked: int, packed: int) -> bool:

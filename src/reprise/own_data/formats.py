@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from reprise.core.config import MAX_COLUMNS, MAX_FIELD, MAX_ROWS, may_unpack
+from reprise.core.config import DAMAGED_ARCHIVE, MAX_COLUMNS, MAX_FIELD, MAX_ROWS, may_unpack
 from reprise.core.errors import UserError
 from reprise.own_data.conll import is_conll, is_entity_tagging, is_words, read_conll
 
@@ -165,7 +165,7 @@ def _read_zip(path: Path, options: Options, scratch: Path, name: str) -> Iterato
             for entry in entries:
                 if "__MACOSX" not in entry.filename:
                     archive.extract(entry, folder)  # which removes .. and links
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+    except (*DAMAGED_ARCHIVE, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a wrong offset gives
             raise
         raise UserError(f"damaged: {' '.join(str(error).split())}", file=name, expected="a zip archive") from None

@@ -7,7 +7,7 @@ from typing import Any
 from reprise.modeling.recipe import ModelRecipe
 from reprise.onnx.files import BESIDE, FILES, ONNX
 
-ATTESTATIONS = "attestations"  # the folder in an exported one
+ATTESTATIONS = "attestations"  # the folder of sharing/record.py, whose imports the image lacks
 
 
 def describe_model(file: Path, recipe: ModelRecipe, judged: dict[str, Any]) -> dict[str, Any]:
