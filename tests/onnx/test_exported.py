@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
-import onnx
 from reprise.commands.export_onnx import table_rows
 from reprise.core.errors import UserError
 from reprise.core.files import read_json, sha256
