@@ -52,7 +52,7 @@ endef
 
 .PHONY: help setup train seeds prune report verify serve image-serve check-image-serve docs docs-serve lint lint-words lint-kubernetes lint-ci lint-docs format lock audit clean \
   test test-unit test-full test-e2e test-batch-invariance test-chaos test-multihost test-slurm test-s3 test-report test-portable test-xla test-images test-arm64 \
-  bench bench-prepare bench-data bench-accuracy bench-kinds bench-xla bench-report bench-scaling bench-sharding bench-launches bench-serve prove-gpu \
+  bench bench-prepare bench-data bench-accuracy bench-kinds bench-xla bench-report bench-scaling bench-sharding bench-launches bench-formats bench-serve prove-gpu \
   $(foreach kind,$(KINDS),train-$(kind) shell-$(kind) image-$(kind) check-image-$(kind))
 
 help:  ## List the targets
@@ -173,8 +173,11 @@ bench-scaling: setup  ## Time 1, 2 and 4 processes and compare with a cost model
 bench-sharding: setup  ## Measure memory per process with a replicated and a sharded model; five minutes on two cores
 	python benchmarks/sharding.py
 
+bench-formats: $(VENV)/.onnx  ## Compare the files of exports in ONNX: metric, speed, cold start (MODEL="DIR ...")
+	set -f; python benchmarks/formats.py $$MODEL
+
 bench-serve: $(VENV)/.onnx $(VENV)/.serve  ## Time `reprise serve` beside a plain server of the same model (MODEL=DIR of an export in ONNX)
-	python benchmarks/serving.py $(MODEL)
+	python benchmarks/serving.py "$$MODEL"
 
 bench-launches: setup  ## Count what a step launches on a GPU, without one, and predict its time; half a minute
 	python benchmarks/launches.py
