@@ -9,7 +9,7 @@ from reprise.ensemble.average import averaged_logits, scores_of_logits, stored_s
 from reprise.ensemble.judgement import answers_of_logits, as_evaluation, judge, stored_answers, verdict
 from reprise.ensemble.model import ensemble_model
 from reprise.modeling.scoring import metrics_with_ci
-from tables import KINDS, METRICS, logits, references, table
+from stored_predictions import KINDS, METRICS, logits, references, table
 
 
 @pytest.mark.parametrize("name", KINDS)
