@@ -15,6 +15,7 @@ from reprise.commands import ensemble as module
 from reprise.commands.ensemble import ensemble, read_predictions
 from reprise.core.errors import UserError
 from reprise.core.files import read_json
+from reprise.results import statistics
 from reprise.results.runs import Run as RunOfResults
 from stored_predictions import KINDS, references, synthetic_run, table
 from tiny import Run
@@ -31,6 +32,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunOfResults]:
         found.append(replace(run, result=result))
     monkeypatch.setattr(module, "resolve_runs", lambda _: found)
     monkeypatch.setattr(RunOfResults, "predictions", lambda run: table("two labels", run.seed))
+    monkeypatch.setattr(statistics, "RESAMPLES", 30)
     monkeypatch.chdir(tmp_path)
     return found
 
@@ -46,15 +48,14 @@ def test_the_ensemble_is_compared_with_the_first_run_that_was_named(
     accuracy = float((mean.argmax(axis=1) == references("two labels")).mean())
     stored = [KINDS["two labels"].label_values(list(table("two labels", seed)["prediction"])) for seed in (44, 42, 43)]
     alone = [float((each == references("two labels")).mean()) for each in stored]
-    (row,) = [line for line in printed.splitlines() if "accuracy" in line and "│" in line]
-    cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert cells[:4] == [
-        "accuracy",
-        f"{alone[0]:.4f}",
-        f"{np.mean(alone):.4f}, {min(alone):.4f} to {max(alone):.4f}",
-        f"{accuracy:.4f}",
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in printed.splitlines() if "│" in line]
+    assert [row[:3] for row in rows[:4]] == [
+        ["accuracy", "run-44 (seed 44)", f"{alone[0]:.4f}"],
+        ["", "mean of the 3 members", f"{np.mean(alone):.4f}"],
+        ["", "ensemble", f"{accuracy:.4f}"],
+        ["", "ensemble minus run-44 (seed 44)", f"{accuracy - alone[0]:+.4f}"],
     ]
-    assert cells[5] == f"{accuracy - alone[0]:+.4f}"
+    assert rows[1][3] == f"{min(alone):.4f} to {max(alone):.4f} (range)"
     assert "The ensemble of 3 runs is " in printed
     assert "60 examples of the test split. The difference is to run-44, the first run named" in printed
     assert not list(Path().iterdir())

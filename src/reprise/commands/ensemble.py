@@ -1,7 +1,7 @@
 """`reprise ensemble`: average the answers or the weights of runs, judge the result, and write it to a folder."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -33,6 +33,8 @@ from reprise.results.runs import Run, resolve_runs
 from reprise.tasks.kind import Logits, TaskKind
 from reprise.tasks.metrics.registry import display_name
 from reprise.tasks.multi_label import MultiLabel
+
+HEADINGS = ("metric", "model", "value", "95 % interval")
 
 
 def ensemble(selectors: Sequence[str], output: Path | None, *, soup: bool) -> None:
@@ -204,16 +206,7 @@ def print_judgement(judgement: Judgement, runs: Sequence[Run], kind: TaskKind, w
             lines.append(f"a constant prediction: {run.result.task_kind.constant_meaning}")
         for line in lines:
             console.print(f"Warning: {run.name}: {line}", style="bold", soft_wrap=True)
-    headings = ("metric", single, "members: mean, range", what, "95 % interval", "difference", "95 % interval")
-    rows = []
-    for each in judgement.metrics:
-        interval = bounds(each.interval.low, each.interval.high, ".4f")
-        gain = bounds(*each.gain, "+.4f") if each.gain else "–"
-        members = f"{each.members.mean:.4f}, {each.members.low:.4f} to {each.members.high:.4f}"
-        name = display_name(each.name, kind.positive_label, len(kind.labels))
-        difference = f"{each.value - each.single:+.4f}"
-        rows.append([name, f"{each.single:.4f}", members, f"{each.value:.4f}", interval, difference, gain])
-    console.print(as_table(headings, rows))
+    console.print(as_table(HEADINGS, table_rows(judgement, single, kind, what)))
     subject = f"The {what} of {len(runs)} runs"
     console.print(verdict(judgement, subject, single, kind), soft_wrap=True)
     console.print(
@@ -221,6 +214,18 @@ def print_judgement(judgement: Judgement, runs: Sequence[Run], kind: TaskKind, w
         "named, whatever its metrics. The intervals are over other examples, not over other seeds.",
         soft_wrap=True,
     )
+
+
+def table_rows(judgement: Judgement, single: str, kind: TaskKind, what: str) -> Iterator[list[str]]:
+    """Yield the rows of the table: for each metric the single run, the members, the combined model, the difference."""
+    for each in judgement.metrics:
+        members, gain = each.members, each.gain
+        yield [display_name(each.name, kind.positive_label, len(kind.labels)), single, f"{each.single:.4f}", ""]
+        spread = f"{members.low:.4f} to {members.high:.4f} (range)"
+        yield ["", f"mean of the {members.n} members", f"{members.mean:.4f}", spread]
+        yield ["", what, f"{each.value:.4f}", bounds(each.interval.low, each.interval.high, ".4f")]
+        difference = f"{each.value - each.single:+.4f}"
+        yield ["", f"{what} minus {single}", difference, bounds(*gain, "+.4f") if gain else "–"]
 
 
 def bounds(low: float | None, high: float | None, form: str) -> str:
