@@ -59,7 +59,8 @@ def ensemble(selectors: Sequence[str], output: Path | None, *, soup: bool) -> No
     with scratch_dir("ensemble") as scratch:
         folders: list[Path] = []
         kind = single.result.task_kind
-        if soup or target or isinstance(kind, MultiLabel):  # whose thresholds are beside the weights
+        tuned = isinstance(kind, MultiLabel) and kind.thresholds is None  # they are beside the weights
+        if soup or target or tuned:
             folders = copy_models(members, scratch / MEMBERS)
             recipes = [read_model_recipe(folder) for folder in folders]
             recipe = joined_recipe(recipes)

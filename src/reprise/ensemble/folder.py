@@ -87,6 +87,7 @@ def member_folders(folder: Path) -> list[Path]:
     for member, each in zip(members, folders, strict=True):
         present = {file.name for file in each.iterdir()} if each.is_dir() else set()
         for name in sorted(present | member.files.keys()):
-            if name not in present or name not in member.files or sha256(each / name) != member.files[name]:
+            known = name in present and name in member.files and (each / name).is_file()
+            if not known or sha256(each / name) != member.files[name]:
                 raise UserError(f"not the file that {ENSEMBLE} records", file=each / name, expected=WRITTEN)
     return folders
