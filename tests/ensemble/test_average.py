@@ -91,11 +91,20 @@ def test_the_verdict_names_both_tests_and_the_direction() -> None:
     judged = judge(good, [bad, good], truth, kind, ["accuracy"], 50)
     assert (judged.metrics[0].value, judged.metrics[0].single) == (1.0, pytest.approx(2 / 3))
     assert judged.metrics[0].members.mean == pytest.approx(5 / 6)
+    assert not judged.constant
     line = verdict(judged, "The ensemble of 2 runs", "HEAD (seed 42)", kind)
     assert line.startswith("The ensemble of 2 runs is better than HEAD (seed 42): accuracy +0.3333 [+0.")
     assert line.endswith(", p<0.001 (McNemar, 20 examples against 0).")
     judged = judge(bad, [good], truth, kind, ["accuracy"], 50)
     assert "is worse than HEAD" in verdict(judged, "The ensemble", "HEAD", kind)
+
+
+def test_a_constant_prediction_is_noticed() -> None:
+    kind, same = (
+        KINDS["two labels"],
+        answers_of_logits(np.zeros((len(references("two labels")), 2)), KINDS["two labels"]),
+    )
+    assert judge(same, [same], references("two labels"), kind, ["accuracy"], 50).constant
 
 
 def test_of_numbers_a_smaller_error_is_better() -> None:

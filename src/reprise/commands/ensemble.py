@@ -201,12 +201,11 @@ def print_judgement(judgement: Judgement, runs: Sequence[Run], kind: TaskKind, w
     listed = ", ".join(f"{run.name} (seed {run.seed})" for run in runs)
     split = runs[0].result.recipe["evaluate.split"]
     console.print(f"{what} of {len(runs)}: {listed}", soft_wrap=True)
-    for run in runs:
-        lines = [describe_edited(path) for path in run.result.edited]
-        if run.constant_prediction:
-            lines.append(f"a constant prediction: {run.result.task_kind.constant_meaning}")
-        for line in lines:
-            console.print(f"Warning: {run.name}: {line}", style="bold", soft_wrap=True)
+    warnings = [f"{run.name}: {describe_edited(path)}" for run in runs for path in run.result.edited]
+    constant = [run.name for run in runs if run.constant_prediction] + [f"the {what}"] * judgement.constant
+    warnings += [f"{name} is a constant prediction: {kind.constant_meaning}" for name in constant]
+    for line in warnings:
+        console.print(f"Warning: {line}", style="bold", soft_wrap=True)
     console.print(as_table(HEADINGS, table_rows(judgement, single, kind, what)))
     subject = f"The {what} of {len(runs)} runs"
     console.print(verdict(judgement, subject, single, kind), soft_wrap=True)

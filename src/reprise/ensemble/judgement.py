@@ -73,11 +73,13 @@ class Judgement:
         num_examples: number of examples.
         metrics: in the order of the recipe.
         mcnemar: None in regression.
+        constant: whether the combined model predicts the same for every example.
     """
 
     num_examples: int
     metrics: list[MetricJudgement]
     mcnemar: McNemarResult | None
+    constant: bool
 
 
 def stored_answers(table: pd.DataFrame, kind: TaskKind) -> Answers:
@@ -127,7 +129,7 @@ def judge(
         judged.append(MetricJudgement(name, value, interval, values[0], summarize(values), gain))
     before, after = (kind.is_correct(each.predictions, references) for each in (members[0], combined))
     test = None if before is None or after is None else mcnemar(before, after)
-    return Judgement(len(references), judged, test)
+    return Judgement(len(references), judged, test, kind.is_constant(combined.predictions, references))
 
 
 def verdict(judgement: Judgement, combined: str, single: str, kind: TaskKind) -> str:
