@@ -47,6 +47,7 @@ def test_runs_of_several_seeds_are_combined_in_the_order_of_the_seeds(runs: list
     ("changes", "problem"),
     [
         ({"task.labels": ["fresh", "rotten"]}, "other: its task.labels is ['fresh', 'rotten']; expected ['rotten', 'f"),
+        ({"task.positive_label": "rotten"}, "other: its task.positive_label is rotten; expected fresh, as of run-42"),
         ({"task.text_columns": ["film"]}, "other: its task.text_columns is ['film']; expected ['text'], as of run-42"),
     ],
 )

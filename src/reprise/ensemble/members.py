@@ -12,7 +12,7 @@ from reprise.modeling.recipe import ModelRecipe
 from reprise.results.runs import Run, same_examples
 
 # What decides which answers there are, and what they are answers to.
-TASK_KEYS = ("task.text_columns", "task.labels", "task.multi_label.")
+TASK_KEYS = ("task.text_columns", "task.labels", "task.positive_label", "task.multi_label.")
 # What is set for a whole process, so that members of one process share it.
 PROCESS_KEYS = ("precision", "threads")
 # What decides how a model reads a text.
