@@ -22,7 +22,7 @@ from reprise.train.distributed.launch_config import LaunchConfig
 # The groups of `reprise --help`.
 COMMAND_GROUPS = {
     "Recipe and results": ("new", "init", "compose", "data", "summary", "report"),
-    "Experiments": ("runs", "compare", "seeds", "seed-noise", "prune"),
+    "Experiments": ("runs", "compare", "seeds", "seed-noise", "ensemble", "prune"),
     "Model": ("predict", "export", "serve"),
     "Reproducibility": ("verify", "attestations", "fsck", "parity"),
     "Stages, which `dvc repro` runs": (
@@ -570,7 +570,7 @@ def predict(
     model: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of `reprise export`, or a file of ONNX in one (default: the final model).",
+            help="Folder of `reprise export` or `reprise ensemble`, or a file of ONNX (default: the final model).",
             callback=_from_user_folder,
         ),
     ] = None,
@@ -931,6 +931,47 @@ def seeds(
     from reprise.commands.seeds import run_seeds
 
     run_seeds(number, overrides or ())
+
+
+@app.command()
+def ensemble(
+    selectors: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Runs or groups, as for `reprise compare`; the first run is the one to compare with.",
+            autocompletion=_complete_run,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the ensemble or the soup to this folder, for `reprise predict --model DIR`.",
+            callback=_from_user_folder,
+        ),
+    ] = None,
+    soup: Annotated[
+        bool,
+        typer.Option("--soup", help="Average the weights, into one model, instead of the predictions."),
+    ] = False,
+) -> None:
+    """Average several runs into one model, and judge it.
+
+    The ensemble's probabilities are the means of its members', in regression its values. It is evaluated on the stored
+    predictions of the runs, so no model is run, and it is compared with the first run: do several seeds together answer
+    better than one? It takes as long to answer as all its members. A soup averages the weights of runs of one
+    pretrained model instead: it takes the time of one model, and is evaluated on the evaluation split.
+
+    The runs must predict the same labels of the same examples. Their predictions and models are read from DVC's cache
+    on this machine (`dvc pull`, `dvc exp pull`).
+
+    For example: reprise seeds -n 5; reprise ensemble seeds:HEAD --output five
+    """
+    _go_offline()
+    from reprise.commands.ensemble import ensemble
+
+    ensemble(selectors, output, soup=soup)
 
 
 @app.command()

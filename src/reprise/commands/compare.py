@@ -17,7 +17,7 @@ from reprise.core.paths import PREPARED
 from reprise.results.diff import Difference, diff_runs, format_differences
 from reprise.results.reference import Reference, read_references
 from reprise.results.run import RunResult, describe_edited
-from reprise.results.runs import Run, resolve_runs
+from reprise.results.runs import EXAMPLE_COLUMNS, Run, resolve_runs, same_examples
 from reprise.results.statistics import (
     McNemarResult,
     TTestResult,
@@ -35,7 +35,6 @@ from reprise.tasks.token_classification import entity_texts
 
 OutputFormat = Literal["text", "json", "markdown"]
 HEADINGS = ("stage", "metric", "first", "second", "difference", "95 % interval", "verdict")
-EXAMPLE_COLUMNS = ("id", "text", "text_pair", "label")  # columns of the predictions that identify an example
 MAX_TEXT_CHARS = 200  # of a text in a table
 
 
@@ -272,10 +271,9 @@ def compare_predictions(
     Returns:
         The comparison, None if the runs were not evaluated on the same examples with the same labels.
     """
-    identifying = [name for name in EXAMPLE_COLUMNS if name in before]
-    same_columns = identifying == [name for name in EXAMPLE_COLUMNS if name in after]
-    if not same_columns or not before[identifying].equals(after[identifying]):
+    if not same_examples(before, after):
         return None
+    identifying = [name for name in EXAMPLE_COLUMNS if name in before]
     kind = result.task_kind
     try:
         truth, first, second = (

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from reprise.commands.classes import read_classes, read_confusions
+from reprise.commands.empty_folder import empty_folder
 from reprise.commands.export_onnx import add_onnx, check_onnx
 from reprise.commands.model_card import model_card
 from reprise.core.config import PARAMS, Recipe
@@ -64,10 +65,7 @@ def export(folder: Path, onnx: Sequence[Precision] = (), tolerance: float = 0.0)
         UserError: the folder is not empty, the results do not belong to the current recipe, they are not as dvc.lock
             records them, or a file of ONNX is worse than `tolerance` allows.
     """
-    target = folder.resolve()  # of a link, the folder it points to
-    blocked = any(parent.is_file() for parent in target.parents) or target.is_file()
-    if blocked or (target.is_dir() and any(target.iterdir())):
-        raise UserError(file=folder, expected="a folder that is empty or does not exist")
+    target = empty_folder(folder)
     stale = stale_stages()
     if stale:
         changes = "".join(f"; {change}" for change in read_made().changes) if LOCK.is_file() else ""

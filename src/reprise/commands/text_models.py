@@ -1,4 +1,4 @@
-"""Open the model that is asked: the final one, an exported one, or one in ONNX, which needs no torch."""
+"""Open the model that is asked: the final one, an exported one, one in ONNX, which needs no torch, or an ensemble."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.paths import FINAL_MODEL
+from reprise.ensemble.folder import is_ensemble, member_folders
 from reprise.modeling.inputs import TextModel
 from reprise.modeling.recipe import ModelRecipe, read_model_recipe
 from reprise.onnx.files import check_judged, find_onnx, require_packages
@@ -15,7 +16,7 @@ def open_model(path: Path | None, threads: int | None = None) -> tuple[ModelReci
     """Open a model, and say on stderr what differs from what it was trained for.
 
     Args:
-        path: folder of `reprise export`, or a file of ONNX in one; None for the final model.
+        path: folder of `reprise export` or `reprise ensemble`, or a file of ONNX; None for the final model.
         threads: of a model in ONNX; None for one on each processor.
 
     Raises:
@@ -30,10 +31,33 @@ def open_model(path: Path | None, threads: int | None = None) -> tuple[ModelReci
         return model.recipe, model
     if threads:
         raise UserError(key="--threads", expected="a model in ONNX; the threads of others are their recipe's")
+    if path is not None and is_ensemble(path):
+        return open_ensemble(path)
     recipe, cpu = open_final_model() if path is None else prepare_torch(path)
     from reprise.modeling.inference import load_text_model
 
     return recipe, load_text_model(recipe, cpu=cpu, folder=path or FINAL_MODEL)
+
+
+def open_ensemble(path: Path) -> tuple[ModelRecipe, TextModel]:
+    """Open the members of an ensemble, all at once, as one model.
+
+    Raises:
+        UserError: a file is not the one that was judged, or the members cannot be asked in one process.
+    """
+    from reprise.ensemble.members import check_process, joined_recipe
+    from reprise.ensemble.model import ensemble_model
+
+    folders = member_folders(path)
+    check_process([str(folder) for folder in folders], [read_model_recipe(folder) for folder in folders])
+    prepared = [prepare_torch(folder) for folder in folders]
+    recipe = joined_recipe([each for each, _ in prepared])
+    from reprise.modeling.inference import load_text_model
+
+    members = [
+        load_text_model(each, cpu=cpu, folder=folder) for (each, cpu), folder in zip(prepared, folders, strict=True)
+    ]
+    return recipe, ensemble_model(members, recipe.kind)
 
 
 def open_final_model() -> tuple[ModelRecipe, bool]:

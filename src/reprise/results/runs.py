@@ -2,16 +2,18 @@
 
 import functools
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 from tqdm import tqdm
 
 from reprise.core.display import echo
+from reprise.core.dvc_lock import LOCK, output_md5
 from reprise.core.errors import UserError
 from reprise.core.paths import PREDICTIONS
 from reprise.results.diff import replicate_key
@@ -26,8 +28,12 @@ from reprise.results.run import (
 )
 from reprise.results.vcs import check_output, resolve_commit, try_output
 
+if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
+
 Kind = Literal["workspace", "commit", "experiment"]
 WORKSPACE = "workspace"
+EXAMPLE_COLUMNS = ("id", "text", "text_pair", "label")  # columns of the predictions that identify an example
 SEEDS_PREFIX = "seeds:"  # selects a run and all runs that differ from it only in the seed
 # The git ref of a DVC experiment: the commit it started from, and its name.
 EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
@@ -75,16 +81,58 @@ class Run:
         file = PREDICTIONS / f"{self.result.recipe['evaluate.split']}.parquet"
         if self.commit is None:
             return pd.read_parquet(file) if file.is_file() else None
-        from dvc.api import DVCFileSystem  # slow
-        from dvc_data.index import DataIndexDirError
+        from dvc_data.index import DataIndexDirError  # slow
 
-        # Without a default remote DVC reads only its cache.
-        filesystem = DVCFileSystem(rev=self.commit, config={"core": {"remote": ""}})
         try:
-            with filesystem.open(file.as_posix()) as stream:
+            with _cache(self.commit).open(file.as_posix()) as stream:
                 return pd.read_parquet(stream)
         except (OSError, DataIndexDirError):
             return None
+
+    def copy_output(self, folder: Path, target: Path) -> bool:
+        """Copy a folder that DVC keeps, and check that it is as this run's dvc.lock records it.
+
+        That of a commit is copied from the DVC cache of this machine; no remote is contacted.
+
+        Args:
+            folder: an output, such as models/final.
+            target: where its files go; it does not exist.
+
+        Returns:
+            Whether it is on this machine.
+
+        Raises:
+            UserError: it is damaged, or of another run.
+        """
+        from dvc_data.index import DataIndexDirError  # slow
+
+        try:
+            if self.commit is None:
+                shutil.copytree(folder, target)
+            else:
+                _cache(self.commit).get(folder.as_posix(), str(target), recursive=True)
+        except (OSError, DataIndexDirError):
+            return False
+        locked = self.result.outputs.get(folder.as_posix())
+        if locked is None or output_md5(target) != locked.md5:
+            expected = "what `reprise fsck` calls ok; it names the damaged files and what restores them"
+            raise UserError(f"not as {LOCK} records it", file=f"{self.name}: {folder}", expected=expected)
+        return True
+
+
+def _cache(commit: str) -> "DVCFileSystem":
+    """Return the files of a commit as DVC's cache on this machine has them."""
+    from dvc.api import DVCFileSystem  # slow
+
+    # Without a default remote DVC reads only its cache.
+    return DVCFileSystem(rev=commit, config={"core": {"remote": ""}})
+
+
+def same_examples(before: pd.DataFrame, after: pd.DataFrame) -> bool:
+    """Return whether two tables of predictions are of the same examples with the same labels, in the same order."""
+    identifying = [name for name in EXAMPLE_COLUMNS if name in before]
+    same_columns = identifying == [name for name in EXAMPLE_COLUMNS if name in after]
+    return same_columns and before[identifying].equals(after[identifying])
 
 
 @dataclass(frozen=True)
