@@ -1,4 +1,4 @@
-"""The space of a sweep: overrides, some of which give several values. Pure functions."""
+"""The space of a sweep: overrides with one value or several. Pure functions."""
 
 import itertools
 import json
