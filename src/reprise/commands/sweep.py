@@ -205,7 +205,8 @@ def run_finals(finalists: dict[int, tuple[str, ...]], settings: Settings, metric
         UserError: the pipeline fails.
     """
     overrides: dict[int | None, tuple[str, ...]] = {None: ()}
-    overrides.update(finalists)
+    for number, texts in finalists.items():
+        overrides[number] = texts
     values: dict[int | None, list[float]] = {number: [] for number in overrides}
     for count in range(1, settings.max_seeds + 1 if finalists else 1):
         for number, texts in overrides.items():
