@@ -204,9 +204,7 @@ def run_finals(finalists: dict[int, tuple[str, ...]], settings: Settings, metric
     Raises:
         UserError: the pipeline fails.
     """
-    overrides: dict[int | None, tuple[str, ...]] = {None: ()}
-    for number, texts in finalists.items():
-        overrides[number] = texts
+    overrides = dict[int | None, tuple[str, ...]]([(None, ()), *finalists.items()])
     values: dict[int | None, list[float]] = {number: [] for number in overrides}
     for count in range(1, settings.max_seeds + 1 if finalists else 1):
         for number, texts in overrides.items():
