@@ -99,8 +99,8 @@ report: setup  ## Write an offline HTML report of all runs to report/index.html 
 verify: setup  ## Reproduce a commit in a temporary worktree and grade each output (REV=…, STRICT=1 requires equal bits)
 	@reprise verify $${REV:+"$$REV"} $${STRICT:+--strict}
 
-# All tests are read before some are chosen, and those of the shared forms, of ONNX and of the server import their packages.
-TESTS := $(VENV)/.dev $(VENV)/.sharing $(VENV)/.onnx $(VENV)/.serve
+# All tests are read before some are chosen, and those of the shared forms, of ONNX, of sweeps and of the server import their packages.
+TESTS := $(VENV)/.dev $(VENV)/.sharing $(VENV)/.onnx $(VENV)/.sweep $(VENV)/.serve
 test: $(TESTS)  ## Run the tests
 	pytest --durations=10
 
@@ -243,14 +243,14 @@ GLIBC := x86_64-manylinux_2_
 LOCK := $(CURDIR)/.venv-tools/bin/uv pip compile --quiet --generate-hashes --no-header --no-emit-package torch --python-version
 lock: .venv-tools/.installed  ## Update the hash locks of all hardware from docker/*/*.in
 	cd docker/cpu && $(LOCK) 3.11 --python-platform $(GLIBC)28 --overrides overrides.txt requirements.in -o requirements.txt
-	cd docker/cpu && set -e; for group in dev docs sharing kernels onnx tools trackers excel; do \
+	cd docker/cpu && set -e; for group in dev docs sharing kernels onnx sweep tools trackers excel; do \
 	  $(LOCK) 3.11 --python-platform $(GLIBC)28 $$group.in -o $$group.txt; done
 	cd docker/cuda && $(LOCK) 3.11 --python-platform $(GLIBC)28 requirements.in -o requirements.txt
 	cd docker/serve && $(LOCK) 3.11 --python-platform $(GLIBC)28 --overrides overrides.txt requirements.in -o requirements.txt
 	cd docker/tpu && $(LOCK) 3.11 --python-platform $(GLIBC)31 requirements.in -o requirements.txt
 	@# Without a marker: the same versions and hashes are the solution for every supported Python and architecture.
 	@cd docker/cpu && check=$$(mktemp) && for python in $$(sed -n 's/^python: //p' hardware.yaml); do for machine in x86_64 aarch64; do \
-	  for lock in requirements dev docs sharing kernels onnx; do cp $$lock.txt $$check; \
+	  for lock in requirements dev docs sharing kernels onnx sweep; do cp $$lock.txt $$check; \
 	    $(LOCK) $$python --python-platform $$machine-manylinux_2_28 --overrides overrides.txt $$lock.in -o $$check; \
 	    diff <(grep -v '^ *#' $$lock.txt) <(grep -v '^ *#' $$check) || { \
 	      echo "make lock: $$lock.txt is not the solution for Python $$python on $$machine" >&2; exit 1; }; \
@@ -281,7 +281,7 @@ $(VENV)/.installed: $(LOCKS)/torch.txt $(LOCKS)/requirements.txt pyproject.toml 
 	@docker/make-venv $(VENV) $(LOCKS)
 	@touch $@
 
-$(VENV)/.dev $(VENV)/.docs $(VENV)/.sharing $(VENV)/.kernels $(VENV)/.onnx: $(VENV)/.%: $(VENV)/.installed $(LOCKS)/%.txt
+$(VENV)/.dev $(VENV)/.docs $(VENV)/.sharing $(VENV)/.kernels $(VENV)/.onnx $(VENV)/.sweep: $(VENV)/.%: $(VENV)/.installed $(LOCKS)/%.txt
 	@docker/make-venv --add $(VENV) $(LOCKS)/$*.txt
 	@touch $@
 

@@ -20,7 +20,7 @@ DOCKER = ROOT / "docker"
 HARDWARE_DIRS = sorted(lock.parent for lock in DOCKER.glob("*/torch.txt"))
 OTHER_DIRS = [hardware for hardware in HARDWARE_DIRS if hardware.name != "cpu"]
 REQUIREMENTS = sorted(DOCKER.glob("*/*.in"))
-GROUPS = ("dev", "docs", "sharing", "kernels", "onnx", "tools", "trackers", "excel")  # beside what trains
+GROUPS = ("dev", "docs", "sharing", "kernels", "onnx", "sweep", "tools", "trackers", "excel")  # beside what trains
 LOCKS = sorted(lock for name in ("torch", "requirements", *GROUPS) for lock in DOCKER.glob(f"*/{name}.txt"))
 TORCH_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
@@ -92,7 +92,7 @@ def test_every_requirement_is_locked_at_a_version_that_satisfies_it(file: Path) 
         pins(file.with_name("torch.txt")) if file.parent in HARDWARE_DIRS else {}
     )
     required = requirements_of(file)
-    assert len(required) >= {"docs": 1, "excel": 1, "kernels": 1, "onnx": 3, "tools": 2, "trackers": 5}.get(
+    assert len(required) >= {"docs": 1, "excel": 1, "kernels": 1, "onnx": 3, "sweep": 1, "tools": 2, "trackers": 5}.get(
         file.stem, 8
     )
     assert [requirement.name for requirement in required if canonicalize_name(requirement.name) not in locked] == []
@@ -202,6 +202,9 @@ def test_every_nvidia_library_has_the_cuda_version_that_torch_requires() -> None
         ("sharing", "dev"),
         ("onnx", "requirements"),
         ("onnx", "dev"),
+        ("sweep", "requirements"),
+        ("sweep", "dev"),
+        ("sweep", "trackers"),
         ("excel", "dev"),
         ("kernels", "../cuda/requirements"),
     ],
@@ -257,7 +260,7 @@ SOURCE = {file: ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / 
 
 def test_every_package_that_the_source_imports_is_locked() -> None:
     # torch_xla and triton are locked for their hardware, others in groups; mlflow is optional and has no lock.
-    others = {"reprise", "torch_xla", "triton", "mlflow", "openpyxl", *ONNX, *SERVER}
+    others = {"reprise", "torch_xla", "triton", "mlflow", "openpyxl", "optuna", *ONNX, *SERVER}
     third_party = set().union(*map(imported, SOURCE.values())) - set(sys.stdlib_module_names) - others
     assert {"torch", "transformers", "datasets", "accelerate", "evaluate", "hydra"} <= third_party
     locked = pins(DOCKER / "cpu/requirements.txt").keys() | {"torch"}
@@ -275,6 +278,13 @@ def test_packages_for_onnx_are_locked_in_their_group_and_imported_in_one_folder(
     assert importers == {ROOT / "src/reprise/onnx"}
     assert {name.replace("_", "-") for name in ONNX} <= pins(DOCKER / "cpu/onnx.txt").keys()
     assert not {name.replace("_", "-") for name in ONNX} & pins(DOCKER / "cpu/requirements.txt").keys()
+
+
+def test_optuna_is_locked_in_its_group_and_imported_in_one_folder() -> None:
+    importers = {file.parent for file, tree in SOURCE.items() if "optuna" in imported(tree)}
+    assert importers == {ROOT / "src/reprise/sweep"}
+    assert "optuna" in pins(DOCKER / "cpu/sweep.txt")
+    assert "optuna" not in pins(DOCKER / "cpu/requirements.txt")
 
 
 def test_packages_of_the_server_are_locked_for_its_image_and_imported_in_one_folder() -> None:

@@ -22,7 +22,7 @@ from reprise.train.distributed.launch_config import LaunchConfig
 # The groups of `reprise --help`.
 COMMAND_GROUPS = {
     "Recipe and results": ("new", "init", "compose", "data", "summary", "report"),
-    "Experiments": ("runs", "compare", "seeds", "seed-noise", "ensemble", "prune"),
+    "Experiments": ("runs", "compare", "seeds", "sweep", "ensemble", "seed-noise", "prune"),
     "Model": ("predict", "export", "serve"),
     "Reproducibility": ("verify", "attestations", "fsck", "parity"),
     "Stages, which `dvc repro` runs": (
@@ -931,6 +931,70 @@ def seeds(
     from reprise.commands.seeds import run_seeds
 
     run_seeds(number, overrides or ())
+
+
+@app.command()
+@_one_at_a_time(EXPERIMENTS_LOCK)
+def sweep(
+    space: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SPACE.yaml]", help="File with keys and values as for -S.", callback=_from_user_folder),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-S",
+            "--set-param",
+            metavar="KEY=VALUES",
+            help="What is searched: log(low,high), uniform(low,high), int(low,high), choice(a,b), range(a,b) or a,b. "
+            "A single value is fixed for all trials; repeatable.",
+        ),
+    ] = None,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Number of trials.")] = 20,
+    sampler: Annotated[
+        Literal["tpe", "random", "grid"],
+        typer.Option(help="tpe: from the earlier results; grid: every combination, without log and uniform."),
+    ] = "tpe",
+    sweep_seed: Annotated[int, typer.Option(help="Seed of the sampler; trials have the recipe's seed.")] = 0,
+    max_seeds: Annotated[
+        int, typer.Option(min=3, help="Fresh seeds, at most, of each finalist and of the committed recipe.")
+    ] = 8,
+    name: Annotated[
+        str, typer.Option(help="Name of the sweep; its trials are the experiments NAME-001 etc.")
+    ] = "sweep",
+    adopt: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Write the winner of this finished sweep to params.yaml, and end."),
+    ] = None,
+    trial: Annotated[
+        int | None, typer.Option(min=1, metavar="NUMBER", help="With --adopt: this trial, even if it is no winner.")
+    ] = None,
+) -> None:
+    """Search for better hyperparameters, and test the winner.
+
+    Each trial is an experiment that is evaluated on the validation split; the test split is not evaluated. Then the
+    three best trials and the committed recipe run with fresh seeds, one more at a time, until one is better or
+    --max-seeds are spent. The answer is one sentence. A claim is wrong in at most one of 20 sweeps.
+
+    The same command resumes an interrupted sweep. For example:
+
+    reprise sweep -S 'train.learning_rate=log(1e-5,3e-4)' -S 'train.batch_size=choice(16,32)' -n 20
+    """
+    if adopt is not None:
+        if space or overrides:
+            raise UserError(key="--adopt", expected="no space beside it")
+        from reprise.commands.adopt import adopt as adopt_winner
+
+        adopt_winner(adopt, trial)
+        return
+    if trial is not None:
+        raise UserError(key="--trial", expected="--adopt NAME beside it")
+    from reprise.onnx.files import require_packages
+
+    require_packages("optuna", lock="docker/cpu/sweep.txt", key="sweep")
+    from reprise.commands.sweep import Settings, run_sweep
+
+    run_sweep(overrides or (), space, Settings(number, sampler, sweep_seed, max_seeds, name))
 
 
 @app.command()

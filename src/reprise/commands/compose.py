@@ -16,6 +16,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from reprise.core.config import MAX_INTERPOLATIONS, MAX_RECIPE_BYTES, to_dict
+from reprise.core.display import printable
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_file
 from reprise.core.validation import check_nodes, check_recipe, load_params, shorten
@@ -145,12 +146,12 @@ def check_edits(recipe: dict[str, Any], overrides: Sequence[str], path: Path, ca
     """
     if not path.exists():
         return
-    current, first = load_params(path), path.read_text(encoding="utf-8").partition("\n")[0]
-    if not first.startswith(MADE_BY) or not isinstance(current, dict):
+    current, arguments = load_params(path), made_by(path)
+    if arguments is None or not isinstance(current, dict):
         return
     try:
-        made = compose_recipe(shlex.split(first.removeprefix(MADE_BY))[2:], catalog)
-    except (UserError, ValueError):  # the catalog has changed since
+        made = compose_recipe(arguments, catalog)
+    except UserError:  # the catalog has changed since
         return
     named = {override.lstrip("+~").partition("=")[0] for override in overrides}
     before, now, after = (_by_key(content) for content in (made, current, recipe))
@@ -166,6 +167,15 @@ def check_edits(recipe: dict[str, Any], overrides: Sequence[str], path: Path, ca
             f"edited by hand, which would be lost: {', '.join(lost)}",
             file=path, expected=f"`{command}` to keep it, or --force",
         )  # fmt: skip
+
+
+def made_by(path: Path) -> list[str] | None:
+    """Return the arguments of the command in the first line of params.yaml; None if there is no such line."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    try:
+        return shlex.split(first.removeprefix(MADE_BY))[2:] if first.startswith(MADE_BY) else None
+    except ValueError:  # edited by hand
+        return None
 
 
 def _by_key(content: dict[str, Any]) -> dict[str, Any]:
@@ -193,8 +203,16 @@ class _NullRepresenter(RoundTripRepresenter):
 _NullRepresenter.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
 
 
-def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -> list[str]:
+def write_recipe(
+    recipe: dict[str, Any], overrides: Sequence[str] | None, path: Path, comment: str | None = None
+) -> list[str]:
     """Write params.yaml with the command that composes it in a comment.
+
+    Args:
+        recipe: the content.
+        overrides: the arguments that compose it; None if no command does.
+        path: params.yaml.
+        comment: one more line above the recipe.
 
     Returns:
         The differences from the previous file, one per key, such as `train.learning_rate: 5e-05 → 3e-05`.
@@ -204,10 +222,13 @@ def write_recipe(recipe: dict[str, Any], overrides: Sequence[str], path: Path) -
     dumper.Representer = _NullRepresenter
     before: Any = load_params(path) if path.exists() else {}
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.write(f"{MADE_BY}{compose_command(overrides)}\n")
+        if overrides is not None:
+            file.write(f"{MADE_BY}{compose_command(overrides)}\n")
         file.write(
             "# Edit by hand as you like, or use `dvc exp run -S KEY=VALUE`; what each key means: recipes/config.yaml\n"
         )
+        if comment:
+            file.write(f"# {printable(comment)}\n")
         dumper.dump({**recipe, "data": _thresholds_on_a_line(recipe["data"])}, file)
     old = flatten(before, keep_empty=True) if isinstance(before, dict) else {}
     new = flatten(recipe, keep_empty=True)

@@ -18,16 +18,21 @@ EVALUATION, SPEED = ONNX / "evaluation.json", ONNX / "speed.json"
 BESIDE = ("recipe.json", "config.json", "tokenizer.json", "tokenizer_config.json")
 
 
-def require_packages(*packages: str, lock: str = "docker/cpu/onnx.txt") -> None:
+def require_packages(*packages: str, lock: str = "docker/cpu/onnx.txt", key: str = "ONNX") -> None:
     """Check that packages are installed, which training does not install.
 
+    Args:
+        packages: names to import.
+        lock: the file that has them.
+        key: what needs them, for the error.
+
     Raises:
-        UserError: one is not; `lock` has it.
+        UserError: one is not.
     """
     for package in packages:
         if find_spec(package) is None:
             expected = f"`docker/make-venv --add .venv {lock}`"
-            raise UserError(f"the package {package} is not installed", key="ONNX", expected=expected)
+            raise UserError(f"the package {package} is not installed", key=key, expected=expected)
 
 
 def find_onnx(path: Path) -> Path | None:
