@@ -16,9 +16,9 @@ from tiny import ROOT, Run, write_params
 SCRIPT = str(Path(sys.executable).parent / "reprise")
 MODULE = (sys.executable, "-m", "reprise")
 COMMANDS = (
-    "new", "init", "compose", "data", "summary", "report", "runs", "compare", "seeds", "seed-noise", "prune", "predict",
-    "export", "serve", "verify", "attestations", "fsck", "parity", "environment", "sources", "fetch", "prepare",
-    "check-data", "preflight", "train", "evaluate",
+    "new", "init", "compose", "data", "summary", "report", "runs", "compare", "seeds", "cv", "seed-noise", "prune",
+    "predict", "export", "serve", "verify", "attestations", "fsck", "parity", "environment", "sources", "fetch",
+    "prepare", "check-data", "preflight", "train", "evaluate",
 )  # fmt: skip
 SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
 
