@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reprise.commands import cv
 from reprise.commands.cv import (
     check_overrides,
     division,
@@ -21,10 +22,14 @@ from reprise.commands.cv import (
 from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
-from reprise.results.runs import Fold
+from reprise.results.diff import replicate_key
+from reprise.results.run import read_result
+from reprise.results.runs import Fold, experiments, resolve_runs
+from reprise.results.vcs import check_output
+from synthetic_runs import files
 from tiny import Run, tiny_recipe, write_params
 
-FOLDS = ("--folds", "3", "-S", "train.epochs=1")
+FOLDS = ("--folds", "2", "-S", "train.epochs=1")
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -101,34 +106,62 @@ def test_predictions_of_the_folds_are_one_table_by_example() -> None:
     assert f1.startswith("f1 0.8000 (")
 
 
-@pytest.mark.timeout(1200)
-def test_folds_are_experiments_that_are_reused_and_compared(
-    trained_repo: Path, tmp_path: Path, run: Run, reprise: Run
-) -> None:
-    folder = Path(shutil.copytree(trained_repo, tmp_path / "repo", symlinks=True))
-    first = run(folder, "reprise", "cv", *FOLDS).stdout
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The commit of a synthetic run, in whose repository experiments are stored instead of run."""
+    monkeypatch.chdir(tmp_path)
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Test")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.org")
+    check_output("git", "init", "-q", "-b", "main")
+    head = commit("Add results", tiny_recipe())
+
+    def store(name: str, seed: int, overrides: list[str]) -> None:
+        stored = commit(name, cv.apply_overrides([*overrides, f"seed={seed}"]))
+        check_output("git", "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", stored)
+        check_output("git", "reset", "-q", "--hard", head)
+
+    def planned(params: dict[str, Any], varying: tuple[str, ...]) -> str:
+        return replicate_key(read_result(files(params, steps=10, rows=20).get, "planned"), varying)
+
+    monkeypatch.setattr(cv, "run_experiment", store)
+    monkeypatch.setattr(cv, "planned_replicate_key", planned)
+    monkeypatch.setattr(cv, "check_copyable", lambda _: None)
+    monkeypatch.setattr(cv.Run, "predictions", lambda run: predictions([str(run.fold.number), "7"], [True, False]))
+    return head
+
+
+def commit(message: str, params: dict[str, Any]) -> str:
+    for path, content in files(params, steps=10, rows=20).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    check_output("git", "add", "--all", "--", ":!cv")
+    check_output("git", "commit", "-qm", message)
+    return check_output("git", "rev-parse", "HEAD")
+
+
+def test_folds_are_run_once_and_summarized(base: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cv.cross_validate(3, 1, ["train.epochs=3"])
+    names = [experiment.name for experiment in experiments()]
+    assert sorted(name[:5] for name in names) == ["cv-0-", "cv-1-", "cv-2-"]
+    first = capsys.readouterr().out
     assert "cv: fold 2, 3 of 3\n" in first
-    names = sorted(run(folder, "dvc", "exp", "list", "--name-only").stdout.split())
-    assert [name[:5] for name in names] == ["cv-0-", "cv-1-", "cv-2-"]
-    (file,) = (folder / "cv").glob("*/predictions.parquet")
-    written = pd.read_parquet(file)
-    assert sorted(written["fold"].unique()) == [0, 1, 2]
-    assert not written["id"].duplicated().any()
-    assert set(written["id"]).isdisjoint(pd.read_parquet(folder / "predictions/test.parquet")["id"])
-    assert f"all {len(written)} out-of-fold predictions together: accuracy " in first
-    assert run(folder, "git", "status", "--porcelain").stdout == ""
-    before = file.read_bytes()
-    again = reprise(folder, "cv", *FOLDS).stdout
-    assert [f"reusing {name}" in again for name in names] == [True] * 3
-    assert "Running stage" not in again
-    assert file.read_bytes() == before
-    run(folder, "reprise", "cv", *FOLDS, "-S", "train.learning_rate=1e-5")
-    listed = run(folder, "dvc", "exp", "list", "--name-only").stdout.split()
-    (worse,) = [name for name in listed if name.startswith("cv-0-") and name not in names]
-    result = json.loads(reprise(folder, "compare", f"folds:{names[0]}", f"folds:{worse}", "--json").stdout)
-    assert result["first"]["folds"] == result["second"]["folds"] == ["0", "1", "2"]
-    assert [each["key"] for each in result["differences"]] == ["train.learning_rate"]
-    assert result["metrics"][0]["test"]["difference"] < 0
+    assert "the epoch (train.keep_epoch) of its own model" in first
+    cv.cross_validate(3, 2, ["train.epochs=3"])
+    assert sorted(experiment.name[:7] for experiment in experiments() if experiment.name not in names) == [
+        "cv-1-0-", "cv-1-1-", "cv-1-2-",
+    ]  # fmt: skip
+    again = capsys.readouterr().out
+    assert again.count(": reusing cv-") == 3
+    assert "cv: fold 2, 6 of 6\n" in again
+    runs = resolve_runs(f"folds:{names[0]}")
+    assert [run.fold for run in runs] == planned_folds(0, 3, repeats=2)
+    assert {run.result.recipe["evaluate.split"] for run in runs} == {"validation"}
+    accuracies = [run.result.metrics["evaluate"]["accuracy"] for run in runs]
+    assert f"{sum(accuracies) / 6:.4f}" in again
+    assert "all 6 out-of-fold predictions of the first division together: accuracy 0.5000" in again
+    (file,) = Path("cv").glob("*/predictions.parquet")
+    assert pd.read_parquet(file)["split_seed"].value_counts().to_dict() == {0: 6, 1: 6}
 
 
 def test_an_impossible_division_is_refused_before_any_run(trained_repo: Path, tmp_path: Path, reprise: Run) -> None:
@@ -137,3 +170,30 @@ def test_an_impossible_division_is_refused_before_any_run(trained_repo: Path, tm
     refused = reprise(folder, "cv", code=2)
     assert refused.stdout == ""
     assert "task.split.folds: got 5, expected null, since task.split.order_by cuts by time" in refused.stderr
+
+
+@pytest.mark.timeout(1200)
+def test_folds_are_experiments_that_are_reused_and_compared(
+    trained_repo: Path, tmp_path: Path, run: Run, reprise: Run
+) -> None:
+    folder = Path(shutil.copytree(trained_repo, tmp_path / "repo", symlinks=True))
+    first = run(folder, "reprise", "cv", *FOLDS).stdout
+    assert "cv: fold 1, 2 of 2\n" in first
+    names = sorted(run(folder, "dvc", "exp", "list", "--name-only").stdout.split())
+    assert [name[:5] for name in names] == ["cv-0-", "cv-1-"]
+    (file,) = (folder / "cv").glob("*/predictions.parquet")
+    written = pd.read_parquet(file)
+    assert sorted(written["fold"].unique()) == [0, 1]
+    assert not written["id"].duplicated().any()
+    assert set(written["id"]).isdisjoint(pd.read_parquet(folder / "predictions/test.parquet")["id"])
+    assert f"all {len(written)} out-of-fold predictions together: accuracy " in first
+    assert run(folder, "git", "status", "--porcelain").stdout == ""
+    before = file.read_bytes()
+    again = reprise(folder, "cv", *FOLDS).stdout
+    assert [f"reusing {name}" in again for name in names] == [True] * 2
+    assert "Running stage" not in again
+    assert file.read_bytes() == before
+    result = json.loads(reprise(folder, "compare", f"folds:{names[0]}", f"folds:{names[1]}", "--json").stdout)
+    assert result["first"]["folds"] == result["second"]["folds"] == ["0", "1"]
+    assert result["metrics"][0]["verdict"] == "the same for every fold, n=2 and 2"
+    assert result["warnings"] == ["a run is in both groups"]
