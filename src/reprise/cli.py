@@ -954,7 +954,7 @@ def cv(
         ),
     ] = None,
 ) -> None:
-    """Cross-validate the recipe.
+    """Run the recipe once for each fold of a cross-validation.
 
     All examples but those of the test split are divided into folds. For each fold, an experiment trains on the others
     and evaluates on it. Print the metrics of the folds, their mean and its 95 % interval, and write the predictions of
