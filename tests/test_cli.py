@@ -16,7 +16,7 @@ from tiny import ROOT, Run, write_params
 SCRIPT = str(Path(sys.executable).parent / "reprise")
 MODULE = (sys.executable, "-m", "reprise")
 COMMANDS = (
-    "new", "init", "compose", "data", "summary", "report", "runs", "compare", "seeds", "sweep", "ensemble",
+    "new", "init", "compose", "data", "summary", "report", "runs", "compare", "seeds", "cv", "sweep", "ensemble",
     "seed-noise", "prune", "predict", "export", "serve", "verify", "attestations", "fsck", "parity", "environment",
     "sources", "fetch", "prepare", "check-data", "preflight", "train", "evaluate",
 )  # fmt: skip

@@ -90,6 +90,7 @@ TINY_RECIPE: dict[str, Any] = {
         "keep_epoch": "best",
         "early_stopping": None,
         "max_steps": None,
+        "fold": None,
     },
     "evaluate": {"split": "test", "batch_size": 32, "bootstrap_resamples": 100},
     "run": {"save_steps": 50, "trackers": []},

@@ -22,7 +22,7 @@ from reprise.train.distributed.launch_config import LaunchConfig
 # The groups of `reprise --help`.
 COMMAND_GROUPS = {
     "Recipe and results": ("new", "init", "compose", "data", "summary", "report"),
-    "Experiments": ("runs", "compare", "seeds", "sweep", "ensemble", "seed-noise", "prune"),
+    "Experiments": ("runs", "compare", "seeds", "cv", "sweep", "ensemble", "seed-noise", "prune"),
     "Model": ("predict", "export", "serve"),
     "Reproducibility": ("verify", "attestations", "fsck", "parity"),
     "Stages, which `dvc repro` runs": (
@@ -103,10 +103,10 @@ def _exported_folder(context: typer.Context, target: str) -> Path:
 
 
 def _complete_run(incomplete: str) -> list[str]:
-    """Complete the name of a run, with or without `seeds:`."""
-    from reprise.results.runs import SEEDS_PREFIX, WORKSPACE, experiments
+    """Complete the name of a run, with or without `seeds:` or `folds:`."""
+    from reprise.results.runs import FOLDS_PREFIX, SEEDS_PREFIX, WORKSPACE, experiments
 
-    prefix = SEEDS_PREFIX if incomplete.startswith(SEEDS_PREFIX) else ""
+    prefix = next((each for each in (SEEDS_PREFIX, FOLDS_PREFIX) if incomplete.startswith(each)), "")
     names = [WORKSPACE, "HEAD", *(experiment.name for experiment in experiments())]
     return [f"{prefix}{name}" for name in names if f"{prefix}{name}".startswith(incomplete)]
 
@@ -890,12 +890,13 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
 ) -> None:
-    """Compare two runs or two groups of seeds.
+    """Compare two runs or two groups of seeds or folds.
 
     Test which differences are significant. FIRST and SECOND are each a run: `workspace`, an experiment's name or a
     commit. With the prefix `seeds:`, as in seeds:HEAD, they are a group: that run and every experiment, HEAD and the
     workspace that differ from it only in the seed. One seed per group cannot distinguish a better recipe from a lucky
-    seed; `reprise seeds` runs more.
+    seed; `reprise seeds` runs more. With the prefix `folds:`, they are the folds of two cross-validations, which are
+    compared fold by fold; `reprise cv` runs them.
 
     For example: reprise compare seeds:HEAD seeds:gentler
     """
@@ -931,6 +932,39 @@ def seeds(
     from reprise.commands.seeds import run_seeds
 
     run_seeds(number, overrides or ())
+
+
+@app.command()
+@_one_at_a_time(EXPERIMENTS_LOCK)
+def cv(
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, max=100, help="Number of folds (default: task.split.folds, or 5 if that is null)."),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="How often the data are divided anew, each time with the next task.split.seed.")
+    ] = 1,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-S",
+            "--set-param",
+            metavar="KEY=VALUE",
+            help="Override a value of params.yaml, as in `dvc exp run`; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Run the recipe once for each fold of a cross-validation.
+
+    All examples but those of the test split are divided into folds. For each fold, an experiment trains on the others
+    and evaluates on it. Print the metrics of the folds, their mean and its 95 % interval, and write the predictions of
+    all examples to cv/. The test split is not read. Folds that already ran are reused.
+
+    For example: reprise cv --folds 5 -S train.learning_rate=5e-5
+    """
+    from reprise.commands.cv import cross_validate
+
+    cross_validate(folds, repeats, overrides or ())
 
 
 @app.command()

@@ -20,6 +20,7 @@ from reprise.commands.compare import (
     to_markdown,
 )
 from reprise.core.display import printable
+from reprise.core.errors import UserError
 from reprise.results.reference import summarize_seeds
 from reprise.results.run import RunResult, read_result
 from reprise.results.runs import Run
@@ -288,3 +289,46 @@ def test_names_and_texts_of_a_comparison_are_text_on_the_terminal_and_in_markdow
     assert referring(shown) == []
     assert printable(hostile) in shown.text
     assert "https://example.org/two (seed 42)" in shown.text
+
+
+def folds(name: str, numbers: tuple[int, ...] = (0, 1, 2), **changes: Any) -> list[Run]:
+    divided: dict[str, Any] = {"task.split.validation": None, "task.split.folds": 3, "evaluate.split": "validation"}
+    # The seed stands for the examples of the fold, from which the synthetic metrics are drawn.
+    return [run(f"{name}-{number}", seed=number, **{**divided, "train.fold": number, **changes}) for number in numbers]
+
+
+def test_folds_are_compared_one_by_one() -> None:
+    after = folds("b", **{"train.learning_rate": 1e-4})
+    result = comparison(("folds:a", folds("a")), ("folds:b", after), [], 0)
+    accuracy = result.metrics[0]
+    assert accuracy.test is not None
+    assert accuracy.test.low is not None
+    assert accuracy.verdict.startswith(("better, p<", "within fold noise"))
+    assert accuracy.verdict.endswith("n=3 and 3")
+    assert result.first.folds == result.second.folds == ["0", "1", "2"]
+    assert result.warnings == []
+    text = to_markdown(result)
+    assert "(folds 0, 1, 2: b-0, b-1, b-2)" in text
+    assert "fold by fold" in text
+
+
+@pytest.mark.parametrize(
+    ("selectors", "groups", "key", "problem"),
+    [
+        (("folds:a", "seeds:b"), (folds("a"), group("b")), "seeds:b", "is compared with folds"),
+        (("folds:a", "folds:b"), (folds("a"), folds("b", (0, 1))), "folds:b", "folds 0, 1, 2 and 0, 1"),
+        (("folds:a", "folds:b"), (folds("a", (1,)), folds("b", (1,))), "folds:a", "has one fold"),
+        (
+            ("folds:a", "folds:b"),
+            (folds("a"), folds("b", **{"task.split.stratify": True})),
+            "folds:b",
+            "the data was divided in another way",
+        ),
+    ],
+)
+def test_only_the_same_folds_are_compared(
+    selectors: tuple[str, str], groups: tuple[list[Run], list[Run]], key: str, problem: str
+) -> None:
+    with pytest.raises(UserError, match=problem) as refused:
+        comparison((selectors[0], groups[0]), (selectors[1], groups[1]), [], 0)
+    assert refused.value.key == key

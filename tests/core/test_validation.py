@@ -401,6 +401,13 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
             "task.split.validation",
             "null, since the first of task.split.folds is the validation split",
         ),
+        ({"train.fold": 0}, "train.fold", "null, since task.split.folds is null"),
+        (
+            {"task.split.validation": None, "task.split.folds": 5, "train.fold": 5},
+            "train.fold",
+            "below task.split.folds (5)",
+        ),
+        ({"train.fold": -1}, "train.fold", "greater than or equal to 0"),
         ({"task.split.folds": 1}, "task.split.folds", "greater than or equal to 2"),
         ({"task.split.folds": 2.5}, "task.split.folds", "a valid integer"),
         ({"task.split.stratify": "yes"}, "task.split.stratify", "a valid boolean"),

@@ -21,7 +21,7 @@ from reprise.core.files import read_json
 from reprise.core.paths import PREPARED, PRETRAINED, RAW
 from reprise.core.validation import check_recipe
 from reprise.data.format import split_file, split_shards, stats_path
-from reprise.modeling.inference import drop_text_columns, load_split
+from reprise.modeling.splits import drop_text_columns, load_split, split_parts
 from reprise.prepare import stage
 from reprise.prepare.cut import MAX_VALUE
 from reprise.prepare.stage import prepare
@@ -572,7 +572,7 @@ def test_folds_of_a_source_with_a_test_split_divide_its_training_rows(workdir: P
 def test_training_reads_examples_without_their_fold(workdir: Path) -> None:
     write_raw(all=many("own", 100))
     prepare(task(**cut(validation=None, folds=5)), max_length=16)
-    (example,) = ShardedDataset(split_shards("train")).__getitems__([0])
+    (example,) = ShardedDataset(split_parts("train")).__getitems__([0])
     assert example.keys() == {"label", "input_ids", "token_type_ids", "length"}
     assert drop_text_columns(load_split("validation")).column_names == list(example)
 

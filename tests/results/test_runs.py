@@ -121,3 +121,23 @@ def test_an_incomplete_experiment_is_named_and_skipped(base: str, capsys: pytest
     with pytest.raises(UserError, match="not found") as refused:
         resolve_run("empty")
     assert refused.value.file == "empty: dvc.lock"
+
+
+def test_a_group_of_folds_has_one_run_per_fold_sorted_by_division(base: str) -> None:
+    divided: dict[str, Any] = {"task.split.validation": None, "task.split.folds": 3, "evaluate.split": "validation"}
+    store("second", base, **divided, **{"train.fold": 1})
+    store("first", base, **divided)
+    store("again", base, **divided, **{"train.fold": 0})
+    store("third", base, **divided, **{"train.fold": 2})
+    store("repeat", base, **divided, **{"train.fold": 0, "task.split.seed": 1})
+    store("gentle-fold", base, **divided, **{"train.fold": 1, "train.learning_rate": 1e-4})
+    store("other-seed", base, **divided, **{"train.fold": 1, "seed": 43})
+    runs = resolve_runs("folds:second")
+    assert [run.fold for run in runs] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert [run.name for run in runs][1:] == ["second", "third", "repeat"]
+    assert runs[0].name in {"first", "again"}
+    assert [run.name for run in resolve_runs("folds:gentle-fold")] == ["gentle-fold"]
+    assert resolve_run("gentle").fold is None
+    with pytest.raises(UserError, match="no folds") as refused:
+        resolve_runs("folds:gentle")
+    assert refused.value.key == "folds:gentle"

@@ -22,8 +22,9 @@ from reprise.core.validation import check_recipe
 from reprise.data.tokenization import load_tokenizer
 from reprise.evaluate.stage import evaluate
 from reprise.modeling.classifier import load_classifier, load_pretrained
-from reprise.modeling.inference import drop_text_columns, load_predictor, load_split, load_text_model
+from reprise.modeling.inference import load_predictor, load_text_model
 from reprise.modeling.recipe import read_model_recipe
+from reprise.modeling.splits import drop_text_columns, load_split
 from reprise.prepare.stage import prepare
 from reprise.tasks.regression import Regression
 from reprise.train.model import ScaledOutput, fold_label_scale, fold_temperatures, scale_output

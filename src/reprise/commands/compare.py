@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from reprise.commands.terminal import Terminal
 from reprise.core.display import echo_lines, to_json
 from reprise.core.paths import PREPARED
 from reprise.results.diff import Difference, diff_runs, format_differences
+from reprise.results.folds import folds_of, paired_folds, paired_t_test
 from reprise.results.reference import Reference, read_references
 from reprise.results.run import RunResult, describe_edited
 from reprise.results.runs import EXAMPLE_COLUMNS, Run, resolve_runs, same_examples
@@ -40,11 +41,15 @@ MAX_TEXT_CHARS = 200  # of a text in a table
 
 @dataclass(frozen=True)
 class RunGroup:
-    """One of the two groups: its selector, the names of its runs, and their seeds in the same order."""
+    """One of the two groups: its selector, the names of its runs, and their seeds in the same order.
+
+    `folds` names the fold of each run if the groups are compared fold by fold; else it is empty.
+    """
 
     selector: str
     runs: list[str]
     seeds: list[int]
+    folds: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -143,9 +148,14 @@ def comparison(
         after: selector and runs of the second group.
         references: measured seed noise, each with its hardware.
         rows: number of differently predicted examples to include.
+
+    Raises:
+        UserError: folds are compared with other ones.
     """
+    folds = paired_folds(before, after)
     groups = [
-        RunGroup(selector, [run.name for run in runs], [run.seed for run in runs]) for selector, runs in (before, after)
+        RunGroup(selector, [run.name for run in runs], [run.seed for run in runs], folds_of(runs) if folds else [])
+        for selector, runs in (before, after)
     ]
     results = [[run.result for run in runs] for _, runs in (before, after)]
     warnings = [
@@ -156,7 +166,9 @@ def comparison(
     warnings += [
         f"{run.name}: {describe_edited(path)}" for run in (*before[1], *after[1]) for path in run.result.edited
     ]
-    if len({evaluated_on(result) for group in results for result in group}) > 1:
+    # Each fold has examples of its own.
+    sets = zip(*results, strict=True) if folds else [[result for group in results for result in group]]
+    if any(len(set(map(evaluated_on, each))) > 1 for each in sets):
         warnings.append("not all runs were evaluated on the same examples: differences may come from the data")
     if {run.commit or run.name for run in before[1]} & {run.commit or run.name for run in after[1]}:
         warnings.append("a run is in both groups")
@@ -180,7 +192,7 @@ def comparison(
             if paired is None:
                 warnings.append("the predictions have different examples or labels: examples are not compared")
     return Comparison(
-        groups[0], groups[1], compare_metrics(results[0], results[1], known_sd(results, references)), paired,
+        groups[0], groups[1], compare_metrics(results[0], results[1], known_sd(results, references), folds), paired,
         diff_runs(results[0], results[1]), warnings,
     )  # fmt: skip
 
@@ -222,7 +234,10 @@ def task_and_model(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compare_metrics(
-    before: Sequence[RunResult], after: Sequence[RunResult], standard_deviations: dict[Any, float]
+    before: Sequence[RunResult],
+    after: Sequence[RunResult],
+    standard_deviations: dict[Any, float],
+    folds: int | None = None,
 ) -> list[MetricComparison]:
     """Compare every metric of either group, evaluation first.
 
@@ -230,6 +245,7 @@ def compare_metrics(
         before: results of the first group.
         after: results of the second group.
         standard_deviations: known standard deviations over seeds, by stage and name.
+        folds: compare result by result, each of a fold of this many; None for groups of seeds.
     """
     keys = {
         (stage, name): None
@@ -242,8 +258,8 @@ def compare_metrics(
     comparisons = []
     for (stage, name), (old, new) in values.items():
         if old and new:
-            test = t_test(old, new, tests)
-            words = verdict(name, test, standard_deviations.get((stage, name)))
+            test = paired_t_test(old, new, folds, tests) if folds else t_test(old, new, tests)
+            words = verdict(name, test, standard_deviations.get((stage, name)), unit="fold" if folds else "seed")
             comparisons.append(MetricComparison(stage, name, test, words))
         else:
             group, present = ("first", old) if old else ("second", new)
@@ -289,7 +305,7 @@ def compare_predictions(
         mcnemar=None if correct[0] is None or correct[1] is None else mcnemar(correct[0], correct[1]),
         intervals={
             name: paired_bootstrap_ci(
-                metric_function(name, kind.positive), _judged(name, before, first), _judged(name, after, second), truth
+                metric_function(name, kind.positive), judged(name, before, first), judged(name, after, second), truth
             )
             for name in result.recipe["task.metrics"]
         },
@@ -307,7 +323,7 @@ def compare_predictions(
     )
 
 
-def _judged(name: str, table: pd.DataFrame, predictions: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def judged(name: str, table: pd.DataFrame, predictions: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return what a metric takes of a run: its predictions, or the probabilities in the table of them."""
     return np.array(table["probabilities"].tolist()) if METRICS[name].of_probabilities else predictions
 
@@ -334,10 +350,10 @@ def to_jsonable(content: Any) -> Any:
 
 
 def describe_group(group: RunGroup) -> str:
-    """Describe a group on one line: selector, seeds, and runs if the selector does not name them."""
-    seeds = f"seed{'s' if len(group.seeds) > 1 else ''} {', '.join(map(str, group.seeds))}"
+    """Describe a group on one line: selector, seeds or folds, and runs if the selector does not name them."""
+    unit, values = ("fold", group.folds) if group.folds else ("seed", list(map(str, group.seeds)))
     runs = "" if group.runs == [group.selector] else f": {', '.join(group.runs)}"
-    return f"{group.selector} ({seeds}{runs})"
+    return f"{group.selector} ({unit}{'s' * (len(values) > 1)} {', '.join(values)}{runs})"
 
 
 def format_row(metric: MetricComparison) -> list[str]:
@@ -356,7 +372,13 @@ def explain(result: Comparison) -> list[str]:
     """Explain the tests behind the table, and summarize the comparison by example; one sentence or two per line."""
     tested = [metric for metric in result.metrics if metric.test and metric.test.p is not None]
     lines = []
-    if tested:
+    if tested and result.first.folds:
+        lines.append(
+            "Mean ± standard deviation over folds; differences are second minus first, fold by fold. t-test corrected "
+            "for training splits that share examples (Nadeau & Bengio 2003), with intervals and p-values corrected for "
+            f"{sum(metric.test is not None for metric in result.metrics)} metrics (Bonferroni)."
+        )
+    elif tested:
         single = 1 in (len(result.first.runs), len(result.second.runs))
         lines.append(
             "Mean ± standard deviation over seeds; differences are second minus first. "

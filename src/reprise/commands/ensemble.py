@@ -72,7 +72,8 @@ def ensemble(selectors: Sequence[str], output: Path | None, *, soup: bool) -> No
                 check_process(names, recipes)
         if soup:
             make_soup(names, folders, recipe, scratch / "soup")
-            logits = evaluate(scratch / "soup", str(single.result.recipe["evaluate.split"]))
+            recipe_of_run = single.result.recipe
+            logits = evaluate(scratch / "soup", recipe_of_run["evaluate.split"], recipe_of_run.get("train.fold"))
         else:
             logits = averaged_logits([stored_scores(table, kind) for table in tables], kind)
         judgement = judge_logits(logits, single, tables, kind)
@@ -158,12 +159,13 @@ def make_soup(names: Sequence[str], folders: Sequence[Path], recipe: ModelRecipe
     write_json(target / RECIPE_FILE, to_dict(recipe))
 
 
-def evaluate(folder: Path, split: str) -> Logits:
-    """Compute the logits of a model for a prepared split."""
+def evaluate(folder: Path, split: str, fold: int | None) -> Logits:
+    """Compute the logits of a model for a prepared split, of the division of a fold."""
     recipe, cpu = prepare_torch(folder)
-    from reprise.modeling.inference import load_inputs, load_predictor
+    from reprise.modeling.inference import load_predictor
+    from reprise.modeling.splits import load_inputs
 
-    rows = load_inputs(split)
+    rows = load_inputs(split, fold)
     echo(f"ensemble: predict {len(rows)} rows of the {split} split")
     return load_predictor(recipe, cpu=cpu, folder=folder)(rows)
 

@@ -12,8 +12,8 @@ from reprise.core.files import sha256, write_json
 from reprise.core.paths import FINAL_MODEL
 from reprise.core.validation import read_recipe
 from reprise.data.format import split_shards
-from reprise.modeling.inference import load_split
 from reprise.modeling.portable import restart_with_caps
+from reprise.modeling.splits import load_split
 from reprise.onnx.files import (
     EVALUATION,
     FILES,
@@ -66,7 +66,7 @@ def add_onnx(folder: Path, recipe: Recipe, precisions: Sequence[Precision], tole
     judged = judge(folder, recipe)
     for error in too_different(judged, recipe.task.metrics[0], tolerance):
         raise error
-    speed = time_files(folder, recipe, prepared_texts(load_split(recipe.evaluate.split)))
+    speed = time_files(folder, recipe, prepared_texts(load_split(recipe.evaluate.split, recipe.train.fold)))
     write_json(folder / EVALUATION, judged)
     write_json(folder / SPEED, speed)
     timed = f"Texts per second: {', '.join(speed['processors'])}, {speed['threads']} threads, {speed['texts']} texts."
@@ -97,7 +97,7 @@ def evaluate_files(folder: Path) -> None:
             expected = f"the model that {folder} was exported from"
             raise UserError("other weights", file=final, expected=expected)
     judged = judge(folder, recipe)
-    speed = time_files(folder, recipe, prepared_texts(load_split(recipe.evaluate.split)))
+    speed = time_files(folder, recipe, prepared_texts(load_split(recipe.evaluate.split, recipe.train.fold)))
     for line in markdown_table(HEADINGS, table_rows(folder, recipe, judged, speed["per_second"])):
         echo(line)
     for name, found in judged["files"].items():

@@ -19,9 +19,9 @@ from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
 from reprise.data.sources import dvc_pointers, local_paths, source_digests, untracked
 from reprise.hardware import current_hardware, locked_environment
-from reprise.results.diff import replicate_key_of
+from reprise.results.diff import SEED_KEYS, replicate_key_of
 from reprise.results.run import flatten
-from reprise.results.runs import Run, all_runs, first_per_seed, resolve_run, seed_replicates
+from reprise.results.runs import Run, all_runs, first_per_seed, replicates, resolve_run
 from reprise.results.statistics import summarize
 from reprise.results.vcs import check_experiments, dvc, resolve_commit, try_output
 
@@ -46,7 +46,7 @@ def run_seeds(count: int, overrides: Sequence[str]) -> None:
     params = apply_overrides(overrides)
     check_copyable(check_recipe(params, str(PARAMS)))
     key = planned_replicate_key(params)
-    existing = {run.seed: run for run in reversed(seed_replicates(key, all_runs()))}
+    existing = {run.seed: run for run in reversed(replicates(key, all_runs()))}
     name = f"seed-{{}}-{hashlib.sha256(key.encode()).hexdigest()[:7]}"
     runs = []
     for index, seed in enumerate(range(params["seed"], params["seed"] + count), start=1):
@@ -105,11 +105,12 @@ def apply_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return dict(to_dict(check_recipe(changed, str(PARAMS))))
 
 
-def planned_replicate_key(params: Mapping[str, Any]) -> str:
+def planned_replicate_key(params: Mapping[str, Any], varying: Sequence[str] = SEED_KEYS) -> str:
     """Return the `replicate_key` that a run of `dvc repro` would have here.
 
     Args:
         params: content of params.yaml.
+        varying: keys of the recipe that it does not cover.
 
     Raises:
         UserError: the installed software differs from the lock files, or an input of the pipeline is missing.
@@ -134,7 +135,7 @@ def planned_replicate_key(params: Mapping[str, Any]) -> str:
     for digests in source_digests(check_recipe(params, str(PARAMS))).values():
         code |= digests
     return replicate_key_of(
-        stage_params(params, keys), code, flatten({"environment": locked_environment(current_hardware())})
+        stage_params(params, keys), code, flatten({"environment": locked_environment(current_hardware())}), varying
     )
 
 

@@ -10,8 +10,9 @@ from reprise.core.errors import UserError
 from reprise.core.files import atomic_file, read_json
 from reprise.core.validation import read_recipe
 from reprise.data.format import split_file, split_shards, stats_path
-from reprise.modeling.inference import load_inputs, load_predictor, load_split
+from reprise.modeling.inference import load_predictor
 from reprise.modeling.recipe import ModelRecipe, model_recipe
+from reprise.modeling.splits import load_inputs, load_split
 from reprise.results.workspace import changed_keys
 
 
@@ -34,9 +35,9 @@ def write_submission(recipe: ModelRecipe, folder: Path, *, cpu: bool) -> None:
     forward = load_predictor(recipe, cpu=cpu)
     kind = recipe.kind
     for split, name in submission.files.items():
-        file, rows = folder / name, load_split(split)
+        file, rows = folder / name, load_split(split, recipe.train.fold)
         echo(f"predict: {len(rows)} examples of the {split} split")
-        values = kind.decode(forward(load_inputs(split)))
+        values = kind.decode(forward(load_inputs(split, recipe.train.fold)))
         predictions = kind.label_names(values) if submission.labels == "names" else values
         table = pd.DataFrame({"index": list(rows["id"]), "prediction": predictions})
         with atomic_file(file) as partial:

@@ -56,7 +56,8 @@ def print_summary(metrics: Path = METRICS) -> None:
     evaluation, training = (read_json(metrics / f"{name}.json") for name in ("evaluate", "train"))
     made, speed = read_made(), read_recorded(folder_reader(Path()), SPEED)
     recipe, console = made.recipe, Terminal()
-    examples = f"{evaluation['num_examples']} examples of the {evaluation['split']} split"
+    fold = f", fold {recipe.train.fold}" if recipe.train.fold is not None and evaluation["split"] != "test" else ""
+    examples = f"{evaluation['num_examples']} examples of the {evaluation['split']} split{fold}"
     console.print(f"{recipe.model.name} on {recipe.task.name}: {examples}", style="bold", soft_wrap=True)
     table = Table()
     for heading in ("metric", "value", "95 % interval", "baseline"):

@@ -15,7 +15,7 @@ from reprise.core.config import PARAMS
 from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe, load_params
-from reprise.results.runs import Run, all_runs, experiments, resolve_run, seed_replicates
+from reprise.results.runs import Run, all_runs, experiments, replicates, resolve_run
 from reprise.results.statistics import is_greater_better, summarize
 from reprise.results.vcs import resolve_commit
 from reprise.sweep.result import Finals, Result, describe, folder_of, write_result
@@ -154,7 +154,7 @@ def minutes(seconds: float) -> str:
 def find_run(overrides: Sequence[str], seed: int) -> Run | None:
     """Return a run on validation with overrides and a seed, here or among the experiments; None if there is none."""
     key = planned_replicate_key(apply_overrides([*overrides, VALIDATION]))
-    return next((run for run in seed_replicates(key, all_runs()) if run.seed == seed), None)
+    return next((run for run in replicates(key, all_runs()) if run.seed == seed), None)
 
 
 def run_new(name: str, overrides: Sequence[str], seed: int) -> Run:

@@ -399,6 +399,8 @@ class Train:
     `layer_decay` multiplies the learning rate once more for each layer below the head: by its power L - l for layer l
     of L, counted from 0, and L + 1 for the embeddings (Howard & Ruder 2018; Clark et al. 2020). `dropout` replaces all
     dropout probabilities of the pretrained model's config.json.
+
+    `fold` is the one of `task.split.folds` that is the validation split; None for the first one.
     """
 
     engine: Engine
@@ -424,6 +426,7 @@ class Train:
     keep_epoch: Literal["best", "last"]
     early_stopping: EarlyStopping | None
     max_steps: Count | None
+    fold: NonNegativeInt | None = None  # earlier models have none
 
 
 @_section

@@ -240,6 +240,11 @@ def _cross_field_problems(recipe: Recipe) -> Iterator[KeyProblem]:
         yield KeyProblem("evaluate.split", f"got {split!r}", f"one of {_join(task.splits)}")
     if task.submission:
         yield from _submission_problems(task.submission, task)
+    if train.fold is not None:
+        folds = task.split.folds if task.split else None
+        if folds is None or train.fold >= folds:
+            expected = f"below task.split.folds ({folds})" if folds else "null, since task.split.folds is null"
+            yield KeyProblem("train.fold", f"got {train.fold}", expected)
     if train.precision == "fp32-portable" and train.threads is None:
         yield KeyProblem("train.threads", "got null", "a number, since it divides sums, such as 2")
     if train.freeze is not None and train.lora:

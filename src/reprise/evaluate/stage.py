@@ -20,9 +20,10 @@ from reprise.core.files import atomic_dir, atomic_file, read_json, write_json
 from reprise.core.paths import METRICS, PLOTS, PREDICTIONS
 from reprise.data.format import split_shards, stats_path
 from reprise.data.labels import column_array
-from reprise.modeling.inference import load_inputs, load_predictor, load_split
+from reprise.modeling.inference import load_predictor
 from reprise.modeling.recipe import read_model_recipe
 from reprise.modeling.scoring import metrics_with_ci
+from reprise.modeling.splits import load_inputs, load_split, train_stats
 from reprise.tasks.kind import Logits, TaskKind
 from reprise.tasks.metrics.compute import compute
 
@@ -38,11 +39,11 @@ def evaluate(recipe: Recipe, *, cpu: bool, check: Callable[[], None] = lambda: N
     Raises:
         UserError: the split is missing, or its labels are not published.
     """
-    task, config = recipe.task, recipe.evaluate
-    examples = _load_labeled_split(config.split, task.kind)
+    task, config, fold = recipe.task, recipe.evaluate, recipe.train.fold
+    examples = _load_labeled_split(config.split, fold, task.kind)
     torch.use_deterministic_algorithms(True)
     echo(f"evaluate: predict {len(examples)} examples of the {config.split} split")
-    logits = load_predictor(recipe, cpu=cpu)(load_inputs(config.split))
+    logits = load_predictor(recipe, cpu=cpu)(load_inputs(config.split, fold))
 
     trained = read_model_recipe()
     kind = trained.kind if task.multi_label else task.kind  # with the thresholds that training has chosen
@@ -53,7 +54,7 @@ def evaluate(recipe: Recipe, *, cpu: bool, check: Callable[[], None] = lambda: N
         "num_examples": len(examples),
         **({"positive_label": task.positive_label} if task.positive_label is not None else {}),
         **metrics_with_ci(task.metrics, kind, logits, references, resamples=config.bootstrap_resamples),
-        "baseline": baseline_metrics(task, read_json(stats_path())["splits"]["train"], references),
+        "baseline": baseline_metrics(task, train_stats(task.kind, fold), references),
         "constant_prediction": kind.is_constant(kind.decode(logits), references),
         **kind.extra_metrics(plots),
         **uncalibrated_metrics(kind, logits, references, trained.temperatures),
@@ -67,13 +68,13 @@ def evaluate(recipe: Recipe, *, cpu: bool, check: Callable[[], None] = lambda: N
     write_json(METRICS / "evaluate.json", metrics)
 
 
-def _load_labeled_split(split: str, kind: TaskKind) -> Dataset:
+def _load_labeled_split(split: str, fold: int | None, kind: TaskKind) -> Dataset:
     if not split_shards(split):
         prepared = ", ".join(sorted(read_json(stats_path())["splits"]))
         raise UserError(
             f"no {split} split was prepared", file=PARAMS, key="evaluate.split", expected=f"one of {prepared}"
         )
-    examples = load_split(split)
+    examples = load_split(split, fold)
     if kind.is_unlabeled(column_array(examples)):
         raise UserError(
             f"the labels of the {split} split are hidden", file=PARAMS, key="evaluate.split", expected="validation"
@@ -103,7 +104,7 @@ def baseline_metrics(task: Task, train: dict[str, Any], references: npt.NDArray[
 
     Args:
         task: names the metrics and decides what the baseline predicts.
-        train: the entry of the training split in stats.json.
+        train: from `train_stats`.
         references: the labels of the evaluation split, shape [examples] or [examples, labels].
     """
     constant = task.kind.constant_predictions(train, references)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -17,8 +17,6 @@ from reprise.core.dvc_lock import check_content
 from reprise.core.errors import UserError
 from reprise.core.files import scratch_dir
 from reprise.core.paths import FINAL_MODEL
-from reprise.data.format import input_shards, split_shards
-from reprise.data.labels import column_array
 from reprise.data.tokenization import load_tokenizer
 from reprise.data.windows import join_windows
 from reprise.modeling.bucketing import resolve_buckets
@@ -102,27 +100,6 @@ def predict_with_trainer(
         arguments = TrainingArguments(str(folder), **options)
         trainer = Trainer(model, arguments, data_collator=without_labels)
         return restore_order(rows, [trainer.predict(sort_by_length(rows)).predictions])
-
-
-def load_inputs(split: str) -> Dataset:
-    """Map what the model reads of a split: its inputs, label and length; a row for each example, or for each window."""
-    files = input_shards(split)
-    return drop_text_columns(concatenate_datasets([Dataset.from_file(str(file)) for file in files]))
-
-
-def load_split(split: str) -> Dataset:
-    """Map the prepared examples of a split from its files."""
-    return concatenate_datasets([Dataset.from_file(str(file)) for file in split_shards(split)])
-
-
-def load_labels(split: str) -> npt.NDArray[Any]:
-    """Return the prepared labels of a split, as `label_array` does."""
-    return column_array(load_split(split))
-
-
-def drop_text_columns(rows: Dataset) -> Dataset:
-    """Keep the model's inputs, label and length of prepared rows."""
-    return rows.remove_columns([name for name in ("id", "text", "text_pair", "fold") if name in rows.column_names])
 
 
 def sort_by_length(rows: Dataset) -> Dataset:

@@ -13,9 +13,10 @@ from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import sha256
 from reprise.data.labels import column_array
-from reprise.modeling.inference import load_inputs, load_predictor, load_split
+from reprise.modeling.inference import load_predictor
 from reprise.modeling.inputs import Texts
 from reprise.modeling.scoring import metrics_with_ci
+from reprise.modeling.splits import load_inputs, load_split
 from reprise.onnx.files import BESIDE, FILES, ONNX, PRECISIONS
 from reprise.onnx.model import OnnxModel
 from reprise.results.statistics import is_greater_better, mcnemar
@@ -40,7 +41,8 @@ def judge(folder: Path, recipe: Recipe) -> dict[str, Any]:
         UserError: the tokenizer gives other tokens than the prepared data have.
     """
     split, kind = recipe.evaluate.split, recipe.task.kind
-    examples, inputs = load_split(split), load_inputs(split)
+    fold = recipe.train.fold
+    examples, inputs = load_split(split, fold), load_inputs(split, fold)
     references, texts = column_array(examples), prepared_texts(examples)
     expected = load_predictor(recipe, cpu=True)(inputs)
     files: dict[str, Any] = {}

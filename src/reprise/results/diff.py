@@ -19,6 +19,9 @@ VOLATILE_KEYS = ("started", "commit", "from_step", "weights.", "dirty", "data_or
 INPUT_KEYS = ("data.", "pretrained.")
 # Stages whose outputs are data or pretrained weights; "fetch" is the stage of earlier commits for both.
 DATA_STAGES = ("fetch", "fetch-data", "fetch-model", "prepare")
+# Keys of the recipe in which the runs of a group differ: seeds, or the folds of a cross-validation and their divisions.
+SEED_KEYS = ("seed",)
+FOLD_KEYS = ("train.fold", "task.split.seed")
 ABSENT = "absent"
 NOT_RECORDED = "not recorded"  # of the environment, when provenance.json is of another run
 MAX_WIDTH = 60  # characters
@@ -41,25 +44,31 @@ class Difference:
     after: str
 
 
-def replicate_key(result: RunResult) -> str:
-    """Return a key that is equal for runs that differ only in the seed.
+def replicate_key(result: RunResult, varying: Sequence[str] = SEED_KEYS) -> str:
+    """Return a key that is equal for runs that differ only in `varying`.
 
     It covers recipe, code, lock files and hardware.
     """
-    return replicate_key_of(result.recipe, result.code, result.provenance)
+    return replicate_key_of(result.recipe, result.code, result.provenance, varying)
 
 
-def replicate_key_of(recipe: Mapping[str, Any], code: Mapping[str, str], provenance: Mapping[str, Any]) -> str:
+def replicate_key_of(
+    recipe: Mapping[str, Any],
+    code: Mapping[str, str],
+    provenance: Mapping[str, Any],
+    varying: Sequence[str] = SEED_KEYS,
+) -> str:
     """Return the replicate key of a run that may not exist yet.
 
     Args:
         recipe: parameters that the stages read, by dotted key.
         code: digest of each file and folder that the stages read and no stage writes, by path.
         provenance: provenance, or the environment alone, by dotted key.
+        varying: keys of the recipe that the replicate key does not cover.
     """
     software = {key: value for key, value in provenance.items() if key.startswith(SOFTWARE_KEYS)}
     return json.dumps(
-        [{key: value for key, value in recipe.items() if key != "seed"}, dict(code), software],
+        [{key: value for key, value in recipe.items() if key not in varying}, dict(code), software],
         sort_keys=True, default=str,
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import pandas as pd
 from tqdm import tqdm
@@ -16,7 +16,7 @@ from reprise.core.display import echo
 from reprise.core.dvc_lock import LOCK, output_md5
 from reprise.core.errors import UserError
 from reprise.core.paths import PREDICTIONS
-from reprise.results.diff import replicate_key
+from reprise.results.diff import FOLD_KEYS, SEED_KEYS, replicate_key
 from reprise.results.run import (
     EVALUATION,
     FileReader,
@@ -35,8 +35,16 @@ Kind = Literal["workspace", "commit", "experiment"]
 WORKSPACE = "workspace"
 EXAMPLE_COLUMNS = ("id", "text", "text_pair", "label")  # columns of the predictions that identify an example
 SEEDS_PREFIX = "seeds:"  # selects a run and all runs that differ from it only in the seed
+FOLDS_PREFIX = "folds:"  # and only in the fold of the cross-validation, or in the division that it is of
 # The git ref of a DVC experiment: the commit it started from, and its name.
 EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
+
+
+class Fold(NamedTuple):
+    """The part of the data that validates a run: the seed that divided the data, and the number of the fold."""
+
+    split_seed: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,14 @@ class Run:
     def seed(self) -> int:
         """The seed of the recipe."""
         return int(self.result.recipe["seed"])
+
+    @property
+    def fold(self) -> Fold | None:
+        """The fold that validates; None if the recipe has no folds."""
+        recipe = self.result.recipe
+        if recipe.get("task.split.folds") is None:
+            return None
+        return Fold(recipe["task.split.seed"], recipe["train.fold"] or 0)
 
     @property
     def constant_prediction(self) -> bool:
@@ -158,19 +174,25 @@ def resolve_runs(selector: str) -> list[Run]:
     """Return the runs that a selector names.
 
     A selector is `workspace`, an experiment's name or a commit. With the prefix `seeds:` it selects that run and, of
-    HEAD, the workspace and all experiments, those that differ from it only in the seed: one run per seed, by seed.
+    HEAD, the workspace and all experiments, those that differ from it only in the seed: one run per seed, by seed. With
+    `folds:`, those that differ only in the fold, by fold.
 
     Raises:
-        UserError: the selector is unknown or ambiguous, or the run has no results.
+        UserError: the selector is unknown or ambiguous, or the run has no results, or no folds.
     """
+    if selector.startswith(FOLDS_PREFIX):
+        run = resolve_run(selector.removeprefix(FOLDS_PREFIX))
+        if run.fold is None:
+            raise UserError("its recipe has no folds", key=selector, expected="a run of `reprise cv`")
+        return first_per_fold([run, *replicates(replicate_key(run.result, FOLD_KEYS), all_runs(), FOLD_KEYS)])
     if not selector.startswith(SEEDS_PREFIX):
         return [resolve_run(selector)]
     run = resolve_run(selector.removeprefix(SEEDS_PREFIX))
-    return first_per_seed([run, *seed_replicates(replicate_key(run.result), all_runs())])
+    return first_per_seed([run, *replicates(replicate_key(run.result), all_runs())])
 
 
 def resolve_run(selector: str) -> Run:
-    """Return the run that a selector without `seeds:` names.
+    """Return the run that a selector without a prefix names.
 
     Raises:
         UserError: as `resolve_runs`.
@@ -255,9 +277,9 @@ def experiment_run(experiment: Experiment) -> Run:
     return Run(experiment.name, "experiment", experiment.commit, experiment.created, result, read)
 
 
-def seed_replicates(key: str, runs: Sequence[Run]) -> list[Run]:
-    """Return the runs with a `replicate_key`."""
-    return [run for run in runs if replicate_key(run.result) == key]
+def replicates(key: str, runs: Sequence[Run], varying: Sequence[str] = SEED_KEYS) -> list[Run]:
+    """Return the runs with a `replicate_key` that does not cover `varying`."""
+    return [run for run in runs if replicate_key(run.result, varying) == key]
 
 
 def first_per_seed(runs: Sequence[Run]) -> list[Run]:
@@ -265,4 +287,13 @@ def first_per_seed(runs: Sequence[Run]) -> list[Run]:
     first: dict[int, Run] = {}
     for run in runs:
         first.setdefault(run.seed, run)
+    return [run for _, run in sorted(first.items())]
+
+
+def first_per_fold(runs: Sequence[Run]) -> list[Run]:
+    """Return the first run of each fold, sorted by division and fold; runs without folds are left out."""
+    first: dict[Fold, Run] = {}
+    for run in runs:
+        if run.fold is not None:
+            first.setdefault(run.fold, run)
     return [run for _, run in sorted(first.items())]

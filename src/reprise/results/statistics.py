@@ -47,7 +47,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class TTestResult:
-    """Difference between the means of two groups of seeds, second minus first.
+    """Difference between the means of two groups of seeds or folds, second minus first.
 
     Attributes:
         before: first group.
@@ -127,13 +127,14 @@ def t_test(before: Sequence[float], after: Sequence[float], metrics: int) -> TTe
     return TTestResult(first, second, difference, low, high, min(1.0, p * metrics))
 
 
-def verdict(name: str, result: TTestResult, known_sd: float | None = None) -> str:
+def verdict(name: str, result: TTestResult, known_sd: float | None = None, unit: str = "seed") -> str:
     """Describe the result of a t-test in words.
 
     Args:
         name: name of the metric; which knows its direction.
         result: result of the test.
         known_sd: standard deviation over seeds that was measured before, for groups of one seed.
+        unit: what the values of a group are of, `seed` or `fold`.
     """
     n = f"n={result.before.n} and {result.after.n}"
     if not math.isfinite(result.difference):
@@ -141,7 +142,7 @@ def verdict(name: str, result: TTestResult, known_sd: float | None = None) -> st
     singles = [group.n == 1 for group in (result.before, result.after)]
     if result.p is not None:
         if result.p >= 1 - CONFIDENCE:
-            return f"within seed noise{' of the other group' if any(singles) else ''}, {n}"
+            return f"within {unit} noise{' of the other group' if any(singles) else ''}, {n}"
         other = f" than one more seed of the {'second' if singles[0] else 'first'} group" if any(singles) else ""
         better = (result.difference > 0) == is_greater_better(name)
         return f"{'better' if better else 'worse'}{other}, {format_p(result.p)}, {n}"
@@ -151,8 +152,8 @@ def verdict(name: str, result: TTestResult, known_sd: float | None = None) -> st
     if any(singles):
         return f"inconclusive: one seed in the {'first' if singles[0] else 'second'} group, no variance in the other"
     if result.difference == 0:
-        return f"the same for every seed, {n}"
-    return f"inconclusive: no variance in either group, {n}"
+        return f"the same for every {unit}, {n}"
+    return f"inconclusive: no variance in {'either group' if unit == 'seed' else 'the differences'}, {n}"
 
 
 def is_greater_better(name: str) -> bool:

@@ -10,11 +10,10 @@ from transformers.pytorch_utils import Conv1D
 
 from reprise.core.config import PARAMS, Lora, Recipe
 from reprise.core.errors import UserError
-from reprise.core.files import read_json
 from reprise.core.paths import PRETRAINED
-from reprise.data.format import stats_path
 from reprise.data.tokenization import load_tokenizer
 from reprise.modeling.classifier import Pretrained, load_pretrained, output_layer
+from reprise.modeling.splits import train_stats
 from reprise.tasks.kind import TaskKind
 from reprise.train.depth import freeze
 from reprise.train.dropout import DropoutKeys, replace_dropout
@@ -34,7 +33,7 @@ def build_model(recipe: Recipe) -> tuple[torch.nn.Module, DropoutKeys]:
 
 def fitted_kind(recipe: Recipe) -> TaskKind:
     """Return the kind of task as training uses it, with what it takes from the training labels and `train.loss`."""
-    return recipe.task.kind.fit(read_json(stats_path())["splits"]["train"], recipe.train.loss)
+    return recipe.task.kind.fit(train_stats(recipe.task.kind, recipe.train.fold), recipe.train.loss)
 
 
 class ScaledOutput(torch.nn.Linear):

@@ -19,12 +19,13 @@ from reprise.core.config import PARAMS, Recipe
 from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.paths import PREPARED, PRETRAINED
-from reprise.data.format import WINDOWS, input_shards
+from reprise.data.format import WINDOWS
 from reprise.data.mmap import drop_mapped_pages
 from reprise.data.tokenization import load_tokenizer
 from reprise.modeling.collator import Collator
 from reprise.modeling.inference import NOT_READ
 from reprise.modeling.portable import set_up_cpu
+from reprise.modeling.splits import split_parts
 from reprise.train.dataset import ShardedDataset
 from reprise.train.dropout import DropoutKeys
 from reprise.train.memory import Placement, check_memory, predict_memory
@@ -133,7 +134,7 @@ def memory_warning(
         UserError: training does not fit.
     """
     rows = resolve_micro_batch_size(recipe.train, placement.processes)
-    length = int(ShardedDataset(input_shards("train")).lengths.max())
+    length = int(ShardedDataset(split_parts("train", recipe.train.fold, inputs=True)).lengths.max())
     try:
         memory = predict_memory(model, keys, batch, rows, length, recipe.train.precision, placement)
     except Exception as error:  # whatever a model of any family raises for tensors without data
@@ -228,7 +229,7 @@ def count_positions(model: PreTrainedModel) -> int | None:
 
 def two_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     """Make a batch of the first training example, repeated up to `max_length`, and of the example as it is."""
-    (row,) = ShardedDataset(input_shards("train")).__getitems__([0])
+    (row,) = ShardedDataset(split_parts("train", recipe.train.fold, inputs=True)).__getitems__([0])
     repeated = (*TOKEN_COLUMNS, "label") if recipe.task.kind.per_token else TOKEN_COLUMNS
     full = {
         name: np.resize(value, recipe.train.max_length).tolist() if name in repeated else value

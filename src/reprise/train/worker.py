@@ -22,15 +22,14 @@ from reprise.core.lock import write_lock
 from reprise.core.paths import FINAL_MODEL, PRETRAINED, WORKSPACE_LOCK
 from reprise.core.unchanged import InputChangedError, check_unchanged
 from reprise.core.validation import read_recipe
-from reprise.data.format import input_shards
 from reprise.data.tokenization import load_tokenizer
 from reprise.hardware import current_hardware, read_facts
 from reprise.modeling.bucketing import resolve_buckets
 from reprise.modeling.collator import Collator
-from reprise.modeling.inference import load_inputs, load_labels
 from reprise.modeling.malloc import disable_malloc_trim
 from reprise.modeling.portable import set_up_cpu
 from reprise.modeling.recipe import write_model_recipe
+from reprise.modeling.splits import load_inputs, load_labels, split_parts
 from reprise.modeling.tf32 import disable_tf32
 from reprise.modeling.xla import on_xla, use_fp32_matmul
 from reprise.train.checkpoint import CheckpointManager, checkpoint_dir, fingerprint, run_dir
@@ -90,8 +89,9 @@ def train_rank(recipe: Recipe, world: PartialState, stop: StopRequest, check: Ca
     if fsdp_plugin() is None:  # gathered layers of a sharded model would fragment the memory that is kept
         disable_malloc_trim()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
-    rows = ShardedDataset(input_shards("train"), fitted_kind(recipe))
-    validation, references = load_inputs("validation"), load_labels("validation")
+    fold = recipe.train.fold
+    rows = ShardedDataset(split_parts("train", fold, inputs=True), fitted_kind(recipe))
+    validation, references = load_inputs("validation", fold), load_labels("validation", fold)
     is_main_process, run = world.is_main_process, checkpoint_dir(ingredients)
     if is_main_process:  # not world.print, which prints nothing on XLA's CPU device
         units = "windows" if recipe.data.windows else "examples"

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from safetensors import safe_open
 
 from interrupts import results, set_processes, take_results
-from kinds_of_tasks import prepare_topics, prepare_windows, prepare_words
+from kinds_of_tasks import prepare_again, prepare_topics, prepare_windows, prepare_words
 from reprise.core.config import Recipe
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
@@ -158,6 +158,21 @@ def test_data_with_folds_gives_the_bits_of_a_validation_split_of_that_share(
         found.append(train_and_evaluate(engine, train, workdir, **changes))
     assert json.loads(Path("data/prepared/stats.json").read_text())["folds"]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("prepare_kind", [lambda _: {}, *KINDS], ids=["plain", *(each.__name__ for each in KINDS)])
+def test_the_first_fold_has_the_bits_of_none_and_another_the_same_of_all_engines(
+    train: Train, workdir: Path, prepare_kind: Callable[[Path], dict[str, Any]]
+) -> None:
+    changes = prepare_kind(workdir) | {"task.split.validation": None, "task.split.folds": 3}
+    prepare_again(changes)
+    changes |= {"train.epochs": 1, "evaluate.split": "validation"}
+    none, first, second = (train_and_evaluate("accelerate", train, workdir, **changes, **{"train.fold": fold})
+                           for fold in (None, 0, 1))  # fmt: skip
+    assert first == none
+    assert second.keys() == none.keys()
+    assert second["models/final/model.safetensors"] != none["models/final/model.safetensors"]
+    assert train_and_evaluate("pytorch", train, workdir, **changes, **{"train.fold": 1}) == second
 
 
 def test_gradient_checkpointing_changes_no_bit(train: Train, workdir: Path) -> None:
