@@ -29,6 +29,7 @@ from reprise.train.distributed.preemption import set_pdeathsig
 
 CLIENTS = (1, 8, 32)
 ROUNDS, SECONDS = 2, 4.0  # of load on each server with each number of clients
+TEXTS = 500  # different ones
 START_SECONDS = 120
 MALFORMED, WARM_UP = 10_000, 1_000
 HEAD = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
@@ -126,13 +127,14 @@ def until(bodies: Iterable[bytes], seconds: float) -> Iterator[bytes]:
 
 
 def make_bodies(folder: Path) -> Iterator[bytes]:
-    """Yield requests without end: texts of the tokenizer's words, as long as a sentence of a review."""
+    """Return requests without end: texts of the tokenizer's words, as long as a sentence of a review."""
     vocabulary = read_json(folder / "tokenizer.json")["model"]["vocab"]
-    words = sorted(word for word in vocabulary if word.isascii() and word.isalpha())
+    words = np.array(sorted(word for word in vocabulary if word.isascii() and word.isalpha()))
     draw = np.random.default_rng(0)
-    while True:
-        size = max(2, min(100, int(draw.normal(22, 10))))
-        yield json.dumps({"inputs": " ".join(draw.choice(words, size).tolist())}).encode()
+    sizes = draw.normal(22, 10, TEXTS).clip(2, 100).astype(int)
+    texts = [" ".join(draw.choice(words, size).tolist()) for size in sizes]
+    # Made before: the client has the same processors as the servers.
+    return itertools.cycle([json.dumps({"inputs": text}).encode() for text in texts])
 
 
 def free_port() -> int:

@@ -120,7 +120,7 @@ def test_a_text_has_the_same_bits_in_any_company_and_with_any_threads(
 
 
 def test_predict_has_the_answers_of_the_model_and_imports_no_torch(
-    repository: Path, exported: Path, run: Run, reprise: Run
+    repository: Path, exported: Path, run: Run, reprise: Run, tmp_path: Path
 ) -> None:
     text = "a bright, moving film"
     program = f"""
@@ -134,7 +134,9 @@ except SystemExit as end:
 heavy = [name for name in {HEAVY!r} if name in sys.modules]
 assert not heavy, heavy
 """
-    found = json.loads(run(repository, sys.executable, "-c", program).stdout)
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    found = json.loads(run(repository, sys.executable, "-c", program, env=home).stdout)
+    assert list(tmp_path.iterdir()) == []  # onnxruntime's telemetry would be there
     expected = json.loads(reprise(repository, "predict", text).stdout)
     assert (found["text"], found["label"]) == (text, expected["label"])
     assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-6)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import httpx2
 import pytest
 
 from reprise.core.files import read_json, write_json
+from reprise.serve.server import open_socket
 from served import make_texts
 from tiny import ROOT, Run
 
@@ -49,6 +51,13 @@ def start(exported: Callable[[str], Path], tmp_path: Path) -> Iterator[Start]:
 def logged(folder: Path) -> list[dict[str, Any]]:
     """Return the log of the first server; every line is JSON."""
     return [json.loads(line) for line in (folder / "log0").read_text().splitlines()]
+
+
+def test_no_answer_waits_for_an_acknowledgement() -> None:
+    with open_socket("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_sigterm_under_load_answers_what_was_accepted_and_exits_0(start: Start, tmp_path: Path) -> None:
