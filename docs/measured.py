@@ -51,6 +51,17 @@ KINDS = {
 TIMED_KINDS = {"subjects": "several labels", "titles": "labels of words"}
 TIMED_BASELINES = {"trainer": "fp32", "trainer-bf16": "bf16", "trainer-grouped": "bf16 grouped"}
 
+# The servers of `make bench-serve` and the files of `make bench-formats`.
+SERVERS = {"`reprise serve`": "reprise", "`reprise serve`, int8": "reprise int8", "FastAPI and `pipeline`": "naive"}
+CLIENTS = ("1", "8", "32")
+FORMATS = {
+    "PyTorch": "reprise predict, PyTorch",
+    "`model.onnx`": "model.onnx",
+    "`model_fp16.onnx`": "model_fp16.onnx",
+    "`model_quantized.onnx`": "model_quantized.onnx",
+}
+MODELS = {"rotten-tomatoes": ""}
+
 SUMMARY = """
 minilm on rotten-tomatoes: {test[num_examples]} examples of the test split
 │ accuracy   │ {test[accuracy]:.4f} │ {low[accuracy]:.4f} – {high[accuracy]:.4f} │   {base[accuracy]:.4f} │
@@ -83,6 +94,9 @@ loop and {validation[reprise]:.4f} ± {validation_sd[reprise]:.4f} with Reprise
 | `dvc repro` with nothing to do | {overhead[repro_seconds]:.1f} s |
 | planning an epoch of ten million rows | {overhead[plan_seconds]:.1f} s |
 | {predict[predict]:.0f} and {predict[evaluate]:.0f} rows/s; {predict[pipeline]:.0f}: {faster:.1f} × |
+"""
+PIPELINE = """
+`pipeline` of transformers, in batches of 32, answers {pipeline[rotten-tomatoes]:.0f}
 """
 ENVIRONMENT = "environment: {environment[hardware]}, {packages} packages as locked"
 
@@ -149,6 +163,22 @@ def timed_row(key: str, name: str) -> str:
     return f"| {name} | {others} | **{{kind_rate[{key} reprise]}}** | **{ratio}** |\n"
 
 
+def format_row(model: str, name: str, key: str) -> str:
+    """Return the template of a row in the tables of the files in ONNX."""
+    fields = (
+        "{0}[bytes]:.1f}} MB", "{0}[metric]:.4f}} ({0}[low]:.4f}} – {0}[high]:.4f}})", "{0}[changed]}}",
+        "{0}[max_logit_difference]:.6f}}", "{0}[per_second]:.0f}}", "{0}[cold_start_seconds]:.1f}} s",
+    )  # fmt: skip
+    cells = " | ".join(field.format(f"{{file[{model} {key}]") for field in fields)
+    return f"| {MODELS[model]}{name} | {cells} |\n"
+
+
+def server_row(name: str, key: str, clients: str) -> str:
+    """Return the template of a row in the table of the load test."""
+    times = " | ".join(f"{{served[{key} {clients}][p{percent}_ms]:.0f}}" for percent in (50, 95, 99))
+    return f"| {name} | {clients} | {times} | {{served[{key} {clients}][rows_per_second]:.0f}} |\n"
+
+
 SEED_ROWS = {f"{seed}": f"seed{seed}" for seed in range(42, 47)} | {"mean": "mean", "standard deviation": "sd"}
 TEMPLATES = {
     "README.md": SUMMARY + TRAINING + COMPARED + README,
@@ -158,6 +188,9 @@ TEMPLATES = {
     + "".join(kind_row(name, *row) for name, row in KINDS.items())
     + "".join(timed_row(*row) for row in TIMED_KINDS.items()),
     "docs/guides/gpus.md": LAUNCHES + "".join(predicted_row(*row) for row in PREDICTED.items()),
+    "docs/guides/predict-and-export.md": PIPELINE
+    + "".join(format_row(model, *row) for model in MODELS for row in FORMATS.items()),
+    "docs/guides/serving.md": "".join(server_row(*row, clients) for row in SERVERS.items() for clients in CLIENTS),
     "docs/guides/seeds.md": COMPARED,
     "docs/guides/experiments.md": ENVIRONMENT,
     "docs/guides/sharing.md": ENVIRONMENT,
@@ -243,6 +276,12 @@ def collect() -> dict[str, Any]:
         "overhead": results["overhead"]["metrics"],
         "predict": results["overhead"]["predict"],
         "faster": results["overhead"]["metrics"]["predict_to_pipeline"],
+        **export_values(results["formats"]["models"]),
+        "served": {
+            f"{name} {clients}": load
+            for name, server in results["serving"]["servers"].items()
+            for clients, load in server["load"].items()
+        },
         "validation": results["accuracy"]["mean"],
         "validation_sd": results["accuracy"]["standard_deviation"],
     }
@@ -282,6 +321,20 @@ def kind_values(kinds: dict[str, Any]) -> dict[str, Any]:
         },
         "kind_ratio": {key: kinds[key]["ratio_to_trainer-bf16"] for key in TIMED_KINDS},
     }
+
+
+def export_values(models: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of the fields of the files in ONNX, and the texts per second of transformers' pipeline."""
+    same = {"changed": 0, "max_logit_difference": 0.0}  # the trained model, and itself
+    files = {
+        f"{model} {name}": same | file | file["ci95"] | {"per_second": found["per_second"][name]}
+        for model, found in models.items()
+        for name, file in found["files"].items()
+    }
+    for file in files.values():
+        file["bytes"] /= 1e6
+    rates = {model: found["per_second"] for model, found in models.items()}
+    return {"file": files, "pipeline": {model: next(iter(each.values())) for model, each in rates.items()}}
 
 
 def staged(name: str) -> Any:

@@ -30,8 +30,8 @@ async function describe() {
   }
   const { metric, value, ci95, split, num_examples: examples } = model.evaluation;
   const interval = ci95 ? ` (95 % interval ${ci95[0].toFixed(3)} – ${ci95[1].toFixed(3)})` : "";
-  const judged = metric ? ` ${metric} ${value.toFixed(3)}${interval} on ${examples} examples of the ${split} split.` : "";
-  byId("about").textContent = `${model.task}, ${model.precision}.${judged}`;
+  const judged = metric ? `: ${metric} ${value.toFixed(3)}${interval} on ${examples} examples of the ${split} split` : "";
+  byId("about").textContent = `${model.task}, ${model.precision}${judged}.`;
 }
 
 function showLabels(answer) {
