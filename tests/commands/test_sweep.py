@@ -1,6 +1,5 @@
 """`reprise sweep` and `--adopt`: the plan with runs that are numbers, and one sweep with real experiments."""
 
-import os
 import random
 import shutil
 from collections.abc import Sequence
@@ -194,7 +193,7 @@ def test_an_unfinished_sweep_is_not_adopted(runs: FakeRuns) -> None:
 def test_a_sweep_with_real_experiments_reads_no_test_split(repo_copy: Path, run: Run) -> None:
     def swept() -> str:
         options = ["-S", "train.learning_rate=1e-5,5e-3", "-n", "2", "--sampler", "grid", "--max-seeds", "3"]
-        return run(repo_copy, "reprise", "sweep", *options, env={"PYTHONPATH": os.environ.get("PYTHONPATH", "")}).stdout
+        return run(repo_copy, "reprise", "sweep", *options).stdout
 
     first = swept()  # the second trial is the committed recipe, so the first is the only finalist
     assert "committed" in first.splitlines()[-1]
