@@ -169,7 +169,7 @@ def test_an_impossible_division_is_refused_before_any_run(trained_repo: Path, tm
     write_params(folder, **{"task.split.order_by": "day", "task.split.group_by": None})
     refused = reprise(folder, "cv", code=2)
     assert refused.stdout == ""
-    assert "task.split.folds: got 5, expected null, since task.split.order_by cuts by time" in refused.stderr
+    assert "task.split.folds: got 5; expected null, since task.split.order_by cuts by time" in refused.stderr
 
 
 @pytest.mark.timeout(1200)
@@ -196,4 +196,4 @@ def test_folds_are_experiments_that_are_reused_and_compared(
     result = json.loads(reprise(folder, "compare", f"folds:{names[0]}", f"folds:{names[1]}", "--json").stdout)
     assert result["first"]["folds"] == result["second"]["folds"] == ["0", "1"]
     assert result["metrics"][0]["verdict"] == "the same for every fold, n=2 and 2"
-    assert result["warnings"] == ["a run is in both groups"]
+    assert "a run is in both groups" in result["warnings"]
