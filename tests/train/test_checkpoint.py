@@ -453,6 +453,12 @@ def test_second_process_gives_up_when_the_lock_stays_held(
     assert not list((workdir / "checkpoints").iterdir())
 
 
+def holds_lock(folder: Path, command: Running) -> bool:
+    """Whether a command has the lock; the file exists a moment earlier."""
+    file = folder / WORKSPACE_LOCK
+    return file.is_file() and f"process {command.process.pid} " in file.read_text()
+
+
 def test_trainings_of_different_recipes_never_write_at_once(train: Train, workdir: Path) -> None:
     alone = {}
     for seed in (1, 2):
@@ -460,7 +466,7 @@ def test_trainings_of_different_recipes_never_write_at_once(train: Train, workdi
         alone[seed] = take_results(workdir)
     write_params(workdir, seed=1)
     with Running(workdir, "reprise", "train") as first:
-        first.until((workdir / WORKSPACE_LOCK).exists)
+        first.until(lambda: holds_lock(workdir, first))
         first.send(signal.SIGSTOP)
         write_params(workdir, seed=2)
         with Running(workdir, "reprise", "train") as second:
