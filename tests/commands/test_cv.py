@@ -172,6 +172,7 @@ def test_an_impossible_division_is_refused_before_any_run(trained_repo: Path, tm
     assert "task.split.folds: got 5; expected null, since task.split.order_by cuts by time" in refused.stderr
 
 
+@pytest.mark.full  # two runs
 @pytest.mark.timeout(1200)
 def test_folds_are_experiments_that_are_reused_and_compared(
     trained_repo: Path, tmp_path: Path, run: Run, reprise: Run
