@@ -178,7 +178,7 @@ def test_folds_are_experiments_that_are_reused_and_compared(
     trained_repo: Path, tmp_path: Path, run: Run, reprise: Run
 ) -> None:
     folder = Path(shutil.copytree(trained_repo, tmp_path / "repo", symlinks=True))
-    first = run(folder, "reprise", "cv", *FOLDS).stdout
+    first = reprise(folder, "cv", *FOLDS).stdout
     assert "cv: fold 1, 2 of 2\n" in first
     names = sorted(run(folder, "dvc", "exp", "list", "--name-only").stdout.split())
     assert [name[:5] for name in names] == ["cv-0-", "cv-1-"]
