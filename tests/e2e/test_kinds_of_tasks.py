@@ -177,7 +177,12 @@ def check_onnx(folder: Path) -> None:
     (target / "onnx").mkdir()
     with chdir(folder):
         export_onnx(target, target / "onnx", ["fp32"])
-        judged = judge(target, read_recipe())
+        recipe = read_recipe()
+        judged = judge(target, recipe)
+    evaluated = json.loads((folder / "metrics/evaluate.json").read_text())
+    assert {name: judged[name] for name in recipe.task.metrics} == {
+        name: evaluated[name] for name in recipe.task.metrics
+    }
     found = judged["files"]["model.onnx"]
     assert found.get("changed", 0) == 0
     assert 0 < found["max_logit_difference"] < 1e-4

@@ -15,6 +15,7 @@ from reprise.core.files import sha256
 from reprise.data.labels import column_array
 from reprise.modeling.inference import load_predictor
 from reprise.modeling.inputs import Texts
+from reprise.modeling.recipe import read_model_recipe
 from reprise.modeling.scoring import metrics_with_ci
 from reprise.modeling.splits import load_inputs, load_split
 from reprise.onnx.files import BESIDE, FILES, ONNX, PRECISIONS
@@ -40,8 +41,8 @@ def judge(folder: Path, recipe: Recipe) -> dict[str, Any]:
     Raises:
         UserError: the tokenizer gives other tokens than the prepared data have.
     """
-    split, kind = recipe.evaluate.split, recipe.task.kind
-    fold = recipe.train.fold
+    split, fold = recipe.evaluate.split, recipe.train.fold
+    kind = read_model_recipe(folder).kind if recipe.task.multi_label else recipe.task.kind  # as evaluate: thresholds
     examples, inputs = load_split(split, fold), load_inputs(split, fold)
     references, texts = column_array(examples), prepared_texts(examples)
     expected = load_predictor(recipe, cpu=True)(inputs)
