@@ -97,8 +97,9 @@ def show(console: Console, models: dict[str, Any]) -> None:
 
 
 def main(folders: list[Path]) -> None:
-    """Measure the folders, print the tables, and write the results."""
-    models = {found["task"]: found for found in map(measure, folders or [Path()])}
+    """Measure the folders, print the tables, and write the results; those of other models stay."""
+    measured = {found["task"]: found for found in map(measure, folders or [Path()])}
+    models = results.read().get("formats", {}).get("models", {}) | measured
     results.write("formats", {"machine": results.machine(), "models": models})
     show(Console(highlight=False), models)
 

@@ -60,7 +60,7 @@ FORMATS = {
     "`model_fp16.onnx`": "model_fp16.onnx",
     "`model_quantized.onnx`": "model_quantized.onnx",
 }
-MODELS = {"rotten-tomatoes": ""}
+MODELS = {"rotten-tomatoes": "", "subjects": "subjects: "}
 
 SUMMARY = """
 minilm on rotten-tomatoes: {test[num_examples]} examples of the test split
