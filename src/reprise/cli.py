@@ -130,6 +130,17 @@ def _print_version(requested: bool) -> None:
         raise typer.Exit
 
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-S",
+        "--set-param",
+        metavar="KEY=VALUE",
+        help="Override a value of params.yaml, as in `dvc exp run`; repeatable.",
+    ),
+]
+
+
 @app.callback()
 def options(
     version: Annotated[
@@ -816,10 +827,9 @@ def serve(
     reprise serve exported; curl localhost:8080/predict --json '{"inputs": "a moving story"}'
     """
     _go_offline()
-    from reprise.onnx.files import require_packages
+    from reprise.commands.packages import SERVE_LOCK, require_packages
 
-    needed = ("onnxruntime", "fastapi", "prometheus_client", "uvicorn")
-    require_packages(*needed, lock="docker/serve/requirements.txt")
+    require_packages("onnxruntime", "fastapi", "prometheus_client", "uvicorn", lock=SERVE_LOCK, key="serve")
     with _paused_gc():
         from reprise.commands.serve import serve
         from reprise.serve.app import Limits
@@ -913,15 +923,7 @@ def seeds(
     number: Annotated[
         int, typer.Option("-n", "--number", min=1, help="Number of seeds, starting at the recipe's seed.")
     ] = 5,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-S",
-            "--set-param",
-            metavar="KEY=VALUE",
-            help="Override a value of params.yaml, as in `dvc exp run`; repeatable.",
-        ),
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Run the recipe with several seeds.
 
@@ -944,15 +946,7 @@ def cv(
     repeats: Annotated[
         int, typer.Option(min=1, help="How often the data are divided anew, each time with the next task.split.seed.")
     ] = 1,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-S",
-            "--set-param",
-            metavar="KEY=VALUE",
-            help="Override a value of params.yaml, as in `dvc exp run`; repeatable.",
-        ),
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Run the recipe once for each fold of a cross-validation.
 
@@ -1023,9 +1017,9 @@ def sweep(
         return
     if trial is not None:
         raise UserError(key="--trial", expected="--adopt NAME beside it")
-    from reprise.onnx.files import require_packages
+    from reprise.commands.packages import SWEEP_LOCK, require_packages
 
-    require_packages("optuna", lock="docker/cpu/sweep.txt", key="sweep")
+    require_packages("optuna", lock=SWEEP_LOCK, key="sweep")
     from reprise.commands.sweep import Settings, run_sweep
 
     run_sweep(overrides or (), space, Settings(number, sampler, sweep_seed, max_seeds, name))

@@ -28,6 +28,8 @@ class FakeRuns:
     def __init__(self) -> None:
         self.runs: dict[tuple[tuple[str, ...], int], Any] = {}
         self.fails: set[str] = set()  # names
+        self.experiments: list[Any] = []  # others
+        self.edits_after = 10**6  # number of runs after which the user edits params.yaml
         self.killed = 10**6  # number of runs after which Ctrl-C is pressed
         self.gain = 1.0
 
@@ -39,6 +41,8 @@ class FakeRuns:
             raise KeyboardInterrupt
         if name in self.fails:
             raise UserError("the pipeline failed, see above")
+        if len(self.runs) == self.edits_after:
+            PARAMS.write_text(PARAMS.read_text().replace("warmup_ratio: 0.1", "warmup_ratio: 0.2"))
         values = dict(text.split("=") for text in overrides)
         rate = float(values.get("train.learning_rate", 5e-3))
         luck = random.Random(f"{sorted(overrides)} {seed}").gauss(0, 0.002)
@@ -58,6 +62,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRuns:
     monkeypatch.setattr(sweep, "run_new", fake.run_new)
     monkeypatch.setattr(sweep, "check_copyable", lambda _: None)
     monkeypatch.setattr(sweep, "resolve_commit", lambda _: "0" * 40)
+    monkeypatch.setattr(sweep, "experiments", lambda: fake.experiments)
     monkeypatch.setattr(sweep, "planned_replicate_key", lambda params: str(params))
     return fake
 
@@ -152,6 +157,27 @@ def test_the_first_failure_and_the_third_in_a_row_end_the_sweep(runs: FakeRuns, 
 def test_a_sweep_whose_trials_are_all_the_recipe_has_no_candidate(runs: FakeRuns) -> None:
     sweep.run_sweep(["train.batch_size=16,8"], None, settings(1, sampler="grid"))
     assert read_result(SWEEPS / "sweep").sentence == "Every trial is the committed recipe, so there is no candidate."
+
+
+def test_a_name_that_is_taken_is_no_failed_trial(runs: FakeRuns) -> None:
+    runs.experiments = [SimpleNamespace(name="sweep-003", base="0" * 40)]
+    with pytest.raises(UserError, match="sweep-003: an experiment with another recipe has this name"):
+        sweep.run_sweep(SPACE, None, settings())
+    assert len(runs.runs) == 2
+    runs.experiments = []
+    sweep.run_sweep(SPACE, None, settings())
+    assert len(read_result(SWEEPS / "sweep").trials) == 6
+
+
+@pytest.mark.parametrize("edits_after", [2, 8])  # during the trials, and during the comparison
+def test_a_recipe_that_is_edited_meanwhile_ends_the_sweep(runs: FakeRuns, edits_after: int) -> None:
+    before, runs.edits_after = PARAMS.read_text(), edits_after
+    with pytest.raises(UserError, match=r"params\.yaml, the code or the software has changed"):
+        sweep.run_sweep(SPACE, None, settings())
+    assert len(runs.runs) == edits_after + 1
+    PARAMS.write_text(before)
+    sweep.run_sweep(SPACE, None, settings())
+    assert len(read_result(SWEEPS / "sweep").trials) == 6
 
 
 def test_a_file_gives_the_space(runs: FakeRuns) -> None:

@@ -252,10 +252,10 @@ def test_precisions_without_the_format_are_refused(
 def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
     repository: Path, tmp_path: Path, reprise: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reprise.onnx.files.find_spec", lambda _: None)
+    monkeypatch.setattr("reprise.commands.packages.find_spec", lambda _: None)
     done = reprise(repository, "export", str(tmp_path / "model"), "--format", "onnx", code=2)
     assert done.stderr == (
-        "reprise: error: ONNX: the package onnx is not installed; "
+        "reprise: error: export: the package onnx is not installed; "
         "expected `docker/make-venv --add .venv docker/cpu/onnx.txt`\n"
     )
     assert not (tmp_path / "model").exists()
@@ -264,10 +264,10 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
 def test_a_missing_package_of_the_server_is_one_line_too(
     tmp_path: Path, reprise: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reprise.onnx.files.find_spec", lambda name: name != "fastapi" or None)
+    monkeypatch.setattr("reprise.commands.packages.find_spec", lambda name: name != "fastapi" or None)
     done = reprise(tmp_path, "serve", "model", code=2)
     assert done.stderr == (
-        "reprise: error: ONNX: the package fastapi is not installed; "
+        "reprise: error: serve: the package fastapi is not installed; "
         "expected `docker/make-venv --add .venv docker/serve/requirements.txt`\n"
     )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from reprise.commands.markdown import markdown_table
+from reprise.commands.packages import ONNX_LOCK, require_packages
 from reprise.core.config import PARAMS, Recipe
 from reprise.core.display import echo
 from reprise.core.errors import UserError
@@ -22,7 +23,6 @@ from reprise.onnx.files import (
     Precision,
     check_judged,
     find_onnx,
-    require_packages,
 )
 from reprise.tasks.metrics.registry import display_name
 
@@ -35,7 +35,7 @@ def check_onnx(recipe: Recipe) -> None:
     Raises:
         UserError: a package is missing, or the evaluation split.
     """
-    require_packages("onnx", "onnxruntime", "onnxscript")
+    require_packages("onnx", "onnxruntime", "onnxscript", lock=ONNX_LOCK, key="export")
     restart_with_caps(recipe.train)  # the final model is evaluated as it was trained
     if not split_shards(recipe.evaluate.split):
         raise UserError(f"no {recipe.evaluate.split} split was prepared", key="export", expected="`dvc repro` first")

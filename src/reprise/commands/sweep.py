@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,27 @@ class Settings(NamedTuple):
     name: str
 
 
+class Plan(NamedTuple):
+    """What all runs of a sweep share.
+
+    Attributes:
+        settings: options.
+        metric: name of the metric that trials are compared by.
+        seed: of the search; the finalists have the following ones.
+        identity: digest of the committed recipe, the code and the software.
+    """
+
+    settings: Settings
+    metric: str
+    seed: int
+    identity: str
+
+    @property
+    def greater_is_better(self) -> bool:
+        """The direction of the metric."""
+        return is_greater_better(self.metric)
+
+
 def run_sweep(overrides: Sequence[str], file: Path | None, settings: Settings) -> None:
     """Run the trials, then the finalists and the committed recipe with fresh seeds, and print the answer.
 
@@ -59,19 +80,18 @@ def run_sweep(overrides: Sequence[str], file: Path | None, settings: Settings) -
     check_space(space)
     check_copyable(check_recipe(committed, str(PARAMS)))
     metric = committed["task"]["metrics"][0]  # which selects the epoch, too
-    identity = f"{planned_replicate_key(committed)} {committed['seed']}"
+    plan = Plan(settings, metric, committed["seed"], identity_of(committed))
     study = Study(
         folder / "journal.log",
         space,
         settings.sampler,
         settings.seed,
-        hashlib.sha256(identity.encode()).hexdigest(),
-        greater_is_better=is_greater_better(metric),
+        plan.identity,
+        greater_is_better=plan.greater_is_better,
     )
-    run_trials(study, settings, metric, committed["seed"])
-    trials = ranked(study.finished(), greater_is_better=is_greater_better(metric))
-    finalists = choose_finalists(trials, committed)
-    finals = run_finals(finalists, settings, metric, committed["seed"])
+    run_trials(study, plan)
+    trials = ranked(study.finished(), greater_is_better=plan.greater_is_better)
+    finals = run_finals(choose_finalists(trials, committed), plan)
     recipe = apply_overrides([])
     by_number = {each.number: each.overrides for each in trials}
     sentence = describe(finals, by_number, recipe, metric)
@@ -113,36 +133,43 @@ def check_space(space: Space) -> None:
         apply_overrides(corner)
 
 
-def run_trials(study: Study, settings: Settings, metric: str, seed: int) -> None:
+def identity_of(committed: Mapping[str, Any]) -> str:
+    """Return a digest of the committed recipe, the code and the software: a sweep compares runs of one of each."""
+    return hashlib.sha256(f"{planned_replicate_key(committed)} {committed['seed']}".encode()).hexdigest()
+
+
+def run_trials(study: Study, plan: Plan) -> None:
     """Run trials until there are as many as wanted; a grid ends earlier.
 
     A trial whose pipeline fails counts, as with a learning rate at which training diverges. The sweep ends if the first
     trial fails, or three in a row.
 
     Raises:
-        UserError: see above.
+        UserError: see above, or a run cannot start.
     """
-    number = min(settings.number, study.size or settings.number)
+    number = min(plan.settings.number, study.size or plan.settings.number)
     durations = []
     while len(done := study.finished()) < number:
         trial, asked = study.ask()
         progress = f"sweep: trial {asked.number} of {number}"
         echo(f"{progress}: {' '.join(asked.overrides)}")
         started = time.monotonic()
-        run = find_run(asked.overrides, seed)
+        run = find_run(asked.overrides, plan.seed)
         if run is None:
+            name = f"{plan.settings.name}-{asked.number:03}"
+            check_start(name, plan)
             try:
-                run = run_new(f"{settings.name}-{asked.number:03}", asked.overrides, seed)
+                run = run_new(name, asked.overrides, plan.seed)
             except UserError:
                 if all(each.metric is None for each in done[-2:]):
                     raise
             durations.append(time.monotonic() - started)
-        value = None if run is None else run.result.metrics["evaluate"][metric]
+        value = None if run is None else run.result.metrics["evaluate"][plan.metric]
         study.tell(trial, value)
         left = ""
         if durations and number > asked.number:
             left = f"; about {minutes((number - asked.number) * sum(durations) / len(durations))} left"
-        echo(f"{progress}: {'failed' if value is None else f'{metric} {value:.4f} of {run and run.name}'}{left}")
+        echo(f"{progress}: {'failed' if value is None else f'{plan.metric} {value:.4f} of {run and run.name}'}{left}")
 
 
 def minutes(seconds: float) -> str:
@@ -157,16 +184,28 @@ def find_run(overrides: Sequence[str], seed: int) -> Run | None:
     return next((run for run in replicates(key, all_runs()) if run.seed == seed), None)
 
 
-def run_new(name: str, overrides: Sequence[str], seed: int) -> Run:
-    """Run the pipeline on validation with overrides and a seed, as an experiment.
+def check_start(name: str, plan: Plan) -> None:
+    """Check that a run can start: its name is free, and nothing has changed since the sweep began.
 
     Raises:
-        UserError: an experiment has the name, or the pipeline fails.
+        UserError: an experiment has the name; or the recipe, code or software are others by now, by which an experiment
+            would run.
     """
     head = resolve_commit("HEAD")
     if any(each.name == name and each.base == head for each in experiments()):
         expected = f"another --name, or `dvc exp remove {name}` first"
         raise UserError("an experiment with another recipe has this name", key=name, expected=expected)
+    if identity_of(apply_overrides([VALIDATION])) != plan.identity:
+        expected = "those that the sweep began with: restore them, and the same command resumes it"
+        raise UserError("params.yaml, the code or the software has changed", key=name, expected=expected)
+
+
+def run_new(name: str, overrides: Sequence[str], seed: int) -> Run:
+    """Run the pipeline on validation with overrides and a seed, as an experiment.
+
+    Raises:
+        UserError: the pipeline fails.
+    """
     run_experiment(name, seed, [*overrides, VALIDATION])
     return resolve_run(name)
 
@@ -198,35 +237,35 @@ def choose_finalists(trials: Sequence[Finished], committed: dict[str, Any]) -> d
     return finalists
 
 
-def run_finals(finalists: dict[int, tuple[str, ...]], settings: Settings, metric: str, seed: int) -> Finals:
+def run_finals(finalists: dict[int, tuple[str, ...]], plan: Plan) -> Finals:
     """Run the finalists and the committed recipe with the seeds after that of the search, until the answer is settled.
 
     Raises:
-        UserError: the pipeline fails.
+        UserError: a run cannot start, or the pipeline fails.
     """
+    most = plan.settings.max_seeds
     overrides = dict[int | None, tuple[str, ...]]([(None, ()), *finalists.items()])
     values: dict[int | None, list[float]] = {number: [] for number in overrides}
-    for count in range(1, settings.max_seeds + 1 if finalists else 1):
+    for count in range(1, most + 1 if finalists else 1):
+        seed = plan.seed + count
         for number, texts in overrides.items():
-            role = "committed" if number is None else f"{number:03}"
-            name = f"{settings.name}-{role}-seed-{seed + count}"
-            shown = "committed recipe" if number is None else f"trial {number}"
-            run = find_run(texts, seed + count)
-            echo(
-                f"sweep: {shown}, seed {seed + count}, {count} of at most {settings.max_seeds}"
-                f"{f': reusing {run.name}' if run else ''}"
-            )
-            run = run or run_new(name, texts, seed + count)
-            values[number].append(run.result.metrics["evaluate"][metric])
-        finals = _finals(values, settings, metric)
-        if count >= FIRST_LOOK and is_settled(list(finals.comparisons().values())):
+            role, shown = ("committed", "committed recipe") if number is None else (f"{number:03}", f"trial {number}")
+            run = find_run(texts, seed)
+            reused = f": reusing {run.name}" if run else ""
+            echo(f"sweep: {shown}, seed {seed}, {count} of at most {most}{reused}")
+            if run is None:
+                name = f"{plan.settings.name}-{role}-seed-{seed}"
+                check_start(name, plan)
+                run = run_new(name, texts, seed)
+            values[number].append(run.result.metrics["evaluate"][plan.metric])
+        if count >= FIRST_LOOK and is_settled(list(_finals(values, plan).comparisons().values())):
             break
-    return _finals(values, settings, metric)
+    return _finals(values, plan)
 
 
-def _finals(values: dict[int | None, list[float]], settings: Settings, metric: str) -> Finals:
+def _finals(values: dict[int | None, list[float]], plan: Plan) -> Finals:
     finalists = {number: list(each) for number, each in values.items() if number is not None}
-    return Finals(list(values[None]), finalists, settings.max_seeds, is_greater_better(metric))
+    return Finals(list(values[None]), finalists, plan.settings.max_seeds, plan.greater_is_better)
 
 
 def print_trials(space: Space, trials: Sequence[Finished], metric: str) -> None:

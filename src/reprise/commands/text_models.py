@@ -3,13 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+from reprise.commands.packages import ONNX_LOCK, require_packages
 from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.paths import FINAL_MODEL
 from reprise.ensemble.folder import is_ensemble, member_folders
 from reprise.modeling.inputs import TextModel
 from reprise.modeling.recipe import ModelRecipe, read_model_recipe
-from reprise.onnx.files import check_judged, find_onnx, require_packages
+from reprise.onnx.files import check_judged, find_onnx
 
 
 def open_model(path: Path | None, threads: int | None = None) -> tuple[ModelRecipe, TextModel]:
@@ -23,7 +24,7 @@ def open_model(path: Path | None, threads: int | None = None) -> tuple[ModelReci
         UserError: there is no model, or its files are not those that were evaluated.
     """
     if path is not None and (file := find_onnx(path)):
-        require_packages("onnxruntime")
+        require_packages("onnxruntime", lock=ONNX_LOCK, key="predict")
         check_judged(file)
         from reprise.onnx.model import OnnxModel
 

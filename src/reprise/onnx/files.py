@@ -1,7 +1,6 @@
 """The files of an exported model in ONNX, where transformers.js and others look for them too."""
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,23 +15,6 @@ FILES: Mapping[Precision, str] = {"fp32": "model.onnx", "fp16": "model_fp16.onnx
 EVALUATION, SPEED = ONNX / "evaluation.json", ONNX / "speed.json"
 # What a file of ONNX needs of the folder above it.
 BESIDE = ("recipe.json", "config.json", "tokenizer.json", "tokenizer_config.json")
-
-
-def require_packages(*packages: str, lock: str = "docker/cpu/onnx.txt", key: str = "ONNX") -> None:
-    """Check that packages are installed, which training does not install.
-
-    Args:
-        packages: names to import.
-        lock: the file that has them.
-        key: what needs them, for the error.
-
-    Raises:
-        UserError: one is not.
-    """
-    for package in packages:
-        if find_spec(package) is None:
-            expected = f"`docker/make-venv --add .venv {lock}`"
-            raise UserError(f"the package {package} is not installed", key=key, expected=expected)
 
 
 def find_onnx(path: Path) -> Path | None:
