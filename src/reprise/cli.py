@@ -966,7 +966,7 @@ def cv(
 def sweep(
     space: Annotated[
         Path | None,
-        typer.Argument(metavar="[SPACE.yaml]", help="File with keys and values as for -S.", callback=_from_user_folder),
+        typer.Argument(metavar="SPACE.yaml", help="File with keys and values as for -S.", callback=_from_user_folder),
     ] = None,
     overrides: Annotated[
         list[str] | None,
