@@ -97,8 +97,9 @@ def lines_of(text: str) -> list[dict[str, Any]]:
 
 
 def test_two_seeds_are_an_ensemble_and_a_soup_that_predict(
-    seeded: tuple[Path, str, str], tmp_path: Path, reprise: Run
+    seeded: tuple[Path, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reprise: Run
 ) -> None:
+    monkeypatch.setattr(statistics, "RESAMPLES", 30)
     repo = Path(shutil.copytree(seeded[0], tmp_path / "repo", symlinks=True))
     printed = reprise(repo, "ensemble", "seeds:HEAD", "--output", "both").stdout
     assert printed.startswith("ensemble of 2: HEAD (seed 42), seed-43-")
