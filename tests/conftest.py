@@ -24,6 +24,7 @@ from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedModel
 from transformers.utils import logging
 from typer.testing import CliRunner
 
+import prefork
 from reprise.cli import app
 from reprise.core.validation import check_recipe
 from reprise.data.tokenization import load_tokenizer
@@ -145,7 +146,18 @@ def collate(tiny_model: Path) -> Collator:
 
 
 @pytest.fixture(scope="session")
-def run() -> Run:
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with a `reprise` that needs no time for imports; one for all workers."""
+    base, worker = tmp_path_factory.getbasetemp(), os.environ.get("PYTEST_XDIST_WORKER")
+    folder = (base.parent if worker else base) / "programs"
+    with FileLock(folder.with_name("programs.lock")):
+        if not folder.exists():
+            prefork.start(folder, os.getppid() if worker else os.getpid())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(programs: Path) -> Run:
     """Run a command like a user: `run(folder, "dvc", "repro")`; captures both streams and checks the exit code.
 
     `code=2` expects that exit code, `code=None` accepts any. `env` is added to the environment.
@@ -154,7 +166,8 @@ def run() -> Run:
     def run(
         folder: Path, *command: str, code: int | None = 0, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **(env or {})}
+        path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, **(env or {})}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
         assert code is None or done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
