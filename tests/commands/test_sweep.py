@@ -32,6 +32,7 @@ class FakeRuns:
         self.edits_after = 10**6  # number of runs after which the user edits params.yaml
         self.killed = 10**6  # number of runs after which Ctrl-C is pressed
         self.gain = 1.0
+        self.files: dict[Path, bytes] = {}  # of each run
 
     def find_run(self, overrides: Sequence[str], seed: int) -> Any:
         return self.runs.get((tuple(overrides), seed))
@@ -47,7 +48,8 @@ class FakeRuns:
         rate = float(values.get("train.learning_rate", 5e-3))
         luck = random.Random(f"{sorted(overrides)} {seed}").gauss(0, 0.002)
         metrics = {"evaluate": {"accuracy": 0.5 + self.gain * rate * 10 + luck}}
-        run = SimpleNamespace(name=name, seed=seed, result=SimpleNamespace(metrics=metrics))
+        result = SimpleNamespace(metrics=metrics, recipe={"train.epochs": 4, "train.max_steps": None})
+        run = SimpleNamespace(name=name, commit=None, seed=seed, result=result, read=self.files.get)
         self.runs[tuple(overrides), seed] = run
         return run
 

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,17 @@ from reprise.core.validation import check_recipe, load_params
 from reprise.results.runs import Run, all_runs, experiments, replicates, resolve_run
 from reprise.results.statistics import is_greater_better, summarize
 from reprise.results.vcs import resolve_commit
+from reprise.sweep.record import (
+    FAILED,
+    FINISHED,
+    Record,
+    RecordedTrial,
+    read_record,
+    record_dimension,
+    record_finals,
+    record_trial,
+    write_record,
+)
 from reprise.sweep.result import Finals, Result, describe, folder_of, write_result
 from reprise.sweep.selection import FINALISTS, FIRST_LOOK, is_settled, winner_of
 from reprise.sweep.space import Space, parse_space, read_overrides
@@ -89,13 +101,14 @@ def run_sweep(overrides: Sequence[str], file: Path | None, settings: Settings) -
         plan.identity,
         greater_is_better=plan.greater_is_better,
     )
-    run_trials(study, plan)
+    record = run_trials(study, plan, folder)
     trials = ranked(study.finished(), greater_is_better=plan.greater_is_better)
-    finals = run_finals(choose_finalists(trials, committed), plan)
+    record = replace(record, importance=study.importance())
+    finals, record = run_finals(choose_finalists(trials, committed), plan, folder, record)
     recipe = apply_overrides([])
     by_number = {each.number: each.overrides for each in trials}
     sentence = describe(finals, by_number, recipe, metric)
-    print_trials(space, trials, metric)
+    print_trials(space, trials, metric, {each.number: each.ended for each in record.trials})
     print_finals(finals, by_number, metric)
     write_result(
         folder,
@@ -107,6 +120,7 @@ def run_sweep(overrides: Sequence[str], file: Path | None, settings: Settings) -
             {str(number): list(texts) for number, texts in sorted(by_number.items())},
         ),
     )
+    write_record(folder, replace(record, answer=sentence))
     echo(sentence)
     if winner_of(finals.comparisons()) is not None:
         echo(f"Adopt it: reprise sweep --adopt {settings.name}")
@@ -138,8 +152,8 @@ def identity_of(committed: Mapping[str, Any]) -> str:
     return hashlib.sha256(f"{planned_replicate_key(committed)} {committed['seed']}".encode()).hexdigest()
 
 
-def run_trials(study: Study, plan: Plan) -> None:
-    """Run trials until there are as many as wanted; a grid ends earlier.
+def run_trials(study: Study, plan: Plan, folder: Path) -> Record:
+    """Run trials until there are as many as wanted; a grid ends earlier. Record each in the folder of the sweep.
 
     A trial whose pipeline fails counts, as with a learning rate at which training diverges. The sweep ends if the first
     trial fails, or three in a row.
@@ -148,6 +162,15 @@ def run_trials(study: Study, plan: Plan) -> None:
         UserError: see above, or a run cannot start.
     """
     number = min(plan.settings.number, study.size or plan.settings.number)
+    record = Record(
+        plan.metric,
+        plan.greater_is_better,
+        max(number, len(study.finished())),
+        study.space.fixed,
+        tuple(map(record_dimension, study.space.dimensions)),
+        recorded_trials(study, plan, folder),
+    )
+    write_record(folder, record)
     durations = []
     while len(done := study.finished()) < number:
         trial, asked = study.ask()
@@ -166,10 +189,30 @@ def run_trials(study: Study, plan: Plan) -> None:
             durations.append(time.monotonic() - started)
         value = None if run is None else run.result.metrics["evaluate"][plan.metric]
         study.tell(trial, value)
+        recorded = record_trial(asked.number, asked.overrides, value, run, study.space)
+        record = replace(record, trials=(*record.trials, recorded))
+        write_record(folder, record)
         left = ""
         if durations and number > asked.number:
             left = f"; about {minutes((number - asked.number) * sum(durations) / len(durations))} left"
         echo(f"{progress}: {'failed' if value is None else f'{plan.metric} {value:.4f} of {run and run.name}'}{left}")
+    return record
+
+
+def recorded_trials(study: Study, plan: Plan, folder: Path) -> tuple[RecordedTrial, ...]:
+    """Return the records of the trials that have ended: those in the folder of the sweep, or as their runs are."""
+    try:
+        earlier = {trial.number: trial for trial in read_record(folder).trials}
+    except UserError:  # a sweep that begins, or was killed before it wrote; the runs have it all
+        earlier = {}
+    trials = []
+    for each in study.finished():
+        found = earlier.get(each.number)
+        if found is None or (found.run is None and each.metric is not None):
+            run = None if each.metric is None else find_run(each.overrides, plan.seed)
+            found = record_trial(each.number, each.overrides, each.metric, run, study.space)
+        trials.append(found)
+    return tuple(trials)
 
 
 def minutes(seconds: float) -> str:
@@ -237,8 +280,16 @@ def choose_finalists(trials: Sequence[Finished], committed: dict[str, Any]) -> d
     return finalists
 
 
-def run_finals(finalists: dict[int, tuple[str, ...]], plan: Plan) -> Finals:
+def run_finals(
+    finalists: dict[int, tuple[str, ...]], plan: Plan, folder: Path, record: Record
+) -> tuple[Finals, Record]:
     """Run the finalists and the committed recipe with the seeds after that of the search, until the answer is settled.
+
+    Args:
+        finalists: overrides by the number of the trial.
+        plan: of the sweep.
+        folder: of the sweep, in which each run is recorded.
+        record: of the trials.
 
     Raises:
         UserError: a run cannot start, or the pipeline fails.
@@ -246,6 +297,7 @@ def run_finals(finalists: dict[int, tuple[str, ...]], plan: Plan) -> Finals:
     most = plan.settings.max_seeds
     overrides = dict[int | None, tuple[str, ...]]([(None, ()), *finalists.items()])
     values: dict[int | None, list[float]] = {number: [] for number in overrides}
+    runs: dict[int | None, list[Run]] = {number: [] for number in overrides}
     for count in range(1, most + 1 if finalists else 1):
         seed = plan.seed + count
         for number, texts in overrides.items():
@@ -258,9 +310,12 @@ def run_finals(finalists: dict[int, tuple[str, ...]], plan: Plan) -> Finals:
                 check_start(name, plan)
                 run = run_new(name, texts, seed)
             values[number].append(run.result.metrics["evaluate"][plan.metric])
+            runs[number].append(run)
+            write_record(folder, replace(record, finals=record_finals(runs, plan.metric, None)))
         if count >= FIRST_LOOK and is_settled(list(_finals(values, plan).comparisons().values())):
             break
-    return _finals(values, plan)
+    finals = _finals(values, plan)
+    return finals, replace(record, finals=record_finals(runs, plan.metric, finals))
 
 
 def _finals(values: dict[int | None, list[float]], plan: Plan) -> Finals:
@@ -268,12 +323,21 @@ def _finals(values: dict[int | None, list[float]], plan: Plan) -> Finals:
     return Finals(list(values[None]), finalists, plan.settings.max_seeds, plan.greater_is_better)
 
 
-def print_trials(space: Space, trials: Sequence[Finished], metric: str) -> None:
-    """Print the trials with the searched parameters, best first."""
-    table = Table("trial", metric, *(each.key for each in space.dimensions))
+def print_trials(space: Space, trials: Sequence[Finished], metric: str, ends: Mapping[int, str]) -> None:
+    """Print the trials with the searched parameters, best first; what ended them if it was not the last epoch.
+
+    Args:
+        space: what is searched.
+        trials: best first.
+        metric: its name.
+        ends: what ended each trial, by number.
+    """
+    any_cut = not {*ends.values()} <= {FINISHED, FAILED}
+    table = Table("trial", metric, *(each.key for each in space.dimensions), *(["training"] if any_cut else []))
     for trial in trials:
         values = [text.partition("=")[2] for text in trial.overrides[len(space.fixed) :]]
-        table.add_row(str(trial.number), "failed" if trial.metric is None else f"{trial.metric:.4f}", *values)
+        end = ["" if ends[trial.number] == FAILED else ends[trial.number]] if any_cut else []
+        table.add_row(str(trial.number), FAILED if trial.metric is None else f"{trial.metric:.4f}", *values, *end)
     Terminal().print(table)
 
 

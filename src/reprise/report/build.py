@@ -23,18 +23,21 @@ from reprise.results.run import RunResult, describe_edited
 from reprise.results.runs import Run, all_runs, resolve_runs
 from reprise.results.vcs import check_output, resolve_commit
 from reprise.results.workspace import read_made
+from reprise.sweep.record import read_record, sweep_names
+from reprise.sweep.result import folder_of
 
 
 def report(selectors: Sequence[str], page: Path) -> None:
     """Write the report.
 
     Args:
-        selectors: selectors of the runs; if empty, the workspace, HEAD and all experiments.
+        selectors: selectors of the runs; if empty, the workspace, HEAD and all experiments, and all sweeps.
         page: output file.
 
     Raises:
-        UserError: a selector names no run, a run is damaged, or there are no runs.
+        UserError: a selector names no run, a run or a sweep is damaged, or there are no runs.
     """
+    searches = {} if selectors else {name: read_record(folder_of(name)) for name in sweep_names()}
     by_commit: dict[str | None, Run] = {}  # a run that several selectors name is shown once
     for run in [run for selector in selectors for run in resolve_runs(selector)] if selectors else all_runs():
         by_commit.setdefault(run.commit, run)
@@ -65,6 +68,7 @@ def report(selectors: Sequence[str], page: Path) -> None:
         build_context(
             report_runs,
             references=read_references(),
+            searches=searches,
             stats=stats,
             checks=read_checks(stats or {}),
             errors_run=errors_run,

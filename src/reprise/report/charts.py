@@ -4,6 +4,7 @@ Each chart draws the rows of the data set `rows`; its function documents their f
 report.css, so that light and dark mode need no redraw. `color` and `dash` are the style of a selected run.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -12,9 +13,10 @@ import altair as alt
 from reprise.report.confusion import FEW_LABELS
 
 ROWS = alt.NamedData("rows")
-INK, MUTED, ACCENT = "var(--ink)", "var(--muted)", "var(--accent)"
+INK, MUTED, ACCENT, OTHER = "var(--ink)", "var(--muted)", "var(--accent)", "var(--other)"
 COLOR = alt.Color("color:N").scale(None)
 DASH = alt.StrokeDash("dash:N").scale(None)
+MAX_TICKS = 8  # of a logarithmic axis with numbers between the powers of ten
 Spec = dict[str, Any]
 
 
@@ -196,6 +198,154 @@ def sweep(param: str, values: Collection[float]) -> Spec:
     y = alt.Y("value:Q", title=None).scale(zero=False)
     intervals = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("from:Q", title=None).scale(zero=False), y2="to:Q")
     return to_spec(intervals + base.mark_point(filled=True, size=50).encode(y=y))
+
+
+def sweep_history(metric: str) -> Spec:
+    """Draw the metric of each trial and the best so far. Rows: trial, value, best.
+
+    Args:
+        metric: name of the metric.
+    """
+    base = alt.Chart(ROWS).encode(
+        x=alt.X("trial:Q", title="trial").scale(nice=False, zero=False, padding=14).axis(format="d", tickMinStep=1),
+        tooltip=[
+            alt.Tooltip("trial:Q"),
+            alt.Tooltip("value:Q", format=".4~f", title=metric),
+            alt.Tooltip("best:Q", format=".4~f", title="best so far"),
+        ],
+    )
+    best = base.mark_line(strokeWidth=1.8, color=ACCENT, interpolate="step-after").encode(
+        y=alt.Y("best:Q", title=f"{metric} on validation").scale(zero=False)
+    )
+    trials = base.mark_point(filled=True, opacity=1, size=50, color=OTHER).encode(y="value:Q")
+    return to_spec(best + trials)
+
+
+def sweep_slice(metric: str, key: str, scale: str, values: Sequence[str]) -> Spec:
+    """Draw the metric of the trials against a parameter. Rows: trial, param, value, best.
+
+    Args:
+        metric: name of the metric.
+        key: dotted key of the parameter.
+        scale: log, uniform, int or choice.
+        values: both ends, or all values of a choice.
+    """
+    if scale == "choice":
+        x = alt.X("param:N", title=key, sort=list(values)).axis(labelAngle=0, labelOverlap=True, labelLimit=120)
+    else:
+        # A number in the notation of the command line; integers have no ticks between them.
+        number_format = "format(datum.value, datum.value != 0 && abs(datum.value) < 0.001 ? '~e' : '~g')"
+        x = alt.X("param:Q", title=key).axis(
+            labelExpr=number_format, labelOverlap=True, tickMinStep=1 if scale == "int" else alt.Undefined, tickCount=5
+        )
+        domain = [float(value) for value in values]
+        if scale == "log":
+            x = x.axis(values=log_ticks(*domain))
+        x = x.scale(type="log" if scale == "log" else "linear", domain=domain, nice=False, padding=10)
+    points = (
+        alt.Chart(ROWS)
+        .mark_point(filled=True, opacity=0.85)
+        .encode(
+            x=x,
+            y=alt.Y("value:Q", title=f"{metric} on validation").scale(zero=False),
+            color=alt.when("datum.best").then(alt.value(ACCENT)).otherwise(alt.value(OTHER)),
+            shape=alt.when("datum.best").then(alt.value("diamond")).otherwise(alt.value("circle")),
+            size=alt.when("datum.best").then(alt.value(140)).otherwise(alt.value(50)),
+            tooltip=[
+                alt.Tooltip("trial:Q"),
+                alt.Tooltip("param:N" if scale == "choice" else "param:Q", title=key),
+                alt.Tooltip("value:Q", format=".4~f", title=metric),
+            ],
+        )
+    )
+    return to_spec(points)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times the powers of ten between two numbers, or the powers alone if these are many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    within = [tick for tick in ticks if low <= tick <= high]
+    return within if len(within) <= MAX_TICKS else [tick for tick in within if f"{tick:e}".startswith("1.000000e")]
+
+
+def sweep_front(metric: str, unit: str) -> Spec:
+    """Draw the metric of the trials against training time, with the Pareto front. Rows: trial, time, value, front.
+
+    Args:
+        metric: name of the metric.
+        unit: of the time.
+    """
+    title = f"training time ({unit})"
+    base = alt.Chart(ROWS).encode(
+        x=alt.X("time:Q", title=title).scale(zero=False, padding=14),
+        y=alt.Y("value:Q", title=f"{metric} on validation").scale(zero=False),
+        tooltip=[
+            alt.Tooltip("trial:Q"),
+            alt.Tooltip("time:Q", format=".4~g", title=title),
+            alt.Tooltip("value:Q", format=".4~f", title=metric),
+        ],
+    )
+    line = base.transform_filter("datum.front").mark_line(strokeWidth=1.8, color=ACCENT, interpolate="step-after")
+    points = base.mark_point(filled=True, opacity=1).encode(
+        color=alt.when("datum.front").then(alt.value(ACCENT)).otherwise(alt.value(OTHER)),
+        shape=alt.when("datum.front").then(alt.value("diamond")).otherwise(alt.value("circle")),
+        size=alt.when("datum.front").then(alt.value(100)).otherwise(alt.value(50)),
+    )
+    return to_spec(line + points)
+
+
+def sweep_parallel(axes: Sequence[str], ends: Sequence[dict[str, Any]]) -> Spec:
+    """Draw a line for each trial through its place on each axis. Rows: trial, axis, text, at, quality, color, value.
+
+    Args:
+        axes: their names; the last is the metric.
+        ends: values that are written at the axes: axis, text, at (from 0 to 1).
+    """
+    x = alt.X("axis:N", title=None, sort=list(axes)).scale(type="point", padding=0.4)
+    # A line for each part of a dotted key, so that neighbours do not overlap.
+    x = x.axis(
+        labelAngle=0, labelExpr="split(datum.label, '.')", labelOverlap=False, ticks=False, domain=False, offset=9
+    )
+    y = alt.Y("at:Q", title=None).scale(domain=[0, 1]).axis(None)
+    lines = (
+        alt.Chart(ROWS)
+        .mark_line(opacity=0.9)
+        .encode(
+            x=x,
+            y=y,
+            color=COLOR,
+            detail="trial:N",
+            strokeWidth=alt.StrokeWidth("quality:Q", legend=None).scale(domain=[0, 1], range=[1, 3]),
+            tooltip=[alt.Tooltip("trial:Q"), alt.Tooltip("value:Q", format=".4~f", title=axes[-1])],
+        )
+    )
+    rules = (
+        alt.Chart(alt.InlineData([{"axis": axis, "from": 0, "to": 1} for axis in axes]))
+        .mark_rule(color=MUTED)
+        .encode(x=x, y=alt.Y("from:Q", title=None), y2="to:Q")
+    )
+    named = alt.Chart(alt.InlineData(list(ends))).encode(x=x, y=y, text="text:N")
+    text = {"align": "left", "dx": 5, "fontSize": 11}
+    # The outline keeps the numbers readable where lines cross them.
+    outline = named.mark_text(**text, fill="none", stroke="var(--raised)", strokeWidth=4, strokeJoin="round")
+    return to_spec(rules + lines + outline + named.mark_text(**text, fill=INK), height=300)
+
+
+def sweep_importance(keys: int) -> Spec:
+    """Draw the importance of the parameters. Rows: key, value.
+
+    Args:
+        keys: number of parameters.
+    """
+    base = alt.Chart(ROWS).encode(
+        x=alt.X("value:Q", title="fraction of the variance").scale(domain=[0, 1]).axis(format="%"),
+        y=alt.Y("key:N", title=None, sort=None).axis(labelLimit=200),
+        tooltip=[alt.Tooltip("key:N", title="parameter"), alt.Tooltip("value:Q", format=".1%", title="importance")],
+    )
+    bars = base.mark_bar(height=18, color=ACCENT, opacity=0.55)
+    numbers = base.mark_text(align="left", dx=4, fill=INK, fontSize=12).encode(text=alt.Text("value:Q", format=".0%"))
+    return to_spec(bars + numbers, height=max(40 * keys, 90))
 
 
 def seeds(groups: int) -> Spec:

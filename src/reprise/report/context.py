@@ -1,7 +1,7 @@
 """Build the content of the page as plain data, a pure function of the runs."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ from reprise.report.errors import Misprediction
 from reprise.report.provenance import provenance_rows
 from reprise.report.run import ReportRun
 from reprise.report.seeds import SeedGroup, seed_groups
+from reprise.report.sweeps import SweepSection, sweep_section
 from reprise.report.table import Cell, Column, is_number, metric_names, table, varying_keys
 from reprise.results.reference import Reference
+from reprise.sweep.record import Record
 from reprise.tasks.curves import per_class_table, worst_classes, worst_confusions
 from reprise.tasks.kind import TaskKind
 from reprise.tasks.metrics.registry import display_name
@@ -74,6 +76,7 @@ class ReportContext:
         confusions: its most frequent kinds of errors.
         other_confusions: how many kinds of errors are left out.
         sweeps: numeric parameters that differ between runs.
+        searches: a section for each sweep of `reprise sweep`.
         groups: runs that differ only in the seed.
         errors_run: name of the run whose errors are shown; empty if no predictions are on this machine.
         errors: its most confident errors.
@@ -99,6 +102,7 @@ class ReportContext:
     confusions: list[dict[str, Any]]
     other_confusions: int
     sweeps: list[str]
+    searches: list[SweepSection]
     groups: list[SeedGroup]
     errors_run: str
     errors: list[Misprediction]
@@ -115,6 +119,7 @@ def build_context(
     runs: Sequence[ReportRun],
     *,
     references: Sequence[tuple[str, Reference]] = (),
+    searches: Mapping[str, Record] | None = None,
     stats: dict[str, Any] | None = None,
     checks: dict[str, Any] | None = None,
     errors_run: str = "",
@@ -125,6 +130,7 @@ def build_context(
     Args:
         runs: at least one run; the first is the subject of the page.
         references: measured seed noise, each with its hardware.
+        searches: record of each sweep, by name.
         stats: content of data/prepared/stats.json, None if missing.
         checks: content of data/checks/checks.json, None if missing.
         errors_run: name of the run whose errors are shown, empty for none.
@@ -140,6 +146,11 @@ def build_context(
     pairs = table_of(first, "confusion")
     confusions = worst_confusions(pairs) if len(pairs) else pairs
     matrices = [confusion_matrix(table_of(run, "confusion"), confusion_names(run)) for run in runs]
+    by_name = {run.commit or run.name: index for index, run in enumerate(runs)}
+    sections = [
+        sweep_section(name, record, place, by_name) for place, (name, record) in enumerate((searches or {}).items())
+    ]
+    drawn = [chart for section in sections for chart in (*section.charts, *section.slices)]
     many_in_data = bool(stats and len(stats["labels"]) > FEW_LABELS)
     return ReportContext(
         title=f"{first.model} on {first.result.recipe['task.name']}",
@@ -174,6 +185,7 @@ def build_context(
         confusions=records(confusions.head(MAX_CONFUSIONS)),
         other_confusions=max(0, len(confusions) - MAX_CONFUSIONS),
         sweeps=list(sweeps),
+        searches=sections,
         groups=groups,
         errors_run=errors_run,
         errors=list(errors),
@@ -210,6 +222,7 @@ def build_context(
             "lengths": charts.lengths(len(stats["splits"]) if stats else 0),
             "balance": charts.balance(stats["labels"] if stats else [], len(stats["splits"]) if stats else 0),
             **{f"sweep {index}": charts.sweep(key, values) for index, (key, values) in enumerate(sweeps.items())},
+            **{chart.id: chart.spec for chart in drawn},
         },
         data={
             "metrics": metric_names(runs),
@@ -238,6 +251,7 @@ def build_context(
                 }
                 for group in groups
             ],
+            "searches": {chart.id: {"rows": chart.rows, "columns": chart.columns} for chart in drawn},
             **dataset_stats(stats),
         },
     )

@@ -3,7 +3,7 @@
   "use strict";
   const byId = (id) => document.getElementById(id);
   const readJson = (id) => JSON.parse(byId(id).textContent);
-  const { runs, groups, lengths, balance, sweeps, chosen: initial } = readJson("content");
+  const { runs, groups, lengths, balance, sweeps, searches, chosen: initial } = readJson("content");
   const specs = JSON.parse(byId("charts").textContent, keepApart);
   const MAX_RUNS = 8; // runs in one chart
   const FEW_LABELS = 12; // of a matrix with a cell for every pair; confusion.py has the same
@@ -100,6 +100,8 @@
       columns: { run: "run", param: key, value: "value", low: "low", high: "high" },
     };
   });
+
+  for (const [name, { rows, columns }] of Object.entries(searches)) charts[name] = fixedRows(rows, columns);
 
   function confusion(run) {
     const { labels, confusion: cells } = runs[run];
@@ -367,7 +369,7 @@
     if (details instanceof HTMLDetailsElement) details.open = true;
   };
   addEventListener("hashchange", open);
-  body.addEventListener("click", ({ target }) => target.matches("a") && setTimeout(open));
+  document.addEventListener("click", ({ target }) => target.matches("a") && setTimeout(open));
 
   byId("no-script").remove();
   filter();

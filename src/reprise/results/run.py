@@ -188,6 +188,22 @@ def parse_losses(content: bytes) -> npt.NDArray[np.float64]:
     return table["loss"].to_numpy(np.float64)
 
 
+def describe_early_end(recipe: Mapping[str, Any], curve: bytes) -> str | None:
+    """Describe what ended a training before it had all its epochs; None if it had.
+
+    Args:
+        recipe: by dotted key.
+        curve: content of plots/train.csv.
+    """
+    epochs = pd.read_csv(io.BytesIO(curve), usecols=["epoch"])["epoch"]
+    last, planned = int(epochs.iloc[-1]), recipe["train.epochs"]
+    if len(epochs) == recipe.get("train.max_steps"):
+        # Of a single epoch, the curve does not show how many steps it would have had.
+        complete = planned > 1 and len(epochs) == planned * (epochs == 1).sum()
+        return None if complete else f"stopped in epoch {last} of {planned}: train.max_steps"
+    return f"stopped after epoch {last} of {planned}: early stopping" if last < planned else None
+
+
 def parse_train_metrics(content: bytes) -> dict[str, float]:
     """Parse the validation metrics of the kept epoch."""
     scores: dict[str, float] = json.loads(content)["validation"]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -26,6 +27,7 @@ Sampler = Literal["tpe", "random", "grid"]
 STUDY = "sweep"  # the only one of its journal
 IDENTITY = "identity"  # attribute of the study: what makes its trials
 FAILED = "failed"  # attribute of a trial whose pipeline failed; without it, the trial was interrupted
+MIN_TRIALS = 10  # with a metric, for the importance of the parameters
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,25 @@ class Study:
             self._study.tell(trial, state=TrialState.FAIL)
         else:
             self._study.tell(trial, metric)
+
+    def importance(self) -> dict[str, float] | None:
+        """Return the fraction of the metric's variance that each dimension explains alone; the fractions add up to 1.
+
+        By fANOVA: a random forest predicts the metric, and its variance over the space is divided among the dimensions
+        (Hutter, Hoos and Leyton-Brown, "An Efficient Approach for Assessing Hyperparameter Importance", ICML 2014).
+
+        Returns:
+            The fractions by key, largest first; None for fewer than MIN_TRIALS trials, a single dimension, or a metric
+            that does not vary.
+        """
+        values = [trial.value for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+        if len(values) < MIN_TRIALS or len(self.space.dimensions) < 2 or len(set(values)) < 2:
+            return None
+        try:
+            found = get_param_importances(self._study, evaluator=FanovaImportanceEvaluator(seed=self._seed))
+        except RuntimeError:  # no tree of the forest varies
+            return None
+        return {key: float(value) for key, value in found.items()}
 
 
 def _distribution(dimension: Dimension) -> "optuna.distributions.BaseDistribution":
