@@ -11,6 +11,7 @@ from reprise.data.text import hash_texts, normalize
 from reprise.report.run import ReportRun, read_run_files
 from reprise.results.run import read_result
 from reprise.results.runs import Kind
+from reprise.sweep.record import Record, RecordedDimension, RecordedFinal, RecordedRun, RecordedTrial
 from synthetic_runs import files
 from tiny import tiny_recipe
 
@@ -72,6 +73,49 @@ def make_run(
         result=read_result(content.get, name),
         **read_run_files(content.get),
     )
+
+
+def make_record(**changes: Any) -> Record:
+    """Build the record of a finished sweep of twelve trials, of which the seventh failed and the sixth was cut.
+
+    Args:
+        changes: of the fields of the record.
+    """
+    draw = np.random.default_rng(0)
+    trials = []
+    for number in range(1, 13):
+        rate, size = float(f"{10 ** draw.uniform(-5, -3.5):.3g}"), draw.choice(["16", "32"])
+        failed = number == 7
+        trials.append(
+            RecordedTrial(
+                number,
+                (str(size), repr(rate)),
+                None if failed else 0.8 + draw.normal(0, 0.01),
+                None if failed else RecordedRun(f"sweep-{number:03}", f"{number:040x}"),
+                None if failed else draw.uniform(60, 600),
+                {6: "stopped after epoch 2 of 4: early stopping", 7: "failed"}.get(number, "finished"),
+            )
+        )
+    names = {number: f"sweep-{'committed' if number is None else f'{number:03}'}" for number in (None, 3)}
+    runs = {number: tuple(RecordedRun(f"{name}-seed-{s}", None) for s in (43, 44)) for number, name in names.items()}
+    fields: dict[str, Any] = {
+        "metric": "accuracy",
+        "greater_is_better": True,
+        "number": 12,
+        "fixed": ("train.warmup_ratio=0.1",),
+        "dimensions": (
+            RecordedDimension("train.batch_size", "choice", ("16", "32")),
+            RecordedDimension("train.learning_rate", "log", ("1e-05", "0.0004")),
+        ),
+        "trials": tuple(trials),
+        "importance": {"train.learning_rate": 0.75, "train.batch_size": 0.25},
+        "finals": (
+            RecordedFinal(None, runs[None], (0.81, 0.83)),
+            RecordedFinal(3, runs[3], (0.82, 0.83), 0.005, 0.02),
+        ),
+        "answer": "No candidate is distinguishable from the committed recipe after 2 seeds.",
+    }
+    return Record(**(fields | changes))
 
 
 # What data/checks/checks.json has of STATS, with every kind of entry.

@@ -843,7 +843,7 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="[RUN]...",
-            help="Runs to show (default: the workspace, HEAD and all experiments).",
+            help="Runs to show (default: the workspace, HEAD, all experiments and all sweeps).",
             autocompletion=_complete_run,
         ),
     ] = None,
@@ -869,6 +869,13 @@ def runs(
         str | None,
         typer.Option(metavar="NAME", help="Sort by a metric, best first, or by a key such as train.learning_rate."),
     ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Only the runs of this sweep: trials by number, then finalists and committed recipe with fresh seeds.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with all metrics and intervals.")] = False,
 ) -> None:
     """List all runs with changed parameters and metrics.
@@ -876,11 +883,11 @@ def runs(
     The runs are the workspace, HEAD and all experiments that have results. Changed parameters are those that differ
     from the first of them.
 
-    For example: reprise runs --sort accuracy
+    For example: reprise runs --sort accuracy, or reprise runs --sweep sweep --sort accuracy
     """
     from reprise.commands.runs import list_runs
 
-    list_runs(sort, as_json=json)
+    list_runs(sort, sweep, as_json=json)
 
 
 @app.command()

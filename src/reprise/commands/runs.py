@@ -16,6 +16,8 @@ from reprise.results.run import EVALUATION, parse_metrics
 from reprise.results.runs import Run, all_runs
 from reprise.results.statistics import is_greater_better
 from reprise.results.workspace import model_name
+from reprise.sweep.record import Record, read_record, sweep_names
+from reprise.sweep.result import folder_of
 from reprise.tasks.metrics.registry import display_name
 
 SOURCES = ("task.source.", "model.source.")  # their keys change together: the name stands for them
@@ -29,21 +31,30 @@ class Row(NamedTuple):
     changed: Mapping[str, Any]
 
 
-def list_runs(sort: str | None = None, *, as_json: bool = False) -> None:
-    """Print the workspace, HEAD and all experiments that have results.
+def list_runs(sort: str | None = None, sweep: str | None = None, *, as_json: bool = False) -> None:
+    """Print the workspace, HEAD and all experiments that have results, or only the runs of a sweep.
 
     Args:
         sort: a metric of the evaluation, best first, or a key such as `train.learning_rate` or `seed`, ascending; None
-            keeps the order: the workspace and HEAD, then the latest experiment.
+            keeps the order: the workspace and HEAD, then the latest experiment; of a sweep, the trials by number, then
+            the runs with fresh seeds.
+        sweep: name of a sweep.
         as_json: print JSON with every metric and interval instead of a table.
 
     Raises:
-        UserError: there are no runs, or none has the metric or key to sort by.
+        UserError: there are no runs, none has the metric or key to sort by, or there is no such sweep.
     """
+    record = None if sweep is None else read_sweep(sweep)
     runs = all_runs()
     if not runs:
         raise UserError("no runs yet", key="runs", expected="the results of `dvc repro`")
-    baseline = with_names(runs[0])
+    first = runs[0]
+    baseline = with_names(first)
+    if record is not None:
+        runs = runs_of(record, runs)
+        if not runs:
+            expected = "its experiments; `reprise report` shows the record of the sweep without them"
+            raise UserError("no run of the sweep is here", key=f"--sweep {sweep}", expected=expected)
     rows = [Row(run, recipe, changes(baseline, recipe)) for run in runs for recipe in [with_names(run)]]
     if sort:
         rows = sorted_rows(rows, sort)
@@ -52,12 +63,32 @@ def list_runs(sort: str | None = None, *, as_json: bool = False) -> None:
         return
     console = Terminal()
     console.print(to_table(rows))
-    console.print(f"Changed: the parameters that differ from {runs[0].name}.", soft_wrap=True)
+    console.print(f"Changed: the parameters that differ from {first.name}.", soft_wrap=True)
     if any(intervals(run) for run in runs):
         console.print("Ranges: 95 % confidence intervals over the evaluated examples; seeds add noise.", soft_wrap=True)
-    if len(runs) > 1:
-        other = next(row.run for row in rows if row.run is not runs[0])
-        console.print(f"Test a difference: reprise compare {runs[0].name} {other.name}", soft_wrap=True)
+    other = next((row.run for row in rows if row.run is not first), None)
+    if other is not None:
+        console.print(f"Test a difference: reprise compare {first.name} {other.name}", soft_wrap=True)
+
+
+def read_sweep(name: str) -> Record:
+    """Read the record of a sweep.
+
+    Raises:
+        UserError: there is no such sweep, or its record is damaged.
+    """
+    names = sweep_names()
+    if name not in names:
+        expected = f"one of {', '.join(names)}" if names else "a sweep: `reprise sweep` has not run yet"
+        raise UserError(f"got {name!r}", key="--sweep", expected=expected)
+    return read_record(folder_of(name))
+
+
+def runs_of(record: Record, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs of a sweep that are still here: the trials by number, then those with fresh seeds."""
+    by_commit = {run.commit: run for run in runs if run.commit}
+    commits = dict.fromkeys(each.commit for each in record.runs)  # a trial may have been found to be another's run
+    return [by_commit[commit] for commit in commits if commit in by_commit]
 
 
 def with_names(run: Run) -> dict[str, Any]:

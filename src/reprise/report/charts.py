@@ -233,15 +233,11 @@ def sweep_slice(metric: str, key: str, scale: str, values: Sequence[str]) -> Spe
     if scale == "choice":
         x = alt.X("param:N", title=key, sort=list(values)).axis(labelAngle=0, labelOverlap=True, labelLimit=120)
     else:
-        # A number in the notation of the command line; integers have no ticks between them.
+        low, high = map(float, values)
+        ticks: dict[str, Any] = {"log": {"values": log_ticks(low, high)}, "int": {"tickMinStep": 1}}.get(scale, {})
         number_format = "format(datum.value, datum.value != 0 && abs(datum.value) < 0.001 ? '~e' : '~g')"
-        x = alt.X("param:Q", title=key).axis(
-            labelExpr=number_format, labelOverlap=True, tickMinStep=1 if scale == "int" else alt.Undefined, tickCount=5
-        )
-        domain = [float(value) for value in values]
-        if scale == "log":
-            x = x.axis(values=log_ticks(*domain))
-        x = x.scale(type="log" if scale == "log" else "linear", domain=domain, nice=False, padding=10)
+        x = alt.X("param:Q", title=key).axis(labelExpr=number_format, labelOverlap=True, tickCount=5, **ticks)
+        x = x.scale(type="log" if scale == "log" else "linear", domain=[low, high], nice=False, padding=10)
     points = (
         alt.Chart(ROWS)
         .mark_point(filled=True, opacity=0.85)

@@ -146,9 +146,9 @@ def build_context(
     pairs = table_of(first, "confusion")
     confusions = worst_confusions(pairs) if len(pairs) else pairs
     matrices = [confusion_matrix(table_of(run, "confusion"), confusion_names(run)) for run in runs]
-    by_name = {run.commit or run.name: index for index, run in enumerate(runs)}
+    places = {run.commit: index for index, run in enumerate(runs) if run.commit}
     sections = [
-        sweep_section(name, record, place, by_name) for place, (name, record) in enumerate((searches or {}).items())
+        sweep_section(name, record, place, places) for place, (name, record) in enumerate((searches or {}).items())
     ]
     drawn = [chart for section in sections for chart in (*section.charts, *section.slices)]
     many_in_data = bool(stats and len(stats["labels"]) > FEW_LABELS)

@@ -103,7 +103,7 @@ def sweep_section(name: str, record: Record, place: int, runs: Mapping[str, int]
         name: of the sweep.
         record: of the sweep.
         place: of the section on the page, which makes the names of its charts unique.
-        runs: index of each run of the report, by commit and by name.
+        runs: index of each run of the report that has a commit, by its commit.
     """
     trials = best_first(record)
     measured = [trial for trial in trials if trial.metric is not None]
@@ -151,8 +151,8 @@ def progress(record: Record) -> str:
 
 
 def link(run: RecordedRun, runs: Mapping[str, int]) -> LinkedRun:
-    """Find a run in the report: by its commit, or by the name of a run that has none."""
-    return LinkedRun(run.name, runs.get(run.commit or run.name))
+    """Find a run in the report by its commit; the results of the workspace may be others by now."""
+    return LinkedRun(run.name, runs.get(run.commit) if run.commit else None)
 
 
 def best_first(record: Record) -> list[RecordedTrial]:
@@ -283,8 +283,8 @@ def front_chart(record: Record, trials: Sequence[RecordedTrial]) -> Chart | None
     return Chart(
         "",
         "Metric and training time",
-        "A dot for each trial. Diamonds and the line are the Pareto front: no other trial is faster without being worse, "
-        "or better without being slower. Each time is of one run.",
+        "A dot for each trial. Diamonds and the line are the Pareto front: no other trial is faster without being "
+        "worse, or better without being slower. Each time is of one run.",
         charts.sweep_front(record.metric, unit),
         [
             {
