@@ -1,5 +1,6 @@
 """The list of runs, on synthetic runs; from a folder below the root, on a trained repository."""
 
+import dataclasses
 import hashlib
 import json
 from datetime import UTC, datetime
@@ -8,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from factories import make_record
 from reprise.commands import runs as command
 from reprise.core.errors import UserError
 from reprise.results.run import read_result
 from reprise.results.runs import Run
+from reprise.sweep.record import RecordedFinal, RecordedRun, write_record
 from synthetic_runs import files
 from tiny import Run as RunCommand
 from tiny import tiny_recipe
@@ -100,6 +103,42 @@ def test_the_table_shows_names_as_text_and_fits_60_columns(
     monkeypatch.setenv("COLUMNS", "60")
     command.list_runs()
     assert max(map(len, capsys.readouterr().out.splitlines()[:8])) <= 60
+
+
+def test_of_a_sweep_its_runs_are_listed_by_trial_and_then_the_finals(
+    three: list[Run], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = [RecordedRun("earlier name", each.commit) for each in three[1:]]
+    record = make_record()
+    trials = (dataclasses.replace(record.trials[0], run=made[1]), record.trials[1])  # the second is gone
+    finals = (RecordedFinal(None, (made[0], made[1]), (0.8, 0.8)),)
+    write_record(Path("sweeps/sweep"), make_record(trials=trials, finals=finals))
+    command.list_runs(sweep="sweep", as_json=True)
+    shown = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in shown] == ["gentler", "[red]second[/red]"]
+    assert [each["changed"] for each in shown] == [{"train.learning_rate": 1e-4, "train.epochs": 7}, {"seed": 43}]
+    command.list_runs("seed", sweep="sweep")
+    printed = capsys.readouterr().out
+    assert "Changed: the parameters that differ from HEAD." in printed
+    assert "reprise compare HEAD gentler" in printed
+    write_record(Path("sweeps/sweep"), make_record())
+    with pytest.raises(UserError, match="--sweep sweep: no run of the sweep is here"):
+        command.list_runs(sweep="sweep")
+
+
+def test_an_unknown_sweep_is_refused_with_those_that_exist(
+    three: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as refused:
+        command.list_runs(sweep="swep")
+    assert str(refused.value) == "--sweep: got 'swep'; expected a sweep: `reprise sweep` has not run yet"
+    for name in ("rates", "sweep"):
+        write_record(Path("sweeps") / name, make_record())
+    with pytest.raises(UserError) as refused:
+        command.list_runs(sweep="../sweep")
+    assert str(refused.value) == "--sweep: got '../sweep'; expected one of rates, sweep"
 
 
 def test_no_runs_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,9 @@ from reprise.commands.compose import made_by, write_recipe
 from reprise.commands.seeds import apply_overrides
 from reprise.core.config import PARAMS
 from reprise.core.errors import UserError
+from reprise.results.run import LOSSES
 from reprise.results.runs import all_experiments
+from reprise.sweep.record import read_record
 from reprise.sweep.result import SWEEPS, read_result
 from tiny import Run, tiny_recipe
 
@@ -110,6 +112,29 @@ def test_without_a_winner_nothing_is_adopted_unless_a_trial_is_named(runs: FakeR
     assert PARAMS.read_bytes() == before
     adopt("sweep", 2)
     assert apply_overrides(result.trials["2"]) == apply_overrides([])
+
+
+def test_the_record_is_of_every_trial_and_written_again_if_it_is_lost(
+    runs: FakeRuns, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs.files = {LOSSES: b"step,epoch\n1,1\n2,1\n3,2\n4,2\n"}
+    runs.fails, runs.killed = {"sweep-002"}, 2
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_sweep(SPACE, None, settings(4))
+    record = read_record(SWEEPS / "sweep")
+    stopped = "stopped after epoch 2 of 4: early stopping"
+    assert [trial.ended for trial in record.trials] == [stopped, "failed", stopped]
+    assert (record.number, record.answer, record.finals) == (4, None, ())
+    (SWEEPS / "sweep/trials.json").write_text("{")
+    runs.killed = 10**6
+    sweep.run_sweep(SPACE, None, settings(4))
+    again = read_record(SWEEPS / "sweep")
+    assert again.trials[:3] == record.trials
+    assert [trial.run and trial.run.name for trial in again.trials] == ["sweep-001", None, "sweep-003", "sweep-004"]
+    assert again.answer == read_result(SWEEPS / "sweep").sentence
+    assert again.finals[0].trial is None
+    assert all(final.difference is not None for final in again.finals[1:])
+    assert "early stopping" in capsys.readouterr().out
 
 
 def test_killed_anywhere_it_resumes_to_the_same_runs(runs: FakeRuns) -> None:

@@ -19,7 +19,7 @@ from dvc_render.image import ImageRenderer
 from dvc_render.vega import VegaRenderer
 from playwright.sync_api import Browser, Page, expect
 
-from factories import STATS, make_run
+from factories import STATS, make_record, make_run
 from reprise.report.context import build_context
 from reprise.report.dvc_plots import offline_template
 from reprise.report.errors import find_errors
@@ -387,6 +387,31 @@ def test_the_page_is_accessible(
     assert violations == []
     # The page must not be wider than the screen; tables and commands scroll within it.
     assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_section_of_a_sweep_is_drawn_and_accessible(
+    opened: Open, tmp_path: Path, axe: str, screenshots: Path, scheme: str
+) -> None:
+    record = make_record()
+    runs = [make_run(), dataclasses.replace(make_run("sweep-003", "experiment"), commit=f"{3:040x}")]
+    (tmp_path / "index.html").write_text(render(build_context(runs, searches={"sweep": record})), encoding="utf-8")
+    page = opened(tmp_path / "index.html", PHONE if scheme == "dark" else DESKTOP, color_scheme=scheme)
+    section = page.locator("#search-0")
+    expect(section.locator("svg.marks")).to_have_count(6)
+    history = section.locator("figure", has_text="History")
+    assert history.locator("svg .mark-symbol path").count() == 11  # one of twelve trials failed
+    parallel = section.locator("figure", has_text="Parallel coordinates")
+    assert parallel.locator("svg .mark-line path").count() == 11
+    history.locator("summary").click()
+    assert history.locator("tbody tr").count() == 11
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document.querySelector('#search-0'))")
+    assert [(each["id"], [node["html"][:200] for node in each["nodes"]][:3]) for each in found["violations"]] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    section.screenshot(path=screenshots / f"sweep-{scheme}.png")
+    section.get_by_role("link", name="sweep-003", exact=True).click()
+    expect(page.locator("#run-1[open]")).to_have_count(1)
 
 
 def test_every_control_has_keyboard_focus(opened: Open, report: Path) -> None:

@@ -1,6 +1,7 @@
 """The page as a file: content, no external resources, texts that stay texts. For the browser see test_browser."""
 
 import base64
+import dataclasses
 import hashlib
 import html.parser
 import json
@@ -11,12 +12,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from factories import CHECKS, STATS, make_run
+from factories import CHECKS, STATS, make_record, make_run
 from reprise.data.checks import MEANINGS
 from reprise.report.context import ReportContext, build_context
 from reprise.report.errors import find_errors
 from reprise.report.page import render
 from reprise.report.vega import vega
+from reprise.sweep.record import RecordedRun
 
 HOSTILE = "</script><script>alert('&amp;')</script><img src=x onerror=alert(1)>"
 
@@ -138,6 +140,39 @@ def test_the_checks_of_the_data_and_the_linear_baseline_are_on_the_page() -> Non
     assert f"{MEANINGS['give_away']} {HOSTILE} 25.00 % train ok" in text
     assert "Label errors were looked for in 50 of 144" in text
     assert "reprise check-data" not in " ".join(Parsed(render(build_context([make_run()], stats=STATS))).text)
+
+
+def test_markup_in_the_record_of_a_sweep_is_text_on_the_page() -> None:
+    record = make_record()
+    hostile = make_record(
+        metric=HOSTILE,
+        fixed=(HOSTILE,),
+        answer=HOSTILE,
+        importance={HOSTILE: 1.0},
+        dimensions=(dataclasses.replace(record.dimensions[0], key=HOSTILE, values=(HOSTILE,)), record.dimensions[1]),
+        trials=tuple(
+            dataclasses.replace(
+                trial,
+                values=(HOSTILE, "1e-04"),
+                ended=HOSTILE,
+                run=RecordedRun(HOSTILE, f"{trial.number:040x}"),
+            )
+            for trial in record.trials
+        ),
+        finals=tuple(dataclasses.replace(each, runs=(RecordedRun(HOSTILE, None),) * 2) for each in record.finals),
+    )
+    page = Parsed(render(build_context([make_run()], searches={"sweep": hostile})))
+    assert [tag for tag, _ in page.tags if tag == "img"] == []
+    assert len(page.scripts) == 5
+    text = "".join(page.text)
+    assert text.count(HOSTILE) > 50
+    assert f"trial 3: {HOSTILE}={HOSTILE} train.learning_rate=" in text
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_report_without_sweeps_has_no_section_of_one() -> None:
+    assert "Sweep" not in "".join(Parsed(render(build_context([make_run()]))).text)
 
 
 def test_missing_data_is_reported_with_the_command_to_get_it() -> None:

@@ -13,6 +13,7 @@ from reprise.results.run import (
     RECORDED,
     VOLATILE,
     commit_reader,
+    describe_early_end,
     flatten,
     folder_reader,
     read_recorded,
@@ -135,6 +136,25 @@ def test_speed_of_an_earlier_commit_is_the_output_in_its_lock() -> None:
     lock = b"stages:\n  train:\n    cmd: reprise train\n    outs:\n    - {path: metrics/speed.json, md5: '1'}\n"
     files = {Path("dvc.lock"): lock, Path("metrics/speed.json"): b'{"padding_share": 0.5}'}
     assert read_recorded(files.get, Path("metrics/speed.json")) == {"padding_fraction": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "planned", "max_steps", "end"),
+    [
+        ([1, 1, 2, 2], 2, None, None),
+        ([1, 1, 2, 2], 4, None, "stopped after epoch 2 of 4: early stopping"),
+        ([1, 1, 2], 4, 3, "stopped in epoch 2 of 4: train.max_steps"),
+        ([1, 1, 2], 2, 3, "stopped in epoch 2 of 2: train.max_steps"),
+        ([1, 1, 2, 2], 2, 4, None),
+        ([1, 1, 2, 2], 2, 9, None),
+        ([1, 1], 1, 2, "stopped in epoch 1 of 1: train.max_steps"),
+    ],
+)
+def test_what_ended_a_training_is_seen_in_its_curve(
+    epochs: list[int], planned: int, max_steps: int | None, end: str | None
+) -> None:
+    curve = pd.DataFrame({"step": range(1, len(epochs) + 1), "epoch": epochs}).to_csv(index=False).encode()
+    assert describe_early_end({"train.epochs": planned, "train.max_steps": max_steps}, curve) == end
 
 
 def test_nested_keys_become_dotted() -> None:

@@ -72,6 +72,18 @@ def test_tpe_learns_from_the_results(tmp_path: Path) -> None:
     assert sum(metrics[-10:]) / 10 > sum(metrics[:10]) / 10 + 0.3
 
 
+def test_the_parameter_that_decides_is_the_most_important(tmp_path: Path) -> None:
+    study = opened(tmp_path, "random")
+    searched(study, 9)
+    assert study.importance() is None  # too few
+    searched(study, 30)
+    found = study.importance()
+    assert found is not None
+    assert next(iter(found)) == "train.learning_rate"
+    assert sum(found.values()) == pytest.approx(1)
+    assert opened(tmp_path, "random").importance() == found
+
+
 def test_a_grid_ends(tmp_path: Path) -> None:
     study = opened(tmp_path, "grid")
     assert study.size == 15
