@@ -76,7 +76,7 @@ def make_run(
 
 
 def make_record(**changes: Any) -> Record:
-    """Build the record of a finished sweep of twelve trials, of which the seventh failed and the sixth was cut.
+    """Build the record of a finished sweep of twelve trials: the sixth was stopped early, the seventh failed.
 
     Args:
         changes: of the fields of the record.
