@@ -45,6 +45,17 @@ def test_a_logarithmic_axis_has_round_numbers() -> None:
     assert log_ticks(1e-6, 1e-2) == [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
 
 
+def test_every_kind_of_dimension_has_a_chart() -> None:
+    dimensions = (
+        RecordedDimension("train.dropout", "uniform", ("0.0", "0.1")),
+        RecordedDimension("b", "int", ("1", "4")),
+    )
+    trials = tuple(dataclasses.replace(trial, values=("0.05", "2")) for trial in make_record().trials)
+    record = make_record(dimensions=dimensions, trials=trials)
+    for each, step in (("train.dropout", None), ("b", 1)):
+        assert chart(record, each).spec["encoding"]["x"]["axis"].get("tickMinStep") == step
+
+
 def test_the_history_leaves_out_a_failed_trial_and_says_so() -> None:
     history = chart(make_record(), "History")
     assert [row["trial"] for row in history.rows] == [number for number in range(1, 13) if number != 7]

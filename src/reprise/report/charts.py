@@ -234,7 +234,8 @@ def sweep_slice(metric: str, key: str, scale: str, values: Sequence[str]) -> Spe
         x = alt.X("param:N", title=key, sort=list(values)).axis(labelAngle=0, labelOverlap=True, labelLimit=120)
     else:
         low, high = map(float, values)
-        ticks: dict[str, Any] = {"log": {"values": log_ticks(low, high)}, "int": {"tickMinStep": 1}}.get(scale, {})
+        ticks: dict[str, Any] = {"values": log_ticks(low, high)} if scale == "log" else {}
+        ticks |= {"tickMinStep": 1} if scale == "int" else {}
         number_format = "format(datum.value, datum.value != 0 && abs(datum.value) < 0.001 ? '~e' : '~g')"
         x = alt.X("param:Q", title=key).axis(labelExpr=number_format, labelOverlap=True, tickCount=5, **ticks)
         x = x.scale(type="log" if scale == "log" else "linear", domain=[low, high], nice=False, padding=10)
@@ -322,7 +323,7 @@ def sweep_parallel(axes: Sequence[str], ends: Sequence[dict[str, Any]]) -> Spec:
         .encode(x=x, y=alt.Y("from:Q", title=None), y2="to:Q")
     )
     named = alt.Chart(alt.InlineData(list(ends))).encode(x=x, y=y, text="text:N")
-    text = {"align": "left", "dx": 5, "fontSize": 11}
+    text: dict[str, Any] = {"align": "left", "dx": 5, "fontSize": 11}
     # The outline keeps the numbers readable where lines cross them.
     outline = named.mark_text(**text, fill="none", stroke="var(--raised)", strokeWidth=4, strokeJoin="round")
     return to_spec(rules + lines + outline + named.mark_text(**text, fill=INK), height=300)

@@ -143,10 +143,10 @@ def record_run(run: Run) -> RecordedRun:
     return RecordedRun(run.name, run.commit)
 
 
-def record_trial(number: int, overrides: Sequence[str], metric: float | None, run: Run | None, space: Space) -> (
-    RecordedTrial
-):  # fmt: skip
-    """Return a trial as it is recorded, with what its run's files tell of its end and its time.
+def record_trial(
+    number: int, overrides: Sequence[str], metric: float | None, run: Run | None, space: Space
+) -> RecordedTrial:
+    """Return a trial as it is recorded, with what ended it and its training time, from the files of its run.
 
     Args:
         number: from 1.
