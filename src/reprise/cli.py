@@ -26,7 +26,8 @@ COMMAND_GROUPS = {
     "Model": ("predict", "export", "serve"),
     "Reproducibility": ("verify", "attestations", "fsck", "parity"),
     "Stages, which `dvc repro` runs": (
-        "environment", "sources", "fetch", "prepare", "check-data", "preflight", "train", "evaluate",
+        "environment", "sources", "fetch", "prepare", "check-data", "teacher", "preflight", "train",
+        "evaluate",
     ),
 }  # fmt: skip
 
@@ -197,13 +198,15 @@ def sources() -> None:
     from reprise.core.unchanged import check_unchanged
     from reprise.core.validation import read_recipe
     from reprise.data.sources import source_digests
-    from reprise.fetch.local import find_dataset, find_model
+    from reprise.fetch.local import find_dataset, find_model, find_teacher
 
     recipe = read_recipe()
     if isinstance(recipe.task.source, LocalDataset):
         find_dataset(recipe.task.source)
     if isinstance(recipe.model.source, LocalModel):
         find_model(recipe.model.source)
+    if recipe.train.distill:
+        find_teacher(recipe.train.distill)
     digests = source_digests(recipe)
     check_unchanged(recipe, "sources")
     write_json(SOURCES, digests)
@@ -270,8 +273,30 @@ def check_data() -> None:
 
 @app.command()
 @_one_at_a_time()
+def teacher() -> None:
+    """Stage 7: ask the teacher of train.distill.
+
+    Its outputs for every example of the training and validation splits are what the student is trained on. Without
+    train.distill there is nothing to do.
+    """
+    _go_offline()
+    from reprise.core.unchanged import check_unchanged
+    from reprise.core.validation import read_recipe
+    from reprise.hardware import current_hardware
+    from reprise.modeling.portable import restart_with_caps
+
+    recipe = read_recipe()
+    if recipe.train.distill:
+        restart_with_caps(recipe.train)
+    from reprise.teacher.stage import write_teacher
+
+    write_teacher(recipe, current_hardware(), partial(check_unchanged, recipe, "teacher"))
+
+
+@app.command()
+@_one_at_a_time()
 def preflight(context: typer.Context) -> None:
-    """Stage 7: check that model, tokenizer and data fit.
+    """Stage 8: check that model, tokenizer and data fit.
 
     It runs before training replaces earlier results. On a GPU, it also predicts the memory that training needs.
     """
@@ -340,7 +365,7 @@ def train(
         ),
     ] = LaunchConfig.timeout,
 ) -> None:
-    """Stage 8: fine-tune the pretrained model.
+    """Stage 9: fine-tune the pretrained model.
 
     Training runs in one or several processes on one or several hosts. Set the environment variable of an option to use
     it with `dvc repro`. On several hosts, run `dvc repro` on host 0 and `reprise train` on the others, all at the same
@@ -370,7 +395,7 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Stage 9: evaluate the final model.
+    """Stage 10: evaluate the final model.
 
     The results are metrics with confidence intervals, plots and predictions.
     """

@@ -16,7 +16,8 @@ from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
 from reprise.data.tokenization import load_tokenizer
 from reprise.ensemble.average import averaged_logits, scores_of_logits
-from reprise.ensemble.folder import ENSEMBLE, MEMBERS, describe_member, is_ensemble, member_folders, write_combination
+from reprise.ensemble.folder import ENSEMBLE, MEMBERS, is_ensemble, member_folders, write_combination
+from reprise.ensemble.members import describe_member
 from reprise.modeling.classifier import load_classifier
 from reprise.modeling.recipe import write_model_recipe
 from stored_predictions import synthetic_run

@@ -13,8 +13,8 @@ from reprise.ensemble.members import (
     check_reading,
     check_runs,
     in_order,
-    joined_recipe,
 )
+from reprise.ensemble.model import joined_recipe
 from reprise.modeling.recipe import ModelRecipe, model_recipe
 from reprise.results.runs import Run
 from stored_predictions import synthetic_run, table

@@ -17,16 +17,17 @@ from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, scratch_dir, write_json
 from reprise.core.paths import FINAL_MODEL, PREDICTIONS, PREPARED, PRETRAINED
 from reprise.ensemble.average import averaged_logits, stored_scores
-from reprise.ensemble.folder import ENSEMBLE, MEMBERS, SOUP, describe_member, write_combination
+from reprise.ensemble.folder import ENSEMBLE, MEMBERS, SOUP, write_combination
 from reprise.ensemble.judgement import Judgement, answers_of_logits, as_evaluation, judge, stored_answers, verdict
 from reprise.ensemble.members import (
     check_examples,
     check_process,
     check_reading,
     check_runs,
+    describe_member,
     in_order,
-    joined_recipe,
 )
+from reprise.ensemble.model import joined_recipe
 from reprise.modeling.recipe import RECIPE_FILE, ModelRecipe, read_model_recipe
 from reprise.results.run import describe_edited
 from reprise.results.runs import Run, resolve_runs

@@ -17,7 +17,7 @@ from reprise.core.config import LOCAL_DATA, PARAMS, Recipe, to_dict
 from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.validation import check_recipe
-from reprise.data.sources import dvc_pointers, local_paths, source_digests, untracked
+from reprise.data.sources import dvc_pointers, own_paths, source_digests, untracked
 from reprise.hardware import current_hardware, locked_environment
 from reprise.results.diff import SEED_KEYS, replicate_key_of
 from reprise.results.run import flatten
@@ -67,7 +67,8 @@ def check_copyable(recipe: Recipe) -> None:
     """
     check_experiments(Path.cwd())
     pointers = (try_output("git", "ls-files", "-z", f"{LOCAL_DATA}*.dvc") or "").split("\0")
-    for key, path in (local_paths(recipe.task.source) | local_paths(recipe.model.source)).items():
+    named = {key: path for paths in own_paths(recipe).values() for key, path in paths.items()}
+    for key, path in named.items():
         for file in (try_output("git", "ls-files", "--others", "-z", "--", str(path)) or "").split("\0"):
             hidden = PurePosixPath(file).name.startswith(".")
             if file and not hidden and not any(str(pointer) in pointers for pointer in dvc_pointers(Path(file))):

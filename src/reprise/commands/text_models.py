@@ -46,8 +46,8 @@ def open_ensemble(path: Path) -> tuple[ModelRecipe, TextModel]:
     Raises:
         UserError: a file is not the one that was judged, or the members cannot be asked in one process.
     """
-    from reprise.ensemble.members import check_process, joined_recipe
-    from reprise.ensemble.model import ensemble_model
+    from reprise.ensemble.members import check_process
+    from reprise.ensemble.model import ensemble_model, joined_recipe
 
     folders = member_folders(path)
     check_process([str(folder) for folder in folders], [read_model_recipe(folder) for folder in folders])

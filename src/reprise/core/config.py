@@ -37,6 +37,7 @@ MAX_INTERPOLATIONS = 16  # `${key}` in a catalog: each may copy what the others 
 MAX_NAME = 1000  # characters of a label or the name of a column
 MAX_LABELS = 10_000  # the confusion matrix has its square
 MAX_THREADS = 1024
+MAX_LAYERS = 1000
 MAX_ROWS = 2**30  # rows of a table; prepare numbers them in 32 bits
 MAX_COLUMNS = 4096  # `datasets` takes seconds for so wide a table
 MAX_FIELD = 2**22  # characters of a field, more than the longest novels have
@@ -177,6 +178,7 @@ NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Flag = Annotated[bool, Field(strict=True)]
 UnitInterval = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Mixture = Annotated[float, Field(strict=True, ge=0, le=1)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1)] | None
 
 _section = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -388,6 +390,19 @@ class EarlyStopping:
 
 
 @_section
+class Distill:
+    """Train on the outputs of a teacher, too (Hinton, Vinyals & Dean 2015): a model in a folder under data/own/.
+
+    The loss is 1 - `alpha` times that of the labels, plus `alpha` times the distance to the teacher's outputs. Their
+    probabilities are those of logits divided by `temperature`, of teacher and student; null in regression.
+    """
+
+    teacher: LocalPath
+    temperature: PositiveFloat | None = 2.0
+    alpha: Mixture = 0.5
+
+
+@_section
 class Train:
     """The mathematics of training.
 
@@ -398,7 +413,8 @@ class Train:
     `freeze` keeps the pretrained embeddings, or the embeddings and that many of the encoder's first layers.
     `layer_decay` multiplies the learning rate once more for each layer below the head: by its power L - l for layer l
     of L, counted from 0, and L + 1 for the embeddings (Howard & Ruder 2018; Clark et al. 2020). `dropout` replaces all
-    dropout probabilities of the pretrained model's config.json.
+    dropout probabilities of the pretrained model's config.json. `num_hidden_layers` keeps that many of the encoder's
+    layers, evenly spread, with the first and the last one.
 
     `fold` is the one of `task.split.folds` that is the validation split; None for the first one.
     """
@@ -426,7 +442,10 @@ class Train:
     keep_epoch: Literal["best", "last"]
     early_stopping: EarlyStopping | None
     max_steps: Count | None
-    fold: NonNegativeInt | None = None  # earlier models have none
+    # Earlier models have none of these.
+    fold: NonNegativeInt | None = None
+    num_hidden_layers: Annotated[int, Field(strict=True, gt=0, le=MAX_LAYERS)] | None = None
+    distill: Distill | None = None
 
 
 @_section

@@ -20,6 +20,7 @@ from reprise.core.config import (
     RENAMED_SOURCE_KINDS,
     Checks,
     Data,
+    Distill,
     Evaluate,
     HubDataset,
     HubModel,
@@ -252,6 +253,8 @@ def _cross_field_problems(recipe: Recipe) -> Iterator[KeyProblem]:
     if train.loss and (found := task.kind.loss_problem(train.loss)):
         key, problem, expected = found
         yield KeyProblem(".".join(filter(None, ("train.loss", key))), problem, expected)
+    if train.distill:
+        yield from _distill_problems(train.distill, recipe)
     if train.calibration and not task.labels:
         expected = "null, since task.labels is empty (regression)"
         yield KeyProblem("train.calibration", f"got {train.calibration}", expected)
@@ -261,6 +264,19 @@ def _cross_field_problems(recipe: Recipe) -> Iterator[KeyProblem]:
     if isinstance(train.bucket_lengths, list) and max(train.bucket_lengths) != train.max_length:
         expected = f"train.max_length ({train.max_length}) as the largest"
         yield KeyProblem("train.bucket_lengths", f"the largest is {max(train.bucket_lengths)}", expected)
+
+
+def _distill_problems(distill: Distill, recipe: Recipe) -> Iterator[KeyProblem]:
+    """Yield what does not fit the task in `train.distill`."""
+    if recipe.task.token_classification:
+        yield KeyProblem("train.distill", "got a section", "null for token classification")
+    elif recipe.data.windows:
+        yield KeyProblem("train.distill", "got a section beside data.windows", "null, or texts without windows")
+    key, given = "train.distill.temperature", distill.temperature
+    if recipe.task.labels and given is None:
+        yield KeyProblem(key, "got null", "a positive number, such as 2.0")
+    if not recipe.task.labels and given is not None:
+        yield KeyProblem(key, f"got {given}", "null, since task.labels is empty (regression)")
 
 
 def _window_problems(recipe: Recipe) -> Iterator[KeyProblem]:
@@ -390,6 +406,8 @@ def _sections_at(location: Sequence[Any]) -> list[type]:
             return [Submission]
         case ["train", "lora"]:
             return [Lora]
+        case ["train", "distill"]:
+            return [Distill]
         case ["data", "checks"]:
             return [Checks]
         case ["data", "checks", _]:

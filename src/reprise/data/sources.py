@@ -20,6 +20,8 @@ from reprise.core.errors import UserError
 from reprise.core.files import sha256
 from reprise.core.paths import experiment_root
 
+TEACHER_KEY = "train.distill.teacher"
+
 
 def local_paths(source: WheelSource | HubDataset | HubModel | LocalDataset | LocalModel) -> dict[str, Path]:
     """Return the user's own files and folders that a source names, by key of the recipe."""
@@ -31,6 +33,19 @@ def local_paths(source: WheelSource | HubDataset | HubModel | LocalDataset | Loc
             return {"model.source.path": Path(source.path)}
         case _:
             return {}
+
+
+def own_paths(recipe: Recipe) -> dict[str, dict[str, Path]]:
+    """Return the user's own files and folders that a recipe names, by key of the recipe, for each key of sources.json.
+
+    These are the sources of task and model, and the teacher of `train.distill`.
+    """
+    distill = recipe.train.distill
+    return {
+        "task": local_paths(recipe.task.source),
+        "model": local_paths(recipe.model.source),
+        "teacher": {TEACHER_KEY: Path(distill.teacher)} if distill else {},
+    }
 
 
 def files_of(path: Path, key: str) -> list[Path]:
@@ -48,6 +63,28 @@ def files_of(path: Path, key: str) -> list[Path]:
     if len(files) > MAX_FILES:
         raise UserError(f"{len(files):,} files", file=path, key=key, expected=f"at most {MAX_FILES:,}")
     return files
+
+
+def model_files(folder: Path, key: str) -> list[Path]:
+    """Return all files of a folder, also those of an ensemble's members in folders below; hidden ones do not count.
+
+    Raises:
+        UserError: There is no such folder, or a path leads through a link to a folder.
+    """
+    check_links(folder, key)
+    if folder.is_file():
+        raise UserError("a file", file=folder, key=key, expected="a folder with config.json and safetensors")
+    if not folder.is_dir():
+        raise not_found(folder, key)
+    for inner in (path for path in folder.rglob("*") if path.is_symlink() and path.is_dir()):
+        check_links(inner, key)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    if not files:
+        raise not_found(folder, key)
+    if len(files) > MAX_FILES:
+        raise UserError(f"{len(files):,} files", file=folder, key=key, expected=f"at most {MAX_FILES:,}")
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
 
 
 def check_links(path: Path, key: str) -> None:
@@ -92,14 +129,15 @@ def dvc_pointers(path: PurePath) -> list[PurePath]:
 
 
 def source_digests(recipe: Recipe) -> dict[str, dict[str, str]]:
-    """Return the SHA-256 of each file or folder that the sources of task and model name.
+    """Return the SHA-256 of each file or folder that `own_paths` names.
 
     Raises:
         UserError: One is missing.
     """
+    list_files = {"teacher": model_files}
     return {
-        section: {str(path): _digest(path, files_of(path, key)) for key, path in local_paths(source).items()}
-        for section, source in (("task", recipe.task.source), ("model", recipe.model.source))
+        section: {str(path): _digest(path, list_files.get(section, files_of)(path, key)) for key, path in paths.items()}
+        for section, paths in own_paths(recipe).items()
     }
 
 
@@ -107,4 +145,6 @@ def _digest(path: Path, files: list[Path]) -> str:
     """Return the digest of a file, or of the names and digests of a folder's files."""
     if path.is_file():
         return sha256(path)
-    return hashlib.sha256("".join(f"{sha256(file)}  {file.name}\n" for file in files).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in files).encode()
+    ).hexdigest()

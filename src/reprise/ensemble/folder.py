@@ -3,17 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from reprise.core.errors import UserError
 from reprise.core.files import read_json, sha256, write_json
-from reprise.core.paths import FINAL_MODEL
-
-if TYPE_CHECKING:  # it imports pandas, which `predict` does without
-    from reprise.results.runs import Run
 
 ENSEMBLE = "ensemble.json"  # beside the folder of the members
 SOUP = "soup.json"  # beside the weights
@@ -53,12 +49,6 @@ class Combination:
     combined: str
     members: list[Member]
     evaluation: dict[str, Any]
-
-
-def describe_member(run: "Run", folder: Path) -> Member:
-    """Describe the final model of a run, which is in a folder."""
-    files = {file.name: sha256(file) for file in sorted(folder.iterdir())}
-    return Member(run.name, run.commit, run.seed, run.result.outputs[str(FINAL_MODEL)].md5, files)
 
 
 def write_combination(file: Path, combined: str, members: Sequence[Member], evaluation: Mapping[str, Any]) -> None:

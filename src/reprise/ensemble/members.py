@@ -1,13 +1,14 @@
 """Which runs can be combined: checked before any work, one clear line naming the run that does not fit."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from statistics import mean
+from pathlib import Path
 
 import pandas as pd
 
 from reprise.core.errors import UserError
+from reprise.core.files import sha256
 from reprise.core.paths import FINAL_MODEL
+from reprise.ensemble.folder import Member
 from reprise.modeling.recipe import ModelRecipe
 from reprise.results.runs import Run, same_examples
 
@@ -61,19 +62,10 @@ def in_order(runs: Sequence[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: (run.seed, run.result.outputs[str(FINAL_MODEL)].md5))
 
 
-def joined_recipe(recipes: Sequence[ModelRecipe]) -> ModelRecipe:
-    """Return the recipe that the members are asked by together: the first, with the means of their thresholds.
-
-    A temperature is kept only if all members have the same.
-
-    Args:
-        recipes: of members for which `check_runs` has found nothing.
-    """
-    first = recipes[0]
-    chosen = [recipe.thresholds for recipe in recipes if recipe.thresholds is not None]
-    thresholds = [mean(column) for column in zip(*chosen, strict=True)] if len(chosen) == len(recipes) else None
-    calibrated = all(recipe.temperatures == first.temperatures for recipe in recipes)
-    return replace(first, thresholds=thresholds, temperatures=first.temperatures if calibrated else None)
+def describe_member(run: Run, folder: Path) -> Member:
+    """Describe the final model of a run, which is in a folder."""
+    files = {file.name: sha256(file) for file in sorted(folder.iterdir())}
+    return Member(run.name, run.commit, run.seed, run.result.outputs[str(FINAL_MODEL)].md5, files)
 
 
 def check_process(names: Sequence[str], recipes: Sequence[ModelRecipe]) -> None:

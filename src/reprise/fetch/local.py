@@ -3,10 +3,10 @@
 import hashlib
 from pathlib import Path
 
-from reprise.core.config import LocalDataset, LocalModel
+from reprise.core.config import Distill, LocalDataset, LocalModel
 from reprise.core.errors import UserError
 from reprise.data.readers import check_file, format_suffix
-from reprise.data.sources import check_links, files_of, local_paths, not_found
+from reprise.data.sources import TEACHER_KEY, check_links, files_of, local_paths, model_files, not_found
 
 
 def find_dataset(source: LocalDataset) -> list[tuple[str, Path]]:
@@ -61,4 +61,18 @@ def find_model(source: LocalModel) -> Path:
         raise UserError("a file", file=folder, key=key, expected="a folder with config.json and safetensors")
     if not folder.is_dir():
         raise not_found(folder, key)
+    return folder
+
+
+def find_teacher(distill: Distill) -> Path:
+    """Return the folder of the user's teacher: a final or exported model, or an ensemble.
+
+    Raises:
+        UserError: If there is no such folder.
+    """
+    folder = Path(distill.teacher)
+    names = {str(file.relative_to(folder)) for file in model_files(folder, TEACHER_KEY)}
+    if not {"config.json", "recipe.json"} <= names and "ensemble.json" not in names:
+        expected = "a copy of models/final/, or a folder of `reprise export` or `reprise ensemble --output`"
+        raise UserError("no model with its recipe.json", file=folder, key=TEACHER_KEY, expected=expected)
     return folder

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers.utils import logging
 
 from reprise.core.config import PARAMS
 from reprise.core.errors import UserError
+from reprise.modeling.layers import keep_layers
 from reprise.tasks.kind import TaskKind
 
 # Families whose head reads only the first token. After the attention of the last layer, only that token is computed:
@@ -57,14 +59,20 @@ def load_classifier(folder: Path, kind: TaskKind | None = None) -> PreTrainedMod
     if kind:
         return load_pretrained(folder, kind).model
     architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
-    model, loading = _load(folder, {}, per_token=any(name.endswith("ForTokenClassification") for name in architectures))
+    per_token = any(name.endswith("ForTokenClassification") for name in architectures)
+    model, loading = _load(folder, {}, per_token=per_token)
     if problem := _find_misfit(model, loading, trained=True):
         raise UserError(problem, file=folder, expected="the weights and the config.json of one training run")
+    _read_first_token(model, per_token=per_token)
     return model
 
 
 def load_pretrained(
-    folder: Path, kind: TaskKind, pad_token_id: int | None = None, dropout: float | None = None
+    folder: Path,
+    kind: TaskKind,
+    pad_token_id: int | None = None,
+    dropout: float | None = None,
+    num_hidden_layers: int | None = None,
 ) -> Pretrained:
     """Load the encoder in `folder` with a head for `kind`; every weight of the encoder comes from the file.
 
@@ -77,9 +85,11 @@ def load_pretrained(
         kind: shapes the head.
         pad_token_id: the tokenizer's, where config.json has none.
         dropout: the probability that replaces those of config.json.
+        num_hidden_layers: how many of the encoder's layers are kept; None for all.
 
     Raises:
-        UserError: config.json and the weights do not fit together, or there is no dropout to replace.
+        UserError: config.json and the weights do not fit together, there is no dropout to replace, or the encoder
+            cannot have that many layers.
     """
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     options: dict[str, Any] = dict(kind.head_config())
@@ -92,13 +102,19 @@ def load_pretrained(
         listed = ", ".join(f"{name} {value}" for name, value in replaced.items())
         notes.append(f"dropout {dropout} replaces {listed}")
 
-    model, loading = _load(folder, options, per_token=kind.per_token)
+    load = partial(_load, folder, per_token=kind.per_token)
+    model, loading = load(options)
     if (prefix := _common_prefix(loading["unexpected_keys"])) and _find_misfit(model, loading):
         options["key_mapping"] = {f"^{re.escape(prefix)}": ""}
         notes.append(f"the names of all weights start with {prefix!r}, which is removed")
-        model, loading = _load(folder, options, per_token=kind.per_token)
+        model, loading = load(options)
     if problem := _find_misfit(model, loading):
         raise UserError(problem, file=folder, expected="weights and a config.json that belong together")
+    if num_hidden_layers is not None:
+        before = model.config.num_hidden_layers
+        kept = keep_layers(model, num_hidden_layers)
+        notes.append(f"{num_hidden_layers} of {before} layers are kept: {', '.join(map(str, kept))}, counted from 0")
+    _read_first_token(model, per_token=kind.per_token)
 
     labels = list(kind.head_config()["id2label"].values())
     id2label = stored.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}  # transformers' default
@@ -131,10 +147,14 @@ def _load(folder: Path, options: dict[str, Any], *, per_token: bool) -> tuple[Pr
         **OUTPUT_OPTIONS,
         **options,
     )
+    return model, loading
+
+
+def _read_first_token(model: PreTrainedModel, *, per_token: bool) -> None:
+    """Let the last layer compute only the first token if the head reads no other."""
     if model.config.model_type in CLS_HEAD_FAMILIES and not per_token:
         last = model.base_model.encoder.layer[-1].attention.output
         last.register_forward_pre_hook(lambda _, states: tuple(state[:, :1] for state in states))
-    return model, loading
 
 
 def _dropout_options(folder: Path) -> dict[str, float]:

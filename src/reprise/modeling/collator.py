@@ -6,6 +6,7 @@ from typing import Any, Self
 import torch
 from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding, PreTrainedTokenizerBase
 
+from reprise.data.teacher import TEACHER_COLUMN
 from reprise.modeling.bucketing import Buckets, Shapes, padded_length
 from reprise.tasks.kind import TaskKind
 
@@ -20,7 +21,7 @@ class Collator:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, kind: TaskKind, buckets: Buckets | None = None) -> None:
         """Make batches for a kind of task; `with_batch_size` sets phase and size."""
         self.tokenizer, self.kind, self.buckets, self.phase, self.batch_size = tokenizer, kind, buckets, "", 0
-        self.columns = {"input_ids", "token_type_ids", "label", "weight"}
+        self.columns = {"input_ids", "token_type_ids", "label", "weight", TEACHER_COLUMN}
         self.seen_shapes: Shapes = set()  # of padded batches
 
     def with_batch_size(self, phase: str, rows: int) -> Self:
@@ -34,7 +35,7 @@ class Collator:
 
         Returns:
             input_ids, attention_mask and the like (int64, [rows, length]), labels (int64 or fp32, [rows], of words
-            [rows, length]), and of windows weight (fp32, [rows]).
+            [rows, length]), of windows weight (fp32, [rows]), and with a teacher its logits (fp32, [rows, outputs]).
         """
         wanted = [{name: row[name] for name in row if name in self.columns} for row in rows]
         if not self.buckets:

@@ -17,6 +17,7 @@ from reprise.core.dvc_lock import check_content
 from reprise.core.errors import UserError
 from reprise.core.files import scratch_dir
 from reprise.core.paths import FINAL_MODEL
+from reprise.data.teacher import TEACHER_COLUMN
 from reprise.data.tokenization import load_tokenizer
 from reprise.data.windows import join_windows
 from reprise.modeling.bucketing import resolve_buckets
@@ -31,7 +32,7 @@ from reprise.modeling.xla import on_xla, use_fp32_matmul
 from reprise.tasks.kind import Logits, TaskKind
 from reprise.tasks.token_classification import Words
 
-NOT_READ = {"labels", "weight"}  # what the loss needs of a batch, and the model does not
+NOT_READ = {"labels", "weight", TEACHER_COLUMN}  # what the loss needs of a batch, and the model does not
 
 # Trainer prints nothing, and our collator selects the columns.
 QUIET_TRAINER_ARGS: dict[str, Any] = {

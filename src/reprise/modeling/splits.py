@@ -15,6 +15,7 @@ from datasets import Dataset, concatenate_datasets
 from reprise.core.config import PARAMS
 from reprise.core.errors import UserError
 from reprise.core.files import read_json
+from reprise.core.paths import TEACHER
 from reprise.data.format import input_shards, split_shards, stats_path
 from reprise.data.labels import column_array, label_array
 from reprise.tasks.kind import TaskKind
@@ -34,9 +35,11 @@ class SplitPart:
     file: Path
     rows: npt.NDArray[np.int64] | None = None
 
-    def load(self) -> Dataset:
-        """Map the rows."""
+    def load(self, *, teacher: bool = False) -> Dataset:
+        """Map the rows, with the teacher's logits in a column of their own if asked."""
         mapped = Dataset.from_file(str(self.file))
+        if teacher:
+            mapped = concatenate_datasets([mapped, Dataset.from_file(str(TEACHER / self.file.name))], axis=1)
         return mapped if self.rows is None else mapped.select(self.rows)
 
     def column(self, name: str) -> npt.NDArray[Any]:

@@ -25,7 +25,8 @@ RENAMED_FILES = {PLOTS / "precision_recall.csv": PLOTS / "pr.csv"}  # by the new
 ADDED_PARAMS = dict.fromkeys(
     (
         "train.threads", "train.loss", "train.calibration", "train.early_stopping", "train.freeze", "train.layer_decay",
-        "train.dropout", "train.fold", "data.windows", "task.multi_label", "task.token_classification",
+        "train.dropout", "train.fold", "train.num_hidden_layers", "train.distill", "data.windows", "task.multi_label",
+        "task.token_classification",
     )
 )  # fmt: skip
 

@@ -172,6 +172,24 @@ class Classification:
         losses = losses * others**self.focal_gamma
         return (losses if weights is None else losses * weights).sum()
 
+    def teacher_loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor, temperature: float | None
+    ) -> torch.Tensor:
+        """Sum the Kullback-Leibler divergences from the teacher's tempered probabilities (Hinton et al. 2015).
+
+        The factor temperature² keeps the gradients as large as those of the labels, whatever the temperature.
+        """
+        import torch
+        from torch.nn import functional
+
+        assert temperature is not None
+        tempered = functional.log_softmax(logits.float() / temperature, dim=1)
+        expected = functional.softmax(teacher / temperature, dim=1)
+        losses = functional.kl_div(tempered, expected, reduction="none").sum(dim=1) * temperature**2
+        if self.class_weights is not None:
+            losses = losses * torch.tensor(self.class_weights, device=logits.device)[labels.clamp(min=0)]
+        return (losses * (labels >= 0)).sum()
+
     def temperatures(self, logits: npt.NDArray[np.floating[Any]], references: npt.NDArray[Any]) -> list[float]:
         return [fit_temperature(logits, references)]
 

@@ -162,6 +162,20 @@ class TaskKind(Protocol):
             weights: of the windows of long texts, [rows]; None if every row is an example.
         """
 
+    def teacher_loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor, temperature: float | None
+    ) -> torch.Tensor:
+        """Sum over a batch, without its padding rows, how far the outputs are from those of a teacher.
+
+        A step divides it as it does `summed_loss`, and it weighs the rows as that does.
+
+        Args:
+            logits: [rows, outputs].
+            labels: [rows] or [rows, labels], with `ignored_label` in padding rows.
+            teacher: its logits, fp32, [rows, outputs]; in regression its predictions, [rows, 1].
+            temperature: divides the logits of both; None in regression.
+        """
+
     def temperatures(self, logits: npt.NDArray[np.floating[Any]], references: npt.NDArray[Any]) -> list[float] | None:
         """Return what divides the logits so that their probabilities fit the validation split best.
 

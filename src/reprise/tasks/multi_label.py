@@ -191,6 +191,21 @@ class MultiLabel:
             losses = losses * weights.unsqueeze(1)
         return (losses * (labels >= 0)).sum() / len(self.labels)
 
+    def teacher_loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor, temperature: float | None
+    ) -> torch.Tensor:
+        """Sum over the examples the mean over the labels of the cross-entropy with the teacher's probability of each.
+
+        Both probabilities are tempered, with the factor temperature² as for single labels (Hinton et al. 2015).
+        """
+        from torch.nn import functional
+
+        assert temperature is not None
+        losses = functional.binary_cross_entropy_with_logits(
+            logits.float() / temperature, (teacher / temperature).sigmoid(), reduction="none"
+        )
+        return (losses * (labels >= 0)).sum() * temperature**2 / len(self.labels)
+
     def probabilities(self, logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
         """Turn logits into the probability of each label, [examples, labels]."""
         precise = logits.astype(np.float64)

@@ -338,6 +338,11 @@ class TokenClassification:
         words = Classification(tuple(self.tags), label_smoothing=self.label_smoothing, focal_gamma=self.focal_gamma)
         return words.summed_loss(logits.flatten(0, 1), labels.flatten())
 
+    def teacher_loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor, temperature: float | None
+    ) -> torch.Tensor:
+        raise NotImplementedError  # the recipe's check refuses a teacher: its tokens may be others than the student's
+
     def temperatures(self, logits: npt.NDArray[Any], references: npt.NDArray[Any]) -> list[float]:
         words = np.concatenate([*logits]), np.concatenate([*references])
         return Classification(tuple(self.tags)).temperatures(*words)

@@ -27,6 +27,7 @@ from reprise.core.errors import UserError
 from reprise.core.files import fsync, fsync_tree, json_sha256, sha256, write_json
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import stats_path
+from reprise.data.teacher import teacher_files
 from reprise.hardware import ENVIRONMENT
 from reprise.train.distributed.consistency import any_rank, broadcast_object, broadcast_tensors, is_single_node
 from reprise.train.distributed.preemption import SYNC_EVERY_STEPS, StopRequest, TrainingInterrupted
@@ -44,7 +45,7 @@ SPACE_EXPECTED = "space for a checkpoint; earlier ones are kept, and `dvc repro`
 def fingerprint(recipe: Recipe) -> dict[str, Any]:
     """Return what determines the weights: recipe keys, and digests of the files that are read.
 
-    The files are data, pretrained model, environment and code. The number of processes, the trackers and the interval
+    The files are data, the teacher's outputs, pretrained model, environment and code. The number of processes, the trackers and the interval
     between checkpoints do not determine the weights.
     """
     keys = {"seed": recipe.seed}
@@ -56,6 +57,8 @@ def fingerprint(recipe: Recipe) -> dict[str, Any]:
     keys |= {f"train.{key}": value for key, value in to_dict(recipe.train).items()}
     keys["evaluate.batch_size"] = recipe.evaluate.batch_size
     files = {str(file): file for file in (stats_path(PREPARED), ENVIRONMENT, *sorted((PRETRAINED / "model").iterdir()))}
+    if recipe.train.distill:
+        files |= {str(file): file for file in teacher_files()}
     files |= train_sources(REPOSITORY)
     return keys | {name: sha256(file) if file.is_file() else None for name, file in files.items()}
 

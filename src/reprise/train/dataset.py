@@ -26,17 +26,18 @@ class ShardedDataset(data.Dataset[dict[str, Any]]):
     a fold.
     """
 
-    def __init__(self, parts: list[SplitPart], kind: TaskKind | None = None) -> None:
+    def __init__(self, parts: list[SplitPart], kind: TaskKind | None = None, *, teacher: bool = False) -> None:
         """Open the files of a split in order.
 
         Args:
             parts: rows of Arrow files, of examples or of windows.
             kind: fitted to the split, weighs the examples; without one, each weighs 1.
+            teacher: whether each row has the teacher's logits, too.
         """
         self.parts, windows = parts, parts[0].file.parent.name == WINDOWS
         shared = windows or any(part.rows is not None for part in parts)
         self._open_shard = lru_cache(maxsize=(2 if shared else 1) * SHUFFLE_SHARDS + 2)(
-            lambda shard: _map_shard(self.parts[shard])
+            lambda shard: _map_shard(self.parts[shard], teacher=teacher)
         )
         lengths = self._columns("length")
         self.lengths, self.starts = np.concatenate(lengths), np.cumsum([0, *map(len, lengths)])  # starts of the files
@@ -55,7 +56,7 @@ class ShardedDataset(data.Dataset[dict[str, Any]]):
         return len(self.lengths)
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        """Return rows in the order of their indices: the model's inputs, label and length."""
+        """Return rows in the order of their indices: the model's inputs, label, length and teacher's logits."""
         shards = np.searchsorted(self.starts, indices, side="right") - 1
         offsets = np.asarray(indices) - self.starts[shards]
         examples: dict[int, dict[str, Any]] = {}
@@ -66,5 +67,5 @@ class ShardedDataset(data.Dataset[dict[str, Any]]):
         return [examples[position] for position in range(len(indices))]
 
 
-def _map_shard(part: SplitPart) -> Dataset:
-    return drop_text_columns(part.load())
+def _map_shard(part: SplitPart, *, teacher: bool) -> Dataset:
+    return drop_text_columns(part.load(teacher=teacher))

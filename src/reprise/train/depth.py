@@ -1,13 +1,11 @@
-"""How deep a parameter is in a model: what `train.freeze` and `train.layer_decay` depend on.
-
-Families give their layers other names. In all of them, the layers are the longest list of modules in the encoder.
-"""
+"""How deep a parameter is in a model: what `train.freeze` and `train.layer_decay` depend on."""
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from reprise.core.config import PARAMS
 from reprise.core.errors import UserError
+from reprise.modeling.layers import encoder_layers
 
 
 def parameter_depths(model: nn.Module, key: str) -> dict[nn.Parameter, int]:
@@ -26,7 +24,7 @@ def parameter_depths(model: nn.Module, key: str) -> dict[nn.Parameter, int]:
     """
     classifier: PreTrainedModel = model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
     encoder = classifier.base_model
-    layers = _layers(encoder.encoder if classifier.config.is_encoder_decoder else encoder)
+    layers = encoder_layers(encoder.encoder if classifier.config.is_encoder_decoder else encoder)
     if not layers:
         raise UserError(f"{classifier.config.model_type} has no list of layers", file=PARAMS, key=key, expected="null")
     depths = {parameter: depth for depth, layer in enumerate(layers, start=1) for parameter in layer.parameters()}
@@ -52,12 +50,3 @@ def freeze(model: PreTrainedModel, until: str | int) -> None:
         raise UserError(f"got {until}", file=PARAMS, key="train.freeze", expected=expected)
     for parameter, depth in depths.items():
         parameter.requires_grad_(depth > frozen)
-
-
-def _layers(encoder: nn.Module) -> nn.ModuleList:
-    """Return the longest ModuleList that is in no other one, such as a layer's list of experts."""
-    lists: dict[str, nn.ModuleList] = {}
-    for name, part in encoder.named_modules():
-        if isinstance(part, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in lists):
-            lists[name] = part
-    return max(lists.values(), key=len, default=nn.ModuleList())

@@ -111,14 +111,16 @@ def fold_temperatures(
 
 
 def load_seeded(recipe: Recipe) -> Pretrained:
-    """Load the pretrained model with the recipe's dropout; what is new in it is drawn from the recipe's seed.
+    """Load the pretrained model with the recipe's dropout and layers; what is new is drawn from the recipe's seed.
 
     Raises:
-        UserError: config.json and the weights do not fit together, or `train.dropout` has nothing to set.
+        UserError: config.json and the weights do not fit together, `train.dropout` has nothing to set, or
+            `train.num_hidden_layers` does not fit the encoder.
     """
     torch.manual_seed(recipe.seed)
     pad_token_id = load_tokenizer(PRETRAINED / "tokenizer").pad_token_id
-    return load_pretrained(PRETRAINED / "model", recipe.task.kind, pad_token_id, recipe.train.dropout)
+    train = recipe.train
+    return load_pretrained(PRETRAINED / "model", recipe.task.kind, pad_token_id, train.dropout, train.num_hidden_layers)
 
 
 def adapt_model(model: PreTrainedModel, recipe: Recipe) -> tuple[torch.nn.Module, DropoutKeys]:

@@ -21,6 +21,7 @@ from reprise.core.errors import UserError
 from reprise.core.paths import PREPARED, PRETRAINED
 from reprise.data.format import WINDOWS
 from reprise.data.mmap import drop_mapped_pages
+from reprise.data.teacher import read_teacher
 from reprise.data.tokenization import load_tokenizer
 from reprise.modeling.collator import Collator
 from reprise.modeling.inference import NOT_READ
@@ -28,6 +29,7 @@ from reprise.modeling.portable import set_up_cpu
 from reprise.modeling.splits import split_parts
 from reprise.train.dataset import ShardedDataset
 from reprise.train.dropout import DropoutKeys
+from reprise.train.loss import summed_loss
 from reprise.train.memory import Placement, check_memory, predict_memory
 from reprise.train.model import adapt_model, fitted_kind, load_seeded
 from reprise.train.optimizer import build_optimizer
@@ -86,6 +88,7 @@ def preflight(recipe: Recipe, placement: Placement | None = None) -> Preflight:
         UserError: what does not fit.
     """
     set_up_cpu(recipe.train)
+    teacher = read_teacher(recipe)
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
     try:
         pretrained = load_seeded(recipe)
@@ -106,6 +109,13 @@ def preflight(recipe: Recipe, placement: Placement | None = None) -> Preflight:
         result.warnings.append(
             f"{inputs.with_special_tokens} of {inputs.examples} texts contain special tokens of the tokenizer, such as "
             f"{tokenizer.all_special_tokens[0]}, which the model reads as such"
+        )
+    fold = recipe.train.fold or 0
+    if teacher and (others := sorted({*teacher["folds"]} - {fold})):
+        trained_on = ", ".join(map(str, others))
+        result.warnings.append(
+            f"the teacher was trained with fold {trained_on} as its validation split, so it has seen examples that "
+            f"validate here, in fold {fold}"
         )
     model, keys = adapt_model(pretrained.model, recipe)
     build_optimizer(model, recipe.train)  # refuses what training would refuse
@@ -229,7 +239,8 @@ def count_positions(model: PreTrainedModel) -> int | None:
 
 def two_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     """Make a batch of the first training example, repeated up to `max_length`, and of the example as it is."""
-    (row,) = ShardedDataset(split_parts("train", recipe.train.fold, inputs=True)).__getitems__([0])
+    parts = split_parts("train", recipe.train.fold, inputs=True)
+    (row,) = ShardedDataset(parts, teacher=recipe.train.distill is not None).__getitems__([0])
     repeated = (*TOKEN_COLUMNS, "label") if recipe.task.kind.per_token else TOKEN_COLUMNS
     full = {
         name: np.resize(value, recipe.train.max_length).tolist() if name in repeated else value
@@ -248,7 +259,8 @@ def check_gradients(model: nn.Module, keys: DropoutKeys, batch: dict[str, torch.
     model.train()
     keys.set_batch(0, [0, 1], batch["labels"])
     try:
-        loss = fitted_kind(recipe).summed_loss(model(**inputs).logits, batch["labels"], batch.get("weight"))
+        targets = (batch.get(name) for name in ("labels", "weight", "teacher"))
+        loss = summed_loss(fitted_kind(recipe), recipe.train.distill, model(**inputs).logits, *targets)
         loss.backward()  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever a model of any family raises
         reason = " ".join(str(error).split())[:200]

@@ -23,7 +23,7 @@ from reprise.core.config import PARAMS, Recipe, Train
 from reprise.core.display import echo
 from reprise.core.errors import UserError
 from reprise.core.files import scratch_dir
-from reprise.core.paths import PREPARED, PRETRAINED
+from reprise.core.paths import PREPARED, PRETRAINED, TEACHER
 from reprise.data.format import stats_path
 from reprise.gpus import check_compiler, check_gpus, read_driver
 from reprise.hardware import (
@@ -70,7 +70,10 @@ def launch(
     """
     processes = check_launch(recipe, hardware, config)
     device, profile = require_device(hardware), profile_path(hardware, config.profile)
-    for needed in (stats_path(PREPARED), PRETRAINED / "model", *([ENVIRONMENT] if config.nodes > 1 else [])):
+    needs = [stats_path(PREPARED), PRETRAINED / "model"]
+    needs += [TEACHER] if recipe.train.distill else []
+    needs += [ENVIRONMENT] if config.nodes > 1 else []
+    for needed in needs:
         if not needed.exists():
             command = "dvc repro environment prepare" if config.node_rank else "dvc repro"
             expected = f"the results of the stages before train: run `{command}`"

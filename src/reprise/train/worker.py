@@ -22,6 +22,7 @@ from reprise.core.lock import write_lock
 from reprise.core.paths import FINAL_MODEL, PRETRAINED, WORKSPACE_LOCK
 from reprise.core.unchanged import InputChangedError, check_unchanged
 from reprise.core.validation import read_recipe
+from reprise.data.teacher import read_teacher
 from reprise.data.tokenization import load_tokenizer
 from reprise.hardware import current_hardware, read_facts
 from reprise.modeling.bucketing import resolve_buckets
@@ -90,7 +91,9 @@ def train_rank(recipe: Recipe, world: PartialState, stop: StopRequest, check: Ca
         disable_malloc_trim()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer")
     fold = recipe.train.fold
-    rows = ShardedDataset(split_parts("train", fold, inputs=True), fitted_kind(recipe))
+    read_teacher(recipe)
+    parts, distill = split_parts("train", fold, inputs=True), recipe.train.distill
+    rows = ShardedDataset(parts, fitted_kind(recipe), teacher=distill is not None)
     validation, references = load_inputs("validation", fold), load_labels("validation", fold)
     is_main_process, run = world.is_main_process, checkpoint_dir(ingredients)
     if is_main_process:  # not world.print, which prints nothing on XLA's CPU device
@@ -99,6 +102,9 @@ def train_rank(recipe: Recipe, world: PartialState, stop: StopRequest, check: Ca
             f"train: {recipe.model.name} on {len(rows)} {units}, {world.device}, {recipe.train.precision}, "
             f"processes: {world.num_processes}, threads: {torch.get_num_threads()}",
         )
+        if distill:
+            temperature = "" if distill.temperature is None else f"temperature {distill.temperature:g}, "
+            echo(f"train: distilled from {distill.teacher} ({temperature}alpha {distill.alpha:g})")
     with run_dir(run) if is_main_process else nullcontext():
         with atomic_dir(FINAL_MODEL) if is_main_process else nullcontext(FINAL_MODEL) as model_dir:
             buckets = None

@@ -18,6 +18,7 @@ from reprise.modeling.xla import autocast, device_scalar, init_optimizer_state, 
 from reprise.train.checkpoint import CheckpointManager
 from reprise.train.dataset import ShardedDataset
 from reprise.train.fsdp import configure_fsdp, fsdp_plugin, full_tensor
+from reprise.train.loss import summed_loss
 from reprise.train.model import build_model, fitted_kind
 from reprise.train.optimizer import build_optimizer, build_schedule
 from reprise.train.recorder import Recorder
@@ -89,7 +90,7 @@ def train(
             for micro_step in range(micro_steps):
                 micro_batch = micro_step * world_size + rank
                 batch = next(batches)
-                labels, weights = batch.pop("labels"), batch.pop("weight", None)
+                labels, weights, teacher = (batch.pop(name, None) for name in ("labels", "weight", "teacher"))
                 dropout_keys.set_batch(epoch, step.rows_of_micro_batch(micro_batch), labels)
                 manual_seed(micro_batch_seed(recipe.seed, epoch, index, micro_batch), device)  # for any other draws
                 # Ranks exchange gradients once per step, with its last micro-batch. Those of a sharded model are
@@ -99,7 +100,7 @@ def train(
                     with autocast(config.precision, device):
                         logits = model(**batch).logits
                     scale = device_scalar(loss_scale(step, micro_batch, rows.loss_weights), device)
-                    micro_loss = kind.summed_loss(logits, labels, weights) * scale
+                    micro_loss = summed_loss(kind, config.distill, logits, labels, weights, teacher) * scale
                     accelerator.backward(micro_loss * world_size)  # gradients are averaged over ranks; we need the sum
                 loss += micro_loss.detach()
                 if micro_batch_size * world_size < config.batch_size:

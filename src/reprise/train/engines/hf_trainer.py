@@ -24,6 +24,7 @@ from reprise.tasks.metrics.registry import METRICS
 from reprise.train.checkpoint import KEEP_LAST, SPACE_EXPECTED, CheckpointManager
 from reprise.train.dataset import ShardedDataset
 from reprise.train.dropout import DropoutKeys
+from reprise.train.loss import summed_loss
 from reprise.train.model import build_model, fitted_kind
 from reprise.train.optimizer import build_optimizer, build_schedule
 from reprise.train.recorder import Recorder
@@ -239,7 +240,8 @@ class PlannedTrainer(Trainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
     ) -> Any:
         """Compute the scaled loss of a micro-batch."""
-        labels, weights = inputs.pop("labels"), inputs.pop("weight", None)
+        targets = [inputs.pop(name, None) for name in ("labels", "weight", "teacher")]
         outputs = model(**inputs)
-        loss = self.kind.summed_loss(outputs.logits, labels, weights) * self.loss_scale
+        distill = self.callback.recipe.train.distill
+        loss = summed_loss(self.kind, distill, outputs.logits, *targets) * self.loss_scale
         return (loss, outputs) if return_outputs else loss

@@ -13,6 +13,7 @@ from reprise.modeling.collator import Collator
 from reprise.modeling.inference import predict
 from reprise.train.checkpoint import CheckpointManager
 from reprise.train.dataset import ShardedDataset
+from reprise.train.loss import summed_loss
 from reprise.train.model import build_model, fitted_kind
 from reprise.train.optimizer import build_optimizer, build_schedule
 from reprise.train.recorder import Recorder
@@ -48,12 +49,12 @@ def train(
             loss = torch.zeros((), device=device)
             for micro_batch in range(len(step.micro_batches)):
                 batch = {name: tensor.to(device, non_blocking=True) for name, tensor in next(batches).items()}
-                labels, weights = batch.pop("labels"), batch.pop("weight", None)
+                labels, weights, teacher = (batch.pop(name, None) for name in ("labels", "weight", "teacher"))
                 dropout_keys.set_batch(epoch, step.rows_of_micro_batch(micro_batch), labels)
                 torch.manual_seed(micro_batch_seed(recipe.seed, epoch, index, micro_batch))
                 with precision:
                     logits = model(**batch).logits
-                micro_loss = kind.summed_loss(logits, labels, weights) * loss_scale(
+                micro_loss = summed_loss(kind, config.distill, logits, labels, weights, teacher) * loss_scale(
                     step, micro_batch, rows.loss_weights
                 )
                 micro_loss.backward()  # type: ignore[no-untyped-call]
