@@ -18,7 +18,7 @@ MODULE = (sys.executable, "-m", "reprise")
 COMMANDS = (
     "new", "init", "compose", "data", "summary", "report", "runs", "compare", "seeds", "cv", "sweep", "ensemble",
     "seed-noise", "prune", "predict", "export", "serve", "verify", "attestations", "fsck", "parity", "environment",
-    "sources", "fetch", "prepare", "check-data", "preflight", "train", "evaluate",
+    "sources", "fetch", "prepare", "check-data", "teacher", "preflight", "train", "evaluate",
 )  # fmt: skip
 SOURCE = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
 

@@ -10,7 +10,7 @@ import pytest
 from interrupts import Running, results
 from reprise.core.paths import WORKSPACE_LOCK
 
-STAGES = ("environment", "sources", "fetch", "prepare", "check-data", "preflight", "train", "evaluate")
+STAGES = ("environment", "sources", "fetch", "prepare", "check-data", "teacher", "preflight", "train", "evaluate")
 # Seconds after the stage has its lock: while libraries and data are loaded, and later.
 MOMENTS = (0.0, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0)
 

@@ -14,6 +14,7 @@ COMMANDS = (
     "fetch",
     "prepare",
     "check-data",
+    "teacher",
     "preflight",
     "train",
     "evaluate",

@@ -22,6 +22,7 @@ COMMANDS = {
     "fetch-model": "fetch",
     "prepare": "prepare",
     "check-data": "check_data",
+    "teacher": "teacher",
     "preflight": "preflight",
     "train": "train",
     "evaluate": "evaluate",
@@ -36,6 +37,7 @@ OUTPUTS = {
     "fetch-model": {"models/pretrained"},
     "prepare": {"data/prepared"},
     "check-data": {"data/checks"},
+    "teacher": {"data/teacher"},
     "preflight": {"metrics/preflight.json"},
     "train": {
         "models/final",
@@ -194,7 +196,7 @@ def test_no_shared_module_imports_the_folder_of_a_stage() -> None:
 
 def test_only_stages_that_compute_with_numbers_depend_on_the_environment(stages: dict[str, dict[str, Any]]) -> None:
     depending = [name for name, stage in stages.items() if "environment.json" in stage.get("deps", [])]
-    assert depending == ["check-data", "preflight", "train", "evaluate"]
+    assert depending == ["check-data", "teacher", "preflight", "train", "evaluate"]
     assert stages["environment"]["always_changed"] is True
 
 
@@ -264,12 +266,13 @@ def test_the_command_of_each_stage_has_its_name(stages: dict[str, dict[str, Any]
     }
 
 
-def test_fetching_depends_on_the_digests_of_its_own_source_only(stages: dict[str, dict[str, Any]]) -> None:
+def test_a_stage_that_reads_the_users_files_depends_on_the_digests_of_its_own_only(stages: dict[str, dict[str, Any]]) -> None:
     depending = {
         name: [key for key in stage.get("params", []) if isinstance(key, dict)] for name, stage in stages.items()
     }
     assert {name: keys for name, keys in depending.items() if keys} == {
         "fetch-data": [{str(paths.SOURCES): ["task"]}],
         "fetch-model": [{str(paths.SOURCES): ["model"]}],
+        "teacher": [{str(paths.SOURCES): ["teacher"]}],
     }
     assert [name for name, stage in stages.items() if "data/own" in stage.get("deps", [])] == ["sources"]

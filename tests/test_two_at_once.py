@@ -17,6 +17,7 @@ LIGHT = {
     "fetch": "",
     "prepare": "",
     "check-data": "",
+    "teacher": "",
     "preflight": "",
     "train": "",
     "evaluate": "",

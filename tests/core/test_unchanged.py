@@ -18,6 +18,8 @@ READ = [
     ("prepare", "train.max_length", 15),
     ("check-data", "task.metrics", ["f1"]),
     ("check-data", "data.checks.truncated.warn", 0.5),
+    ("teacher", "train.threads", 3),
+    ("preflight", "train.num_hidden_layers", 1),
     ("preflight", "seed", 1),
     ("train", "train.learning_rate", 1.0),
     ("train", "train.lora", {"rank": 1, "alpha": 1.0, "targets": "all-linear"}),
@@ -27,6 +29,7 @@ READ = [
 NOT_READ = [
     ("fetch-data", "model.source.path", "data/own/other"),
     ("prepare", "train.learning_rate", 1.0),
+    ("teacher", "train.learning_rate", 1.0),
     ("train", "run.save_steps", 1),
     ("train", "data.checks.truncated.fail", 0.5),
     ("train", "evaluate.bootstrap_resamples", 101),

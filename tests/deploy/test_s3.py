@@ -186,7 +186,8 @@ def cached(folder: Path) -> dict[str, bytes]:
 
 def expected_objects(folder: Path) -> set[str]:
     """Return the names of all objects of a push: every output file of a stage, and a list for each folder."""
-    folders = ("data/raw", "data/prepared", "data/checks", "models/pretrained", "models/final", "predictions")
+    folders = ("data/raw", "data/prepared", "data/checks", "data/teacher", "models/pretrained", "models/final",
+               "predictions")  # fmt: skip
     files = [file for name in folders for file in (folder / name).rglob("*") if file.is_file()]
     lists = {name for name in cached(folder) if name.endswith(".dir")}
     assert len(lists) >= len(folders)

@@ -17,7 +17,8 @@ from reprise.results.runs import resolve_run
 from tiny import NO_NETWORK, OWNER, Run, write_params, write_reviews
 
 STAGES = (
-    "environment", "sources", "fetch-data", "fetch-model", "prepare", "check-data", "preflight", "train", "evaluate",
+    "environment", "sources", "fetch-data", "fetch-model", "prepare", "check-data", "teacher", "preflight", "train",
+    "evaluate",
 )  # fmt: skip
 
 
@@ -33,7 +34,8 @@ def digests(folder: Path, *folders: str) -> dict[str, str]:
 
 def results(folder: Path) -> dict[str, str]:
     """Return the digests of all files whose bits the recipe determines."""
-    found = digests(folder, "data/prepared", "data/checks", "models/final", "metrics", "plots", "predictions")
+    folders = ("data/prepared", "data/checks", "data/teacher", "models/final", "metrics", "plots", "predictions")
+    found = digests(folder, *folders)
     for name in ("speed", "provenance"):  # the only files with times and commits
         del found[f"metrics/{name}.json"]
     return found
@@ -58,6 +60,11 @@ def test_the_graph_has_the_expected_edges(repo: Path, run: Run) -> None:
         ("prepare", "check-data"),
         ("environment", "check-data"),
         ("check-data", "preflight"),
+        ("sources", "teacher"),
+        ("prepare", "teacher"),
+        ("environment", "teacher"),
+        ("teacher", "preflight"),
+        ("teacher", "train"),
         ("fetch-model", "preflight"),
         ("environment", "preflight"),
         ("preflight", "train"),
@@ -129,7 +136,8 @@ def test_another_lock_retrains_and_the_original_is_restored_from_the_run_cache(r
     lock = repo_copy / "docker/cpu/requirements.txt"
     original = lock.read_text()
     lock.write_text(original + "# rebuilt\n")
-    assert ran(run(repo_copy, "dvc", "repro").stdout) == ["environment", "check-data", "preflight", "train", "evaluate"]
+    again = ["environment", "check-data", "teacher", "preflight", "train", "evaluate"]
+    assert ran(run(repo_copy, "dvc", "repro").stdout) == again
     lock.write_text(original)
     back = run(repo_copy, "dvc", "repro").stdout
     assert ran(back) == ["environment"]
@@ -300,6 +308,7 @@ def test_all_stages_after_fetch_run_without_network_and_without_a_home_folder(
         "environment",
         "prepare",
         "check-data",
+        "teacher",
         "preflight",
         "train",
         "evaluate",

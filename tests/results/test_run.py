@@ -37,7 +37,9 @@ def test_a_folder_and_its_commit_give_the_same_result(trained_repo: Path, monkey
 def test_a_result_holds_inputs_and_outputs_of_the_stages(trained_repo: Path) -> None:
     result = read_result(folder_reader(trained_repo), "here")
     assert result.outputs["metrics/evaluate.json"].md5 == md5(trained_repo / "metrics/evaluate.json")
-    stages = {"sources", "fetch-data", "fetch-model", "prepare", "check-data", "preflight", "train", "evaluate"}
+    stages = {
+        "sources", "fetch-data", "fetch-model", "prepare", "check-data", "teacher", "preflight", "train", "evaluate",
+    }  # fmt: skip
     assert {output.stage for output in result.outputs.values()} == stages
     assert not VOLATILE & result.outputs.keys()
     assert (result.recipe["seed"], result.recipe["task.split.group_by"]) == (42, "film")

@@ -45,8 +45,8 @@ SPACE_EXPECTED = "space for a checkpoint; earlier ones are kept, and `dvc repro`
 def fingerprint(recipe: Recipe) -> dict[str, Any]:
     """Return what determines the weights: recipe keys, and digests of the files that are read.
 
-    The files are data, the teacher's outputs, pretrained model, environment and code. The number of processes, the trackers and the interval
-    between checkpoints do not determine the weights.
+    The files are data, the teacher's outputs, pretrained model, environment and code. The number of processes, the
+    trackers and the interval between checkpoints do not determine the weights.
     """
     keys = {"seed": recipe.seed}
     keys |= {
