@@ -266,7 +266,9 @@ def test_the_command_of_each_stage_has_its_name(stages: dict[str, dict[str, Any]
     }
 
 
-def test_a_stage_that_reads_the_users_files_depends_on_the_digests_of_its_own_only(stages: dict[str, dict[str, Any]]) -> None:
+def test_a_stage_that_reads_the_users_files_depends_on_the_digests_of_its_own_only(
+    stages: dict[str, dict[str, Any]],
+) -> None:
     depending = {
         name: [key for key in stage.get("params", []) if isinstance(key, dict)] for name, stage in stages.items()
     }

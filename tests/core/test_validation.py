@@ -24,6 +24,7 @@ HUB_TABLES = {"kind": "hub", "repo": "a/b", "config": "c", "revision": "0" * 40}
 SPLITS = {"train": "train", "validation": "validation_matched", "test": "test_matched"}
 HUB_MODEL = {"kind": "hub", "repo": "a/b", "revision": "0" * 40}
 LORA = {"rank": 4, "alpha": 8.0, "targets": "all-linear"}
+TEACHER = {"teacher": "data/own/teacher"}
 FREEZE = "null, embeddings, or how many of the encoder's first layers are frozen with them"
 # Changes of the recipe to labels of words.
 WORDS = {"task.token_classification": {"subwords": "first"}, "task.metrics": ["entity_f1"], "task.positive_label": None}
@@ -216,6 +217,23 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"train.layer_decay": 1.1}, "train.layer_decay", "less than or equal to 1"),
         ({"train.dropout": 1.0}, "train.dropout", "less than 1"),
         ({"train.dropout": -0.1}, "train.dropout", "greater than or equal to 0"),
+        ({"train.num_hidden_layers": 0}, "train.num_hidden_layers", "greater than 0"),
+        ({"train.num_hidden_layers": 2.0}, "train.num_hidden_layers", "a valid integer"),
+        ({"train.distill": {"teacher": "models/final"}}, "train.distill.teacher", "a path under data/own/"),
+        ({"train.distill": {"alpha": 0.5}}, "train.distill.teacher", "every key of the recipe"),
+        ({"train.distill": TEACHER | {"alpha": 1.1}}, "train.distill.alpha", "less than or equal to 1"),
+        ({"train.distill": TEACHER | {"temperature": 0.0}}, "train.distill.temperature", "greater than 0"),
+        ({"train.distill": TEACHER | {"temperature": None}}, "train.distill.temperature", "a positive number"),
+        (
+            {"train.distill": TEACHER, "task.labels": [], "task.metrics": ["rmse"]},
+            "train.distill.temperature",
+            "null, since task.labels is empty (regression)",
+        ),
+        (
+            {"train.distill": TEACHER, "data.windows": {"stride": 2, "pooling": "mean"}},
+            "train.distill",
+            "null, or texts without windows",
+        ),
         ({"train.early_stopping": {"patience": 0}}, "train.early_stopping.patience", "greater than 0"),
         ({"train.early_stopping": {"min_delta": 0.1}}, "train.early_stopping.patience", "every key of the recipe"),
         ({"evaluate.split": "dev"}, "evaluate.split", "one of train, validation, test"),

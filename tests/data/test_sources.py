@@ -57,7 +57,8 @@ def test_the_digest_of_a_folder_depends_on_the_names_and_contents_of_its_files(c
 
 
 def test_sources_elsewhere_have_no_digests() -> None:
-    assert source_digests(recipe(**{"task.source": WHEEL})) | {"model": {}} == {"task": {}, "model": {}}
+    found = source_digests(recipe(**{"task.source": WHEEL}))
+    assert found | {"model": {}} == {"task": {}, "model": {}, "teacher": {}}
 
 
 @pytest.mark.parametrize("key", ["task.source.train", "model.source.path"])
@@ -109,3 +110,15 @@ def test_a_folder_of_ten_thousand_files_and_more_is_refused(monkeypatch: pytest.
     monkeypatch.setattr("reprise.data.sources.MAX_FILES", 1)
     with pytest.raises(UserError, match="2 files"):
         source_digests(recipe(**{"task.source.train": str(FOLDER)}))
+
+
+def test_the_digest_of_a_teacher_covers_the_members_of_an_ensemble() -> None:
+    member = Path("data/own/teacher/members/0/model.safetensors")
+    member.parent.mkdir(parents=True)
+    member.write_text("weights")
+    with_teacher = {"train.distill": {"teacher": "data/own/teacher"}}
+    before = source_digests(recipe(**with_teacher))["teacher"]
+    assert before.keys() == {"data/own/teacher"}
+    member.write_text("other weights")
+    assert source_digests(recipe(**with_teacher))["teacher"] != before
+    assert source_digests(recipe())["teacher"] == {}

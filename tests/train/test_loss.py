@@ -22,9 +22,7 @@ def distill(temperature: float | None = 2.0, alpha: float = 1.0) -> Distill:
 
 
 def loss(kind: TaskKind, section: Distill | None, logits: list[list[float]], labels: list, teacher: list) -> float:  # type: ignore[type-arg]
-    return summed_loss(
-        kind, section, torch.tensor(logits), torch.tensor(labels), teacher=torch.tensor(teacher)
-    ).item()
+    return summed_loss(kind, section, torch.tensor(logits), torch.tensor(labels), teacher=torch.tensor(teacher)).item()
 
 
 def test_the_loss_of_labels_is_the_divergence_of_tempered_probabilities() -> None:
@@ -60,7 +58,9 @@ def test_the_gradients_of_high_temperatures_are_as_large() -> None:
     found = []
     for temperature in (50.0, 100.0):
         logits = torch.tensor([[0.2, -0.2]], requires_grad=True)
-        summed_loss(TWO, distill(temperature), logits, torch.tensor([0]), teacher=torch.tensor([[-0.2, 0.2]])).backward()
+        summed_loss(
+            TWO, distill(temperature), logits, torch.tensor([0]), teacher=torch.tensor([[-0.2, 0.2]])
+        ).backward()
         assert logits.grad is not None
         found.append(logits.grad[0, 0].item())
     assert found == pytest.approx([0.2, 0.2], rel=1e-3)

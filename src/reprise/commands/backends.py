@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 from reprise.core.errors import UserError
 from reprise.core.files import scratch_dir
-from reprise.core.paths import PREPARED, PRETRAINED
+from reprise.core.paths import PREPARED, PRETRAINED, TEACHER
 from reprise.data.format import stats_path
 from reprise.hardware import ENVIRONMENT, HARDWARE_DIR, current_hardware, has_device_files, read_facts
 
@@ -79,7 +79,8 @@ def train_in_tempdir(recipe: dict[str, Any], backend: Backend) -> Iterator[Path]
         with (folder / "params.yaml").open("w", encoding="utf-8") as file:
             # Trackers would write to the folder, which is deleted.
             YAML().dump(recipe | {"run": recipe["run"] | {"trackers": []}}, file)
-        for path in (HARDWARE_DIR, PREPARED, PRETRAINED / "tokenizer", PRETRAINED / "model", ENVIRONMENT):
+        inputs = (HARDWARE_DIR, PREPARED, TEACHER, PRETRAINED / "tokenizer", PRETRAINED / "model", ENVIRONMENT)
+        for path in (each for each in inputs if each != TEACHER or recipe["train"].get("distill")):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).symlink_to(path.absolute())
         environment = os.environ | backend.variables | {"REPRISE_HARDWARE": backend.hardware}

@@ -18,7 +18,7 @@ from reprise.core.display import echo
 from reprise.core.dvc_lock import LOCK, check_content
 from reprise.core.errors import UserError
 from reprise.core.files import atomic_dir, read_json, sha256, write_json
-from reprise.core.paths import DATA_CHECKS, FINAL_MODEL, METRICS, PLOTS, PREPARED, PROVENANCE, SOURCES
+from reprise.core.paths import DATA_CHECKS, FINAL_MODEL, METRICS, PLOTS, PREPARED, PROVENANCE, SOURCES, TEACHER
 from reprise.data.checks import read_checks
 from reprise.data.format import split_shards, stats_path
 from reprise.hardware import ENVIRONMENT
@@ -78,8 +78,9 @@ def export(folder: Path, onnx: Sequence[Precision] = (), tolerance: float = 0.0)
             expected="the results of one run; `reprise fsck` names what restores them",
         )
     check_content(PREPARED)
-    if DATA_CHECKS.is_dir():  # earlier versions made none
-        check_content(DATA_CHECKS)
+    for output in (DATA_CHECKS, TEACHER):  # earlier versions made none
+        if output.is_dir():
+            check_content(output)
     if not (provenance := read_recorded(folder_reader(Path()), PROVENANCE)):
         expected = "that of this model: `dvc repro --force --single-item train` trains it again"
         raise UserError(NOT_RECORDED, file=PROVENANCE, expected=expected)

@@ -12,7 +12,7 @@ from reprise.data.format import stats_path
 
 TEACHER_FILE = "teacher.json"
 TEACHER_COLUMN = "teacher"  # logits of the teacher, fp32, [outputs] of a row
-SPLITS = ("train", "validation")  # of which a fold may train rows
+SPLITS = ("train", "validation")  # a fold may train rows of both
 
 
 def teacher_files() -> list[Path]:

@@ -60,13 +60,15 @@ def grade_outputs(committed: RunResult, reproduced: RunResult, reference: Refere
     same_model = reproduced.outputs.get(str(FINAL_MODEL)) == committed.outputs.get(str(FINAL_MODEL))
     for path, output in committed.outputs.items():
         counterpart = reproduced.outputs.get(path)
+        # What a teacher answers has no losses of its own; it is judged by those that were trained on it.
+        stage = "train" if output.stage == "teacher" else output.stage
         if counterpart == output:
             verdicts[path] = Verdict.IDENTICAL
-        elif counterpart is None or output.stage not in committed.metrics or same_model:
+        elif counterpart is None or stage not in committed.metrics or same_model:
             verdicts[path] = Verdict.DIFFERENT
-        elif is_equivalent(output.stage, committed, reproduced):
+        elif is_equivalent(stage, committed, reproduced):
             verdicts[path] = Verdict.EQUIVALENT
-        elif reference and is_within_noise(output.stage, reproduced, reference):
+        elif reference and is_within_noise(stage, reproduced, reference):
             verdicts[path] = Verdict.WITHIN_SEED_NOISE
         else:
             verdicts[path] = Verdict.DIFFERENT

@@ -1,7 +1,7 @@
 """`reprise teacher`: ask the teacher of `train.distill` once, before training.
 
-    data/teacher/train.arrow, validation.arrow   a file beside each prepared one, with the logits of its rows in order
-    data/teacher/teacher.json                    which teacher, of which data, and its metrics on the validation split
+    data/teacher/train.arrow, validation.arrow   for each prepared file, one with the logits of its rows, in their order
+    data/teacher/teacher.json                    the teacher, digests of the data, metrics on the validation split
 
 The validation split is asked, too, because a fold of a cross-validation trains on it. Nothing here imports torch unless
 there is a teacher.

@@ -75,7 +75,8 @@ def launch(
     needs += [ENVIRONMENT] if config.nodes > 1 else []
     for needed in needs:
         if not needed.exists():
-            command = "dvc repro environment prepare" if config.node_rank else "dvc repro"
+            stages = "environment prepare teacher" if recipe.train.distill else "environment prepare"
+            command = f"dvc repro {stages}" if config.node_rank else "dvc repro"
             expected = f"the results of the stages before train: run `{command}`"
             raise UserError("not found", file=needed, expected=expected)
     if recipe.train.precision == "bf16" and device == "cpu" and not has_bf16():
