@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from reprise.core.config import Distill
+from reprise.core.errors import UserError
+from reprise.fetch.local import find_teacher
 from tiny import Run
 
 Fetch = Callable[..., dict[str, bytes | None]]
@@ -161,3 +164,20 @@ def test_only_the_needed_files_of_a_local_model_are_copied(
         "models/pretrained/tokenizer/tokenizer.json": model_files["tokenizer.json"],
         "models/pretrained/tokenizer/vocab.txt": model_files["vocab.txt"],
     }
+
+
+def test_a_teacher_is_a_folder_of_a_model_with_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    distill = Distill(teacher="data/own/teacher")  # type: ignore[call-arg]
+    with pytest.raises(UserError, match=r"^data/own/teacher: train.distill.teacher: not found"):
+        find_teacher(distill)
+    folder = Path("data/own/teacher")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"no model with its recipe.json; expected a copy of models/final/, or"):
+        find_teacher(distill)
+    (folder / "recipe.json").write_text("{}")
+    assert find_teacher(distill) == folder
+    (folder / "elsewhere").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="a link to a folder"):
+        find_teacher(distill)

@@ -29,6 +29,7 @@ from reprise.modeling.recipe import ModelRecipe, model_recipe, read_model_recipe
 
 if TYPE_CHECKING:
     from reprise.modeling.inputs import TextModel
+    from reprise.tasks.kind import Logits
 
 CHUNK_ROWS = 1000  # examples between two lines of progress; batches of similar lengths are formed within a chunk
 LOG_EVERY_S = 10
@@ -168,7 +169,9 @@ def write_logits(recipe: Recipe, teacher: ModelRecipe, model: "TextModel", folde
     shards = [(split, Dataset.from_file(str(file)), file.name) for split in SPLITS for file in split_shards(split)]
     columns = [name for name in ("text", "text_pair") if name in shards[0][1].column_names]
     total, done, start = sum(len(rows) for _, rows, _ in shards), 0, time.monotonic()
-    last_line, logits, references = start, [], []
+    last_line = start
+    logits: list[Logits] = []
+    references: list[Any] = []
     echo(f"teacher: {total} examples")
     for split, rows, name in shards:
         with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:

@@ -259,7 +259,7 @@ def check_gradients(model: nn.Module, keys: DropoutKeys, batch: dict[str, torch.
     model.train()
     keys.set_batch(0, [0, 1], batch["labels"])
     try:
-        targets = (batch.get(name) for name in ("labels", "weight", "teacher"))
+        targets = batch["labels"], batch.get("weight"), batch.get("teacher")
         loss = summed_loss(fitted_kind(recipe), recipe.train.distill, model(**inputs).logits, *targets)
         loss.backward()  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever a model of any family raises
