@@ -127,7 +127,7 @@ def test_other_outputs_of_the_teacher_are_another_run(teacher: Path) -> None:
 def test_the_outputs_of_another_teacher_or_of_other_data_are_refused(teacher: Path) -> None:
     ask(**DISTILL)
     changed = {"train.distill": DISTILL["train.distill"] | {"teacher": "data/own/other"}}
-    with pytest.raises(UserError, match=r"^data/teacher: of another teacher, or of other data; expected the outputs of"):
+    with pytest.raises(UserError, match=r"^data/teacher: of another teacher, or of other data; expected the outputs"):
         preflight(recipe(**changed))
     other = recipe(**DISTILL, **{"task.split.seed": 3})
     prepare(other.task, max_length=other.train.max_length)
