@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def workdir(prepared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def train(workdir: Path) -> Callable[..., Recipe]:
+def train(workdir: Path) -> Iterator[Callable[..., Recipe]]:
     """Train in this process, as the fixture of tests/train does."""
     from reprise.train.stage import launch
 
@@ -63,7 +63,8 @@ def train(workdir: Path) -> Callable[..., Recipe]:
         launch(recipe(**changes), "cpu")
         return recipe(**changes)
 
-    return train
+    yield train
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
@@ -88,6 +89,9 @@ def test_the_stage_writes_the_logits_of_predict_and_students_train_on_them(
         expected = model([(text,) for text in rows["text"]])[0]
         np.testing.assert_allclose(np.array(found[TEACHER_COLUMN][:], np.float32), expected, rtol=1e-4, atol=1e-5)
     content = json.loads(Path("data/teacher/teacher.json").read_text())
+    Path("data/own/reviews.csv").touch()
+    Path("data/own/tiny").mkdir()
+    Path("data/own/tiny/config.json").touch()
     assert content["sha256"] == source_digests(recipe(**DISTILL))["teacher"][str(FOLDER)]
     assert content["validation"]["accuracy"] > 0.5
     assert preflight(recipe(**STUDENT)).notes == ["1 of 2 layers are kept: 0, counted from 0"]

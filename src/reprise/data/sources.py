@@ -136,12 +136,14 @@ def source_digests(recipe: Recipe) -> dict[str, dict[str, str]]:
     """
     list_files = {"teacher": model_files}
     return {
-        section: {str(path): _digest(path, list_files.get(section, files_of)(path, key)) for key, path in paths.items()}
+        section: {
+            str(path): path_digest(path, list_files.get(section, files_of)(path, key)) for key, path in paths.items()
+        }
         for section, paths in own_paths(recipe).items()
     }
 
 
-def _digest(path: Path, files: list[Path]) -> str:
+def path_digest(path: Path, files: list[Path]) -> str:
     """Return the digest of a file, or of the names and digests of a folder's files."""
     if path.is_file():
         return sha256(path)

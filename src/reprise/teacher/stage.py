@@ -21,7 +21,7 @@ from reprise.core.files import atomic_dir, read_json, write_json
 from reprise.core.paths import TEACHER
 from reprise.core.validation import load_params
 from reprise.data.format import split_shards, stats_path
-from reprise.data.sources import TEACHER_KEY, source_digests
+from reprise.data.sources import TEACHER_KEY, model_files, path_digest
 from reprise.data.teacher import SPLITS, TEACHER_COLUMN, TEACHER_FILE, prepared_digests
 from reprise.ensemble.folder import is_ensemble, member_folders
 from reprise.hardware import require_device
@@ -62,10 +62,9 @@ def write_teacher(recipe: Recipe, hardware: str, check: Callable[[], None] = lam
     warnings = leak_warnings(recipes, recipe, teacher)
     for warning in warnings:
         echo(f"teacher: warning: {warning}")
-    (digest,) = source_digests(recipe)["teacher"].values()
     content: dict[str, Any] = {
         "teacher": str(teacher),
-        "sha256": digest,
+        "sha256": path_digest(teacher, model_files(teacher, TEACHER_KEY)),
         "data": prepared_digests(read_json(stats_path())),
         "folds": [each.train.fold or 0 for each in recipes],
         "warnings": warnings,
