@@ -24,10 +24,10 @@ from reprise.sweep.space import Dimension, Range, Space
 RECORD = "trials.json"
 FINISHED, FAILED = "finished", "failed"  # other ends are as `describe_early_end` describes them
 
-_section = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+STRICT = ConfigDict(extra="forbid")
 
 
-@_section
+@dataclass(frozen=True, config=STRICT)
 class RecordedRun:
     """The name of a run, and its commit, which stays when an experiment is renamed; None for the workspace."""
 
@@ -35,7 +35,7 @@ class RecordedRun:
     commit: str | None
 
 
-@_section
+@dataclass(frozen=True, config=STRICT)
 class RecordedDimension:
     """A searched parameter.
 
@@ -50,7 +50,7 @@ class RecordedDimension:
     values: tuple[str, ...]
 
 
-@_section
+@dataclass(frozen=True, config=STRICT)
 class RecordedTrial:
     """A trial that has ended.
 
@@ -71,7 +71,7 @@ class RecordedTrial:
     ended: str
 
 
-@_section
+@dataclass(frozen=True, config=STRICT)
 class RecordedFinal:
     """A finalist, or the committed recipe, with fresh seeds.
 
@@ -100,7 +100,7 @@ class RecordedFinal:
         return summarize(self.metrics).sd
 
 
-@_section
+@dataclass(frozen=True, config=STRICT)
 class Record:
     """A sweep as far as it is.
 
