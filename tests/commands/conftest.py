@@ -5,10 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from reprise.results import statistics
 from tiny import Run, write_params
 
 # After four epochs every seed has learned the tiny task, so that seed noise is small beside a wrong learning rate.
 LEARNED = {"train.epochs": 4}
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let intervals of differences take a tenth of the time; tests/results/test_statistics.py tests their numbers."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 100)
 
 
 @pytest.fixture(scope="session")

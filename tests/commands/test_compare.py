@@ -21,7 +21,6 @@ from reprise.commands.compare import (
 )
 from reprise.core.display import printable
 from reprise.core.errors import UserError
-from reprise.results import statistics
 from reprise.results.reference import summarize_seeds
 from reprise.results.run import RunResult, read_result
 from reprise.results.runs import Run
@@ -207,8 +206,7 @@ def test_regression_is_compared_by_its_metrics_and_lists_the_largest_changes() -
     assert paired.examples[0]["id"] == int(np.abs(first - second).argmax())
 
 
-def test_examples_with_any_number_of_labels_are_compared_by_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "RESAMPLES", 100)
+def test_examples_with_any_number_of_labels_are_compared_by_all_of_them() -> None:
     draw, labels = np.random.default_rng(0), ["action", "comedy"]
     truth = draw.random((60, 2)) < 0.5
     right, wrong = truth * 0.8 + 0.1, np.where(draw.random((60, 2)) < 0.3, ~truth, truth) * 0.8 + 0.1

@@ -15,7 +15,6 @@ from reprise.commands import ensemble as module
 from reprise.commands.ensemble import ensemble, read_predictions
 from reprise.core.errors import UserError
 from reprise.core.files import read_json
-from reprise.results import statistics
 from reprise.results.runs import Run as RunOfResults
 from stored_predictions import KINDS, references, synthetic_run, table
 from tiny import Run
@@ -32,7 +31,6 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunOfResults]:
         found.append(replace(run, result=result))
     monkeypatch.setattr(module, "resolve_runs", lambda _: found)
     monkeypatch.setattr(RunOfResults, "predictions", lambda run: table("two labels", run.seed))
-    monkeypatch.setattr(statistics, "RESAMPLES", 30)
     monkeypatch.chdir(tmp_path)
     return found
 
@@ -97,9 +95,8 @@ def lines_of(text: str) -> list[dict[str, Any]]:
 
 
 def test_two_seeds_are_an_ensemble_and_a_soup_that_predict(
-    seeded: tuple[Path, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reprise: Run
+    seeded: tuple[Path, str, str], tmp_path: Path, reprise: Run
 ) -> None:
-    monkeypatch.setattr(statistics, "RESAMPLES", 30)
     repo = Path(shutil.copytree(seeded[0], tmp_path / "repo", symlinks=True))
     printed = reprise(repo, "ensemble", "seeds:HEAD", "--output", "both").stdout
     assert printed.startswith("ensemble of 2: HEAD (seed 42), seed-43-")

@@ -27,8 +27,8 @@ def draw(labels: int, temperature: float) -> tuple[Array, Array]:
 
 def search(loss: Callable[[float], float]) -> float:
     """Find the temperature with the lowest loss in a grid, and then in a fine one around it."""
-    best = min(np.arange(0.05, 20, 0.05), key=loss)
-    return float(min(np.arange(max(best - 0.05, 1e-4), best + 0.05, 1e-4), key=loss))
+    best = min(np.arange(0.1, 20, 0.1), key=loss)
+    return float(min(np.arange(max(best - 0.1, 5e-4), best + 0.1, 5e-4), key=loss))
 
 
 def search_softmax(logits: Array, labels: Array) -> float:

@@ -111,7 +111,7 @@ def test_the_threshold_is_the_one_with_the_highest_f1() -> None:
     assert best_threshold(np.array([0.5, 0.5, 0.2]), np.array([1, 0, 0])) == pytest.approx(0.35)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(
     arrays.arrays(np.float64, 12, elements=st.floats(0.01, 0.99).map(lambda value: round(value, 1))),
     arrays.arrays(np.int8, 12, elements=st.integers(0, 1)),
