@@ -223,20 +223,23 @@ def repo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run) -
     return folder
 
 
-def made_once(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """Return a folder that the first worker to need it makes: `fill` makes it under another name, given to it."""
+def made_once(folder: Path, work: Path, fill: Callable[[Path], None]) -> Path:
+    """Return a folder that the first worker to need it makes: `fill` makes its content in a folder below `work`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
+            fill(work / "made")
             partial = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            fill(partial)
+            shutil.move(work / "made", partial)
             partial.rename(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def trained_repo(repo: Path, request: pytest.FixtureRequest, run: Run) -> Path:
+def trained_repo(
+    repo: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, run: Run
+) -> Path:
     """The repository after `dvc repro`, with its results committed. Read-only; `repo_copy` is a writable copy.
 
     Created once for all workers, and again only after a change of a committed file or of Python.
@@ -254,7 +257,7 @@ def trained_repo(repo: Path, request: pytest.FixtureRequest, run: Run) -> Path:
         run(partial, "git", "add", ".")
         run(partial, "git", "commit", "-qm", "Run the tiny recipe")
 
-    return made_once(folder / "repo", fill)
+    return made_once(folder / "repo", tmp_path_factory.mktemp("trained"), fill)
 
 
 @pytest.fixture(scope="session")
@@ -269,7 +272,7 @@ def seeded(trained_repo: Path, tmp_path_factory: pytest.TempPathFactory, run: Ru
         for name, changes in (("first", ()), ("worse", WORSE)):
             (partial / name).write_text(run(repo, "reprise", "seeds", "-n", "2", *changes).stdout, encoding="utf-8")
 
-    folder = made_once(trained_repo.with_name("seeded"), fill)
+    folder = made_once(trained_repo.with_name("seeded"), tmp_path_factory.mktemp("seeding"), fill)
     first, worse = ((folder / name).read_text(encoding="utf-8") for name in ("first", "worse"))
     return (
         Path(shutil.copytree(folder / "repo", tmp_path_factory.mktemp("seeded") / "repo", symlinks=True)),

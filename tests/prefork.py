@@ -31,8 +31,8 @@ LIBRARIES = (
 )  # fmt: skip
 # Beginnings of variables that libraries read when they are imported, and those that a stage sets itself before.
 READ_AT_IMPORT = (
-    "ACCELERATE", "ATEN", "CUDA", "DNNL", "GOMP", "HF_", "HOME", "LANG", "LC_", "LD_", "MALLOC", "MKL", "NPY", "OMP",
-    "ONEDNN", "OPENBLAS", "PJRT", "PYTHON", "TOKENIZERS", "TORCH", "TRANSFORMERS", "TZ", "XDG",
+    "ATEN", "CUDA", "DNNL", "GOMP", "HF_", "HOME", "LANG", "LC_", "LD_", "MALLOC", "MKL", "NPY", "OMP",
+    "ONEDNN", "OPENBLAS", "PJRT", "PYTHON", "TOKENIZERS", "TORCH_", "TRANSFORMERS", "TZ", "XDG",
 )  # fmt: skip
 SET_BY_STAGES = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "GOMP_SPINCOUNT": "3000"}
 STREAMS = 3

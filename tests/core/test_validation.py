@@ -219,11 +219,19 @@ def test_the_tiny_recipe_is_read_key_by_key(tmp_path: Path) -> None:
         ({"train.dropout": -0.1}, "train.dropout", "greater than or equal to 0"),
         ({"train.num_hidden_layers": 0}, "train.num_hidden_layers", "greater than 0"),
         ({"train.num_hidden_layers": 2.0}, "train.num_hidden_layers", "a valid integer"),
-        ({"train.distill": {"teacher": "models/final"}}, "train.distill.teacher", "a path under data/own/"),
+        (
+            {"train.distill": {"teacher": "models/final"}},
+            "train.distill.teacher",
+            "a path under data/own/, the folder that DVC watches for changes",
+        ),
         ({"train.distill": {"alpha": 0.5}}, "train.distill.teacher", "every key of the recipe"),
         ({"train.distill": TEACHER | {"alpha": 1.1}}, "train.distill.alpha", "less than or equal to 1"),
         ({"train.distill": TEACHER | {"temperature": 0.0}}, "train.distill.temperature", "greater than 0"),
-        ({"train.distill": TEACHER | {"temperature": None}}, "train.distill.temperature", "a positive number"),
+        (
+            {"train.distill": TEACHER | {"temperature": None}},
+            "train.distill.temperature",
+            "a positive number, such as 2.0",
+        ),
         (
             {"train.distill": TEACHER, "task.labels": [], "task.metrics": ["rmse"]},
             "train.distill.temperature",

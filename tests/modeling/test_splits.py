@@ -43,8 +43,19 @@ def in_fold(fold: int | None) -> dict[str, list[str]]:
     return {split: load_split(split, fold)["text"][:] for split in ("train", "validation", "test")}
 
 
-@pytest.mark.parametrize("shard_rows", [SHARD_ROWS, 16])
-@pytest.mark.parametrize("prepare_kind", [prepare_plain, prepare_topics, prepare_words, prepare_windows])
+@pytest.mark.parametrize(
+    ("prepare_kind", "shard_rows"),
+    [
+        (prepare_plain, 16),
+        (prepare_windows, 16),
+        (prepare_words, SHARD_ROWS),
+        pytest.param(prepare_plain, SHARD_ROWS, marks=pytest.mark.full),
+        pytest.param(prepare_windows, SHARD_ROWS, marks=pytest.mark.full),
+        pytest.param(prepare_words, 16, marks=pytest.mark.full),
+        pytest.param(prepare_topics, 16, marks=pytest.mark.full),
+        pytest.param(prepare_topics, SHARD_ROWS, marks=pytest.mark.full),
+    ],
+)
 def test_each_example_validates_once_and_trains_in_the_other_folds(
     workdir: Path, prepare_kind: Callable[[Path], dict[str, Any]], shard_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

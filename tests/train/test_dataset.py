@@ -43,9 +43,9 @@ def test_files_are_reopened_only_at_the_start_of_a_chunk(
 ) -> None:
     opened: list[Path] = []
 
-    def recording_open(part: SplitPart) -> Any:
+    def recording_open(part: SplitPart, **options: bool) -> Any:
         opened.append(part.file)
-        return map_shard(part)
+        return map_shard(part, **options)
 
     map_shard = dataset._map_shard
     monkeypatch.setattr(dataset, "_map_shard", recording_open)

@@ -60,20 +60,21 @@ def train_and_evaluate(engine: str, train: Train, workdir: Path, **changes: Any)
     [
         {},
         {"train.precision": "bf16"},
-        {"train.micro_batch_size": 5},
+        pytest.param({"train.micro_batch_size": 5}, marks=pytest.mark.full),
         {"train.batch_size": 32, "train.micro_batch_size": 8},  # the smaller last step has fewer micro-batches
         {"train.max_steps": 13, "train.lr_scheduler": "cosine", "train.keep_epoch": "last"},
-        EARLY | {"train.epochs": 3},
+        pytest.param(EARLY | {"train.epochs": 3}, marks=pytest.mark.full),
         {"train.lora": LORA, "train.epochs": 3},
         {"train.gradient_checkpointing": True},
         {"train.loss": {"class_weights": {"rotten": 0.5, "fresh": 3.0}}, "train.micro_batch_size": 5},
-        {"train.loss": {"class_weights": "balanced", "focal_gamma": 2.0}},
-        EARLY | {"train.epochs": 2, "train.calibration": "temperature"},  # 1 for the best epoch, as it has no errors
+        pytest.param({"train.loss": {"class_weights": "balanced", "focal_gamma": 2.0}}, marks=pytest.mark.full),
+        # 1 for the best epoch, as it has no errors.
+        pytest.param(EARLY | {"train.epochs": 2, "train.calibration": "temperature"}, marks=pytest.mark.full),
         CALIBRATED,
         {**EARLY, "train.early_stopping": {"patience": 1, "min_delta": 0.05}},
         PARTLY,
-        {"train.lora": LORA, "train.layer_decay": 0.5, "train.max_steps": 5},
-        {"seed": 2**40 + 1},
+        pytest.param({"train.lora": LORA, "train.layer_decay": 0.5, "train.max_steps": 5}, marks=pytest.mark.full),
+        pytest.param({"seed": 2**40 + 1}, marks=pytest.mark.full),
     ],
     ids=lambda changes: ",".join(str(value) for value in changes.values()) or "default",
 )
@@ -109,12 +110,12 @@ KINDS = [prepare_topics, prepare_words, prepare_windows]
 @pytest.mark.parametrize(
     ("prepare_kind", "options"),
     [
-        (prepare_topics, {}),
+        pytest.param(prepare_topics, {}, marks=pytest.mark.full),
         (prepare_topics, {"train.loss": {"class_weights": "balanced"}, "train.calibration": "temperature"}),
         (prepare_words, {"train.loss": {"focal_gamma": 1.0}, "train.micro_batch_size": 5}),
-        (prepare_words, {"train.lora": LORA, "train.calibration": "temperature"}),
+        pytest.param(prepare_words, {"train.lora": LORA, "train.calibration": "temperature"}, marks=pytest.mark.full),
         (prepare_windows, {"train.loss": {"class_weights": "balanced"}, "train.calibration": "temperature"}),
-        (prepare_windows, {"train.precision": "bf16", "train.micro_batch_size": 5}),
+        pytest.param(prepare_windows, {"train.precision": "bf16", "train.micro_batch_size": 5}, marks=pytest.mark.full),
     ],
 )
 def test_all_engines_give_the_same_bits_for_every_kind_of_task(
