@@ -161,7 +161,15 @@ def test_data_with_folds_gives_the_bits_of_a_validation_split_of_that_share(
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("prepare_kind", [lambda _: {}, *KINDS], ids=["plain", *(each.__name__ for each in KINDS)])
+@pytest.mark.parametrize(
+    "prepare_kind",
+    [
+        pytest.param(lambda _: {}, id="plain"),
+        pytest.param(prepare_topics, marks=pytest.mark.full),
+        pytest.param(prepare_words, marks=pytest.mark.full),
+        prepare_windows,
+    ],
+)
 def test_the_first_fold_has_the_bits_of_none_and_another_the_same_of_all_engines(
     train: Train, workdir: Path, prepare_kind: Callable[[Path], dict[str, Any]]
 ) -> None:
@@ -187,7 +195,7 @@ def test_gradient_checkpointing_changes_no_bit(train: Train, workdir: Path) -> N
     "changes",
     [
         CALIBRATED,
-        PARTLY,
+        pytest.param(PARTLY, marks=pytest.mark.full),
         pytest.param({"train.lora": LORA}, marks=pytest.mark.full),
     ],
     ids=["full", "partly", "lora"],
