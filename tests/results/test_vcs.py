@@ -70,6 +70,8 @@ def test_subprocesses_use_this_environments_programs_and_the_source_of_their_fol
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     given = subprocess_env()
     assert given["PATH"] == f"{Path(sys.executable).parent}:/elsewhere"
+    monkeypatch.setenv("PATH", activated := f"/first:{Path(sys.executable).parent}:/elsewhere")
+    assert subprocess_env()["PATH"] == activated
     assert given["OMP_NUM_THREADS"] == "1"
     assert not {"PYTHONPATH", "REPRISE_REEXECUTED"} & given.keys()
 

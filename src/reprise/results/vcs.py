@@ -87,9 +87,10 @@ def find_program(name: str) -> str:
 
 
 def subprocess_env() -> dict[str, str]:
-    """Return the environment for git and DVC, so that stages run this environment's `reprise`.
+    """Return the environment for git and DVC, so that stages find `reprise` where this environment is not activated.
 
     `PYTHONPATH` is dropped: the `reprise` of a stage uses the source of the folder in which it starts.
     """
     inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "REPRISE_REEXECUTED")}
-    return inherited | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    programs, path = str(Path(sys.executable).parent), os.environ["PATH"].split(os.pathsep)
+    return inherited | {"PATH": os.pathsep.join(path if programs in path else [programs, *path])}
