@@ -50,10 +50,11 @@ def start(folder: Path, owner: int) -> None:
     program, real, address = folder / "reprise", Path(sys.executable).with_name("reprise"), folder / "socket"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{__file__}" call "{address}" "{real}" "$@"\n')
     program.chmod(0o755)
-    subprocess.Popen(
-        [sys.executable, __file__, "serve", str(address), str(owner)],
-        cwd=folder, env=os.environ | SET_BY_STAGES, stdin=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    with (folder / "log").open("w") as log:
+        subprocess.Popen(
+            [sys.executable, __file__, "serve", str(address), str(owner)],
+            cwd="/", env=os.environ | SET_BY_STAGES, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True,
+        )  # fmt: skip
 
 
 def call(address: str, program: str, arguments: list[str]) -> NoReturn:
