@@ -32,7 +32,7 @@ LIBRARIES = (
 # Beginnings of variables that libraries read when they are imported, and those that a stage sets itself before.
 READ_AT_IMPORT = (
     "ATEN", "CUDA", "DNNL", "GOMP", "HF_", "HOME", "LANG", "LC_", "LD_", "MALLOC", "MKL", "NPY", "OMP",
-    "ONEDNN", "OPENBLAS", "PJRT", "PYTHON", "TOKENIZERS", "TORCH_", "TRANSFORMERS", "TZ", "XDG",
+    "ONEDNN", "OPENBLAS", "PJRT", "PYTHON", "TORCH_", "TRANSFORMERS", "TZ", "XDG",
 )  # fmt: skip
 SET_BY_STAGES = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "GOMP_SPINCOUNT": "3000"}
 STREAMS = 3
@@ -118,7 +118,8 @@ def serve(address: str, owner: int) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     content, streams, _, _ = socket.recv_fds(connection, LONGEST, STREAMS)
     request = json.loads(content) if content else {}
-    if request.get("surroundings") != own:
+    if (given := request.get("surroundings", {})) != own:
+        print([(name, value, own[name]) for name, value in given.items() if value != own[name]], file=sys.stderr)
         connection.send(b"0")
         os._exit(0)
     if process := os.fork():
