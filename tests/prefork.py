@@ -36,6 +36,7 @@ READ_AT_IMPORT = (
 )  # fmt: skip
 SET_BY_STAGES = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "GOMP_SPINCOUNT": "3000"}
 STREAMS = 3
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LONGEST = 2**18  # of a request in bytes
 
 
@@ -62,6 +63,7 @@ def call(address: str, program: str, arguments: list[str]) -> NoReturn:
     process = 0
     if arguments and arguments[0] in STAGES:
         request = {"arguments": arguments, "folder": str(Path.cwd()), "variables": dict(os.environ),
+                   "ignored": [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN],
                    "surroundings": surroundings(os.environ)}  # fmt: skip
         server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with suppress(OSError):  # the server still imports, or has ended
@@ -70,7 +72,7 @@ def call(address: str, program: str, arguments: list[str]) -> NoReturn:
             process = int(server.recv(20) or 0)
     if not process:
         os.execv(program, [program, *arguments])
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, lambda number, _: os.kill(process, number))
     code = int(server.recv(20) or 1)
     if code < 0:  # of a signal
@@ -93,7 +95,6 @@ def surroundings(variables: Mapping[str, str]) -> dict[str, Any]:
         "limits": {name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if "RLIMIT_" in name},
         "user": [os.getuid(), os.getgid()],
         "processors": sorted(os.sched_getaffinity(0)),
-        "signals": [signal.getsignal(each) == signal.SIG_IGN for each in (signal.SIGINT, signal.SIGTERM)],
     }
 
 
@@ -150,8 +151,9 @@ def become(request: Mapping[str, Any], streams: list[int]) -> NoReturn:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["variables"])
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    for number in SIGNALS:
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else default)
     # As `reprise` does by starting itself again: the code is that of the repository.
     folder = Path(request["folder"])
     root = next((parent for parent in (folder, *folder.parents) if (parent / ".dvc").is_dir()), folder)
