@@ -13,6 +13,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -26,6 +27,7 @@ from typer.testing import CliRunner
 
 import prefork
 from reprise.cli import app
+from reprise.core.config import Recipe
 from reprise.core.validation import check_recipe
 from reprise.data.tokenization import load_tokenizer
 from reprise.modeling import cpu_kernels
@@ -125,6 +127,29 @@ def prepared_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> 
         patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         prepare(recipe.task, max_length=recipe.train.max_length)
     return folder
+
+
+@pytest.fixture
+def workdir(prepared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the prepared folder, for this test only, as the working directory."""
+    folder = Path(shutil.copytree(prepared_dir, tmp_path / "prepared"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def train(workdir: Path) -> Iterator[Callable[..., Recipe]]:
+    """Train in this process: `train(**{"train.epochs": 1})` changes the tiny recipe."""
+    from reprise.train.stage import launch
+
+    def train(**changes: Any) -> Recipe:
+        AcceleratorState._reset_state(reset_partial_state=True)  # one process trains once; here it trains often
+        recipe = check_recipe(tiny_recipe(**changes), "params.yaml")
+        launch(recipe, "cpu")
+        return recipe
+
+    yield train
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The splits of each fold: no example is in two, none is lost, and the data are prepared once."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,6 @@ from tiny import tiny_recipe
 
 FOLDS = 4
 DIVIDED = {"task.split.validation": None, "task.split.folds": FOLDS}
-
-
-@pytest.fixture
-def workdir(prepared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the prepared folder, as the working directory."""
-    folder = Path(shutil.copytree(prepared_dir, tmp_path / "prepared"))
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def prepare_plain(_: Path) -> dict[str, Any]:

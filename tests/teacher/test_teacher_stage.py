@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,28 +43,6 @@ def ask(**changes: Any) -> None:
     """Run the stage in this process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     write_teacher(recipe(**changes), "cpu")
-
-
-@pytest.fixture
-def workdir(prepared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the prepared folder, for this test only, as the working directory."""
-    folder = Path(shutil.copytree(prepared_dir, tmp_path / "prepared"))
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
-def train(workdir: Path) -> Iterator[Callable[..., Recipe]]:
-    """Train in this process, as the fixture of tests/train does."""
-    from reprise.train.stage import launch
-
-    def train(**changes: Any) -> Recipe:
-        AcceleratorState._reset_state(reset_partial_state=True)
-        launch(recipe(**changes), "cpu")
-        return recipe(**changes)
-
-    yield train
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -1,30 +1,19 @@
-"""Fixtures that train in this process, on a copy of the prepared folder."""
+"""Fixtures for tests of training, besides those of tests/conftest.py that train in this process."""
 
 import importlib.util
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from accelerate.state import AcceleratorState
 
 import tiny
-from reprise.core.config import Recipe
 from reprise.core.validation import check_recipe
 from reprise.prepare import stage as prepare_stage
 from reprise.train import sampler
-
-
-@pytest.fixture
-def workdir(prepared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the prepared folder, for this test only, as the working directory."""
-    folder = Path(shutil.copytree(prepared_dir, tmp_path / "prepared"))
-    monkeypatch.chdir(folder)
-    return folder
 
 
 @pytest.fixture
@@ -36,21 +25,6 @@ def shard_rows(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     recipe = check_recipe(tiny.tiny_recipe(), "test")
     prepare_stage.prepare(recipe.task, max_length=recipe.train.max_length)
     return rows
-
-
-@pytest.fixture
-def train(workdir: Path) -> Iterator[Callable[..., Recipe]]:
-    """Train in this process: `train(**{"train.epochs": 1})` changes the tiny recipe."""
-    from reprise.train.stage import launch
-
-    def train(**changes: Any) -> Recipe:
-        AcceleratorState._reset_state(reset_partial_state=True)  # one process trains once; here it trains often
-        recipe = check_recipe(tiny.tiny_recipe(**changes), "params.yaml")
-        launch(recipe, "cpu")
-        return recipe
-
-    yield train
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

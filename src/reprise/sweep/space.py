@@ -8,9 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
 from reprise.core.config import PARAMS
 from reprise.core.errors import UserError
 from reprise.results.run import flatten
@@ -164,6 +161,10 @@ def parse_dimension(override: str) -> Dimension | None:
     Raises:
         UserError: it is malformed.
     """
+    # Slow to import, and the report only reads what was searched.
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     if found := RANGE.fullmatch(override):
         return _parse_range(found["key"].strip(), found["scale"], found["low"], found["high"])  # type: ignore[arg-type]
     try:
